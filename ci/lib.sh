@@ -1,0 +1,41 @@
+# Shared by the scripts in this folder; sourced, never run.
+# shellcheck shell=bash
+
+pm_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+pm_build_root=${PM_BUILD_ROOT:-$pm_root/build}
+pm_jobs=${PM_JOBS:-$(nproc 2>/dev/null || echo 2)}
+
+pm_die() {
+    printf '%s: %s\n' "$(basename -- "$0")" "$*" >&2
+    exit 1
+}
+
+# pm_step TITLE COMMAND...: runs the command, prints its time; the output only when it fails.
+pm_step() {
+    local title=$1 log begin rc=0
+    shift
+    log=$(mktemp)
+    begin=$(date +%s.%N)
+    "$@" >"$log" 2>&1 </dev/null || rc=$?
+    if [ "$rc" -ne 0 ]; then
+        cat "$log"
+        printf '%s: FAILED (exit code %d)\n' "$title" "$rc"
+    else
+        printf '%s: %s s\n' "$title" "$(pm_since "$begin")"
+    fi
+    rm -f "$log"
+    return "$rc"
+}
+
+pm_since() {
+    awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }'
+}
+
+# pm_build PRESET DIR [CMAKE ARGUMENTS...]
+pm_build() {
+    local preset=$1 dir=$2
+    shift 2
+    cd "$pm_root"
+    cmake --preset "$preset" -B "$dir" "$@"
+    cmake --build "$dir" -j "$pm_jobs"
+}

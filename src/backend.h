@@ -1,0 +1,259 @@
+// The seam between the portable core and one of the two backends.
+//
+// CMake adds exactly one of src/posix and src/win32; both define the names below, and `#include
+// "os.h"` finds the types of the one that was added:
+//
+//   struct pmi_mutex, struct pmi_cond, struct pmi_thread
+//   struct pmi_os_manager    per manager: reactor, keeper, opened launcher
+//   struct pmi_os_process    per process: pid and pidfd, or handles and job
+//   struct pmi_os_stream     our end of one pipe
+//   struct pmi_os_dir        an open folder
+//   struct pmi_os_lock       an advisory lock on a file in a folder
+//   PMI_*_INIT               the "nothing here" value of each of them
+//
+// Shared preconditions: pointers are not NULL unless said otherwise; strings are UTF-8; a function
+// that fails leaves its out-parameters as they were and nothing behind; `deadline` is an absolute
+// time of pmi_now_ms(), PMI_NEVER for none; every function retries EINTR; closing functions accept
+// the INIT value. Errors are PM_ERR_*; functions that take a struct pm_error (never NULL here) fill
+// code, stage, os_code and, where it helps, hint and field; the core fills the rest.
+#ifndef PMI_BACKEND_H
+#define PMI_BACKEND_H
+
+#include <processmgr/processmgr.h>
+
+#include "core/identity.h"
+#include "os.h"
+
+#define PMI_NEVER INT64_MAX
+
+// ------------------------------------------------------------------------------------------------
+// Time, threads. Timed waits are monotonic. Threads block every signal.
+// ------------------------------------------------------------------------------------------------
+
+int64_t pmi_now_ms(void);
+int64_t pmi_wall_ms(void);
+void pmi_sleep_ms(uint32_t ms);
+
+void pmi_mutex_init(struct pmi_mutex *m);
+void pmi_mutex_destroy(struct pmi_mutex *m);
+void pmi_mutex_lock(struct pmi_mutex *m);
+void pmi_mutex_unlock(struct pmi_mutex *m);
+void pmi_cond_init(struct pmi_cond *c);
+void pmi_cond_destroy(struct pmi_cond *c);
+// Returns at a signal, spuriously, or at the deadline.
+void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline);
+void pmi_cond_broadcast(struct pmi_cond *c);
+int pmi_thread_start(struct pmi_thread *t, void (*run)(void *), void *arg);
+void pmi_thread_join(struct pmi_thread *t);
+uint64_t pmi_thread_self(void); // Never 0.
+uint64_t pmi_self_pid(void);
+
+// ------------------------------------------------------------------------------------------------
+// Text and environment of the OS
+// ------------------------------------------------------------------------------------------------
+
+// The OS's text for os_code, without a newline; always NUL-terminated.
+void pmi_os_error_text(uint32_t os_code, char *buffer, size_t capacity);
+// The caller's environment as NULL-terminated "NAME=value" list. Free with pmi_os_environ_free.
+int pmi_os_environ(const char *const **ret_env);
+void pmi_os_environ_free(const char *const *env);
+// Whether names compare without case and the block is sorted (Windows).
+bool pmi_os_env_folds_case(void);
+
+// Absolute path of `program`: with a separator against cwd (NULL = the caller's), without in the
+// PATH of env. ret_path is malloc'd. Sets stage SEARCH and the hint ("looked in PATH=...").
+int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
+                  struct pm_error *err);
+// Absolute form of a folder, for a daemon's cwd and the registry; NULL = the caller's cwd. malloc'd.
+int pmi_os_absolute(const char *path, char **ret_path, uint32_t *ret_os_code);
+int pmi_os_default_state_dir(const char *app, char **ret_path);
+
+// ------------------------------------------------------------------------------------------------
+// Identity: what tells a process from every other, across our own restarts
+// ------------------------------------------------------------------------------------------------
+
+int pmi_os_boot_id(char boot[40]);
+int pmi_os_self_identity(struct pmi_identity *ret_id);
+// PM_OK: that very process is alive. PM_ERR_GONE: proven dead (or another boot). PM_ERR_IDENTITY:
+// cannot be told now.
+int pmi_os_identity_check(const struct pmi_identity *id);
+
+// ------------------------------------------------------------------------------------------------
+// Manager and reactor
+// ------------------------------------------------------------------------------------------------
+
+struct pmi_os_manager_options {
+    const char *launcher_path; // NULL = find it.
+};
+
+int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
+                        struct pm_error *err);
+// Everything watched has been unwatched. Ends the keeper without a kill.
+void pmi_os_manager_close(struct pmi_os_manager *om);
+
+// Adds a process to the reactor: `token` will be given by pmi_os_reactor_poll once its exit is
+// there. One thread polls at a time; watch may be called meanwhile by any thread.
+int pmi_os_reactor_watch(struct pmi_os_manager *om, struct pmi_os_process *op, void *token);
+// After this returns the token is not given any more. Called only between polls by the thread that
+// polls, or when nobody polls.
+void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op);
+// Waits until a watched process has ended, pmi_os_reactor_wake is called, or the deadline; fills
+// tokens of ended ones (the same again at the next poll until it is unwatched) and returns how
+// many, 0 on wake or timeout.
+size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
+                           int64_t deadline);
+void pmi_os_reactor_wake(struct pmi_os_manager *om); // Sticky until the next poll. Any thread.
+// For PM_LOOP_CALLER: readable/signalled exactly when a poll would not wait.
+int pmi_os_reactor_native(struct pmi_os_manager *om, pm_native *ret_native);
+
+// ------------------------------------------------------------------------------------------------
+// Start
+// ------------------------------------------------------------------------------------------------
+
+// Everything about a start, checked and resolved by the core. Borrowed for the call.
+struct pmi_plan {
+    enum pm_mode mode;         // NORMAL or DAEMON.
+    const char *program;       // Absolute.
+    const char *const *argv;   // Never NULL, at least one entry.
+    const char *const *env;    // NULL-terminated, final (Windows: merged and sorted).
+    const char *cwd;           // NULL = the caller's; daemons: always absolute.
+    struct pm_stdio slots[3];  // No PM_STDIO_DEFAULT left; no PIPE for daemons.
+    const struct pm_extra *extras;
+    size_t extras_count;
+    enum pm_group group;
+    bool die_with_parent;
+    bool accept_outer_job;
+    int64_t deadline;          // Up to the proof of exec.
+    int64_t launcher_deadline; // DAEMON on POSIX: up to the end of the gate.
+    // DAEMON: called once, when the identity is proven and the program cannot have run yet and will
+    // not run if we die now. Writes the record. A failure (err is filled) undoes the start.
+    int (*gate)(void *gate_context, const struct pmi_identity *id, struct pm_error *err);
+    void *gate_context;
+};
+
+// What a start obtained.
+struct pmi_started {
+    enum pm_containment containment;
+    enum pm_detachment detachment;
+    bool adopted;         // A daemon that came back to us: our child.
+    bool best_effort;     // No pidfd.
+    unsigned exec_retries;
+    unsigned fallbacks;   // 1 if a poorer mechanism had to be used.
+    int64_t started_wall_ms;
+    int64_t started_ms;   // pmi_now_ms()
+};
+
+// Starts the process; on return its program runs or has run. Fills streams[i] for PIPE slots only.
+// Windows daemons are resumed, and killed with us, when this returns: pmi_os_daemon_commit frees
+// them once the record says `running`. POSIX: nothing left to do there.
+int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+                 struct pmi_os_stream streams[3], struct pmi_started *ret_started,
+                 struct pm_error *err);
+// The containment that a start of this plan would obtain (only mode and group are looked at).
+enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan);
+int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err);
+
+// Undoes a start after pmi_os_start returned (record could not be written, watch failed): kills the
+// tree, waits for the process, frees. Bounded: 2 s.
+void pmi_os_process_abandon(struct pmi_os_process *op);
+
+// Re-attach: opens the process that `id` names, first the kernel object, then the proof.
+// PM_ERR_GONE: proven dead. PM_ERR_IDENTITY: doubt.
+int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id,
+                        struct pmi_os_process *op, struct pmi_started *ret_started);
+
+// ------------------------------------------------------------------------------------------------
+// Process. "Under the lock" = the core holds the lock of that process, so that reaping and
+// signalling never overlap.
+// ------------------------------------------------------------------------------------------------
+
+int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id);
+uint64_t pmi_os_process_pid(const struct pmi_os_process *op);
+// Waits until the process has ended (it may not be reaped yet). PM_OK or PM_ERR_TIMEOUT. Not under
+// the lock; any number of threads.
+int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline);
+// Takes the status, at most once. Under the lock. PM_ERR_TIMEOUT: it lives. PM_ERR_STATUS_PENDING:
+// dead, status not known now, try again later. PM_OK: ret_exit's kind (LOST when nobody can ever
+// tell), code, signal, core_dumped and usage are filled.
+int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit);
+// Delivers an action other than CLOSE_STDIN. Under the lock. PM_ERR_GONE: nobody there any more;
+// PM_ERR_UNSUPPORTED: this action or scope cannot reach this process.
+int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
+                       enum pm_stop_scope scope);
+int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope);
+// Whether anything but the (ended) process itself is left in its containment. Under the lock; may
+// read the process table, so do not call it in a tight loop.
+bool pmi_os_process_tree_alive(struct pmi_os_process *op);
+int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native);
+// Closes descriptors and handles. Never kills, except that a die_with_parent job is emptied first
+// of its leftovers only when the manager ends (pmi_os_manager_close).
+void pmi_os_process_close(struct pmi_os_process *op);
+
+// ------------------------------------------------------------------------------------------------
+// Streams
+// ------------------------------------------------------------------------------------------------
+
+// Reads at least one byte; 0 bytes = end. `op`: once that process has ended and drain_ms pass
+// without a byte, the end is taken as reached and *ret_truncated set. PM_ERR_TIMEOUT, PM_ERR_IO.
+int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void *buffer,
+                       size_t capacity, int64_t deadline, uint32_t drain_ms, size_t *ret_count,
+                       bool *ret_truncated);
+// *ret_count is set on PM_OK, PM_ERR_TIMEOUT and PM_ERR_BROKEN_PIPE. Raises no SIGPIPE.
+int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, int64_t deadline,
+                        size_t *ret_count);
+pm_native pmi_os_stream_native(const struct pmi_os_stream *s);
+bool pmi_os_stream_is_open(const struct pmi_os_stream *s);
+pm_native pmi_os_stream_take(struct pmi_os_stream *s);
+void pmi_os_stream_close(struct pmi_os_stream *s);
+
+// ------------------------------------------------------------------------------------------------
+// Files of the registry. Names are plain file names. Nothing follows a link.
+// ------------------------------------------------------------------------------------------------
+
+// Opens (create: makes, owner-only) the registry folder and proves that it is a folder, ours, and
+// nobody else's to write (POSIX: not group- or world-accessible; Windows: a protected owner-only
+// DACL is set on creation, and the owner checked on opening). create = false: for readers; the same
+// proof.
+int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, struct pm_error *err);
+int pmi_os_dir_open_sub(struct pmi_os_dir *dir, const char *name, bool create,
+                        struct pmi_os_dir *ret_dir);
+void pmi_os_dir_close(struct pmi_os_dir *dir);
+// Visits the plain names in the folder (no "." and ".."). A non-zero return ends the walk and is
+// returned.
+int pmi_os_dir_list(struct pmi_os_dir *dir, int (*visit)(void *context, const char *name),
+                    void *context);
+// Whole content of a regular file up to `cap` bytes, malloc'd and NUL-terminated behind ret_size.
+// PM_ERR_NOT_FOUND; PM_ERR_CORRUPT: not a regular file, or larger than cap.
+int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char **ret_data,
+                     size_t *ret_size);
+// Replaces or makes the file in one step (temp + rename); durable: on disk before it returns.
+int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data, size_t size,
+                      bool durable, uint32_t *ret_os_code);
+int pmi_os_file_remove(struct pmi_os_dir *dir, const char *name);
+int pmi_os_file_move(struct pmi_os_dir *dir, const char *name, struct pmi_os_dir *to_dir,
+                     const char *to_name);
+// Removes a sub-folder and the plain files in it (one level).
+int pmi_os_dir_remove_sub(struct pmi_os_dir *dir, const char *name);
+// Takes an exclusive lock on the file, made if missing, without waiting. PM_ERR_BUSY: somebody has
+// it. The file that was locked is proven to be the one that has the name now.
+int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock *ret_lock);
+// Replaces the content of a locked file (a reader without the lock may see it at any length).
+int pmi_os_lock_write(struct pmi_os_lock *lock, const void *data, size_t size);
+void pmi_os_lock_release(struct pmi_os_lock *lock);
+
+// ------------------------------------------------------------------------------------------------
+// Zombie detector
+// ------------------------------------------------------------------------------------------------
+
+// Visits the dead, unwaited-for children of this process (from the per-thread children lists; dead
+// as waitid(WNOWAIT) says, not by a letter). Takes no status. Windows: visits nothing.
+int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context);
+
+// The launcher's side, in src/launcher (POSIX) or empty (Windows).
+void pmi_os_launcher_main(int argc, char **argv);
+// A random number for nonces and tokens.
+int pmi_os_random(void *buffer, size_t size);
+// Windows: named stop event of this process. POSIX: PM_ERR_UNSUPPORTED.
+int pmi_os_stop_event_open(pm_native *ret_native);
+
+#endif

@@ -1,0 +1,255 @@
+// Types and functions shared by the files of the core.
+//
+// Locks, outermost first; a thread that holds one may take those below it, never those above:
+//
+//   pm_manager::lock     the list of processes, the event queue, counters, closing
+//   pm_process::lock     state, exit record, reaping and signalling
+//   pmi_registry::lock   files of the registry (taken alone)
+//   pm_stream::lock      one reader or writer at a time (taken alone, held while it blocks)
+//
+// Callbacks, sinks and visitors run outside all of them.
+#ifndef PMI_CORE_H
+#define PMI_CORE_H
+
+#include <stdatomic.h>
+
+#include "backend.h"
+#include "core/record.h"
+
+#define PMI_DEFAULT_START_MS 30000u
+#define PMI_DEFAULT_LAUNCHER_MS 10000u
+#define PMI_DEFAULT_PENDING_MS 5000u
+#define PMI_DEFAULT_DRAIN_MS 250u
+#define PMI_DEFAULT_SWEEP_MS 30000u
+#define PMI_DEFAULT_STOP_ALL_MS 10000
+#define PMI_PENDING_POLL_MS 20
+#define PMI_STREAM_SLICE_MS 50
+#define PMI_KEY_MAX 128
+#define PMI_LABEL_MAX 1024
+#define PMI_OWNER_MAX 255
+
+// ------------------------------------------------------------------------------------------------
+// Events: callbacks and sinks waiting for the dispatcher
+// ------------------------------------------------------------------------------------------------
+
+struct pmi_event {
+    struct pmi_event *next;
+    enum pm_event_kind kind;
+    pm_process *process; // One internal reference, or NULL.
+    char *detail;        // malloc'd, or NULL.
+    bool embedded;       // Lives inside its process: do not free.
+};
+
+// ------------------------------------------------------------------------------------------------
+// Stream
+// ------------------------------------------------------------------------------------------------
+
+struct pm_stream {
+    pm_process *process;
+    struct pmi_mutex lock;
+    struct pmi_os_stream os;  // Under lock.
+    bool exists;              // The slot has a pipe. Constant after the start.
+    atomic_bool closing;      // Asks a blocked reader or writer to let go.
+    atomic_bool truncated;
+    _Atomic pm_native native; // For pm_stream_native(), which must not wait for a reader.
+};
+
+// ------------------------------------------------------------------------------------------------
+// Process
+//
+//   STARTING --started--> RUNNING --dead, no status yet--> STATUS_PENDING --known or lost--> ENDED
+//       |                    |                                                                 ^
+//       +--start failed      +--dead, status taken or lost-------------------------------------+
+//          (unlisted, gone)
+//
+// No other change exists; ENDED is final.
+// ------------------------------------------------------------------------------------------------
+
+struct pm_process {
+    atomic_uint refs;      // Internal: the list, the reactor, events, and one for all user refs.
+    atomic_uint user_refs; // Handles in the user's hands.
+    pm_manager *manager;   // Holds a reference on the manager's memory.
+    pm_process *next, *previous; // Under manager->lock.
+    bool listed;                 // Under manager->lock.
+
+    // Constant after the start.
+    char *text; // One block that holds the strings below.
+    const char *owner, *program, *key, *label;
+    enum pm_mode mode;
+    struct pm_stop_plan stop;
+    bool die_with_parent, kill_tree_on_exit, recovered;
+    bool no_os; // Recovered after its death: there is no kernel object.
+    struct pmi_identity recovered_id;
+    uint64_t pid;
+    pm_exit_callback *on_exit;
+    void *user;
+    struct pmi_started started;
+    struct pm_stream streams[3];
+
+    struct pmi_mutex lock;
+    atomic_int state;     // enum pm_state; written under lock.
+    struct pmi_os_process os;
+    struct pm_exit exit;  // Final once state is ENDED.
+    int64_t dead_ms;      // When the end was noticed, under lock.
+    int64_t dead_wall_ms;
+    unsigned stop_step;   // Last step delivered by a stop under way, under lock.
+    enum pm_stop_action stop_action;
+
+    struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
+    bool started_posted; // Under manager->lock.
+    pm_process *watch_next, **watch_link; // The reactor's list, under manager->lock.
+    pm_process *pending_next;                    // The reactor's list of pending ones.
+};
+
+// ------------------------------------------------------------------------------------------------
+// Registry
+// ------------------------------------------------------------------------------------------------
+
+struct pmi_registry {
+    bool open;
+    struct pmi_mutex lock;
+    struct pmi_os_dir root, boot, exits, quarantine;
+    struct pmi_os_lock owner_lock;
+    struct pmi_identity self;
+    uint64_t epoch;
+};
+
+// ------------------------------------------------------------------------------------------------
+// Manager
+// ------------------------------------------------------------------------------------------------
+
+struct pmi_zombie {
+    uint64_t pid, start;
+    bool counted;
+};
+
+struct pm_manager {
+    atomic_uint refs; // The open manager, and each process.
+    uint64_t pid;     // Of the process that opened it.
+    struct pm_options options; // Defaults filled in; strings cleared.
+
+    struct pmi_mutex lock;
+    struct pmi_cond changed; // A process ended, a start finished, an event was queued.
+    bool closing, closed;
+    unsigned starting; // Starts under way.
+    pm_process *first, *last;
+    struct pm_stats stats;
+
+    // Dispatcher.
+    struct pmi_event *events, **events_tail;
+    bool dispatcher_stop;
+    struct pmi_thread dispatcher;
+    _Atomic uint64_t dispatching_thread; // The thread that runs a callback now, or 0.
+
+    // Reactor.
+    struct pmi_thread reactor;
+    atomic_bool reactor_stop;
+    struct pmi_mutex reactor_lock; // Who polls.
+    pm_process *watched;           // Each with the reactor's reference; under lock.
+    pm_process *pending;           // Dead, status pending; under reactor_lock.
+    int64_t next_sweep;
+
+    // Detector.
+    struct pmi_mutex leak_lock;
+    struct pmi_zombie *suspects;
+    size_t suspects_count;
+
+    pm_manager *all_next; // List of all managers of this program, for the detector.
+
+    struct pmi_os_manager os;
+    struct pmi_registry registry;
+};
+
+// manager.c
+int pmi_check_manager(pm_manager *m);
+void pmi_manager_unref(pm_manager *m);
+void pmi_list_add(pm_manager *m, pm_process *p);          // Under m->lock.
+void pmi_list_remove(pm_manager *m, pm_process *p);       // Under m->lock; drops the list's ref.
+// Snapshot with an internal reference on each; free with pmi_snapshot_free.
+int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count);
+void pmi_snapshot_free(pm_process **list, size_t count);
+bool pmi_tracked_anywhere(uint64_t pid);
+void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 3, 4)))
+#endif
+    ;
+
+// process.c
+pm_process *pmi_process_new(pm_manager *m);
+pm_process *pmi_process_hold(pm_process *p);  // Internal reference.
+void pmi_process_drop(pm_process *p);
+int pmi_process_text(pm_process *p, const char *owner, const char *program, const char *key,
+                     const char *label);
+// Takes the exit if there is one: PM_OK (ENDED now or before), PM_ERR_TIMEOUT (lives),
+// PM_ERR_STATUS_PENDING. The thread that makes it ENDED also does what follows from that.
+int pmi_process_reap(pm_process *p);
+// Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
+void pmi_process_end(pm_process *p, const struct pm_exit *record);
+
+// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
+// saw it in a list meanwhile.
+void pmi_process_abandon(pm_process *p);
+
+// spec.c
+struct pmi_start { // A checked Spec and what was resolved for it; clear with pmi_start_clear.
+    struct pm_spec spec;
+    struct pmi_plan plan;
+    char *program, *cwd;
+    char **env;
+    const char *argv_default[2];
+    const char *const *os_env;
+};
+int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_start *ret_start,
+                      struct pm_error *err);
+void pmi_start_clear(struct pmi_start *start);
+int pmi_stop_plan_check(const struct pm_stop_plan *plan);
+
+// stop.c
+struct pmi_stopper {
+    pm_process *process;
+    struct pm_stop_plan plan;
+    struct pm_stop_report report;
+    int64_t started, step_deadline, wake, limit;
+    unsigned step;       // Steps begun.
+    unsigned backoff_ms; // Between looks at a tree whose leader is dead.
+    bool done, wants_tree;
+};
+void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
+                       int64_t limit);
+void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.
+void pmi_default_stop_plan(struct pm_stop_plan *plan);
+
+// events.c
+void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
+// "started" (or "recovered") comes before "ended", whichever thread is first. Once per process.
+void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail);
+size_t pmi_events_run(pm_manager *m); // Runs what is queued; returns callbacks run.
+void pmi_dispatcher_run(void *manager);
+
+// reactor.c
+void pmi_reactor_run(void *manager);
+// One turn: waits up to the deadline, takes exits. Under no lock.
+void pmi_reactor_turn(pm_manager *m, int64_t deadline);
+int pmi_reactor_add(pm_manager *m, pm_process *p);
+void pmi_reactor_forget_all(pm_manager *m); // At close: nobody polls any more.
+
+// registry.c
+int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error *err);
+void pmi_registry_close(struct pmi_registry *r);
+int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state state,
+                     const struct pmi_identity *id, struct pm_error *err);
+void pmi_registry_drop(pm_manager *m, const pm_process *p);
+void pmi_registry_put_exit(pm_manager *m, const pm_process *p);
+// Whether a record of this boot for `key` names a process that lives, or may.
+int pmi_registry_check_key(pm_manager *m, const char *key, struct pm_error *err);
+
+// util.c
+int pmi_copy_in(void *to, const void *from, size_t known);
+int pmi_copy_out(void *to, const void *from, size_t known);
+int pmi_set_error(struct pm_error *err, int code, enum pm_stage stage, const char *field);
+int64_t pmi_deadline(int64_t timeout_ms);
+char *pmi_strdup(const char *text);
+
+#endif

@@ -1,0 +1,180 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "backend.h"
+
+PM_API const char *pm_version(void)
+{
+    return PM_VERSION_STRING;
+}
+
+PM_API const char *pm_error_name(int code)
+{
+    switch (code) {
+    case PM_OK:
+        return "PM_OK";
+#define NAME_CASE(name, number, text)                                                              \
+    case PM_ERR_##name:                                                                            \
+        return "PM_ERR_" #name;
+        PM_ERROR_MAP(NAME_CASE)
+#undef NAME_CASE
+    default:
+        return "PM_ERR_?";
+    }
+}
+
+PM_API const char *pm_strerror(int code)
+{
+    switch (code) {
+    case PM_OK:
+        return "no error";
+#define TEXT_CASE(name, number, text)                                                              \
+    case PM_ERR_##name:                                                                            \
+        return text;
+        PM_ERROR_MAP(TEXT_CASE)
+#undef TEXT_CASE
+    default:
+        return "unknown error";
+    }
+}
+
+PM_API const char *pm_stage_name(enum pm_stage stage)
+{
+    switch (stage) {
+#define STAGE_CASE(name, number, text)                                                             \
+    case PM_STAGE_##name:                                                                          \
+        return text;
+        PM_STAGE_MAP(STAGE_CASE)
+#undef STAGE_CASE
+    }
+    return "?";
+}
+
+// A line that may be longer than the buffer it goes to.
+struct line {
+    char *buffer;
+    size_t capacity, length;
+};
+
+static void put(struct line *line, char c)
+{
+    if (line->length + 1 < line->capacity) {
+        line->buffer[line->length] = c;
+    }
+    line->length++;
+}
+
+static void put_text(struct line *line, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        put(line, *text);
+    }
+}
+
+// Length of the well-formed UTF-8 sequence at text, 0 if there is none.
+static size_t sequence_length(const unsigned char *text)
+{
+    size_t length = text[0] < 0x80   ? 1
+                    : text[0] < 0xc2 ? 0
+                    : text[0] < 0xe0 ? 2
+                    : text[0] < 0xf0 ? 3
+                    : text[0] < 0xf5 ? 4
+                                     : 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((text[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    bool overlong = (text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xf0 && text[1] < 0x90);
+    bool beyond = (text[0] == 0xed && text[1] >= 0xa0) || (text[0] == 0xf4 && text[1] >= 0x90);
+    return length > 2 && (overlong || beyond) ? 0 : length;
+}
+
+// Text from outside: control characters (C1 ones too) and bytes that are no UTF-8 are escaped, so
+// that nothing can act on a terminal or forge a second line. `size` bytes at most.
+static void put_escaped(struct line *line, const char *text, size_t size)
+{
+    size_t i = 0;
+    size_t end = 0;
+    while (end < size && text[end] != '\0') {
+        end++;
+    }
+    while (i < end) {
+        unsigned char window[5] = {0};
+        memcpy(window, text + i, end - i < 4 ? end - i : 4);
+        size_t length = sequence_length(window);
+        bool c1 = length == 2 && window[0] == 0xc2 && window[1] < 0xa0;
+        if (length == 0 || window[0] < 0x20 || window[0] == 0x7f || c1) {
+            size_t bad = c1 ? 2 : 1;
+            for (size_t k = 0; k < bad; k++) {
+                char escape[5];
+                (void)snprintf(escape, sizeof escape, "\\x%02x", window[k]);
+                put_text(line, escape);
+            }
+            i += bad;
+            continue;
+        }
+        for (size_t k = 0; k < length; k++) {
+            put(line, (char)window[k]);
+        }
+        i += length;
+    }
+}
+
+static void put_cause(struct line *line, const struct pm_error *e)
+{
+    if (e->os_code != 0) {
+        char text[256];
+        pmi_os_error_text(e->os_code, text, sizeof text);
+        put_escaped(line, text, sizeof text);
+    } else {
+        put_text(line, pm_strerror(e->code));
+    }
+}
+
+PM_API int pm_error_format(const struct pm_error *error, char *buffer, size_t capacity)
+{
+    if (error == NULL || (buffer == NULL && capacity != 0)) {
+        return PM_ERR_INVALID;
+    }
+    // The caller may have been built with an older, shorter struct.
+    struct pm_error e;
+    memset(&e, 0, sizeof e);
+    memcpy(&e, error, error->size < sizeof e ? error->size : sizeof e);
+    struct line line = {buffer, capacity, 0};
+    if (e.action[0] != '\0') {
+        put_escaped(&line, e.action, sizeof e.action);
+    } else {
+        put_text(&line, "operation");
+    }
+    if (e.program[0] != '\0') {
+        put_text(&line, " of '");
+        put_escaped(&line, e.program, sizeof e.program);
+        put(&line, '\'');
+    }
+    if (e.owner[0] != '\0') {
+        put_text(&line, " (owner ");
+        put_escaped(&line, e.owner, sizeof e.owner);
+        put(&line, ')');
+    }
+    put_text(&line, " failed");
+    if (e.stage != PM_STAGE_NONE) {
+        put_text(&line, " at ");
+        put_text(&line, pm_stage_name(e.stage));
+    }
+    put_text(&line, ": ");
+    put_cause(&line, &e);
+    if (e.field[0] != '\0') {
+        put_text(&line, "; field '");
+        put_escaped(&line, e.field, sizeof e.field);
+        put(&line, '\'');
+    }
+    if (e.hint[0] != '\0') {
+        put_text(&line, "; ");
+        put_escaped(&line, e.hint, sizeof e.hint);
+    }
+    if (capacity > 0) {
+        buffer[line.length < capacity ? line.length : capacity - 1] = '\0';
+    }
+    return (int)line.length;
+}

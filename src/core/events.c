@@ -1,0 +1,131 @@
+#include <stdlib.h>
+
+#include "core/core.h"
+
+// Under m->lock.
+static void enqueue(pm_manager *m, struct pmi_event *event)
+{
+    event->next = NULL;
+    *m->events_tail = event;
+    m->events_tail = &event->next;
+    pmi_cond_broadcast(&m->changed);
+}
+
+static void wake_caller(pm_manager *m)
+{
+    if (m->options.loop == PM_LOOP_CALLER) {
+        pmi_os_reactor_wake(&m->os);
+    }
+}
+
+void pmi_event_post(pm_manager *m, struct pmi_event *event)
+{
+    pmi_mutex_lock(&m->lock);
+    enqueue(m, event);
+    pmi_mutex_unlock(&m->lock);
+    wake_caller(m);
+}
+
+void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
+{
+    pm_manager *m = p->manager;
+    pmi_mutex_lock(&m->lock);
+    bool first = !p->started_posted;
+    p->started_posted = true;
+    if (first) {
+        p->started_event.kind = kind;
+        p->started_event.embedded = true;
+        p->started_event.process = pmi_process_hold(p);
+        enqueue(m, &p->started_event);
+    }
+    pmi_mutex_unlock(&m->lock);
+    if (first) {
+        wake_caller(m);
+    }
+}
+
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail)
+{
+    struct pmi_event *event = calloc(1, sizeof *event);
+    if (event == NULL) {
+        return; // The counters tell the same.
+    }
+    event->kind = kind;
+    event->detail = pmi_strdup(detail);
+    pmi_event_post(m, event);
+}
+
+// The queue owns one reference on the event's process; an embedded event ends with it.
+static void run_one(pm_manager *m, struct pmi_event *e)
+{
+    pm_process *p = e->process;
+    struct pm_exit record = PM_EXIT_INIT;
+    bool ended = e->kind == PM_EVENT_ENDED;
+    if (ended) {
+        (void)pm_process_wait(p, 0, &record);
+    }
+    if (m->options.event != NULL) {
+        struct pm_event out = {
+            .kind = e->kind,
+            .process = p,
+            .record = ended ? &record : NULL,
+            .detail = e->detail != NULL ? e->detail : "",
+        };
+        m->options.event(m->options.user, &out);
+    }
+    if (ended && p->on_exit != NULL) {
+        p->on_exit(p, &record, p->user);
+    }
+    free(e->detail);
+    if (!e->embedded) {
+        free(e);
+    }
+    pmi_process_drop(p);
+}
+
+// Takes the first event; NULL when there is none.
+static struct pmi_event *take_event(pm_manager *m)
+{
+    struct pmi_event *e = m->events;
+    if (e != NULL) {
+        m->events = e->next;
+        if (m->events == NULL) {
+            m->events_tail = &m->events;
+        }
+    }
+    return e;
+}
+
+size_t pmi_events_run(pm_manager *m)
+{
+    size_t count = 0;
+    for (;;) {
+        pmi_mutex_lock(&m->lock);
+        struct pmi_event *e = take_event(m);
+        pmi_mutex_unlock(&m->lock);
+        if (e == NULL) {
+            return count;
+        }
+        atomic_store(&m->dispatching_thread, pmi_thread_self());
+        run_one(m, e);
+        atomic_store(&m->dispatching_thread, 0);
+        count++;
+    }
+}
+
+void pmi_dispatcher_run(void *manager)
+{
+    pm_manager *m = manager;
+    for (;;) {
+        (void)pmi_events_run(m);
+        pmi_mutex_lock(&m->lock);
+        while (m->events == NULL && !m->dispatcher_stop) {
+            pmi_cond_wait(&m->changed, &m->lock, PMI_NEVER);
+        }
+        bool stop = m->events == NULL && m->dispatcher_stop;
+        pmi_mutex_unlock(&m->lock);
+        if (stop) {
+            return;
+        }
+    }
+}

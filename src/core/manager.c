@@ -1,0 +1,473 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+
+// ------------------------------------------------------------------------------------------------
+// All managers of this program: the detector must know everybody's children.
+// ------------------------------------------------------------------------------------------------
+
+static atomic_flag all_busy = ATOMIC_FLAG_INIT;
+static pm_manager *all_managers;
+
+// Held for a few instructions, or for a look at the lists by the detector.
+static void all_lock(void)
+{
+    while (atomic_flag_test_and_set(&all_busy)) {
+        pmi_sleep_ms(0);
+    }
+}
+
+static void all_unlock(void)
+{
+    atomic_flag_clear(&all_busy);
+}
+
+static void all_add(pm_manager *m)
+{
+    all_lock();
+    m->all_next = all_managers;
+    all_managers = m;
+    all_unlock();
+}
+
+static void all_remove(pm_manager *m)
+{
+    all_lock();
+    for (pm_manager **at = &all_managers; *at != NULL; at = &(*at)->all_next) {
+        if (*at == m) {
+            *at = m->all_next;
+            break;
+        }
+    }
+    all_unlock();
+}
+
+bool pmi_tracked_anywhere(uint64_t pid)
+{
+    bool found = false;
+    all_lock();
+    for (pm_manager *m = all_managers; m != NULL && !found; m = m->all_next) {
+        pmi_mutex_lock(&m->lock);
+        for (pm_process *p = m->first; p != NULL && !found; p = p->next) {
+            found = p->pid == pid && atomic_load(&p->state) != PM_STATE_ENDED;
+        }
+        pmi_mutex_unlock(&m->lock);
+    }
+    all_unlock();
+    return found;
+}
+
+// ------------------------------------------------------------------------------------------------
+// List
+// ------------------------------------------------------------------------------------------------
+
+int pmi_check_manager(pm_manager *m)
+{
+    if (m == NULL) {
+        return PM_ERR_INVALID;
+    }
+    if (m->pid != pmi_self_pid()) {
+        return PM_ERR_FORKED;
+    }
+    pmi_mutex_lock(&m->lock);
+    bool closed = m->closed;
+    pmi_mutex_unlock(&m->lock);
+    return closed ? PM_ERR_CLOSED : PM_OK;
+}
+
+void pmi_manager_unref(pm_manager *m)
+{
+    if (atomic_fetch_sub(&m->refs, 1) != 1) {
+        return;
+    }
+    pmi_cond_destroy(&m->changed);
+    pmi_mutex_destroy(&m->leak_lock);
+    pmi_mutex_destroy(&m->reactor_lock);
+    pmi_mutex_destroy(&m->lock);
+    free(m->suspects);
+    free(m);
+}
+
+void pmi_list_add(pm_manager *m, pm_process *p)
+{
+    p->listed = true;
+    p->previous = m->last;
+    p->next = NULL;
+    *(m->last != NULL ? &m->last->next : &m->first) = p;
+    m->last = p;
+    (void)pmi_process_hold(p);
+}
+
+void pmi_list_remove(pm_manager *m, pm_process *p)
+{
+    p->listed = false;
+    *(p->previous != NULL ? &p->previous->next : &m->first) = p->next;
+    *(p->next != NULL ? &p->next->previous : &m->last) = p->previous;
+    // Never the last reference: whoever calls holds one.
+    pmi_process_drop(p);
+}
+
+int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
+{
+    size_t count = 0;
+    pmi_mutex_lock(&m->lock);
+    for (pm_process *p = m->first; p != NULL; p = p->next) {
+        count++;
+    }
+    pm_process **list = malloc((count + 1) * sizeof *list);
+    if (list == NULL) {
+        pmi_mutex_unlock(&m->lock);
+        return PM_ERR_NO_MEMORY;
+    }
+    count = 0;
+    for (pm_process *p = m->first; p != NULL; p = p->next) {
+        if (atomic_load(&p->state) != PM_STATE_STARTING) {
+            list[count++] = pmi_process_hold(p);
+        }
+    }
+    pmi_mutex_unlock(&m->lock);
+    *ret_list = list;
+    *ret_count = count;
+    return PM_OK;
+}
+
+void pmi_snapshot_free(pm_process **list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        pmi_process_drop(list[i]);
+    }
+    free(list);
+}
+
+PM_API int pm_list(pm_manager *m, pm_process_visitor *visit, void *user)
+{
+    int result = pmi_check_manager(m);
+    if (result == PM_OK && visit == NULL) {
+        result = PM_ERR_INVALID;
+    }
+    pm_process **list = NULL;
+    size_t count = 0;
+    if (result == PM_OK) {
+        result = pmi_snapshot(m, &list, &count);
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    for (size_t i = 0; i < count && result == 0; i++) {
+        result = visit(user, list[i]);
+    }
+    pmi_snapshot_free(list, count);
+    return result;
+}
+
+PM_API int pm_find(pm_manager *m, const char *key, pm_process **ret_process)
+{
+    int result = pmi_check_manager(m);
+    if (result != PM_OK || key == NULL || ret_process == NULL) {
+        return result != PM_OK ? result : PM_ERR_INVALID;
+    }
+    pm_process *found = NULL;
+    pmi_mutex_lock(&m->lock);
+    // The newest: an ended one of the same key may still be held by somebody.
+    for (pm_process *p = m->last; p != NULL && found == NULL; p = p->previous) {
+        if (p->key != NULL && strcmp(p->key, key) == 0 &&
+            atomic_load(&p->state) != PM_STATE_STARTING) {
+            found = pm_process_ref(p);
+        }
+    }
+    pmi_mutex_unlock(&m->lock);
+    if (found == NULL) {
+        return PM_ERR_NOT_FOUND;
+    }
+    *ret_process = found;
+    return PM_OK;
+}
+
+PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
+{
+    int result = pmi_check_manager(m);
+    if (result != PM_OK || ret_stats == NULL) {
+        return result != PM_OK ? result : PM_ERR_INVALID;
+    }
+    pmi_mutex_lock(&m->lock);
+    struct pm_stats stats = m->stats;
+    for (pm_process *p = m->first; p != NULL; p = p->next) {
+        if (atomic_load(&p->state) == PM_STATE_RUNNING) {
+            stats.running++;
+            stats.running_daemons += p->mode == PM_MODE_DAEMON;
+        }
+    }
+    pmi_mutex_unlock(&m->lock);
+    return pmi_copy_out(ret_stats, &stats, sizeof stats);
+}
+
+void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
+{
+    if (m->options.log == NULL) {
+        return;
+    }
+    char line[1024];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    for (char *c = line; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+            *c = '?';
+        }
+    }
+    m->options.log(m->options.user, level, line);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Open
+// ------------------------------------------------------------------------------------------------
+
+static void fill_defaults(struct pm_options *o)
+{
+    o->launcher_timeout_ms =
+        o->launcher_timeout_ms != 0 ? o->launcher_timeout_ms : PMI_DEFAULT_LAUNCHER_MS;
+    o->status_pending_ms = o->status_pending_ms != 0 ? o->status_pending_ms : PMI_DEFAULT_PENDING_MS;
+    o->drain_ms = o->drain_ms != 0 ? o->drain_ms : PMI_DEFAULT_DRAIN_MS;
+    o->leak_sweep_ms = o->leak_sweep_ms != 0 ? o->leak_sweep_ms : PMI_DEFAULT_SWEEP_MS;
+}
+
+static int check_options(const struct pm_options *options, struct pm_options *ret_options,
+                         struct pm_error *err)
+{
+    struct pm_options o = PM_OPTIONS_INIT;
+    if (options != NULL && pmi_copy_in(&o, options, sizeof o) != PM_OK) {
+        return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "size");
+    }
+    if (o.loop != PM_LOOP_OWN && o.loop != PM_LOOP_CALLER) {
+        return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "loop");
+    }
+    if (o.own_process) {
+        return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "own_process");
+    }
+    fill_defaults(&o);
+    *ret_options = o;
+    return PM_OK;
+}
+
+static pm_manager *manager_new(void)
+{
+    pm_manager *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return NULL;
+    }
+    atomic_init(&m->refs, 1);
+    m->pid = pmi_self_pid();
+    m->events_tail = &m->events;
+    m->stats.size = sizeof m->stats;
+    m->os = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
+    pmi_mutex_init(&m->lock);
+    pmi_mutex_init(&m->reactor_lock);
+    pmi_mutex_init(&m->leak_lock);
+    pmi_cond_init(&m->changed);
+    return m;
+}
+
+static int start_threads(pm_manager *m)
+{
+    if (m->options.loop == PM_LOOP_CALLER) {
+        return PM_OK;
+    }
+    int result = pmi_thread_start(&m->dispatcher, pmi_dispatcher_run, m);
+    if (result != PM_OK) {
+        return result;
+    }
+    result = pmi_thread_start(&m->reactor, pmi_reactor_run, m);
+    if (result != PM_OK) {
+        pmi_mutex_lock(&m->lock);
+        m->dispatcher_stop = true;
+        pmi_cond_broadcast(&m->changed);
+        pmi_mutex_unlock(&m->lock);
+        pmi_thread_join(&m->dispatcher);
+    }
+    return result;
+}
+
+static int open_parts(pm_manager *m, struct pm_error *err)
+{
+    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path};
+    int result = pmi_os_manager_open(&m->os, &os_options, err);
+    if (result != PM_OK) {
+        return result;
+    }
+    if (m->options.registry_dir != NULL) {
+        result = pmi_registry_open(&m->registry, m->options.registry_dir, err);
+    }
+    m->options.registry_dir = NULL; // The caller's strings are not ours to keep.
+    m->options.launcher_path = NULL;
+    if (result == PM_OK) {
+        result = start_threads(m);
+        if (result != PM_OK) {
+            (void)pmi_set_error(err, result, PM_STAGE_WATCH, NULL);
+            pmi_registry_close(&m->registry);
+        }
+    }
+    if (result != PM_OK) {
+        pmi_os_manager_close(&m->os);
+    }
+    return result;
+}
+
+PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
+                   struct pm_error *ret_error)
+{
+    struct pm_error err = PM_ERROR_INIT;
+    (void)snprintf(err.action, sizeof err.action, "open");
+    pm_manager *m = NULL;
+    struct pm_options checked;
+    int result = ret_manager == NULL ? pmi_set_error(&err, PM_ERR_INVALID, PM_STAGE_CHECK, NULL)
+                                     : check_options(options, &checked, &err);
+    if (result == PM_OK) {
+        m = manager_new();
+        result = m == NULL ? pmi_set_error(&err, PM_ERR_NO_MEMORY, PM_STAGE_CHECK, NULL) : PM_OK;
+    }
+    if (result == PM_OK) {
+        m->options = checked;
+        result = open_parts(m, &err);
+    }
+    if (result != PM_OK) {
+        err.code = result;
+        if (ret_error != NULL) {
+            (void)pmi_copy_out(ret_error, &err, sizeof err);
+        }
+        if (m != NULL) {
+            pmi_manager_unref(m);
+        }
+        return result;
+    }
+    all_add(m);
+    *ret_manager = m;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Close
+// ------------------------------------------------------------------------------------------------
+
+static void begin_closing(pm_manager *m)
+{
+    pmi_mutex_lock(&m->lock);
+    m->closing = true;
+    while (m->starting > 0) {
+        pmi_cond_wait(&m->changed, &m->lock, PMI_NEVER);
+    }
+    pmi_mutex_unlock(&m->lock);
+}
+
+static void stop_threads(pm_manager *m)
+{
+    if (m->options.loop == PM_LOOP_CALLER) {
+        pmi_reactor_turn(m, 0);
+        (void)pmi_events_run(m);
+        return;
+    }
+    // First the reactor, so that the dispatcher's queue is complete when it is emptied.
+    atomic_store(&m->reactor_stop, true);
+    pmi_os_reactor_wake(&m->os);
+    pmi_thread_join(&m->reactor);
+    pmi_mutex_lock(&m->lock);
+    m->dispatcher_stop = true;
+    pmi_cond_broadcast(&m->changed);
+    pmi_mutex_unlock(&m->lock);
+    pmi_thread_join(&m->dispatcher);
+}
+
+// Lets go of what is still listed: living daemons, and ended ones that somebody holds.
+static void unlist_all(pm_manager *m)
+{
+    pmi_mutex_lock(&m->lock);
+    m->closed = true;
+    while (m->first != NULL) {
+        pm_process *p = pmi_process_hold(m->first);
+        pmi_list_remove(m, p);
+        pmi_mutex_unlock(&m->lock);
+        pmi_process_drop(p);
+        pmi_mutex_lock(&m->lock);
+    }
+    pmi_mutex_unlock(&m->lock);
+}
+
+PM_API int pm_close(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report *ret_report)
+{
+    if (m == NULL) {
+        return PM_OK;
+    }
+    int result = pmi_check_manager(m);
+    if (result != PM_OK) {
+        return result;
+    }
+    if (atomic_load(&m->dispatching_thread) == pmi_thread_self()) {
+        pmi_mutex_lock(&m->lock);
+        m->closing = true;
+        pmi_mutex_unlock(&m->lock);
+        return PM_ERR_WOULD_DEADLOCK;
+    }
+    begin_closing(m);
+    result = pm_stop_all(m, timeout_ms, NULL, NULL, ret_report);
+    if (result != PM_OK) {
+        pmi_mutex_lock(&m->lock);
+        m->closing = false;
+        pmi_mutex_unlock(&m->lock);
+        return result;
+    }
+    stop_threads(m);
+    all_remove(m);
+    pmi_reactor_forget_all(m);
+    unlist_all(m);
+    pmi_registry_close(&m->registry);
+    pmi_os_manager_close(&m->os);
+    pmi_manager_unref(m);
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The rest of the public calls
+// ------------------------------------------------------------------------------------------------
+
+PM_API void pm_launcher_main(int argc, char **argv)
+{
+    pmi_os_launcher_main(argc, argv);
+}
+
+PM_API int pm_default_state_dir(const char *app, char **ret_path)
+{
+    size_t length = app != NULL ? strlen(app) : 0;
+    if (length < 1 || length > 64 || ret_path == NULL || strpbrk(app, "/\\:") != NULL ||
+        strcmp(app, ".") == 0 || strcmp(app, "..") == 0) {
+        return PM_ERR_INVALID;
+    }
+    return pmi_os_default_state_dir(app, ret_path);
+}
+
+PM_API int pm_stop_event_open(pm_native *ret_native)
+{
+    return ret_native == NULL ? PM_ERR_INVALID : pmi_os_stop_event_open(ret_native);
+}
+
+PM_API int pm_run(pm_manager *m, const struct pm_run_options *options,
+                  struct pm_run_result *ret_result, struct pm_error *ret_error)
+{
+    (void)ret_error;
+    if (m == NULL || options == NULL || ret_result == NULL) {
+        return PM_ERR_INVALID;
+    }
+    return PM_ERR_UNSUPPORTED;
+}
+
+PM_API void pm_run_result_clear(struct pm_run_result *result)
+{
+    if (result != NULL) {
+        struct pm_run_result empty = PM_RUN_RESULT_INIT;
+        free(result->output[0]);
+        free(result->output[1]);
+        (void)pmi_copy_out(result, &empty, sizeof empty);
+    }
+}

@@ -1,0 +1,384 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+
+// ------------------------------------------------------------------------------------------------
+// References
+// ------------------------------------------------------------------------------------------------
+
+pm_process *pmi_process_new(pm_manager *m)
+{
+    pm_process *p = calloc(1, sizeof *p);
+    if (p == NULL) {
+        return NULL;
+    }
+    atomic_init(&p->refs, 1);
+    atomic_init(&p->user_refs, 0);
+    atomic_init(&p->state, PM_STATE_STARTING);
+    atomic_fetch_add(&m->refs, 1);
+    p->manager = m;
+    p->os = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
+    p->exit.size = sizeof p->exit;
+    pmi_mutex_init(&p->lock);
+    for (int i = 0; i < 3; i++) {
+        struct pm_stream *s = &p->streams[i];
+        s->process = p;
+        s->os = (struct pmi_os_stream)PMI_OS_STREAM_INIT;
+        atomic_init(&s->closing, false);
+        atomic_init(&s->truncated, false);
+        atomic_init(&s->native, PM_NATIVE_INVALID);
+        pmi_mutex_init(&s->lock);
+    }
+    return p;
+}
+
+pm_process *pmi_process_hold(pm_process *p)
+{
+    atomic_fetch_add(&p->refs, 1);
+    return p;
+}
+
+void pmi_process_drop(pm_process *p)
+{
+    if (p == NULL || atomic_fetch_sub(&p->refs, 1) != 1) {
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        pmi_os_stream_close(&p->streams[i].os);
+        pmi_mutex_destroy(&p->streams[i].lock);
+    }
+    if (!p->no_os) {
+        pmi_os_process_close(&p->os);
+    }
+    pmi_mutex_destroy(&p->lock);
+    pmi_manager_unref(p->manager);
+    free(p->text);
+    free(p);
+}
+
+int pmi_process_text(pm_process *p, const char *owner, const char *program, const char *key,
+                     const char *label)
+{
+    const char *from[4] = {owner, program, key, label};
+    const char **to[4] = {&p->owner, &p->program, &p->key, &p->label};
+    size_t total = 0;
+    for (int i = 0; i < 4; i++) {
+        total += from[i] != NULL ? strlen(from[i]) + 1 : 0;
+    }
+    p->text = malloc(total + 1);
+    if (p->text == NULL) {
+        return PM_ERR_NO_MEMORY;
+    }
+    char *at = p->text;
+    for (int i = 0; i < 4; i++) {
+        if (from[i] != NULL) {
+            size_t size = strlen(from[i]) + 1;
+            memcpy(at, from[i], size);
+            *to[i] = at;
+            at += size;
+        }
+    }
+    return PM_OK;
+}
+
+PM_API pm_process *pm_process_ref(pm_process *p)
+{
+    // All user references together hold one internal one.
+    if (p != NULL && atomic_fetch_add(&p->user_refs, 1) == 0) {
+        (void)pmi_process_hold(p);
+    }
+    return p;
+}
+
+PM_API pm_process *pm_process_unref(pm_process *p)
+{
+    if (p == NULL || atomic_fetch_sub(&p->user_refs, 1) != 1) {
+        return NULL;
+    }
+    pm_manager *m = p->manager;
+    if (m->pid == pmi_self_pid()) {
+        for (int i = 0; i < 3; i++) {
+            (void)pm_stream_close(&p->streams[i]);
+        }
+        pmi_mutex_lock(&m->lock);
+        if (p->listed && atomic_load(&p->state) == PM_STATE_ENDED &&
+            atomic_load(&p->user_refs) == 0) {
+            pmi_list_remove(m, p);
+        }
+        pmi_mutex_unlock(&m->lock);
+        pmi_process_drop(p);
+    }
+    return NULL;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The end
+// ------------------------------------------------------------------------------------------------
+
+// Fills what the core knows and makes the record final. Under p->lock.
+static void finish_record(pm_process *p, struct pm_exit *record)
+{
+    record->size = sizeof *record;
+    record->stop_step = p->stop_step;
+    record->stop_action = p->stop_action;
+    record->started_wall_ms = p->started.started_wall_ms;
+    record->ended_wall_ms = p->dead_wall_ms;
+    int64_t uptime = p->recovered ? p->dead_wall_ms - p->started.started_wall_ms
+                                  : p->dead_ms - p->started.started_ms;
+    record->uptime_ms = uptime > 0 ? (uint64_t)uptime : 0;
+    p->exit = *record;
+    atomic_store(&p->state, PM_STATE_ENDED);
+}
+
+static void note_death(pm_process *p)
+{
+    if (p->dead_ms == 0) {
+        p->dead_ms = pmi_now_ms();
+        p->dead_wall_ms = pmi_wall_ms();
+    }
+}
+
+// What follows once, on the thread that made the record final, outside all locks.
+static void after_end(pm_process *p)
+{
+    pm_manager *m = p->manager;
+    if (p->kill_tree_on_exit) {
+        pmi_mutex_lock(&p->lock);
+        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE);
+        pmi_mutex_unlock(&p->lock);
+    }
+    if (p->mode == PM_MODE_DAEMON) {
+        pmi_registry_put_exit(m, p);
+    }
+    pmi_mutex_lock(&m->lock);
+    m->stats.ended++;
+    m->stats.lost += p->exit.kind == PM_EXIT_LOST;
+    if (p->listed && atomic_load(&p->user_refs) == 0) {
+        pmi_list_remove(m, p);
+    }
+    pmi_mutex_unlock(&m->lock);
+    pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
+    p->ended_event.kind = PM_EVENT_ENDED;
+    p->ended_event.embedded = true;
+    p->ended_event.process = pmi_process_hold(p);
+    pmi_event_post(m, &p->ended_event);
+}
+
+int pmi_process_reap(pm_process *p)
+{
+    int state = atomic_load(&p->state);
+    if (state == PM_STATE_ENDED) {
+        return PM_OK;
+    }
+    if (p->no_os) {
+        return PM_ERR_STATUS_PENDING;
+    }
+    pmi_mutex_lock(&p->lock);
+    if (atomic_load(&p->state) == PM_STATE_ENDED) {
+        pmi_mutex_unlock(&p->lock);
+        return PM_OK;
+    }
+    struct pm_exit record = PM_EXIT_INIT;
+    int result = pmi_os_process_reap(&p->os, &record);
+    if (result == PM_ERR_STATUS_PENDING) {
+        note_death(p);
+        atomic_store(&p->state, PM_STATE_STATUS_PENDING);
+        if (pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms) {
+            memset(&record, 0, sizeof record);
+            record.kind = PM_EXIT_LOST;
+            result = PM_OK;
+        }
+    }
+    if (result == PM_OK) {
+        note_death(p);
+        finish_record(p, &record);
+    }
+    pmi_mutex_unlock(&p->lock);
+    if (result == PM_OK) {
+        after_end(p);
+    }
+    return result;
+}
+
+void pmi_process_end(pm_process *p, const struct pm_exit *record)
+{
+    struct pm_exit copy = *record;
+    pmi_mutex_lock(&p->lock);
+    p->dead_ms = pmi_now_ms();
+    p->dead_wall_ms = record->ended_wall_ms != 0 ? record->ended_wall_ms : pmi_wall_ms();
+    finish_record(p, &copy);
+    pmi_mutex_unlock(&p->lock);
+    after_end(p);
+}
+
+void pmi_process_abandon(pm_process *p)
+{
+    pmi_os_process_abandon(&p->os);
+    pmi_mutex_lock(&p->lock);
+    p->no_os = true;
+    if (atomic_load(&p->state) != PM_STATE_ENDED) {
+        note_death(p);
+        p->exit.kind = PM_EXIT_LOST;
+        atomic_store(&p->state, PM_STATE_ENDED);
+    }
+    pmi_mutex_unlock(&p->lock);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Calls
+// ------------------------------------------------------------------------------------------------
+
+// Whether calls that act on the process are allowed.
+static int check_handle(pm_process *p)
+{
+    if (p == NULL) {
+        return PM_ERR_INVALID;
+    }
+    if (p->manager->pid != pmi_self_pid()) {
+        return PM_ERR_FORKED;
+    }
+    return PM_OK;
+}
+
+static bool manager_closed(pm_manager *m)
+{
+    pmi_mutex_lock(&m->lock);
+    bool closed = m->closed;
+    pmi_mutex_unlock(&m->lock);
+    return closed;
+}
+
+PM_API uint64_t pm_process_pid(const pm_process *p)
+{
+    return p == NULL ? 0 : p->pid;
+}
+
+PM_API bool pm_process_alive(pm_process *p)
+{
+    if (p == NULL || p->no_os || atomic_load(&p->state) >= PM_STATE_STATUS_PENDING) {
+        return false;
+    }
+    return pmi_os_process_wait(&p->os, 0) == PM_ERR_TIMEOUT;
+}
+
+PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
+{
+    if (p == NULL || ret_info == NULL) {
+        return PM_ERR_INVALID;
+    }
+    struct pm_info info = PM_INFO_INIT;
+    info.owner = p->owner;
+    info.program = p->program;
+    info.key = p->key;
+    info.label = p->label;
+    info.user = p->user;
+    info.mode = p->mode;
+    info.pid = pm_process_pid(p);
+    info.alive = pm_process_alive(p);
+    info.containment = p->started.containment;
+    info.detachment = p->started.detachment;
+    info.die_with_parent = p->die_with_parent;
+    info.recovered = p->recovered;
+    info.adopted = p->started.adopted;
+    info.best_effort = p->started.best_effort;
+    info.started_wall_ms = p->started.started_wall_ms;
+    pmi_mutex_lock(&p->lock);
+    info.state = (enum pm_state)atomic_load(&p->state);
+    int64_t uptime;
+    if (info.state == PM_STATE_ENDED) {
+        uptime = (int64_t)p->exit.uptime_ms;
+    } else if (p->recovered) {
+        uptime = pmi_wall_ms() - p->started.started_wall_ms;
+    } else {
+        uptime = (p->dead_ms != 0 ? p->dead_ms : pmi_now_ms()) - p->started.started_ms;
+    }
+    pmi_mutex_unlock(&p->lock);
+    info.uptime_ms = uptime > 0 ? (uint64_t)uptime : 0;
+    return pmi_copy_out(ret_info, &info, sizeof info);
+}
+
+static int give_record(pm_process *p, struct pm_exit *ret_exit)
+{
+    if (ret_exit == NULL) {
+        return PM_OK;
+    }
+    pmi_mutex_lock(&p->lock);
+    struct pm_exit record = p->exit;
+    pmi_mutex_unlock(&p->lock);
+    // Truncation is a fact about our readers: it may come after the exit.
+    record.stdout_truncated = atomic_load(&p->streams[PM_STDOUT].truncated);
+    record.stderr_truncated = atomic_load(&p->streams[PM_STDERR].truncated);
+    return pmi_copy_out(ret_exit, &record, sizeof record);
+}
+
+PM_API int pm_process_wait(pm_process *p, int64_t timeout_ms, struct pm_exit *ret_exit)
+{
+    int result = check_handle(p);
+    if (result != PM_OK) {
+        return result;
+    }
+    if (atomic_load(&p->state) == PM_STATE_ENDED) {
+        return give_record(p, ret_exit);
+    }
+    if (manager_closed(p->manager)) {
+        return PM_ERR_CLOSED;
+    }
+    int64_t deadline = timeout_ms == 0 ? 0 : pmi_deadline(timeout_ms);
+    for (;;) {
+        result = pmi_process_reap(p);
+        if (result == PM_OK) {
+            return give_record(p, ret_exit);
+        }
+        if (timeout_ms == 0 || pmi_now_ms() >= deadline) {
+            return result;
+        }
+        if (result == PM_ERR_TIMEOUT) {
+            (void)pmi_os_process_wait(&p->os, deadline);
+        } else {
+            pmi_sleep_ms(PMI_PENDING_POLL_MS);
+        }
+    }
+}
+
+PM_API int pm_process_exit_waitable(pm_process *p, pm_native *ret_native)
+{
+    int result = check_handle(p);
+    if (result != PM_OK || ret_native == NULL) {
+        return result != PM_OK ? result : PM_ERR_INVALID;
+    }
+    return p->no_os ? PM_ERR_UNSUPPORTED : pmi_os_process_waitable(&p->os, ret_native);
+}
+
+PM_API int pm_process_signal(pm_process *p, int signal_number, enum pm_stop_scope scope)
+{
+    int result = check_handle(p);
+    if (result != PM_OK) {
+        return result;
+    }
+    if (signal_number < 0 || scope < PM_SCOPE_TREE || scope > PM_SCOPE_GROUP) {
+        return PM_ERR_INVALID;
+    }
+    if (manager_closed(p->manager)) {
+        return PM_ERR_CLOSED;
+    }
+    if (p->no_os) {
+        return PM_ERR_GONE;
+    }
+    pmi_mutex_lock(&p->lock);
+    if (scope == PM_SCOPE_PROCESS && atomic_load(&p->state) >= PM_STATE_STATUS_PENDING) {
+        result = PM_ERR_GONE;
+    } else {
+        result = pmi_os_process_signal(&p->os, signal_number, scope);
+    }
+    pmi_mutex_unlock(&p->lock);
+    return result;
+}
+
+PM_API int pm_process_resize(pm_process *p, unsigned columns, unsigned rows)
+{
+    if (p == NULL || columns < 1 || columns > 32767 || rows < 1 || rows > 32767) {
+        return PM_ERR_INVALID;
+    }
+    return PM_ERR_UNSUPPORTED;
+}

@@ -1,0 +1,168 @@
+#include <stdlib.h>
+
+#include "core/core.h"
+
+#define TOKENS_MAX 64
+
+// Takes the process off the list of watched ones; the reactor's reference goes to the caller.
+static void unlink_watched(pm_manager *m, pm_process *p)
+{
+    pmi_mutex_lock(&m->lock);
+    *p->watch_link = p->watch_next;
+    if (p->watch_next != NULL) {
+        p->watch_next->watch_link = p->watch_link;
+    }
+    pmi_mutex_unlock(&m->lock);
+}
+
+int pmi_reactor_add(pm_manager *m, pm_process *p)
+{
+    (void)pmi_process_hold(p); // The reactor's reference.
+    pmi_mutex_lock(&m->lock);
+    p->watch_next = m->watched;
+    p->watch_link = &m->watched;
+    if (m->watched != NULL) {
+        m->watched->watch_link = &p->watch_next;
+    }
+    m->watched = p;
+    pmi_mutex_unlock(&m->lock);
+    int result = pmi_os_reactor_watch(&m->os, &p->os, p);
+    if (result != PM_OK) {
+        unlink_watched(m, p);
+        pmi_process_drop(p);
+    }
+    return result;
+}
+
+// The process is dead: its status is taken, by us or by somebody before us, or will be asked for
+// again from the pending list.
+static void handle_exit(pm_manager *m, pm_process *p)
+{
+    int result = pmi_process_reap(p);
+    if (result == PM_ERR_TIMEOUT) {
+        return; // Not dead after all: it stays watched.
+    }
+    pmi_os_reactor_unwatch(&m->os, &p->os);
+    unlink_watched(m, p);
+    if (result == PM_OK) {
+        pmi_process_drop(p);
+    } else {
+        p->pending_next = m->pending;
+        m->pending = p;
+    }
+}
+
+static void ask_pending(pm_manager *m)
+{
+    pm_process **at = &m->pending;
+    while (*at != NULL) {
+        pm_process *p = *at;
+        if (pmi_process_reap(p) == PM_OK) {
+            *at = p->pending_next;
+            pmi_process_drop(p);
+        } else {
+            at = &p->pending_next;
+        }
+    }
+}
+
+void pmi_reactor_turn(pm_manager *m, int64_t deadline)
+{
+    pmi_mutex_lock(&m->reactor_lock);
+    if (m->pending != NULL) {
+        int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
+        deadline = soon < deadline ? soon : deadline;
+    }
+    void *tokens[TOKENS_MAX];
+    size_t count = pmi_os_reactor_poll(&m->os, tokens, TOKENS_MAX, deadline);
+    for (size_t i = 0; i < count; i++) {
+        handle_exit(m, tokens[i]);
+    }
+    ask_pending(m);
+    pmi_mutex_unlock(&m->reactor_lock);
+}
+
+void pmi_reactor_run(void *manager)
+{
+    pm_manager *m = manager;
+    bool sweeping = m->options.leak_sweep_ms != UINT32_MAX;
+    m->next_sweep = sweeping ? pmi_now_ms() + m->options.leak_sweep_ms : PMI_NEVER;
+    while (!atomic_load(&m->reactor_stop)) {
+        pmi_reactor_turn(m, m->next_sweep);
+        if (sweeping && pmi_now_ms() >= m->next_sweep) {
+            (void)pm_leak_scan(m, NULL);
+            m->next_sweep = pmi_now_ms() + m->options.leak_sweep_ms;
+        }
+    }
+}
+
+void pmi_reactor_forget_all(pm_manager *m)
+{
+    pmi_mutex_lock(&m->reactor_lock);
+    while (m->pending != NULL) {
+        pm_process *p = m->pending;
+        m->pending = p->pending_next;
+        pmi_process_drop(p);
+    }
+    while (m->watched != NULL) { // Living daemons, and ended ones that a waiter was faster with.
+        pm_process *p = m->watched;
+        pmi_os_reactor_unwatch(&m->os, &p->os);
+        unlink_watched(m, p);
+        pmi_process_drop(p);
+    }
+    pmi_mutex_unlock(&m->reactor_lock);
+}
+
+// ------------------------------------------------------------------------------------------------
+// The caller's loop
+// ------------------------------------------------------------------------------------------------
+
+static int check_caller_loop(pm_manager *m)
+{
+    int result = pmi_check_manager(m);
+    if (result == PM_OK && m->options.loop != PM_LOOP_CALLER) {
+        result = PM_ERR_UNSUPPORTED;
+    }
+    return result;
+}
+
+PM_API int pm_loop_native(pm_manager *m, pm_native *ret_native)
+{
+    int result = check_caller_loop(m);
+    if (result == PM_OK && ret_native == NULL) {
+        result = PM_ERR_INVALID;
+    }
+    return result != PM_OK ? result : pmi_os_reactor_native(&m->os, ret_native);
+}
+
+PM_API int pm_loop_timeout(pm_manager *m, int64_t *ret_timeout_ms)
+{
+    int result = check_caller_loop(m);
+    if (result == PM_OK && ret_timeout_ms == NULL) {
+        result = PM_ERR_INVALID;
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    pmi_mutex_lock(&m->reactor_lock);
+    bool pending = m->pending != NULL;
+    pmi_mutex_unlock(&m->reactor_lock);
+    pmi_mutex_lock(&m->lock);
+    bool events = m->events != NULL;
+    pmi_mutex_unlock(&m->lock);
+    *ret_timeout_ms = events ? 0 : pending ? PMI_PENDING_POLL_MS : PM_FOREVER;
+    return PM_OK;
+}
+
+PM_API int pm_dispatch(pm_manager *m)
+{
+    int result = check_caller_loop(m);
+    if (result != PM_OK) {
+        return result;
+    }
+    if (atomic_load(&m->dispatching_thread) == pmi_thread_self()) {
+        return PM_ERR_WOULD_DEADLOCK;
+    }
+    pmi_reactor_turn(m, 0);
+    return (int)pmi_events_run(m);
+}

@@ -1,0 +1,698 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+
+// The registry folder:
+//
+//   lock               who owns it (identity, epoch); held locked while a manager is open
+//   lock.gate          held while the owner is decided
+//   boot-<boot id>/    a record for each daemon of this boot
+//   exits/             a record for each daemon that has ended; these survive a reboot
+//   quarantine/        what could not be trusted
+//
+// Running daemons' records need no fsync: they mean nothing after a reboot. Exit records do.
+
+#define RECORD_CAP 65536
+#define GATE_WAIT_MS 2000
+#define GATE_POLL_MS 10
+
+static void registry_hint(struct pm_error *err, const char *path)
+{
+    if (err->hint[0] == '\0') {
+        (void)snprintf(err->hint, sizeof err->hint, "registry folder %s", path);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// One owner
+// ------------------------------------------------------------------------------------------------
+
+// Who the lock file names. PM_ERR_NOT_FOUND when there is no usable content.
+static int read_owner(struct pmi_registry *r, struct pmi_identity *ret_id, uint64_t *ret_epoch)
+{
+    char *text = NULL;
+    size_t size = 0;
+    int result = pmi_os_file_read(&r->root, "lock", RECORD_CAP, &text, &size);
+    if (result != PM_OK) {
+        return PM_ERR_NOT_FOUND;
+    }
+    result = pmi_lock_decode(text, size, ret_id, ret_epoch) == PM_OK ? PM_OK : PM_ERR_NOT_FOUND;
+    free(text);
+    return result;
+}
+
+static int write_owner(struct pmi_registry *r)
+{
+    char *text = NULL;
+    size_t size = 0;
+    int result = pmi_lock_encode(&r->self, r->epoch, &text, &size);
+    if (result == PM_OK) {
+        result = pmi_os_lock_write(&r->owner_lock, text, size);
+    }
+    free(text);
+    return result;
+}
+
+// Under the gate. A living owner keeps it; one proven dead loses it even if a forked worker of it
+// still holds the lock: the file is replaced.
+static int decide_owner(struct pmi_registry *r, struct pm_error *err)
+{
+    struct pmi_identity owner;
+    uint64_t epoch = 0;
+    bool known = read_owner(r, &owner, &epoch) == PM_OK;
+    int result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
+    if (result == PM_ERR_BUSY && known && pmi_os_identity_check(&owner) == PM_ERR_GONE) {
+        result = pmi_os_file_remove(&r->root, "lock");
+        if (result == PM_OK || result == PM_ERR_NOT_FOUND) {
+            result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
+        }
+    }
+    if (result == PM_ERR_BUSY) {
+        err->pid = known ? owner.pid : 0;
+        (void)snprintf(err->hint, sizeof err->hint, "owned by pid %llu (start time %llu)",
+                       (unsigned long long)err->pid,
+                       (unsigned long long)(known ? owner.start : 0));
+        return PM_ERR_REGISTRY_BUSY;
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    r->epoch = epoch + 1;
+    return write_owner(r);
+}
+
+static int take_ownership(struct pmi_registry *r, struct pm_error *err)
+{
+    struct pmi_os_lock gate = PMI_OS_LOCK_INIT;
+    int64_t deadline = pmi_now_ms() + GATE_WAIT_MS;
+    int result;
+    while ((result = pmi_os_lock_try(&r->root, "lock.gate", &gate)) == PM_ERR_BUSY &&
+           pmi_now_ms() < deadline) {
+        pmi_sleep_ms(GATE_POLL_MS);
+    }
+    if (result == PM_ERR_BUSY) {
+        (void)snprintf(err->hint, sizeof err->hint, "somebody has held lock.gate for %d ms",
+                       GATE_WAIT_MS);
+        return PM_ERR_REGISTRY_BUSY;
+    }
+    if (result == PM_OK) {
+        result = decide_owner(r, err);
+        pmi_os_lock_release(&gate);
+    }
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Open and close
+// ------------------------------------------------------------------------------------------------
+
+static void boot_folder(const char *boot, char name[64])
+{
+    (void)snprintf(name, 64, "boot-%s", boot);
+}
+
+struct other_boots {
+    const char *ours;
+    char found[16][64];
+    size_t count;
+};
+
+static int note_other_boot(void *context, const char *name)
+{
+    struct other_boots *others = context;
+    if (strncmp(name, "boot-", 5) == 0 && strcmp(name, others->ours) != 0 && strlen(name) < 64 &&
+        others->count < 16) {
+        (void)snprintf(others->found[others->count++], 64, "%s", name);
+    }
+    return 0;
+}
+
+// The daemons of another boot are gone, and their records with them.
+static void drop_other_boots(struct pmi_registry *r, const char *ours)
+{
+    struct other_boots others = {.ours = ours};
+    (void)pmi_os_dir_list(&r->root, note_other_boot, &others);
+    for (size_t i = 0; i < others.count; i++) {
+        (void)pmi_os_dir_remove_sub(&r->root, others.found[i]);
+    }
+}
+
+static void close_dirs(struct pmi_registry *r)
+{
+    pmi_os_dir_close(&r->quarantine);
+    pmi_os_dir_close(&r->exits);
+    pmi_os_dir_close(&r->boot);
+    pmi_os_dir_close(&r->root);
+}
+
+static void reset(struct pmi_registry *r)
+{
+    r->open = false;
+    r->root = r->boot = r->exits = r->quarantine = (struct pmi_os_dir)PMI_OS_DIR_INIT;
+    r->owner_lock = (struct pmi_os_lock)PMI_OS_LOCK_INIT;
+}
+
+int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error *err)
+{
+    char boot[64];
+    reset(r);
+    int result = pmi_os_dir_open(path, true, &r->root, err);
+    if (result == PM_OK) {
+        result = pmi_os_self_identity(&r->self);
+    }
+    if (result == PM_OK) {
+        result = take_ownership(r, err);
+    }
+    if (result == PM_OK) {
+        boot_folder(r->self.boot, boot);
+        result = pmi_os_dir_open_sub(&r->root, boot, true, &r->boot);
+    }
+    if (result == PM_OK) {
+        result = pmi_os_dir_open_sub(&r->root, "exits", true, &r->exits);
+    }
+    if (result == PM_OK) {
+        result = pmi_os_dir_open_sub(&r->root, "quarantine", true, &r->quarantine);
+    }
+    if (result != PM_OK) {
+        pmi_os_lock_release(&r->owner_lock);
+        close_dirs(r);
+        reset(r);
+        registry_hint(err, path);
+        return pmi_set_error(err, result, PM_STAGE_REGISTRY, "registry_dir");
+    }
+    drop_other_boots(r, boot);
+    pmi_mutex_init(&r->lock);
+    r->open = true;
+    return PM_OK;
+}
+
+void pmi_registry_close(struct pmi_registry *r)
+{
+    if (r->open) {
+        pmi_os_lock_release(&r->owner_lock);
+        close_dirs(r);
+        pmi_mutex_destroy(&r->lock);
+        reset(r);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Writing
+// ------------------------------------------------------------------------------------------------
+
+static void describe(const pm_process *p, struct pmi_record *rec)
+{
+    // The codec only reads.
+    rec->key = (char *)p->key;
+    rec->owner = (char *)p->owner;
+    rec->program = (char *)p->program;
+    rec->label = (char *)p->label;
+    rec->started_wall_ms = p->started.started_wall_ms;
+    rec->detachment = p->started.detachment;
+}
+
+static int write_record(struct pmi_os_dir *dir, const struct pmi_record *rec, bool durable,
+                        uint32_t *ret_os_code)
+{
+    char name[PMI_RECORD_NAME_MAX];
+    char *text = NULL;
+    size_t size = 0;
+    int result = pmi_record_encode(rec, &text, &size);
+    if (result == PM_OK) {
+        pmi_record_file_name(rec->key, name);
+        result = pmi_os_file_write(dir, name, text, size, durable, ret_os_code);
+    }
+    free(text);
+    return result;
+}
+
+static void count_failure(pm_manager *m, const char *what, const pm_process *p, int code)
+{
+    pmi_mutex_lock(&m->lock);
+    m->stats.registry_failures++;
+    pmi_mutex_unlock(&m->lock);
+    pmi_log(m, PM_LOG_ERROR, "registry: %s of '%s' failed: %s", what, p->key, pm_strerror(code));
+}
+
+int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state state,
+                     const struct pmi_identity *id, struct pm_error *err)
+{
+    struct pmi_registry *r = &m->registry;
+    struct pmi_record rec;
+    memset(&rec, 0, sizeof rec);
+    describe(p, &rec);
+    rec.state = state;
+    rec.id = *id;
+    rec.starter = r->self;
+    rec.epoch = r->epoch;
+    pmi_mutex_lock(&r->lock);
+    int result = write_record(&r->boot, &rec, false, &err->os_code);
+    pmi_mutex_unlock(&r->lock);
+    if (result != PM_OK) {
+        count_failure(m, "record", p, result);
+        return pmi_set_error(err, result, PM_STAGE_REGISTRY, NULL);
+    }
+    return PM_OK;
+}
+
+void pmi_registry_drop(pm_manager *m, const pm_process *p)
+{
+    char name[PMI_RECORD_NAME_MAX];
+    pmi_record_file_name(p->key, name);
+    pmi_mutex_lock(&m->registry.lock);
+    (void)pmi_os_file_remove(&m->registry.boot, name);
+    pmi_mutex_unlock(&m->registry.lock);
+}
+
+void pmi_registry_put_exit(pm_manager *m, const pm_process *p)
+{
+    struct pmi_registry *r = &m->registry;
+    struct pmi_record rec;
+    memset(&rec, 0, sizeof rec);
+    describe(p, &rec);
+    rec.state = PMI_RECORD_EXITED;
+    if (p->no_os) {
+        rec.id = p->recovered_id;
+    } else {
+        (void)pmi_os_process_identity(&p->os, &rec.id);
+    }
+    rec.starter = r->self;
+    rec.epoch = r->epoch;
+    rec.exit = p->exit;
+    pmi_mutex_lock(&r->lock);
+    uint32_t os_code = 0;
+    int result = write_record(&r->exits, &rec, true, &os_code);
+    pmi_mutex_unlock(&r->lock);
+    if (result != PM_OK) {
+        // The running record stays: the next recovery will tell the daemon's end as `lost`.
+        count_failure(m, "exit record", p, result);
+        return;
+    }
+    pmi_registry_drop(m, p);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Reading
+// ------------------------------------------------------------------------------------------------
+
+// Reads and checks one record. PM_ERR_CORRUPT: *ret_problem says why.
+static int read_record(struct pmi_os_dir *dir, const char *name, struct pmi_record *ret_rec,
+                       const char **ret_problem)
+{
+    char *text = NULL;
+    size_t size = 0;
+    *ret_problem = NULL;
+    int result = pmi_os_file_read(dir, name, RECORD_CAP, &text, &size);
+    if (result == PM_ERR_CORRUPT) {
+        *ret_problem = "not a regular file, or too large";
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    result = pmi_record_decode(text, size, ret_rec, ret_problem);
+    free(text);
+    if (result == PM_OK) {
+        char expected[PMI_RECORD_NAME_MAX];
+        pmi_record_file_name(ret_rec->key, expected);
+        if (strcmp(expected, name) != 0) {
+            *ret_problem = "the file's name is not that of its key";
+            pmi_record_clear(ret_rec);
+            result = PM_ERR_CORRUPT;
+        }
+    }
+    return result;
+}
+
+// Names in a folder, so that it is not changed while it is walked.
+struct names {
+    char **list;
+    size_t count, capacity;
+};
+
+static int add_name(void *context, const char *name)
+{
+    struct names *names = context;
+    if (name[0] == '.') {
+        return 0; // A temporary file of a write that was cut short.
+    }
+    if (names->count == names->capacity) {
+        size_t capacity = names->capacity * 2 + 16;
+        char **grown = realloc(names->list, capacity * sizeof *grown);
+        if (grown == NULL) {
+            return PM_ERR_NO_MEMORY;
+        }
+        names->list = grown;
+        names->capacity = capacity;
+    }
+    names->list[names->count] = pmi_strdup(name);
+    return names->list[names->count] != NULL ? (names->count++, 0) : PM_ERR_NO_MEMORY;
+}
+
+static void free_names(struct names *names)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        free(names->list[i]);
+    }
+    free(names->list);
+}
+
+int pmi_registry_check_key(pm_manager *m, const char *key, struct pm_error *err)
+{
+    struct pmi_registry *r = &m->registry;
+    char name[PMI_RECORD_NAME_MAX];
+    struct pmi_record rec;
+    const char *problem;
+    pmi_record_file_name(key, name);
+    pmi_mutex_lock(&r->lock);
+    int result = read_record(&r->boot, name, &rec, &problem);
+    pmi_mutex_unlock(&r->lock);
+    if (result == PM_ERR_NOT_FOUND) {
+        return PM_OK;
+    }
+    if (result == PM_ERR_CORRUPT) {
+        (void)snprintf(err->hint, sizeof err->hint,
+                       "record %s is damaged (%s): pm_recover() sets it aside", name, problem);
+        return pmi_set_error(err, PM_ERR_EXISTS, PM_STAGE_REGISTRY, "key");
+    }
+    if (result != PM_OK) {
+        return pmi_set_error(err, result, PM_STAGE_REGISTRY, NULL);
+    }
+    bool gone = pmi_os_identity_check(&rec.id) == PM_ERR_GONE;
+    if (!gone) {
+        err->pid = rec.id.pid;
+        (void)snprintf(err->hint, sizeof err->hint, "pid %llu; pm_recover() gives its Handle",
+                       (unsigned long long)rec.id.pid);
+        result = pmi_set_error(err, PM_ERR_EXISTS, PM_STAGE_REGISTRY, "key");
+    }
+    pmi_record_clear(&rec);
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Recovery
+// ------------------------------------------------------------------------------------------------
+
+struct recovery {
+    pm_manager *m;
+    pm_process_visitor *visit;
+    void *user;
+    struct pm_recover_report report;
+};
+
+static bool already_listed(pm_manager *m, const char *key)
+{
+    bool found = false;
+    pmi_mutex_lock(&m->lock);
+    for (pm_process *p = m->first; p != NULL && !found; p = p->next) {
+        found = p->key != NULL && strcmp(p->key, key) == 0 &&
+                atomic_load(&p->state) != PM_STATE_ENDED;
+    }
+    pmi_mutex_unlock(&m->lock);
+    return found;
+}
+
+static void quarantine(struct recovery *rc, const char *name, const char *problem)
+{
+    struct pmi_registry *r = &rc->m->registry;
+    char detail[512];
+    (void)snprintf(detail, sizeof detail, "record %s set aside: %s", name, problem);
+    pmi_mutex_lock(&r->lock);
+    int result = pmi_os_file_move(&r->boot, name, &r->quarantine, name);
+    pmi_mutex_unlock(&r->lock);
+    if (result != PM_OK) {
+        (void)snprintf(detail, sizeof detail, "record %s is not trusted: %s", name, problem);
+    }
+    rc->report.quarantined++;
+    pmi_log(rc->m, PM_LOG_WARNING, "registry: %s", detail);
+    pmi_event_post_detail(rc->m, PM_EVENT_QUARANTINED, detail);
+}
+
+static pm_process *from_record(pm_manager *m, const struct pmi_record *rec)
+{
+    pm_process *p = pmi_process_new(m);
+    if (p == NULL) {
+        return NULL;
+    }
+    if (pmi_process_text(p, rec->owner, rec->program, rec->key, rec->label) != PM_OK) {
+        pmi_process_drop(p);
+        return NULL;
+    }
+    p->mode = PM_MODE_DAEMON;
+    p->recovered = true;
+    p->recovered_id = rec->id;
+    p->pid = rec->id.pid;
+    p->started.started_wall_ms = rec->started_wall_ms;
+    p->started.started_ms = pmi_now_ms();
+    p->started.detachment = rec->detachment;
+    return p;
+}
+
+static void enlist(pm_manager *m, pm_process *p)
+{
+    pmi_mutex_lock(&m->lock);
+    pmi_list_add(m, p);
+    m->stats.recovered++;
+    pmi_mutex_unlock(&m->lock);
+}
+
+static int show(struct recovery *rc, pm_process *p)
+{
+    return rc->visit != NULL ? rc->visit(rc->user, p) : 0;
+}
+
+static int recover_living(struct recovery *rc, const struct pmi_record *rec,
+                          struct pmi_os_process *op, const struct pmi_started *started)
+{
+    pm_manager *m = rc->m;
+    pm_process *p = from_record(m, rec);
+    if (p == NULL) {
+        pmi_os_process_close(op);
+        return PM_ERR_NO_MEMORY;
+    }
+    p->os = *op;
+    p->started.containment = started->containment;
+    p->started.adopted = started->adopted;
+    p->started.best_effort = started->best_effort;
+    atomic_store(&p->state, PM_STATE_RUNNING);
+    int result = pmi_reactor_add(m, p);
+    if (result == PM_OK) {
+        enlist(m, p);
+        pmi_event_post_started(p, PM_EVENT_RECOVERED);
+        rc->report.alive++;
+        result = show(rc, p);
+    }
+    pmi_process_drop(p);
+    return result;
+}
+
+// Its end was seen by nobody, unless it left an exit record of its own.
+static int recover_dead(struct recovery *rc, const struct pmi_record *rec, const char *name)
+{
+    pm_manager *m = rc->m;
+    struct pmi_record own;
+    const char *problem;
+    struct pm_exit record = PM_EXIT_INIT;
+    record.kind = PM_EXIT_LOST;
+    if (read_record(&m->registry.exits, name, &own, &problem) == PM_OK) {
+        if (own.id.pid == rec->id.pid && own.id.start == rec->id.start) {
+            record = own.exit;
+        }
+        pmi_record_clear(&own);
+    }
+    pm_process *p = from_record(m, rec);
+    if (p == NULL) {
+        return PM_ERR_NO_MEMORY;
+    }
+    p->no_os = true;
+    (void)pm_process_ref(p); // Listed as long as the visit lasts, or longer if it takes one too.
+    enlist(m, p);
+    pmi_process_end(p, &record);
+    rc->report.ended++;
+    int result = show(rc, p);
+    (void)pm_process_unref(p);
+    pmi_process_drop(p);
+    return result;
+}
+
+// Decides about one record that could be read.
+static int recover_record(struct recovery *rc, const struct pmi_record *rec, const char *name)
+{
+    pm_manager *m = rc->m;
+    struct pmi_os_process op = PMI_OS_PROCESS_INIT;
+    struct pmi_started started;
+    memset(&started, 0, sizeof started);
+    if (already_listed(m, rec->key)) {
+        return PM_OK;
+    }
+    int result = pmi_os_process_open(&m->os, &rec->id, &op, &started);
+    if (result == PM_ERR_IDENTITY) {
+        rc->report.unproven++;
+        pmi_log(m, PM_LOG_WARNING, "registry: pid %llu of '%s' cannot be proven; left alone",
+                (unsigned long long)rec->id.pid, rec->key);
+        return PM_OK;
+    }
+    if (result != PM_OK && result != PM_ERR_GONE) {
+        return result; // A transient error: nothing is deleted.
+    }
+    if (rec->state == PMI_RECORD_STARTING) {
+        // Nobody was ever told of this one: its starter died in the middle.
+        if (result == PM_OK) {
+            pmi_os_process_abandon(&op);
+        }
+        pmi_mutex_lock(&m->registry.lock);
+        (void)pmi_os_file_remove(&m->registry.boot, name);
+        pmi_mutex_unlock(&m->registry.lock);
+        rc->report.dropped++;
+        return PM_OK;
+    }
+    return result == PM_OK ? recover_living(rc, rec, &op, &started) : recover_dead(rc, rec, name);
+}
+
+static int recover_one(struct recovery *rc, const char *name)
+{
+    struct pmi_record rec;
+    const char *problem;
+    int result = read_record(&rc->m->registry.boot, name, &rec, &problem);
+    if (result == PM_ERR_CORRUPT) {
+        quarantine(rc, name, problem);
+        return PM_OK;
+    }
+    if (result == PM_ERR_NOT_FOUND) {
+        return PM_OK; // It ended while we were looking.
+    }
+    if (result == PM_OK) {
+        result = recover_record(rc, &rec, name);
+        pmi_record_clear(&rec);
+    }
+    return result;
+}
+
+PM_API int pm_recover(pm_manager *m, pm_process_visitor *visit, void *user,
+                      struct pm_recover_report *ret_report)
+{
+    int result = pmi_check_manager(m);
+    if (result == PM_OK && !m->registry.open) {
+        result = PM_ERR_NO_REGISTRY;
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    struct recovery rc = {.m = m, .visit = visit, .user = user};
+    rc.report.size = sizeof rc.report;
+    struct names names = {0};
+    result = pmi_os_dir_list(&m->registry.boot, add_name, &names);
+    for (size_t i = 0; i < names.count && result == PM_OK; i++) {
+        result = recover_one(&rc, names.list[i]);
+    }
+    free_names(&names);
+    if (ret_report != NULL) {
+        (void)pmi_copy_out(ret_report, &rc.report, sizeof rc.report);
+    }
+    return result;
+}
+
+PM_API int pm_forget(pm_manager *m, const char *key)
+{
+    int result = pmi_check_manager(m);
+    if (result != PM_OK || key == NULL || key[0] == '\0') {
+        return result != PM_OK ? result : PM_ERR_INVALID;
+    }
+    if (!m->registry.open) {
+        return PM_ERR_NO_REGISTRY;
+    }
+    if (already_listed(m, key)) {
+        return PM_ERR_BUSY;
+    }
+    char name[PMI_RECORD_NAME_MAX];
+    pmi_record_file_name(key, name);
+    pmi_mutex_lock(&m->registry.lock);
+    result = pmi_os_file_remove(&m->registry.exits, name);
+    pmi_mutex_unlock(&m->registry.lock);
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Readers without the lock
+// ------------------------------------------------------------------------------------------------
+
+static int show_entry(struct pmi_os_dir *dir, const char *name, bool trusted_folder,
+                      pm_registry_visitor *visit, void *user)
+{
+    static const char *const states[] = {"starting", "running", "exited"};
+    struct pmi_record rec;
+    struct pm_registry_entry entry;
+    memset(&entry, 0, sizeof entry);
+    entry.file = name;
+    const char *problem = NULL;
+    int result = read_record(dir, name, &rec, &problem);
+    if (result == PM_ERR_NOT_FOUND) {
+        return 0;
+    }
+    if (result != PM_OK) {
+        entry.state = "quarantined";
+        entry.problem = problem != NULL ? problem : pm_strerror(result);
+        return visit(user, &entry);
+    }
+    entry.state = trusted_folder ? states[rec.state] : "quarantined";
+    entry.problem = trusted_folder ? NULL : "set aside by an earlier recovery";
+    entry.key = rec.key;
+    entry.owner = rec.owner;
+    entry.program = rec.program;
+    entry.label = rec.label;
+    entry.pid = rec.id.pid;
+    entry.started_wall_ms = rec.started_wall_ms;
+    entry.record = rec.state == PMI_RECORD_EXITED ? &rec.exit : NULL;
+    result = visit(user, &entry);
+    pmi_record_clear(&rec);
+    return result;
+}
+
+static int show_folder(struct pmi_os_dir *root, const char *name, bool trusted,
+                       pm_registry_visitor *visit, void *user)
+{
+    struct pmi_os_dir dir = PMI_OS_DIR_INIT;
+    int result = pmi_os_dir_open_sub(root, name, false, &dir);
+    if (result == PM_ERR_NOT_FOUND) {
+        return PM_OK;
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    struct names names = {0};
+    result = pmi_os_dir_list(&dir, add_name, &names);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        result = show_entry(&dir, names.list[i], trusted, visit, user);
+    }
+    free_names(&names);
+    pmi_os_dir_close(&dir);
+    return result;
+}
+
+PM_API int pm_registry_list(const char *registry_dir, pm_registry_visitor *visit, void *user)
+{
+    if (registry_dir == NULL || visit == NULL) {
+        return PM_ERR_INVALID;
+    }
+    struct pm_error err = PM_ERROR_INIT;
+    struct pmi_os_dir root = PMI_OS_DIR_INIT;
+    char boot_id[40];
+    char boot[64];
+    int result = pmi_os_boot_id(boot_id);
+    if (result == PM_OK) {
+        boot_folder(boot_id, boot);
+        result = pmi_os_dir_open(registry_dir, false, &root, &err);
+    }
+    if (result == PM_OK) {
+        result = show_folder(&root, boot, true, visit, user);
+        if (result == 0) {
+            result = show_folder(&root, "exits", true, visit, user);
+        }
+        if (result == 0) {
+            result = show_folder(&root, "quarantine", false, visit, user);
+        }
+        pmi_os_dir_close(&root);
+    }
+    return result;
+}

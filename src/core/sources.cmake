@@ -1,0 +1,19 @@
+# Sources of the portable core, relative to the source root.
+set(PMI_CORE_SOURCES
+    src/core/cmdline.c
+    src/core/env.c
+    src/core/error.c
+    src/core/events.c
+    src/core/leak.c
+    src/core/manager.c
+    src/core/process.c
+    src/core/reactor.c
+    src/core/record.c
+    src/core/registry.c
+    src/core/spawn.c
+    src/core/spec.c
+    src/core/stop.c
+    src/core/strbuf.c
+    src/core/stream.c
+    src/core/utf.c
+    src/core/util.c)

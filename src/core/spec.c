@@ -1,0 +1,265 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+#include "core/env.h"
+
+// From the caller's Spec to a plan that a backend can carry out: checked, resolved, with every
+// default written out.
+
+static int bad(struct pm_error *err, const char *field)
+{
+    return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, field);
+}
+
+static int unsupported(struct pm_error *err, const char *field)
+{
+    return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, field);
+}
+
+static bool length_within(const char *text, size_t low, size_t high)
+{
+    size_t length = text != NULL ? strlen(text) : 0;
+    return text != NULL && length >= low && length <= high;
+}
+
+// What a later version fills.
+static int check_not_yet(const struct pm_spec *s, struct pm_error *err)
+{
+    const struct {
+        bool used;
+        const char *field;
+    } later[] = {
+        {s->mode == PM_MODE_PTY, "mode"},
+        {s->group == PM_GROUP_FOREGROUND, "group"},
+        {s->terminal_columns != 0, "terminal_columns"},
+        {s->terminal_rows != 0, "terminal_rows"},
+        {s->run_as_user != NULL, "run_as_user"},
+        {s->run_as_group != NULL, "run_as_group"},
+        {s->supplementary_groups != NULL || s->supplementary_groups_count != 0,
+         "supplementary_groups"},
+        {s->set_umask, "set_umask"},
+        {s->rlimits != NULL || s->rlimits_count != 0, "rlimits"},
+        {s->set_nice, "set_nice"},
+        {s->cgroup != NULL, "cgroup"},
+        {s->no_new_privileges, "no_new_privileges"},
+    };
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        if (later[i].used) {
+            return unsupported(err, later[i].field);
+        }
+    }
+    return PM_OK;
+}
+
+static int check_daemon(const struct pm_spec *s, struct pm_error *err)
+{
+    if (s->mode != PM_MODE_DAEMON) {
+        if (s->key != NULL || s->label != NULL) {
+            return bad(err, s->key != NULL ? "key" : "label");
+        }
+        return s->accept_outer_job ? bad(err, "accept_outer_job") : PM_OK;
+    }
+    if (!length_within(s->key, 1, PMI_KEY_MAX)) {
+        return bad(err, "key");
+    }
+    if (s->label != NULL && !length_within(s->label, 0, PMI_LABEL_MAX)) {
+        return bad(err, "label");
+    }
+    if (s->die_with_parent) {
+        return unsupported(err, "die_with_parent");
+    }
+    if (s->kill_tree_on_exit) {
+        return unsupported(err, "kill_tree_on_exit");
+    }
+    return s->group != PM_GROUP_OWN ? unsupported(err, "group") : PM_OK;
+}
+
+static int check_slot(const struct pm_stdio *slot, int index, enum pm_mode mode)
+{
+    switch (slot->kind) {
+    case PM_STDIO_DEFAULT:
+    case PM_STDIO_INHERIT:
+    case PM_STDIO_NULL:
+        return PM_OK;
+    case PM_STDIO_PIPE:
+        return mode == PM_MODE_DAEMON ? PM_ERR_UNSUPPORTED : PM_OK;
+    case PM_STDIO_FILE_READ:
+        return index == PM_STDIN && slot->path != NULL ? PM_OK : PM_ERR_INVALID;
+    case PM_STDIO_FILE_TRUNCATE:
+    case PM_STDIO_FILE_APPEND:
+        return index != PM_STDIN && slot->path != NULL ? PM_OK : PM_ERR_INVALID;
+    case PM_STDIO_NATIVE:
+        return slot->native != PM_NATIVE_INVALID ? PM_OK : PM_ERR_INVALID;
+    case PM_STDIO_STDOUT:
+        return index == PM_STDERR ? PM_OK : PM_ERR_INVALID;
+    }
+    return PM_ERR_INVALID;
+}
+
+static int check_slots(const struct pm_spec *s, struct pm_error *err)
+{
+    const struct pm_stdio *slots[3] = {&s->stdin_slot, &s->stdout_slot, &s->stderr_slot};
+    static const char *const names[3] = {"stdin_slot", "stdout_slot", "stderr_slot"};
+    for (int i = 0; i < 3; i++) {
+        int result = check_slot(slots[i], i, s->mode);
+        if (result != PM_OK) {
+            return pmi_set_error(err, result, PM_STAGE_CHECK, names[i]);
+        }
+    }
+    if (s->extras_count != 0 && s->extras == NULL) {
+        return bad(err, "extras");
+    }
+    return PM_OK;
+}
+
+static int check_spec(const struct pm_spec *s, struct pm_error *err)
+{
+    if (!length_within(s->owner, 1, PMI_OWNER_MAX)) {
+        return bad(err, "owner");
+    }
+    if (s->program == NULL || s->program[0] == '\0') {
+        return bad(err, "program");
+    }
+    if (s->argv != NULL && s->argv[0] == NULL) {
+        return bad(err, "argv");
+    }
+    if (s->mode < PM_MODE_NORMAL || s->mode > PM_MODE_DAEMON) {
+        return bad(err, "mode");
+    }
+    if (s->env_base < PM_ENV_INHERIT || s->env_base > PM_ENV_EMPTY) {
+        return bad(err, "env_base");
+    }
+    if (s->group < PM_GROUP_OWN || s->group > PM_GROUP_FOREGROUND) {
+        return bad(err, "group");
+    }
+    if (s->containment < PM_CONTAIN_DEFAULT || s->containment > PM_CONTAIN_JOB) {
+        return bad(err, "containment");
+    }
+    if (pmi_stop_plan_check(&s->stop) != PM_OK) {
+        return bad(err, "stop");
+    }
+    int result = check_not_yet(s, err);
+    if (result == PM_OK) {
+        result = check_daemon(s, err);
+    }
+    return result == PM_OK ? check_slots(s, err) : result;
+}
+
+static int resolve_env(struct pmi_start *start, struct pm_error *err)
+{
+    static const char *const empty[] = {NULL};
+    struct pmi_plan *plan = &start->plan;
+    const struct pm_spec *s = &start->spec;
+    if (s->env_base == PM_ENV_INHERIT) {
+        int result = pmi_os_environ(&start->os_env);
+        if (result != PM_OK) {
+            return pmi_set_error(err, result, PM_STAGE_CHECK, "env_base");
+        }
+    }
+    const char *const *base = start->os_env != NULL ? start->os_env : empty;
+    if (s->env == NULL && !pmi_os_env_folds_case()) {
+        plan->env = base;
+        return PM_OK;
+    }
+    const char *culprit = NULL;
+    int result = pmi_env_merge(base, s->env != NULL ? s->env : empty, pmi_os_env_folds_case(),
+                               &start->env, &culprit);
+    if (result != PM_OK) {
+        return pmi_set_error(err, result, PM_STAGE_CHECK, "env");
+    }
+    plan->env = (const char *const *)start->env;
+    return PM_OK;
+}
+
+static int resolve_paths(struct pmi_start *start, struct pm_error *err)
+{
+    struct pmi_plan *plan = &start->plan;
+    const struct pm_spec *s = &start->spec;
+    uint32_t os_code = 0;
+    if (s->cwd != NULL || s->mode == PM_MODE_DAEMON) {
+        int result = pmi_os_absolute(s->cwd, &start->cwd, &os_code);
+        if (result != PM_OK) {
+            err->os_code = os_code;
+            return pmi_set_error(err, result, PM_STAGE_CHDIR, "cwd");
+        }
+        plan->cwd = start->cwd;
+    }
+    int result = pmi_os_search(s->program, start->cwd, plan->env, &start->program, err);
+    if (result != PM_OK) {
+        err->code = result;
+        return result;
+    }
+    plan->program = start->program;
+    return PM_OK;
+}
+
+static void fill_plan(pm_manager *m, struct pmi_start *start)
+{
+    struct pmi_plan *plan = &start->plan;
+    const struct pm_spec *s = &start->spec;
+    int64_t now = pmi_now_ms();
+    plan->mode = s->mode;
+    plan->slots[0] = s->stdin_slot;
+    plan->slots[1] = s->stdout_slot;
+    plan->slots[2] = s->stderr_slot;
+    for (int i = 0; i < 3; i++) {
+        if (plan->slots[i].kind == PM_STDIO_DEFAULT) {
+            plan->slots[i].kind = s->mode == PM_MODE_DAEMON ? PM_STDIO_NULL : PM_STDIO_INHERIT;
+        }
+    }
+    start->argv_default[0] = s->program;
+    plan->argv = s->argv != NULL ? s->argv : start->argv_default;
+    plan->extras = s->extras;
+    plan->extras_count = s->extras_count;
+    plan->group = s->group;
+    plan->die_with_parent = s->die_with_parent;
+    plan->accept_outer_job = s->accept_outer_job;
+    uint32_t ms = s->start_timeout_ms != 0 ? s->start_timeout_ms : PMI_DEFAULT_START_MS;
+    plan->deadline = now + ms;
+    plan->launcher_deadline = now + m->options.launcher_timeout_ms;
+    if (plan->launcher_deadline > plan->deadline) {
+        plan->launcher_deadline = plan->deadline;
+    }
+}
+
+int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_start *start,
+                      struct pm_error *err)
+{
+    memset(start, 0, sizeof *start);
+    if (pmi_copy_in(&start->spec, spec, sizeof start->spec) != PM_OK) {
+        return bad(err, "size");
+    }
+    int result = check_spec(&start->spec, err);
+    if (result == PM_OK && start->spec.mode == PM_MODE_DAEMON && !m->registry.open) {
+        result = pmi_set_error(err, PM_ERR_NO_REGISTRY, PM_STAGE_CHECK, "mode");
+    }
+    if (result == PM_OK) {
+        fill_plan(m, start);
+        enum pm_containment asked = start->spec.containment;
+        if (asked > PM_CONTAIN_NONE && asked > pmi_os_containment_offered(&start->plan)) {
+            result = unsupported(err, "containment");
+        }
+    }
+    if (result == PM_OK) {
+        result = resolve_env(start, err);
+    }
+    if (result == PM_OK) {
+        result = resolve_paths(start, err);
+    }
+    if (result != PM_OK) {
+        pmi_start_clear(start);
+    }
+    return result;
+}
+
+void pmi_start_clear(struct pmi_start *start)
+{
+    if (start->os_env != NULL) {
+        pmi_os_environ_free(start->os_env);
+    }
+    free(start->env);
+    free(start->program);
+    free(start->cwd);
+    memset(start, 0, sizeof *start);
+}

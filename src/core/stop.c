@@ -1,0 +1,365 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+
+// A stop is a small machine that is advanced by whoever drives it: one thread for one process, or
+// one thread for all of them. Nothing in it blocks.
+
+#define TREE_BACKOFF_MAX_MS 20
+
+void pmi_default_stop_plan(struct pm_stop_plan *plan)
+{
+    *plan = (struct pm_stop_plan){
+        .steps_count = 2,
+        .steps = {{PM_STOP_TERMINATE, PM_SCOPE_TREE, PM_STOP_GRACE_MS},
+                  {PM_STOP_KILL, PM_SCOPE_TREE, PM_STOP_SETTLE_MS}},
+    };
+}
+
+int pmi_stop_plan_check(const struct pm_stop_plan *plan)
+{
+    if (plan->steps_count > PM_STOP_STEPS_MAX) {
+        return PM_ERR_INVALID;
+    }
+    for (size_t i = 0; i < plan->steps_count; i++) {
+        const struct pm_stop_step *step = &plan->steps[i];
+        if (step->action < PM_STOP_CLOSE_STDIN || step->action > PM_STOP_KILL ||
+            step->scope < PM_SCOPE_TREE || step->scope > PM_SCOPE_GROUP) {
+            return PM_ERR_INVALID;
+        }
+    }
+    return PM_OK;
+}
+
+void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
+                       int64_t limit)
+{
+    memset(s, 0, sizeof *s);
+    s->process = p;
+    s->plan = *plan;
+    if (s->plan.steps_count == 0) {
+        pmi_default_stop_plan(&s->plan);
+    }
+    s->report.size = sizeof s->report;
+    s->started = pmi_now_ms();
+    s->limit = limit;
+    s->backoff_ms = 1;
+    for (size_t i = 0; i < s->plan.steps_count; i++) {
+        s->wants_tree |= s->plan.steps[i].scope == PM_SCOPE_TREE;
+    }
+    s->report.already_ended = pmi_process_reap(p) != PM_ERR_TIMEOUT;
+}
+
+// How far the process and its tree are gone.
+static bool look(struct pmi_stopper *s, bool *ret_leader_dead)
+{
+    pm_process *p = s->process;
+    *ret_leader_dead = pmi_process_reap(p) != PM_ERR_TIMEOUT;
+    if (!*ret_leader_dead) {
+        return false;
+    }
+    s->report.tree_left = false;
+    if (s->wants_tree && !p->no_os) {
+        pmi_mutex_lock(&p->lock);
+        s->report.tree_left = pmi_os_process_tree_alive(&p->os);
+        pmi_mutex_unlock(&p->lock);
+    }
+    return !s->report.tree_left;
+}
+
+static int deliver(pm_process *p, const struct pm_stop_step *step, unsigned number)
+{
+    if (p->no_os) {
+        return PM_ERR_GONE;
+    }
+    if (step->action == PM_STOP_CLOSE_STDIN) {
+        struct pm_stream *in = &p->streams[PM_STDIN];
+        if (!in->exists) {
+            return PM_ERR_UNSUPPORTED;
+        }
+        pmi_mutex_lock(&p->lock);
+        p->stop_step = number;
+        p->stop_action = step->action;
+        pmi_mutex_unlock(&p->lock);
+        return pm_stream_close(in);
+    }
+    pmi_mutex_lock(&p->lock);
+    bool dead = atomic_load(&p->state) >= PM_STATE_STATUS_PENDING;
+    unsigned old_step = p->stop_step;
+    enum pm_stop_action old_action = p->stop_action;
+    int result = PM_ERR_GONE;
+    if (!dead || step->scope != PM_SCOPE_PROCESS) {
+        // Noted before the delivery, under the lock that reaping needs as well: the record of a
+        // process that dies of it at once names this step.
+        p->stop_step = dead ? old_step : number;
+        p->stop_action = dead ? old_action : step->action;
+        result = pmi_os_process_act(&p->os, step->action, step->scope);
+    }
+    if (result != PM_OK) {
+        p->stop_step = old_step;
+        p->stop_action = old_action;
+    }
+    pmi_mutex_unlock(&p->lock);
+    return result;
+}
+
+static void finish(struct pmi_stopper *s, int result)
+{
+    pm_process *p = s->process;
+    s->done = true;
+    s->report.result = result;
+    s->report.elapsed_ms = (uint32_t)(pmi_now_ms() - s->started);
+    if (result != PM_OK) {
+        // What ends it later is not this stop.
+        pmi_mutex_lock(&p->lock);
+        if (atomic_load(&p->state) != PM_STATE_ENDED) {
+            p->stop_step = 0;
+            p->stop_action = (enum pm_stop_action)0;
+        }
+        pmi_mutex_unlock(&p->lock);
+    }
+}
+
+static void note_leader_dead(struct pmi_stopper *s)
+{
+    if (s->report.ended_by != 0 || s->report.already_ended) {
+        return;
+    }
+    // The last step that got through.
+    for (unsigned i = s->step; i > 0; i--) {
+        if (s->report.step_results[i - 1] == PM_OK) {
+            s->report.ended_by = i;
+            s->report.ended_by_action = s->plan.steps[i - 1].action;
+            return;
+        }
+    }
+}
+
+// Until when a delivered step may work. Under an overall limit an earlier step leaves the later
+// ones a share of the time.
+static int64_t step_deadline(const struct pmi_stopper *s, const struct pm_stop_step *step)
+{
+    bool last = s->step == s->plan.steps_count;
+    int64_t now = pmi_now_ms();
+    int64_t until = now + (last && step->timeout_ms == 0 ? PM_STOP_SETTLE_MS : step->timeout_ms);
+    if (s->limit == PMI_NEVER) {
+        return until;
+    }
+    if (last) {
+        return s->limit; // Nothing is left to try, so all the time there is.
+    }
+    int64_t quarter = (s->limit - s->started) / 4;
+    int64_t reserve = quarter < PM_STOP_SETTLE_MS ? quarter : PM_STOP_SETTLE_MS;
+    return until < s->limit - reserve ? until : s->limit - reserve;
+}
+
+void pmi_stopper_advance(struct pmi_stopper *s)
+{
+    while (!s->done) {
+        bool leader_dead;
+        bool gone = look(s, &leader_dead);
+        if (leader_dead) {
+            note_leader_dead(s);
+        }
+        if (gone) {
+            finish(s, PM_OK);
+            return;
+        }
+        int64_t now = pmi_now_ms();
+        if (s->step > 0 && now < s->step_deadline) {
+            s->wake = s->step_deadline;
+            if (leader_dead) { // Nothing tells us of the tree's end: look again soon.
+                int64_t soon = now + s->backoff_ms;
+                s->wake = soon < s->wake ? soon : s->wake;
+                s->backoff_ms = s->backoff_ms * 2 > TREE_BACKOFF_MAX_MS ? TREE_BACKOFF_MAX_MS
+                                                                       : s->backoff_ms * 2;
+            }
+            return;
+        }
+        if (s->step == s->plan.steps_count) {
+            finish(s, PM_ERR_TIMEOUT);
+            return;
+        }
+        const struct pm_stop_step *step = &s->plan.steps[s->step++];
+        int result = deliver(s->process, step, s->step);
+        s->report.steps_tried = s->step;
+        s->report.step_results[s->step - 1] = result;
+        s->backoff_ms = 1;
+        // GONE: look once more; what cannot be delivered takes no time.
+        s->step_deadline = result == PM_OK ? step_deadline(s, step) : now;
+    }
+}
+
+PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
+                           struct pm_stop_report *ret_report)
+{
+    if (p == NULL) {
+        return PM_ERR_INVALID;
+    }
+    int result = pmi_check_manager(p->manager);
+    if (result == PM_OK && plan != NULL) {
+        result = pmi_stop_plan_check(plan);
+    }
+    if (result != PM_OK) {
+        return result;
+    }
+    struct pmi_stopper s;
+    pmi_stopper_begin(&s, p, plan != NULL ? plan : &p->stop, PMI_NEVER);
+    for (pmi_stopper_advance(&s); !s.done; pmi_stopper_advance(&s)) {
+        if (atomic_load(&p->state) < PM_STATE_STATUS_PENDING) {
+            (void)pmi_os_process_wait(&p->os, s.wake);
+        } else {
+            int64_t ms = s.wake - pmi_now_ms();
+            pmi_sleep_ms(ms > 0 ? (uint32_t)ms : 0);
+        }
+    }
+    if (ret_report != NULL) {
+        (void)pmi_copy_out(ret_report, &s.report, sizeof s.report);
+    }
+    return s.report.result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Many at once
+// ------------------------------------------------------------------------------------------------
+
+struct stop_all {
+    pm_manager *m;
+    bool daemons;
+    pm_stop_visitor *visit;
+    void *user;
+    struct pm_stop_all_report report;
+    struct pmi_stopper *stoppers;
+    size_t count;
+};
+
+static void count_done(struct stop_all *all, const struct pmi_stopper *s)
+{
+    all->report.already_ended += s->report.already_ended;
+    if (s->report.result == PM_OK) {
+        all->report.stopped++;
+    } else {
+        all->report.left++;
+    }
+    if (all->visit != NULL) {
+        all->visit(all->user, s->process, &s->report);
+    }
+}
+
+// Advances those that have something to do; returns when the next one wants to be woken, and how
+// many are not done.
+static size_t advance_all(struct stop_all *all, int64_t *ret_wake)
+{
+    size_t open = 0;
+    int64_t wake = PMI_NEVER;
+    for (size_t i = 0; i < all->count; i++) {
+        struct pmi_stopper *s = &all->stoppers[i];
+        if (s->done) {
+            continue;
+        }
+        // The reactor reaps; asking the kernel for each at every wake-up would be quadratic.
+        bool dead = atomic_load(&s->process->state) >= PM_STATE_STATUS_PENDING;
+        if (dead || s->step == 0 || pmi_now_ms() >= s->wake) {
+            pmi_stopper_advance(s);
+            if (s->done) {
+                count_done(all, s);
+                continue;
+            }
+        }
+        open++;
+        wake = s->wake < wake ? s->wake : wake;
+    }
+    *ret_wake = wake;
+    return open;
+}
+
+static void drive(struct stop_all *all)
+{
+    pm_manager *m = all->m;
+    for (;;) {
+        pmi_mutex_lock(&m->lock);
+        uint64_t seen = m->stats.ended;
+        pmi_mutex_unlock(&m->lock);
+        int64_t wake;
+        if (advance_all(all, &wake) == 0) {
+            return;
+        }
+        if (m->options.loop == PM_LOOP_CALLER) {
+            pmi_reactor_turn(m, wake);
+            continue;
+        }
+        pmi_mutex_lock(&m->lock);
+        if (m->stats.ended == seen) {
+            pmi_cond_wait(&m->changed, &m->lock, wake);
+        }
+        pmi_mutex_unlock(&m->lock);
+    }
+}
+
+// Daemons that live are only counted; ended ones may have left a tree, but not one of ours.
+static bool chosen(struct stop_all *all, pm_process *p)
+{
+    int state = atomic_load(&p->state);
+    bool daemon = p->mode == PM_MODE_DAEMON;
+    if (daemon && !all->daemons) {
+        all->report.daemons += state == PM_STATE_RUNNING;
+        return false;
+    }
+    return daemon == all->daemons && state != PM_STATE_STARTING && state != PM_STATE_ENDED;
+}
+
+static int stop_matching(struct stop_all *all, int64_t timeout_ms)
+{
+    int64_t limit = pmi_deadline(timeout_ms < 0 ? PMI_DEFAULT_STOP_ALL_MS : timeout_ms);
+    pm_process **list = NULL;
+    size_t count = 0;
+    int result = pmi_snapshot(all->m, &list, &count);
+    if (result != PM_OK) {
+        return result;
+    }
+    all->stoppers = calloc(count + 1, sizeof *all->stoppers);
+    if (all->stoppers == NULL) {
+        pmi_snapshot_free(list, count);
+        return PM_ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (chosen(all, list[i])) {
+            pmi_stopper_begin(&all->stoppers[all->count++], list[i], &list[i]->stop, limit);
+        }
+    }
+    all->report.total = all->count;
+    drive(all);
+    free(all->stoppers);
+    pmi_snapshot_free(list, count);
+    return all->report.left == 0 ? PM_OK : PM_ERR_BUSY;
+}
+
+static int stop_public(struct stop_all *all, int64_t timeout_ms,
+                       struct pm_stop_all_report *ret_report)
+{
+    int result = pmi_check_manager(all->m);
+    if (result != PM_OK) {
+        return result;
+    }
+    all->report.size = sizeof all->report;
+    result = stop_matching(all, timeout_ms);
+    if (ret_report != NULL && (result == PM_OK || result == PM_ERR_BUSY)) {
+        (void)pmi_copy_out(ret_report, &all->report, sizeof all->report);
+    }
+    return result;
+}
+
+PM_API int pm_stop_all(pm_manager *m, int64_t timeout_ms, pm_stop_visitor *visit, void *user,
+                       struct pm_stop_all_report *ret_report)
+{
+    struct stop_all all = {.m = m, .visit = visit, .user = user};
+    return stop_public(&all, timeout_ms, ret_report);
+}
+
+PM_API int pm_stop_daemons(pm_manager *m, int64_t timeout_ms, pm_stop_visitor *visit, void *user,
+                           struct pm_stop_all_report *ret_report)
+{
+    struct stop_all all = {.m = m, .daemons = true, .visit = visit, .user = user};
+    return stop_public(&all, timeout_ms, ret_report);
+}

@@ -1,0 +1,170 @@
+#include "launcher/launch_plan.h"
+
+#include <processmgr/processmgr.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/strbuf.h"
+
+// Same machine, so native byte order. The strings follow the descriptors: program, cwd if any, the
+// arguments, the environment; each ends with a NUL, the last one with the data.
+struct head {
+    uint32_t magic, version;
+    uint32_t role, gate_timeout_ms;
+    uint64_t parent_pid, parent_start;
+    uint32_t fds_count, has_cwd;
+    uint32_t args_count, env_count;
+    uint64_t size; // Of everything.
+};
+
+static uint32_t count_of(const char *const *list)
+{
+    uint32_t count = 0;
+    while (list != NULL && list[count] != NULL && count < UINT32_MAX) {
+        count++;
+    }
+    return count;
+}
+
+static void add_string(struct pmi_strbuf *sb, const char *text)
+{
+    pmi_strbuf_add_bytes(sb, text, strlen(text) + 1);
+}
+
+int pmi_launch_plan_encode(const struct pmi_launch_plan *plan, char **ret_data, size_t *ret_size)
+{
+    struct pmi_strbuf sb = PMI_STRBUF_INIT;
+    struct head head;
+    memset(&head, 0, sizeof head);
+    head.magic = PMI_LAUNCH_MAGIC;
+    head.version = PMI_LAUNCH_VERSION;
+    head.role = (uint32_t)plan->role;
+    head.gate_timeout_ms = plan->gate_timeout_ms;
+    head.parent_pid = plan->parent_pid;
+    head.parent_start = plan->parent_start;
+    pmi_strbuf_add_bytes(&sb, &head, sizeof head);
+    if (plan->role == PMI_LAUNCH_DAEMON) {
+        head.fds_count = plan->fds_count;
+        head.has_cwd = plan->cwd != NULL;
+        head.args_count = count_of(plan->argv);
+        head.env_count = count_of(plan->env);
+        pmi_strbuf_add_bytes(&sb, plan->fds, plan->fds_count * sizeof *plan->fds);
+        add_string(&sb, plan->program);
+        if (plan->cwd != NULL) {
+            add_string(&sb, plan->cwd);
+        }
+        for (uint32_t i = 0; i < head.args_count; i++) {
+            add_string(&sb, plan->argv[i]);
+        }
+        for (uint32_t i = 0; i < head.env_count; i++) {
+            add_string(&sb, plan->env[i]);
+        }
+    }
+    size_t size = sb.length;
+    char *data = pmi_strbuf_take(&sb);
+    if (data == NULL || size > PMI_LAUNCH_SIZE_MAX) {
+        int result = data == NULL ? PM_ERR_NO_MEMORY : PM_ERR_TOO_BIG;
+        free(data);
+        return result;
+    }
+    head.size = size;
+    memcpy(data, &head, sizeof head);
+    *ret_data = data;
+    *ret_size = size;
+    return PM_OK;
+}
+
+// The next string of the data, or NULL.
+static const char *next_string(const char **at, const char *end)
+{
+    const char *text = *at;
+    const char *nul = text < end ? memchr(text, '\0', (size_t)(end - text)) : NULL;
+    if (nul == NULL) {
+        return NULL;
+    }
+    *at = nul + 1;
+    return text;
+}
+
+static int take_strings(const char **at, const char *end, const char **list, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        list[i] = next_string(at, end);
+        if (list[i] == NULL) {
+            return PM_ERR_CORRUPT;
+        }
+    }
+    list[count] = NULL;
+    return PM_OK;
+}
+
+static int check_head(const struct head *head, size_t size)
+{
+    if (head->magic != PMI_LAUNCH_MAGIC || head->version != PMI_LAUNCH_VERSION ||
+        head->size != size || head->parent_pid == 0) {
+        return PM_ERR_CORRUPT;
+    }
+    if (head->role == PMI_LAUNCH_KEEPER) {
+        return size == sizeof *head ? PM_OK : PM_ERR_CORRUPT;
+    }
+    size_t rest = size - sizeof *head;
+    if (head->role != PMI_LAUNCH_DAEMON || head->has_cwd > 1 ||
+        head->fds_count > PMI_LAUNCH_FDS_MAX ||
+        head->fds_count * sizeof(struct pmi_launch_fd) > rest) {
+        return PM_ERR_CORRUPT;
+    }
+    // Each string takes at least its NUL.
+    return head->args_count >= 1 && head->args_count < rest && head->env_count < rest
+               ? PM_OK
+               : PM_ERR_CORRUPT;
+}
+
+int pmi_launch_plan_decode(const char *data, size_t size, struct pmi_launch_plan *ret_plan,
+                           void **ret_lists)
+{
+    struct head head;
+    if (size < sizeof head || size > PMI_LAUNCH_SIZE_MAX) {
+        return PM_ERR_CORRUPT;
+    }
+    memcpy(&head, data, sizeof head);
+    int result = check_head(&head, size);
+    if (result != PM_OK) {
+        return result;
+    }
+    struct pmi_launch_plan plan;
+    memset(&plan, 0, sizeof plan);
+    plan.role = (enum pmi_launch_role)head.role;
+    plan.gate_timeout_ms = head.gate_timeout_ms;
+    plan.parent_pid = head.parent_pid;
+    plan.parent_start = head.parent_start;
+    size_t fds_size = head.fds_count * sizeof(struct pmi_launch_fd);
+    size_t pointers = (size_t)head.args_count + head.env_count + 2;
+    char *lists = malloc(pointers * sizeof(char *) + fds_size + 1);
+    if (lists == NULL) {
+        return PM_ERR_NO_MEMORY;
+    }
+    if (plan.role == PMI_LAUNCH_DAEMON) {
+        const char **argv = (const char **)(void *)lists;
+        const char **env = argv + head.args_count + 1;
+        const char *at = data + sizeof head + fds_size;
+        const char *end = data + size;
+        memcpy(env + head.env_count + 1, data + sizeof head, fds_size);
+        plan.fds = (const struct pmi_launch_fd *)(const void *)(env + head.env_count + 1);
+        plan.fds_count = head.fds_count;
+        plan.program = next_string(&at, end);
+        plan.cwd = head.has_cwd ? next_string(&at, end) : NULL;
+        bool good = plan.program != NULL && plan.program[0] == '/' &&
+                    (!head.has_cwd || plan.cwd != NULL) &&
+                    take_strings(&at, end, argv, head.args_count) == PM_OK &&
+                    take_strings(&at, end, env, head.env_count) == PM_OK && at == end;
+        if (!good) {
+            free(lists);
+            return PM_ERR_CORRUPT;
+        }
+        plan.argv = argv;
+        plan.env = env;
+    }
+    *ret_plan = plan;
+    *ret_lists = lists;
+    return PM_OK;
+}

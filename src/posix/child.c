@@ -1,0 +1,284 @@
+// Everything in this file runs between the birth of a process and its exec, in memory that may be
+// the starter's own, with a copy of the locks of all its threads: only async-signal-safe work, no
+// allocation, no lock, no instrumentation. On Linux the system is called without the C library's
+// functions between, which a sanitizer would have replaced.
+#include "child.h"
+
+#include "pmi_config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef HAVE_RT_SIGPROCMASK
+#include <sys/syscall.h>
+#endif
+#ifdef HAVE_PDEATHSIG
+#include <sys/prctl.h>
+#endif
+
+#if defined(__has_attribute)
+#if __has_attribute(no_sanitize)
+#define IN_CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
+#endif
+#endif
+#ifndef IN_CHILD
+#define IN_CHILD
+#endif
+
+// The child waits this long in total for the writer of its program to go away.
+#define TEXT_BUSY_TOTAL_MS 100
+
+#ifdef HAVE_RT_SIGPROCMASK
+
+// A kernel signal set: 64 signals everywhere but on MIPS.
+#ifdef __mips__
+#define KERNEL_SIGNALS 128
+#else
+#define KERNEL_SIGNALS 64
+#endif
+
+IN_CHILD static void reset_dispositions(void)
+{
+    // All zero is SIG_DFL without flags in the layout of every architecture. All signals, those that
+    // the C library keeps to itself too: an ignored one would stay ignored through exec.
+    static const char zeros[64];
+    for (int s = 1; s <= KERNEL_SIGNALS; s++)
+        (void)syscall(SYS_rt_sigaction, s, zeros, NULL, KERNEL_SIGNALS / 8);
+}
+
+IN_CHILD static void empty_mask(void)
+{
+    static const char none[KERNEL_SIGNALS / 8];
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, sizeof(none));
+}
+
+#define CALL_setsid() ((int)syscall(SYS_setsid))
+#define CALL_setpgid(pid, group) ((int)syscall(SYS_setpgid, (pid), (group)))
+#define CALL_getpid() ((pid_t)syscall(SYS_getpid))
+#define CALL_getppid() ((pid_t)syscall(SYS_getppid))
+#define CALL_chdir(path) ((int)syscall(SYS_chdir, (path)))
+#define CALL_dup2(from, to) ((int)syscall(SYS_dup3, (from), (to), 0))
+#define CALL_write(fd, data, size) syscall(SYS_write, (fd), (data), (size))
+#define CALL_read(fd, data, size) syscall(SYS_read, (fd), (data), (size))
+#define CALL_execve(path, argv, env) syscall(SYS_execve, (path), (argv), (env))
+#ifdef SYS_fcntl
+#define CALL_set_fd_flags(fd, flags) ((int)syscall(SYS_fcntl, (fd), F_SETFD, (flags)))
+#else
+#define CALL_set_fd_flags(fd, flags) ((int)syscall(SYS_fcntl64, (fd), F_SETFD, (flags)))
+#endif
+
+#else
+
+IN_CHILD static void reset_dispositions(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = SIG_DFL;
+    for (int s = 1; s < NSIG; s++)
+        (void)sigaction(s, &action, NULL);
+}
+
+IN_CHILD static void empty_mask(void)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+#define CALL_setsid() ((int)setsid())
+#define CALL_setpgid(pid, group) setpgid((pid), (group))
+#define CALL_getpid() getpid()
+#define CALL_getppid() getppid()
+#define CALL_chdir(path) chdir(path)
+#define CALL_dup2(from, to) dup2((from), (to))
+#define CALL_write(fd, data, size) write((fd), (data), (size))
+#define CALL_read(fd, data, size) read((fd), (data), (size))
+#define CALL_execve(path, argv, env) execve((path), (argv), (env))
+#define CALL_set_fd_flags(fd, flags) fcntl((fd), F_SETFD, (flags))
+
+#endif
+
+IN_CHILD static void pause_ms(int ms)
+{
+    struct timespec ts = { .tv_sec = 0, .tv_nsec = ms * 1000000L };
+#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_nanosleep)
+    (void)syscall(SYS_nanosleep, &ts, NULL);
+#else
+    (void)nanosleep(&ts, NULL);
+#endif
+}
+
+// A child that hangs on its way (a dead network file system, a stop signal) would hold its starter
+// inside the vfork. A timer of the child itself ends that, and exec deletes it: no watchdog needed.
+IN_CHILD static void arm_deadline(int64_t timeout_ms)
+{
+#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_timer_create) && defined(SYS_timer_settime)
+    struct sigevent event = { 0 };
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGKILL;
+    int timer = 0;
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
+        return;
+    // The kernel's own layout for this call: two pairs of longs, also with a 64-bit time_t.
+    struct {
+        long interval_s, interval_ns, value_s, value_ns;
+    } in = { 0, 0, (long)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000L };
+    (void)syscall(SYS_timer_settime, timer, 0, &in, NULL);
+#else
+    (void)timeout_ms;
+#endif
+}
+
+#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_getdents64)
+
+// The number that a file name in /proc/self/fd spells, or -1.
+IN_CHILD static int number_of(const char *name)
+{
+    int n = 0;
+    if (*name == '\0')
+        return -1;
+    for (; *name != '\0'; name++) {
+        if (*name < '0' || *name > '9' || n > 100000000)
+            return -1;
+        n = n * 10 + (*name - '0');
+    }
+    return n;
+}
+
+IN_CHILD static bool mark_listed(void)
+{
+    // Layout of struct linux_dirent64: inode and offset of 8 bytes each, the length of the record,
+    // a type byte, the name.
+    enum { LENGTH_AT = 16, NAME_AT = 19 };
+    _Alignas(8) char buffer[1024];
+    int dir = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd",
+                           O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (dir < 0)
+        return false;
+    long size;
+    while ((size = syscall(SYS_getdents64, dir, buffer, sizeof(buffer))) > 0) {
+        for (long at = 0; at < size;) {
+            unsigned short length;
+            __builtin_memcpy(&length, buffer + at + LENGTH_AT, sizeof(length));
+            int fd = number_of(buffer + at + NAME_AT);
+            if (fd >= 3)
+                (void)CALL_set_fd_flags(fd, FD_CLOEXEC);
+            at += length;
+        }
+    }
+    (void)syscall(SYS_close, dir);
+    return size == 0;
+}
+
+#else
+
+IN_CHILD static bool mark_listed(void)
+{
+    return false;
+}
+
+#endif
+
+// Marks every descriptor above 2 close-on-exec. The targets above 2 are made after this.
+IN_CHILD static void mark_all(void)
+{
+#ifdef HAVE_CLOSE_RANGE
+    const unsigned cloexec = 1U << 2; // CLOSE_RANGE_CLOEXEC, Linux 5.11
+    if (syscall(SYS_close_range, 3U, ~0U, cloexec) == 0)
+        return;
+#endif
+    if (mark_listed())
+        return;
+    // The limit may have been lowered after descriptors above it were opened.
+    const int least = 4096, most = 1 << 20;
+    struct rlimit limit;
+    int end = least;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max > (rlim_t)least)
+        end = limit.rlim_max < (rlim_t)most ? (int)limit.rlim_max : most;
+    for (int fd = 3; fd < end; fd++)
+        (void)CALL_set_fd_flags(fd, FD_CLOEXEC);
+}
+
+IN_CHILD static int fail(struct pmi_child_plan *plan, enum pm_stage stage, int e)
+{
+    plan->stage = (int)stage;
+    plan->error = e;
+    plan->progress = PMI_CHILD_FAILED;
+    return -1;
+}
+
+// PDEATHSIG, then the announcement to the keeper, whose answer means: from now on you are known.
+IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
+{
+    if (plan->parent_pid != 0) {
+#ifdef HAVE_PDEATHSIG
+        if (syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+            return fail(plan, PM_STAGE_KEEPER, errno);
+#endif
+        if (CALL_getppid() != plan->parent_pid)
+            return fail(plan, PM_STAGE_KEEPER, ESRCH); // It died before we asked.
+    }
+    if (plan->keeper_fd >= 0) {
+        struct pmi_child_hello hello = { .kind = plan->new_session || plan->new_group ? 'G' : 'P',
+                                         .pid = (int)CALL_getpid() };
+        if (CALL_write(plan->keeper_fd, &hello, sizeof(hello)) != (long)sizeof(hello))
+            return fail(plan, PM_STAGE_KEEPER, errno);
+        char byte;
+        long n = CALL_read(plan->keeper_fd, &byte, 1);
+        if (n != 1)
+            return fail(plan, PM_STAGE_KEEPER, n < 0 ? errno : EPIPE);
+    }
+    return 0;
+}
+
+IN_CHILD static int place_descriptors(struct pmi_child_plan *plan)
+{
+    mark_all();
+    for (size_t i = 0; i < plan->fds_count; i++) {
+        int source = plan->fds[i].source, target = plan->fds[i].target;
+        int r = source == target ? CALL_set_fd_flags(target, 0) : CALL_dup2(source, target);
+        if (r < 0)
+            return fail(plan, PM_STAGE_DUP, errno);
+    }
+    return 0;
+}
+
+IN_CHILD void pmi_child_run(struct pmi_child_plan *plan)
+{
+    plan->progress = PMI_CHILD_RUNNING;
+    if (plan->start_timeout_ms > 0)
+        arm_deadline(plan->start_timeout_ms);
+    reset_dispositions();
+    if (plan->new_session && CALL_setsid() < 0) {
+        (void)fail(plan, PM_STAGE_SESSION, errno);
+        return;
+    }
+    if (plan->new_group && !plan->new_session && CALL_setpgid(0, 0) < 0) {
+        (void)fail(plan, PM_STAGE_GROUP, errno);
+        return;
+    }
+    if (tie_to_parent(plan) < 0)
+        return;
+    if (plan->cwd != NULL && CALL_chdir(plan->cwd) < 0) {
+        (void)fail(plan, PM_STAGE_CHDIR, errno);
+        return;
+    }
+    if (place_descriptors(plan) < 0)
+        return;
+    empty_mask();
+    plan->progress = PMI_CHILD_EXEC;
+    for (int waited = 0, pause = 1;; waited += pause, pause *= 2) {
+        (void)CALL_execve(plan->program, plan->argv, plan->env);
+        // ETXTBSY: most often another thread of the host is just between fork and exec with the
+        // descriptor open through which the program was written.
+        if (errno != ETXTBSY || waited + pause > TEXT_BUSY_TOTAL_MS)
+            break;
+        plan->exec_retries++;
+        pause_ms(pause);
+    }
+    (void)fail(plan, PM_STAGE_EXEC, errno);
+}

@@ -1,0 +1,63 @@
+// What a new process does between its birth and exec: the same code for the vfork-like child of a
+// normal start (clone.c), the forked child where memory cannot be shared (fork.c), and the
+// launcher's stub (src/launcher).
+#ifndef PMI_POSIX_CHILD_H
+#define PMI_POSIX_CHILD_H
+
+#include <processmgr/processmgr.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// One descriptor that the program shall have. A source is either above the highest target (lifted
+// there by the starter with F_DUPFD_CLOEXEC), so that no dup overwrites a later source, or a target
+// that stays in its place: source == target, listed before others that copy it.
+struct pmi_child_fd {
+    int source;
+    int target;
+};
+
+// What a child says to the keeper before exec; the answer is one byte.
+struct pmi_child_hello {
+    int kind; // 'G': it leads a group of its own; 'P': it alone is meant.
+    int pid;  // For systems whose sockets do not tell the sender's.
+};
+
+enum pmi_child_progress {
+    PMI_CHILD_NOT_REACHED = 0, // Preset by the starter.
+    PMI_CHILD_RUNNING,         // First thing the child stores.
+    PMI_CHILD_EXEC,            // Last thing before execve: from here on its death may be the program's.
+    PMI_CHILD_FAILED           // stage and error are valid; the child is about to _exit.
+};
+
+// All memory is prepared by the starter. With CLONE_VM the child writes progress, stage and error
+// straight into the starter's memory.
+struct pmi_child_plan {
+    const char *program; // Absolute.
+    char *const *argv;
+    char *const *env;
+    const char *cwd; // NULL = unchanged.
+    bool new_session;
+    bool new_group; // Ignored with new_session.
+    const struct pmi_child_fd *fds;
+    size_t fds_count;
+    int report_fd;            // Kept close-on-exec through everything; -1 = none. Not a target.
+    int keeper_fd;            // die-with-parent: announce ourselves here before exec (keeper.c);
+                              // -1 = none. Not a target.
+    int parent_pid;           // die-with-parent: PDEATHSIG and the check that this is still our
+                              // parent; 0 = none.
+    int64_t start_timeout_ms; // > 0: kill ourselves (a POSIX timer, which exec deletes) if exec is
+                              // not reached by then; 0 = none.
+
+    volatile int progress; // enum pmi_child_progress
+    volatile int stage;    // enum pm_stage
+    volatile int error;    // errno
+    volatile unsigned exec_retries; // ETXTBSY answered by trying again.
+};
+
+// Runs in the new process with every signal blocked: resets dispositions and mask, session or
+// group, timer, cwd, descriptors (everything but the targets becomes close-on-exec), exec. Returns
+// only on failure, with progress, stage and error set. Async-signal-safe, no allocation, no lock.
+void pmi_child_run(struct pmi_child_plan *plan);
+
+#endif

@@ -1,0 +1,6 @@
+#include "backend.h"
+
+enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan)
+{
+    return plan->group == PM_GROUP_HOST ? PM_CONTAIN_NONE : PM_CONTAIN_GROUP;
+}

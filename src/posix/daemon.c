@@ -1,0 +1,640 @@
+// The manager's side of the gated double fork: see src/launcher/launcher.h for the whole exchange.
+#include "daemon.h"
+
+#include "error.h"
+#include "identity.h"
+#include "launcher/launch_plan.h"
+#include "launcher/launcher.h"
+#include "reactor.h"
+#include "start.h"
+#include "sys.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#ifdef HAVE_MEMFD_CREATE
+#include <sys/mman.h>
+#endif
+
+// Above every descriptor that a launcher or keeper is given by number.
+#define EXE_FD_FLOOR 16
+// How often a proof of exec is looked for where a stray fork of the host may hold the gate open.
+#define PROOF_FIRST_MS 1
+#define PROOF_MOST_MS 20
+#define KILL_WAIT_MS 2000
+
+// ------------------------------------------------------------------------------------------------
+// Which launcher
+// ------------------------------------------------------------------------------------------------
+
+int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path)
+{
+    om->exe_fd = -1;
+    om->launcher_path = NULL;
+    const char *helper = launcher_path;
+    if (helper == NULL && pmi_launcher_is_wired()) {
+#ifdef O_PATH
+        om->exe_fd = pmi_sys_lift(pmi_sys_open("/proc/self/exe", O_PATH, 0), EXE_FD_FLOOR);
+        if (om->exe_fd >= 0)
+            return PM_OK;
+        if (errno == EMFILE || errno == ENFILE)
+            return PM_ERR_NO_DESCRIPTORS;
+#endif
+    }
+    if (helper == NULL && access(PMI_LAUNCHER_INSTALL_PATH, X_OK) == 0)
+        helper = PMI_LAUNCHER_INSTALL_PATH;
+    if (helper != NULL) {
+        om->launcher_path = strdup(helper);
+        if (om->launcher_path == NULL)
+            return PM_ERR_NO_MEMORY;
+    }
+    return PM_OK; // None at all is an error of those who need one.
+}
+
+void pmi_posix_launcher_close(struct pmi_os_manager *om)
+{
+    om->exe_fd = pmi_sys_close(om->exe_fd);
+    free(om->launcher_path);
+    om->launcher_path = NULL;
+}
+
+int pmi_posix_launcher_argv(struct pmi_os_manager *om, struct pmi_launcher_argv *command,
+                            struct pm_error *err)
+{
+    if (om->exe_fd < 0 && om->launcher_path == NULL) {
+        (void)pmi_fail_code(err, PM_STAGE_LAUNCHER, PM_ERR_NO_LAUNCHER);
+        pmi_fail_hint(err, "call pm_launcher_main() first in main(), or install %s",
+                      PMI_LAUNCHER_INSTALL_PATH);
+        return err->code;
+    }
+    // The file as it was when the manager was opened: an update on disk does not matter.
+    (void)snprintf(command->path, sizeof(command->path), "/proc/self/fd/%d", om->exe_fd);
+    command->program = om->exe_fd >= 0 ? command->path : om->launcher_path;
+    command->argv[0] = om->exe_fd >= 0 ? "processmgr-launcher" : om->launcher_path;
+    command->argv[1] = PMI_LAUNCHER_MARKER;
+    command->argv[2] = NULL;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The plan as a descriptor
+// ------------------------------------------------------------------------------------------------
+
+// A file without a name. Descriptor, or -1 with errno.
+static int open_nameless(void)
+{
+    int fd = -1;
+#ifdef HAVE_MEMFD_CREATE
+    fd = pmi_sys_lift(memfd_create("processmgr-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING), 3);
+#endif
+    if (fd < 0) {
+        char name[] = "/tmp/processmgr-plan-XXXXXX";
+        fd = mkostemp(name, O_CLOEXEC);
+        if (fd >= 0)
+            (void)unlink(name);
+        fd = pmi_sys_lift(fd, 3);
+    }
+    return fd;
+}
+
+// 0 or errno.
+static int write_plan(int fd, const char *data, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = pmi_sys_write(fd, data + done, size - done);
+        if (n < 0)
+            return errno;
+        done += (size_t)n;
+    }
+#ifdef F_ADD_SEALS
+    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+#endif
+    return 0;
+}
+
+static int make_plan_fd(struct pmi_launch_plan *plan, struct pm_error *err, int *ret_fd)
+{
+    struct pmi_stat stat;
+    char *data = NULL;
+    size_t size = 0;
+    plan->parent_pid = (uint64_t)getpid();
+    plan->parent_start = pmi_stat_read(getpid(), &stat) == PM_OK ? stat.starttime : 0;
+    int result = pmi_launch_plan_encode(plan, &data, &size);
+    if (result != PM_OK)
+        return pmi_fail_code(err, PM_STAGE_LAUNCHER, result);
+    int fd = open_nameless();
+    int e = fd < 0 ? errno : write_plan(fd, data, size);
+    free(data);
+    if (e != 0) {
+        (void)pmi_sys_close(fd);
+        pmi_fail(err, PM_STAGE_LAUNCHER, e);
+        return err->code;
+    }
+    *ret_fd = fd;
+    return PM_OK;
+}
+
+int pmi_posix_keeper_plan(struct pmi_os_manager *om, int *ret_fd)
+{
+    struct pmi_launch_plan plan = { .role = PMI_LAUNCH_KEEPER };
+    struct pm_error err = PM_ERROR_INIT;
+    (void)om;
+    if (make_plan_fd(&plan, &err, ret_fd) == PM_OK)
+        return 0;
+    return err.os_code != 0 ? (int)err.os_code : ENOMEM;
+}
+
+// ------------------------------------------------------------------------------------------------
+// One start
+// ------------------------------------------------------------------------------------------------
+
+struct daemon_start {
+    struct pmi_os_manager *om;
+    const struct pmi_plan *plan;
+    struct pm_error *err;
+    struct pmi_stdio_plan stdio;
+    int *lifted; // The daemon's descriptors above everything; fds_count of them.
+    size_t lifted_count;
+    int floor; // First number above all targets in the launcher.
+    int report, gate;                           // Our ends.
+    int their_report, their_gate, plan_fd, null; // The launcher's.
+    struct pmi_os_process launcher, stub;
+    pid_t stub_pid;
+    bool stub_known;
+    struct pmi_started started;
+};
+
+static int fail_errno(struct daemon_start *d, enum pm_stage stage)
+{
+    pmi_fail(d->err, stage, errno);
+    return d->err->code;
+}
+
+// The daemon's descriptors travel through the launcher on numbers above their targets, so that the
+// stub can put them in place in any order.
+static int number_fds(struct daemon_start *d, struct pmi_launch_fd *fds)
+{
+    const struct pmi_stdio_plan *stdio = &d->stdio;
+    int first = stdio->floor > PMI_LAUNCHER_FDS ? stdio->floor : PMI_LAUNCHER_FDS;
+    d->floor = first + (int)stdio->fds_count;
+    for (size_t i = 0; i < stdio->fds_count; i++) {
+        int fd = pmi_sys_dup_above(stdio->fds[i].source, d->floor);
+        if (fd < 0)
+            return fail_errno(d, PM_STAGE_STDIO);
+        d->lifted[d->lifted_count++] = fd;
+        fds[i] = (struct pmi_launch_fd){ .source = first + (int)i, .target = stdio->fds[i].target };
+    }
+    return PM_OK;
+}
+
+static int open_channels(struct daemon_start *d)
+{
+    int pipe_fds[2], pair[2];
+    if (pmi_sys_pipe(pipe_fds) < 0)
+        return fail_errno(d, PM_STAGE_PIPE);
+    d->report = pipe_fds[0];
+    d->their_report = pmi_sys_lift(pipe_fds[1], d->floor);
+    if (d->their_report < 0)
+        return fail_errno(d, PM_STAGE_PIPE);
+    if (pmi_sys_socketpair(SOCK_STREAM, pair) < 0)
+        return fail_errno(d, PM_STAGE_GATE);
+    d->gate = pair[0];
+    d->their_gate = pmi_sys_lift(pair[1], d->floor);
+    d->null = pmi_sys_lift(pmi_sys_open("/dev/null", O_RDWR, 0), d->floor);
+    if (d->their_gate < 0 || d->null < 0)
+        return fail_errno(d, PM_STAGE_GATE);
+    return PM_OK;
+}
+
+static int make_daemon_plan(struct daemon_start *d, const struct pmi_launch_fd *fds)
+{
+    int64_t wait = d->plan->launcher_deadline - pmi_now_ms();
+    struct pmi_launch_plan plan = {
+        .role = PMI_LAUNCH_DAEMON,
+        .gate_timeout_ms = wait > 0 && wait < UINT32_MAX ? (uint32_t)wait : 1,
+        .program = d->plan->program,
+        .cwd = d->plan->cwd,
+        .argv = d->plan->argv,
+        .env = d->plan->env,
+        .fds = fds,
+        .fds_count = (uint32_t)d->stdio.fds_count,
+    };
+    int result = make_plan_fd(&plan, d->err, &d->plan_fd);
+    if (result == PM_OK) {
+        d->plan_fd = pmi_sys_lift(d->plan_fd, d->floor);
+        if (d->plan_fd < 0)
+            return fail_errno(d, PM_STAGE_LAUNCHER);
+    }
+    return result;
+}
+
+static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
+{
+    struct pmi_launcher_argv command;
+    const char *const *env;
+    int result = pmi_posix_launcher_argv(d->om, &command, d->err);
+    if (result != PM_OK)
+        return result;
+    size_t count = 0;
+    for (int i = 0; i < 3; i++)
+        fds[count++] = (struct pmi_child_fd){ d->null, i };
+    fds[count++] = (struct pmi_child_fd){ d->their_report, PMI_LAUNCHER_REPORT_FD };
+    fds[count++] = (struct pmi_child_fd){ d->plan_fd, PMI_LAUNCHER_PLAN_FD };
+    fds[count++] = (struct pmi_child_fd){ d->their_gate, PMI_LAUNCHER_GATE_FD };
+    for (size_t i = 0; i < d->lifted_count; i++) {
+        int target = d->floor - (int)d->lifted_count + (int)i;
+        fds[count++] = (struct pmi_child_fd){ d->lifted[i], target };
+    }
+    // The number in the launcher's path must not be one that a target replaces before exec.
+    int exe = -1;
+    if (d->om->exe_fd >= 0 && d->om->exe_fd < d->floor) {
+        exe = pmi_sys_dup_above(d->om->exe_fd, d->floor);
+        if (exe < 0)
+            return fail_errno(d, PM_STAGE_LAUNCHER);
+        (void)snprintf(command.path, sizeof(command.path), "/proc/self/fd/%d", exe);
+    }
+    (void)pmi_os_environ(&env); // Never fails here.
+    struct pmi_child_plan child = {
+        .program = command.program,
+        .argv = (char *const *)command.argv,
+        .env = (char *const *)env,
+        .new_session = true, // Out of reach of the terminal from the first moment on.
+        .fds = fds,
+        .fds_count = count,
+        .report_fd = -1,
+        .keeper_fd = -1,
+    };
+    result = pmi_launch(NULL, &child, d->plan->launcher_deadline, &d->launcher, &d->started, d->err);
+    pmi_os_environ_free(env);
+    (void)pmi_sys_close(exe);
+    if (result != PM_OK) {
+        pmi_fail_hint(d->err, "the launcher %s could not be started (at %s)", command.program,
+                      pm_stage_name(d->err->stage));
+        d->err->stage = PM_STAGE_LAUNCHER;
+    }
+    return result;
+}
+
+static int prepare(struct daemon_start *d)
+{
+    int result = pmi_stdio_prepare(d->plan, &d->stdio, d->err);
+    if (result != PM_OK)
+        return result;
+    size_t count = d->stdio.fds_count;
+    struct pmi_launch_fd *numbers = calloc(count + 1, sizeof(*numbers));
+    struct pmi_child_fd *fds = calloc(count + 6, sizeof(*fds));
+    d->lifted = calloc(count + 1, sizeof(*d->lifted));
+    if (numbers == NULL || fds == NULL || d->lifted == NULL)
+        result = pmi_fail_code(d->err, PM_STAGE_STDIO, PM_ERR_NO_MEMORY);
+    if (result == PM_OK)
+        result = number_fds(d, numbers);
+    if (result == PM_OK)
+        result = open_channels(d);
+    if (result == PM_OK)
+        result = make_daemon_plan(d, numbers);
+    if (result == PM_OK)
+        result = launch_launcher(d, fds);
+    free(numbers);
+    free(fds);
+    // The launcher has its copies, or there is no launcher.
+    d->their_report = pmi_sys_close(d->their_report);
+    d->their_gate = pmi_sys_close(d->their_gate);
+    d->plan_fd = pmi_sys_close(d->plan_fd);
+    d->null = pmi_sys_close(d->null);
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The launcher's report
+// ------------------------------------------------------------------------------------------------
+
+static int fail_launcher(struct daemon_start *d, const char *what)
+{
+    (void)pmi_fail_code(d->err, PM_STAGE_LAUNCHER, PM_ERR_LAUNCHER);
+    pmi_fail_hint(d->err, "%s", what);
+    return d->err->code;
+}
+
+// Exactly "<digits>\n": the number, else 0.
+static pid_t parse_report(const char *line, size_t size)
+{
+    long pid = 0;
+    if (size < 2 || line[size - 1] != '\n')
+        return 0;
+    for (size_t i = 0; i + 1 < size; i++) {
+        if (line[i] < '0' || line[i] > '9' || pid > 100000000)
+            return 0;
+        pid = pid * 10 + (line[i] - '0');
+    }
+    return pid > 1 && line[0] != '0' ? (pid_t)pid : 0;
+}
+
+// Waits for bytes or an end of file on the pipe, or for the launcher's own end: a stray fork of the
+// host may hold the pipe open.
+static bool report_ready(struct daemon_start *d, bool *ret_launcher_ended)
+{
+    struct pollfd fds[2] = { { .fd = d->report, .events = POLLIN },
+                             { .fd = d->launcher.exit_fd, .events = POLLIN } };
+    int n = pmi_sys_poll(fds, 2, pmi_poll_timeout(d->plan->launcher_deadline));
+    *ret_launcher_ended = n > 0 && fds[1].revents != 0;
+    return n > 0 && fds[0].revents != 0;
+}
+
+static int read_report(struct daemon_start *d)
+{
+    char line[32];
+    size_t size = 0;
+    while (size < sizeof(line) && memchr(line, '\n', size) == NULL) {
+        bool ended;
+        if (report_ready(d, &ended)) {
+            ssize_t n = pmi_sys_read(d->report, line + size, sizeof(line) - size);
+            if (n <= 0)
+                return fail_launcher(d, "the launcher ended without telling a process id");
+            size += (size_t)n;
+        } else if (ended) {
+            return fail_launcher(d, "the launcher ended without telling a process id");
+        } else if (pmi_now_ms() >= d->plan->launcher_deadline) {
+            return fail_launcher(d, "the launcher told no process id in time");
+        }
+    }
+    d->stub_pid = parse_report(line, size);
+    return d->stub_pid != 0 ? PM_OK : fail_launcher(d, "the launcher's report is not a process id");
+}
+
+static int collect_launcher(struct daemon_start *d)
+{
+    struct pm_exit record = PM_EXIT_INIT;
+    if (pmi_os_process_wait(&d->launcher, d->plan->launcher_deadline) != PM_OK)
+        return fail_launcher(d, "the launcher did not end in time");
+    int result;
+    while ((result = pmi_os_process_reap(&d->launcher, &record)) == PM_ERR_STATUS_PENDING)
+        pmi_sleep_ms(1);
+    pmi_os_process_close(&d->launcher);
+    // LOST: the host ignores SIGCHLD on an old kernel; the gate will tell.
+    if (result != PM_OK || (record.kind == PM_EXIT_EXITED && record.code != 0) ||
+        record.kind == PM_EXIT_SIGNALED) {
+        (void)fail_launcher(d, "");
+        if (record.kind == PM_EXIT_SIGNALED)
+            pmi_fail_hint(d->err, "the launcher was killed by signal %d", record.signal);
+        else
+            pmi_fail_hint(d->err, "the launcher ended with code %u", (unsigned)record.code);
+        return d->err->code;
+    }
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The gate
+// ------------------------------------------------------------------------------------------------
+
+static int fail_gate(struct daemon_start *d, int code, const char *what)
+{
+    (void)pmi_fail_code(d->err, PM_STAGE_GATE, code);
+    pmi_fail_hint(d->err, "%s", what);
+    return d->err->code;
+}
+
+// 1 = a whole message, 0 = end of file, -1 = not yet at the deadline.
+static int receive(int gate, struct pmi_gate_message *message, size_t *done, int64_t deadline)
+{
+    while (*done < sizeof(*message)) {
+        struct pollfd in = { .fd = gate, .events = POLLIN };
+        if (pmi_sys_poll(&in, 1, pmi_poll_timeout(deadline)) <= 0) {
+            if (pmi_now_ms() >= deadline)
+                return -1;
+            continue;
+        }
+        ssize_t n = pmi_sys_read(gate, (char *)message + *done, sizeof(*message) - *done);
+        if (n <= 0)
+            return 0;
+        *done += (size_t)n;
+    }
+    *done = 0;
+    return 1;
+}
+
+static bool send_message(int gate, const struct pmi_gate_message *message)
+{
+    // The socket's buffer is empty: it never blocks. And it raises no SIGPIPE.
+    struct iovec data = { .iov_base = (void *)message, .iov_len = sizeof(*message) };
+    struct msghdr header = { .msg_iov = &data, .msg_iovlen = 1 };
+#ifdef MSG_NOSIGNAL
+    const int flags = MSG_NOSIGNAL;
+#else
+    const int flags = 0;
+    const int on = 1;
+    (void)setsockopt(gate, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
+#endif
+    return pmi_sys_sendmsg(gate, &header, flags) == (ssize_t)sizeof(*message);
+}
+
+// Opens the kernel's object first and proves after that it is the stub that answers.
+static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
+{
+    struct pmi_gate_message message, echo;
+    struct pmi_stat stat;
+    size_t done = 0;
+    int pidfd = -1;
+#ifdef HAVE_PIDFD
+    pidfd = pmi_sys_pidfd_open(d->stub_pid);
+    if (pidfd < 0 && errno != ENOSYS && errno != EPERM)
+        return errno == ESRCH ? fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has ended")
+                              : fail_errno(d, PM_STAGE_GATE);
+#endif
+    memset(&message, 0, sizeof(message));
+    message.kind = PMI_GATE_NONCE;
+    int result = pmi_os_random(message.nonce, sizeof(message.nonce));
+    if (result != PM_OK)
+        (void)fail_gate(d, result, "no random number");
+    else if (!send_message(d->gate, &message))
+        result = fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
+    else {
+        int got = receive(d->gate, &echo, &done, d->plan->launcher_deadline);
+        if (got != 1)
+            result = fail_gate(d, got == 0 ? PM_ERR_DIED_BEFORE_EXEC : PM_ERR_LAUNCHER,
+                               got == 0 ? "the stub has left the gate" : "the stub is silent");
+        else if (echo.kind != PMI_GATE_ECHO || echo.nonce[0] != message.nonce[0] ||
+                 echo.nonce[1] != message.nonce[1] || echo.pid != (uint64_t)d->stub_pid)
+            result = fail_gate(d, PM_ERR_LAUNCHER, "the stub's answer is not right");
+    }
+    if (result == PM_OK) {
+        result = pmi_identity_of(d->stub_pid, pidfd, ret_id);
+        if (result != PM_OK || (echo.start != 0 && ret_id->start != echo.start) ||
+            pmi_stat_read(d->stub_pid, &stat) != PM_OK)
+            result = fail_gate(d, PM_ERR_IDENTITY, "the stub cannot be told from a stranger");
+    }
+    if (result != PM_OK) {
+        (void)pmi_sys_close(pidfd);
+        return result;
+    }
+    d->stub.start = ret_id->start;
+    d->stub.pidns = ret_id->pidns;
+    d->stub.pidfs = ret_id->pidfs;
+    d->started.adopted = stat.ppid == getpid(); // We are PID 1 or a subreaper.
+    result = pmi_process_attach(&d->stub, d->stub_pid, pidfd, d->started.adopted);
+    if (result != PM_OK) {
+        (void)pmi_sys_close(pidfd);
+        return pmi_fail_code(d->err, PM_STAGE_WATCH, result);
+    }
+    d->stub_known = true;
+    d->started.best_effort = pidfd < 0;
+    d->started.fallbacks |= pidfd < 0;
+    return PM_OK;
+}
+
+static int fail_in_stub(struct daemon_start *d, const struct pmi_gate_message *message)
+{
+    struct pmi_child_plan child = {
+        .program = d->plan->program,
+        .cwd = d->plan->cwd,
+        .stage = (int)message->stage,
+        .error = (int)message->error,
+    };
+    pmi_fail_in_child(&child, d->err);
+    return d->err->code;
+}
+
+// The gate is closed, or a look without it: has the stub become the program? PM_ERR_TIMEOUT = not
+// yet.
+static int look_for_exec(struct daemon_start *d, bool gate_closed)
+{
+    int reached = pmi_exec_reached(d->stub_pid);
+    bool ended = pmi_os_process_wait(&d->stub, 0) == PM_OK;
+    if (reached == 1)
+        return PM_OK;
+    if (ended && reached == 0)
+        return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub was killed");
+    // Gone already and collected by its parent, or a system that does not tell: close-on-exec has
+    // closed the gate and no failure came through it.
+    return gate_closed && (ended || reached < 0) ? PM_OK : PM_ERR_TIMEOUT;
+}
+
+// After GO: ARMED, then an end of file (exec) or FAILED.
+static int await_exec(struct daemon_start *d)
+{
+    struct pmi_gate_message message;
+    size_t done = 0;
+    bool armed = false, closed = false;
+    int64_t slice = PROOF_FIRST_MS;
+    for (;;) {
+        int64_t now = pmi_now_ms();
+        if (now >= d->plan->deadline)
+            return fail_gate(d, PM_ERR_TIMEOUT, "the program was not reached in time");
+        int64_t until = now + slice < d->plan->deadline ? now + slice : d->plan->deadline;
+        int got = closed ? -1 : receive(d->gate, &message, &done, until);
+        if (got == 1 && message.kind == PMI_GATE_FAILED) {
+            d->started.exec_retries += message.retries;
+            return fail_in_stub(d, &message);
+        }
+        if (got == 1) {
+            if (message.kind != PMI_GATE_ARMED || armed)
+                return fail_gate(d, PM_ERR_LAUNCHER, "the stub's message is not right");
+            armed = true;
+            continue;
+        }
+        if (got == 0 && !armed)
+            return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
+        closed |= got == 0;
+        if (armed) {
+            int result = look_for_exec(d, closed);
+            if (result != PM_ERR_TIMEOUT)
+                return result;
+        } else if (pmi_os_process_wait(&d->stub, 0) == PM_OK) {
+            return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub was killed");
+        }
+        if (closed)
+            pmi_sleep_ms((uint32_t)slice);
+        slice = slice * 2 > PROOF_MOST_MS ? PROOF_MOST_MS : slice * 2;
+    }
+}
+
+static int pass_gate(struct daemon_start *d)
+{
+    struct pmi_identity id;
+    struct pmi_gate_message go;
+    int result = prove_stub(d, &id);
+    if (result == PM_OK)
+        result = d->plan->gate(d->plan->gate_context, &id, d->err);
+    if (result != PM_OK)
+        return result;
+    int64_t rest = d->plan->deadline - pmi_now_ms();
+    memset(&go, 0, sizeof(go));
+    go.kind = PMI_GATE_GO;
+    go.time_ms = rest > 0 ? (uint64_t)rest : 1;
+    if (!send_message(d->gate, &go))
+        return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
+    return await_exec(d);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Together
+// ------------------------------------------------------------------------------------------------
+
+// Nothing is left of a failed start: the launcher is killed and waited for, the stub hears the gate
+// close, and is killed where it is known.
+static void undo(struct daemon_start *d)
+{
+    pmi_os_process_abandon(&d->launcher);
+    d->gate = pmi_sys_close(d->gate);
+    if (d->stub_known) {
+        struct pm_exit record = PM_EXIT_INIT;
+        (void)pmi_os_process_act(&d->stub, PM_STOP_KILL, PM_SCOPE_PROCESS);
+        if (pmi_os_process_wait(&d->stub, pmi_now_ms() + KILL_WAIT_MS) == PM_OK && d->stub.child)
+            (void)pmi_os_process_reap(&d->stub, &record);
+        pmi_os_process_close(&d->stub);
+    }
+}
+
+static void release(struct daemon_start *d)
+{
+    for (size_t i = 0; i < d->lifted_count; i++)
+        (void)pmi_sys_close(d->lifted[i]);
+    free(d->lifted);
+    pmi_stdio_release(&d->stdio);
+    (void)pmi_sys_close(d->report);
+    (void)pmi_sys_close(d->gate);
+}
+
+int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *plan,
+                           struct pmi_os_process *op, struct pmi_os_stream streams[3],
+                           struct pmi_started *ret_started, struct pm_error *err)
+{
+    struct daemon_start d = {
+        .om = om,
+        .plan = plan,
+        .err = err,
+        .stdio = { .streams = { -1, -1, -1 } },
+        .report = -1,
+        .gate = -1,
+        .their_report = -1,
+        .their_gate = -1,
+        .plan_fd = -1,
+        .null = -1,
+        .launcher = PMI_OS_PROCESS_INIT,
+        .stub = PMI_OS_PROCESS_INIT,
+    };
+    (void)streams; // A daemon has no pipes to us.
+    int result = prepare(&d);
+    if (result == PM_OK)
+        result = read_report(&d);
+    if (result == PM_OK)
+        result = collect_launcher(&d);
+    if (result == PM_OK)
+        result = pass_gate(&d);
+    if (result == PM_OK) {
+        d.stub.group = true; // A session leader leads its group too.
+        d.stub.session = d.stub_pid;
+        d.started.containment = PM_CONTAIN_GROUP;
+        d.started.detachment = PM_DETACH_LAUNCHER;
+        d.started.started_wall_ms = pmi_wall_ms();
+        d.started.started_ms = pmi_now_ms();
+        *op = d.stub;
+        *ret_started = d.started;
+    } else {
+        undo(&d);
+    }
+    release(&d);
+    return result;
+}

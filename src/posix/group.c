@@ -1,0 +1,142 @@
+#include "sys.h"
+
+#include "group.h"
+
+#include "error.h"
+#include "identity.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+
+// ------------------------------------------------------------------------------------------------
+// The process table
+// ------------------------------------------------------------------------------------------------
+
+struct search {
+    pid_t group;
+    pid_t session;   // 0 = any.
+    uint64_t oldest; // Start time; 0 = any.
+    pid_t except;    // 0 = nobody.
+};
+
+enum found { NOBODY, SOMEBODY, CANNOT_TELL };
+
+// "Z" alone is not dead: so looks a process whose first thread has ended while others run.
+static bool is_dead(const struct pmi_stat *stat)
+{
+    return (stat->state == 'Z' || stat->state == 'X' || stat->state == 'x') &&
+           stat->num_threads <= 1;
+}
+
+static bool matches(const struct search *search, pid_t pid)
+{
+    struct pmi_stat stat;
+    if (pid == search->except || pmi_stat_read(pid, &stat) != PM_OK)
+        return false;
+    return (pid_t)stat.pgrp == search->group && !is_dead(&stat) &&
+           (search->session == 0 || (pid_t)stat.session == search->session) &&
+           (uint64_t)stat.starttime >= search->oldest;
+}
+
+static enum found look_for(const struct search *search)
+{
+    enum found found = NOBODY;
+    DIR *dir = opendir("/proc");
+    if (dir == NULL)
+        return CANNOT_TELL;
+    struct dirent *entry;
+    bool seen_any = false;
+    while (found == NOBODY && (entry = readdir(dir)) != NULL) {
+        char *end;
+        long pid = strtol(entry->d_name, &end, 10);
+        if (end == entry->d_name || *end != '\0' || pid <= 0)
+            continue;
+        seen_any = true;
+        if (matches(search, (pid_t)pid))
+            found = SOMEBODY;
+    }
+    (void)closedir(dir);
+    return seen_any ? found : CANNOT_TELL; // An empty /proc is one that is not mounted.
+}
+
+// ------------------------------------------------------------------------------------------------
+// Signals
+// ------------------------------------------------------------------------------------------------
+
+#ifdef HAVE_PIDFD
+int pmi_group_pidfd_signal(int pidfd, int signal_number)
+{
+    const unsigned process_group = 1U << 2; // PIDFD_SIGNAL_PROCESS_GROUP
+    return pmi_sys_pidfd_send_signal(pidfd, signal_number, process_group) == 0 ? 0 : errno;
+}
+#endif
+
+// The numbers that kill(-pgid) gives another meaning, and ourselves, are never signalled.
+static int kill_group(pid_t group, int signal_number)
+{
+    if (group <= 1 || group == getpgrp())
+        return ESRCH;
+    return pmi_sys_kill(-group, signal_number) == 0 ? 0 : errno;
+}
+
+// Whether the number still is the group's: its leader is there, unreaped by us or proven to be the
+// same; or, once that is gone, a member is that is young enough and of the right session.
+static bool is_still_ours(const struct pmi_os_process *op)
+{
+    if (op->child && !op->reaped)
+        return true;
+    struct pmi_identity id;
+    if (!op->child && pmi_os_process_identity(op, &id) == PM_OK &&
+        pmi_os_identity_check(&id) == PM_OK)
+        return true;
+    struct search search = { .group = op->pid, .session = op->session, .oldest = op->start };
+    return look_for(&search) == SOMEBODY;
+}
+
+// 0 or errno.
+static int deliver(const struct pmi_os_process *op, int signal_number)
+{
+#ifdef HAVE_PIDFD
+    if (op->pidfd >= 0) {
+        int e = pmi_group_pidfd_signal(op->pidfd, signal_number);
+        if (e == 0 || e == ESRCH)
+            return e; // Else an old kernel, or a seccomp filter, or really forbidden: kill() tells.
+    }
+#endif
+    return is_still_ours(op) ? kill_group(op->pid, signal_number) : ESRCH;
+}
+
+int pmi_group_signal(const struct pmi_os_process *op, int signal_number)
+{
+    int e = deliver(op, signal_number);
+    return e == 0 ? PM_OK : pmi_error_from_errno(e);
+}
+
+bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended)
+{
+    int e = deliver(op, 0);
+    if (e == ESRCH)
+        return false;
+    if (!leader_ended)
+        return true;
+    // Somebody is there, perhaps only zombies: the leader itself, or orphans that wait for a slow
+    // PID 1.
+    struct search search = { .group = op->pid, .except = op->pid };
+    return look_for(&search) != NOBODY;
+}
+
+void pmi_group_remember(struct pmi_os_process *op)
+{
+    if (!op->group || op->start != 0)
+        return;
+#ifdef HAVE_PIDFD
+    if (op->pidfd >= 0 && pmi_group_pidfd_signal(op->pidfd, 0) != EINVAL)
+        return;
+#endif
+    struct pmi_stat stat;
+    if (pmi_stat_read(op->pid, &stat) == PM_OK) {
+        op->start = (uint64_t)stat.starttime;
+        op->session = (pid_t)stat.session;
+    }
+}

@@ -1,0 +1,23 @@
+// Process groups: signals to them and what is left in them, also after the leader is gone.
+#ifndef PMI_POSIX_GROUP_H
+#define PMI_POSIX_GROUP_H
+
+#include "backend.h"
+#include "pmi_config.h"
+
+// Sends to the group that `op` leads. PM_ERR_GONE, PM_ERR_ACCESS, PM_ERR_SYSTEM.
+int pmi_group_signal(const struct pmi_os_process *op, int signal_number);
+// Whether there is anybody alive in it; the leader does not count once it has ended.
+bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended);
+// To be called before the leader is waited for: notes what pmi_group_signal needs afterwards where
+// the kernel cannot send to a group through a pidfd.
+void pmi_group_remember(struct pmi_os_process *op);
+
+#ifdef HAVE_PIDFD
+// One signal through a pidfd to the process or, Linux 6.9, to the group that it leads or led. The
+// pidfd pins the number of the group: safe after the leader was waited for. 0 or errno; EINVAL: this
+// kernel cannot.
+int pmi_group_pidfd_signal(int pidfd, int signal_number);
+#endif
+
+#endif

@@ -1,0 +1,204 @@
+#include "identity.h"
+
+#include "sys.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#ifdef HAVE_KERN_BOOTTIME
+#include <sys/sysctl.h>
+#endif
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
+
+#define PIDFS_MAGIC 0x50494446 // Linux 6.9, include/uapi/linux/magic.h
+
+// ------------------------------------------------------------------------------------------------
+// /proc/PID/stat
+// ------------------------------------------------------------------------------------------------
+
+int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat)
+{
+    const char *at = strrchr(text, ')');
+    if (at == NULL || at[1] != ' ' || at[2] == '\0')
+        return PM_ERR_CORRUPT;
+    struct pmi_stat s = { .state = at[2] };
+    at += 3;
+    // Fields 4 to 22 of proc(5).
+    unsigned long long fields[23] = { 0 };
+    for (int i = 4; i <= 22; i++) {
+        char *end;
+        if (*at != ' ')
+            return PM_ERR_CORRUPT;
+        fields[i] = strtoull(at + 1, &end, 10); // Negative ones (tpgid, nice) wrap and are not used.
+        if (end == at + 1)
+            return PM_ERR_CORRUPT;
+        at = end;
+    }
+    s.ppid = (pid_t)fields[4];
+    s.pgrp = (pid_t)fields[5];
+    s.session = (pid_t)fields[6];
+    s.flags = (unsigned)fields[9];
+    s.num_threads = (long)fields[20];
+    s.starttime = fields[22];
+    *ret_stat = s;
+    return PM_OK;
+}
+
+// A small file of /proc as text. Bytes read, or -1.
+static ssize_t read_small(const char *path, char *buffer, size_t capacity)
+{
+    int fd = pmi_sys_open(path, O_RDONLY, 0);
+    if (fd < 0)
+        return -1;
+    size_t size = 0;
+    ssize_t n = 0;
+    while (size < capacity - 1 && (n = pmi_sys_read(fd, buffer + size, capacity - 1 - size)) > 0)
+        size += (size_t)n;
+    (void)pmi_sys_close(fd);
+    buffer[size] = '\0';
+    return n < 0 ? -1 : (ssize_t)size;
+}
+
+int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat)
+{
+    char path[64], text[1024];
+    errno = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+    if (read_small(path, text, sizeof(text)) <= 0)
+        return errno == ENOENT || errno == ESRCH || errno == 0 ? PM_ERR_GONE : PM_ERR_SYSTEM;
+    return pmi_stat_parse(text, ret_stat) == PM_OK ? PM_OK : PM_ERR_SYSTEM;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Boot and namespace: they never change while we live
+// ------------------------------------------------------------------------------------------------
+
+static pthread_once_t facts_once = PTHREAD_ONCE_INIT;
+static char boot_id[40];
+static uint64_t own_pidns;
+
+static void learn_boot_id(void)
+{
+    char text[64];
+    if (read_small("/proc/sys/kernel/random/boot_id", text, sizeof(text)) > 0) {
+        text[strcspn(text, "\n")] = '\0';
+        (void)snprintf(boot_id, sizeof(boot_id), "%.36s", text);
+        return;
+    }
+#ifdef HAVE_KERN_BOOTTIME
+    // Whole seconds: the kernel moves the rest when the clock is set.
+    struct timeval boot;
+    size_t size = sizeof(boot);
+    int name[2] = { CTL_KERN, KERN_BOOTTIME };
+    if (sysctl(name, 2, &boot, &size, NULL, 0) == 0)
+        (void)snprintf(boot_id, sizeof(boot_id), "%lld", (long long)boot.tv_sec);
+#endif
+}
+
+static void learn_facts(void)
+{
+    struct stat st;
+    learn_boot_id();
+    if (stat("/proc/self/ns/pid", &st) == 0)
+        own_pidns = (uint64_t)st.st_ino;
+}
+
+int pmi_os_boot_id(char boot[40])
+{
+    (void)pthread_once(&facts_once, learn_facts);
+    if (boot_id[0] == '\0')
+        return PM_ERR_UNSUPPORTED;
+    memcpy(boot, boot_id, sizeof(boot_id));
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Identity
+// ------------------------------------------------------------------------------------------------
+
+static uint64_t pidfs_inode(int pidfd)
+{
+#ifdef __linux__
+    struct statfs fs;
+    struct stat st;
+    // Before pidfs all pidfds share one anonymous inode.
+    if (pidfd >= 0 && fstatfs(pidfd, &fs) == 0 && fs.f_type == PIDFS_MAGIC && fstat(pidfd, &st) == 0)
+        return (uint64_t)st.st_ino;
+#else
+    (void)pidfd;
+#endif
+    return 0;
+}
+
+static bool pidfd_has_ended(int pidfd)
+{
+    struct pollfd in = { .fd = pidfd, .events = POLLIN };
+    return pmi_sys_poll(&in, 1, 0) > 0;
+}
+
+int pmi_identity_of(pid_t pid, int pidfd, struct pmi_identity *ret_id)
+{
+    struct pmi_identity id;
+    struct pmi_stat stat;
+    memset(&id, 0, sizeof(id));
+    int result = pmi_os_boot_id(id.boot);
+    if (result != PM_OK)
+        return PM_ERR_IDENTITY;
+    result = pmi_stat_read(pid, &stat);
+    if (result != PM_OK)
+        return result == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
+    id.pid = (uint64_t)pid;
+    id.start = stat.starttime;
+    id.pidns = own_pidns;
+    id.pidfs = pidfs_inode(pidfd);
+    *ret_id = id;
+    return PM_OK;
+}
+
+int pmi_os_self_identity(struct pmi_identity *ret_id)
+{
+    int pidfd = -1;
+#ifdef HAVE_PIDFD
+    pidfd = pmi_sys_pidfd_open(getpid());
+#endif
+    int result = pmi_identity_of(getpid(), pidfd, ret_id);
+    (void)pmi_sys_close(pidfd);
+    return result;
+}
+
+int pmi_os_identity_check(const struct pmi_identity *id)
+{
+    char boot[40];
+    if (pmi_os_boot_id(boot) != PM_OK)
+        return PM_ERR_IDENTITY;
+    if (strcmp(boot, id->boot) != 0)
+        return PM_ERR_GONE;
+    if (id->pidns != own_pidns)
+        return PM_ERR_IDENTITY; // The number means another process here.
+    pid_t pid = (pid_t)id->pid;
+    if (pid <= 0 || (uint64_t)pid != id->pid)
+        return PM_ERR_IDENTITY;
+    int pidfd = -1;
+#ifdef HAVE_PIDFD
+    pidfd = pmi_sys_pidfd_open(pid);
+    if (pidfd < 0 && errno == ESRCH)
+        return PM_ERR_GONE;
+#endif
+    // The kernel object first, the proof after: what is proven stays proven.
+    struct pmi_stat stat;
+    int result = pmi_stat_read(pid, &stat);
+    uint64_t pidfs = pidfs_inode(pidfd);
+    bool ended = pidfd >= 0 && pidfd_has_ended(pidfd);
+    (void)pmi_sys_close(pidfd);
+    if (result != PM_OK)
+        return result == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
+    bool same = stat.starttime == id->start && (id->pidfs == 0 || pidfs == 0 || pidfs == id->pidfs);
+    // Without a pidfd the letter has to do: dead is Z or X without another living thread.
+    bool dead = pidfd >= 0 ? ended
+                           : (stat.state == 'Z' || stat.state == 'X') && stat.num_threads <= 1;
+    return same && !dead ? PM_OK : PM_ERR_GONE;
+}

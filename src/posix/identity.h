@@ -1,0 +1,28 @@
+// Who a process is, from /proc on Linux.
+#ifndef PMI_POSIX_IDENTITY_H
+#define PMI_POSIX_IDENTITY_H
+
+#include "backend.h"
+
+#include <sys/types.h>
+
+// The fields of /proc/PID/stat that matter here.
+struct pmi_stat {
+    char state;
+    pid_t ppid, pgrp, session;
+    unsigned flags;
+    long num_threads;
+    unsigned long long starttime; // Clock ticks since boot.
+};
+
+// Pure: parses the text of a stat file. The name of the program may hold anything, blanks and
+// parentheses too, so the fields are counted from the last ')'. PM_OK or PM_ERR_CORRUPT.
+int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat);
+// PM_OK; PM_ERR_GONE: no such process; PM_ERR_SYSTEM: there is no /proc.
+int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat);
+
+// Identity of a process that `pidfd` (-1 = none) pins or that is our unreaped child.
+// PM_OK; PM_ERR_GONE; PM_ERR_IDENTITY: the system does not tell.
+int pmi_identity_of(pid_t pid, int pidfd, struct pmi_identity *ret_id);
+
+#endif

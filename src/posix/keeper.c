@@ -1,0 +1,555 @@
+// The keeper: one process per manager that ends the trees of die_with_parent starts when the
+// manager's process is gone, however that happened.
+//
+//   manager                       child (before exec)            keeper
+//   ------------------------------------------------------------------------------------------
+//   socketpair A-B
+//   'A' and B (SCM_RIGHTS) ------------------------------------> polls B
+//   clone ----------------------> own group
+//                                 {kind, pid} on A ------------> pidfd_open of the sender's pid
+//                                 waits                          is A still open? notes it
+//                                 reads the answer <------------ 'K' on B
+//                                 exec
+//   closes A, and only then may wait for the child
+//
+// So no program runs that the keeper does not know, and the pid that it opens cannot have become
+// somebody else's: as long as A is open nobody has waited for the child. If the keeper or the
+// manager dies meanwhile, the child reads an end of file and gives up.
+//
+// The keeper acts on whatever comes first: the end of file of the control socket (which a stray fork
+// of the host may hold open) or the end of the manager's process, seen through its pidfd. Without
+// pidfds it looks at its parent once a second. 'B' is a good-bye: it leaves without a kill.
+#include "keeper.h"
+
+#include "child.h"
+#include "daemon.h"
+#include "error.h"
+#include "group.h"
+#include "identity.h"
+#include "reactor.h"
+#include "start.h"
+#include "sys.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+
+#ifdef SO_PASSCRED
+#define SOCKET_TYPE SOCK_SEQPACKET
+#else
+#define SOCKET_TYPE SOCK_STREAM
+#endif
+
+#ifdef MSG_CMSG_CLOEXEC
+#define RECEIVE_FLAGS MSG_CMSG_CLOEXEC
+#else
+#define RECEIVE_FLAGS 0
+#endif
+
+#ifdef MSG_NOSIGNAL
+#define SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
+#else
+#define SEND_FLAGS MSG_DONTWAIT
+#endif
+
+// How long the keeper has to leave after the good-bye before it is killed.
+#define LEAVE_MS 2000
+
+// Descriptors that the launcher entry expects.
+enum { FD_SOCKET = 3, FD_PLAN = 4, FD_PARENT = 5, FD_FLOOR = 6 };
+
+// ------------------------------------------------------------------------------------------------
+// The manager's side. "Locked": om->keeper.lock is held.
+// ------------------------------------------------------------------------------------------------
+
+// 0 or errno. `fd` is sent along if it is not -1.
+static int send_byte(int socket_fd, char byte, int fd, int64_t deadline)
+{
+    struct iovec data = { .iov_base = &byte, .iov_len = 1 };
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
+    memset(&control, 0, sizeof(control));
+    if (fd >= 0) {
+        message.msg_control = control.space;
+        message.msg_controllen = sizeof(control.space);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &fd, sizeof(int));
+    }
+    for (;;) {
+        if (pmi_sys_sendmsg(socket_fd, &message, SEND_FLAGS) == 1)
+            return 0;
+        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
+            return errno;
+        if (pmi_now_ms() >= deadline)
+            return ETIMEDOUT;
+        struct pollfd out = { .fd = socket_fd, .events = POLLOUT };
+        (void)pmi_sys_poll(&out, 1, pmi_poll_timeout(deadline));
+    }
+}
+
+// A socket pair whose second end tells the sender's pid and raises no SIGPIPE.
+static int open_pair(int fds[2])
+{
+    if (pmi_sys_socketpair(SOCKET_TYPE, fds) < 0)
+        return errno;
+#ifdef SO_PASSCRED
+    const int on = 1;
+    if (PMI_SYS(setsockopt)(fds[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0) {
+        int e = errno;
+        (void)pmi_sys_close(fds[0]);
+        (void)pmi_sys_close(fds[1]);
+        return e;
+    }
+#elif defined(SO_NOSIGPIPE)
+    const int on = 1;
+    (void)PMI_SYS(setsockopt)(fds[0], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
+#endif
+    return 0;
+}
+
+struct start_fds {
+    int control[2], plan, parent, null;
+};
+
+static int open_start_fds(struct pmi_os_manager *om, struct start_fds *fds)
+{
+    int e = open_pair(fds->control);
+    if (e != 0)
+        return e;
+    fds->control[1] = pmi_sys_lift(fds->control[1], FD_FLOOR);
+    if (fds->control[1] < 0)
+        return errno;
+    fds->null = pmi_sys_lift(pmi_sys_open("/dev/null", O_RDWR, 0), FD_FLOOR);
+    if (fds->null < 0)
+        return errno;
+    e = pmi_posix_keeper_plan(om, &fds->plan);
+    if (e != 0)
+        return e;
+    fds->plan = pmi_sys_lift(fds->plan, FD_FLOOR);
+    if (fds->plan < 0)
+        return errno;
+#ifdef HAVE_PIDFD
+    fds->parent = pmi_sys_lift(pmi_sys_pidfd_open(getpid()), FD_FLOOR);
+    if (fds->parent < 0 && errno != ENOSYS && errno != EPERM)
+        return errno;
+#endif
+    return 0;
+}
+
+static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds, int64_t deadline,
+                         struct pm_error *err)
+{
+    struct pmi_launcher_argv command;
+    int result = pmi_posix_launcher_argv(om, &command, err);
+    if (result != PM_OK) {
+        err->stage = PM_STAGE_KEEPER;
+        return result;
+    }
+    const struct pmi_child_fd all[6] = { { fds->null, 0 },
+                                         { fds->null, 1 },
+                                         { fds->null, 2 },
+                                         { fds->control[1], FD_SOCKET },
+                                         { fds->plan, FD_PLAN },
+                                         { fds->parent, FD_PARENT } };
+    const char *const *env;
+    result = pmi_os_environ(&env);
+    assert(result == PM_OK);
+    struct pmi_child_plan plan = {
+        .program = command.program,
+        .argv = (char *const *)command.argv,
+        .env = (char *const *)env,
+        .new_session = true, // Out of reach of the terminal.
+        .fds = all,
+        .fds_count = fds->parent >= 0 ? 6 : 5,
+        .report_fd = -1,
+        .keeper_fd = -1,
+    };
+    struct pmi_started started;
+    result = pmi_launch(NULL, &plan, deadline, &om->keeper.process, &started, err);
+    pmi_os_environ_free(env);
+    if (result != PM_OK) {
+        pmi_fail_hint(err, "the keeper could not be started from %s (at %s)", command.program,
+                      pm_stage_name(err->stage));
+        err->stage = PM_STAGE_KEEPER;
+        pmi_fail_field(err, "die_with_parent");
+    }
+    return result;
+}
+
+static int start_locked(struct pmi_os_manager *om, int64_t deadline, struct pm_error *err)
+{
+    struct pmi_keeper *keeper = &om->keeper;
+    struct start_fds fds = { .control = { -1, -1 }, .plan = -1, .parent = -1, .null = -1 };
+    int e = open_start_fds(om, &fds);
+    int result = PM_OK;
+    if (e != 0) {
+        pmi_fail(err, PM_STAGE_KEEPER, e);
+        result = err->code;
+    }
+    if (result == PM_OK)
+        result = launch_keeper(om, &fds, deadline, err);
+    if (result == PM_OK) {
+        keeper->socket_fd = fds.control[0];
+        fds.control[0] = -1;
+        // Only to wait for it soon if it dies early: a failure here costs no more than that.
+        (void)pmi_os_reactor_watch(om, &keeper->process, PMI_KEEPER_TOKEN(om));
+    }
+    (void)pmi_sys_close(fds.control[0]);
+    (void)pmi_sys_close(fds.control[1]);
+    (void)pmi_sys_close(fds.plan);
+    (void)pmi_sys_close(fds.parent);
+    (void)pmi_sys_close(fds.null);
+    return result;
+}
+
+// Waits for the keeper if it has ended, and forgets it then.
+static bool collect_locked(struct pmi_os_manager *om)
+{
+    struct pmi_keeper *keeper = &om->keeper;
+    struct pm_exit record = PM_EXIT_INIT;
+    if (keeper->process.exit_fd < 0)
+        return true;
+    int result = pmi_os_process_reap(&keeper->process, &record);
+    if (result == PM_ERR_TIMEOUT || result == PM_ERR_STATUS_PENDING)
+        return false;
+    pmi_os_reactor_unwatch(om, &keeper->process);
+    pmi_os_process_close(&keeper->process);
+    keeper->socket_fd = pmi_sys_close(keeper->socket_fd);
+    return true;
+}
+
+void pmi_keeper_on_exit(struct pmi_os_manager *om)
+{
+    pmi_mutex_lock(&om->keeper.lock);
+    (void)collect_locked(om);
+    pmi_mutex_unlock(&om->keeper.lock);
+}
+
+// Sends our end of the announcement; a keeper that died meanwhile is replaced once.
+static int enlist_locked(struct pmi_os_manager *om, int theirs, int64_t deadline,
+                         struct pm_error *err)
+{
+    int e = EPIPE;
+    for (int round = 0; round < 2 && e != 0; round++) {
+        if (collect_locked(om)) {
+            int result = start_locked(om, deadline, err);
+            if (result != PM_OK)
+                return result;
+        }
+        e = send_byte(om->keeper.socket_fd, 'A', theirs, deadline);
+        if (e != EPIPE && e != ECONNRESET)
+            break;
+        // It is on its way out: its end is near.
+        (void)pmi_os_process_wait(&om->keeper.process, deadline);
+    }
+    if (e == 0)
+        return PM_OK;
+    pmi_fail(err, PM_STAGE_KEEPER, e);
+    pmi_fail_field(err, "die_with_parent");
+    return err->code;
+}
+
+int pmi_keeper_enlist(struct pmi_os_manager *om, int64_t deadline, int floor, int *ret_fd,
+                      struct pm_error *err)
+{
+    int pair[2] = { -1, -1 };
+    int e = open_pair(pair);
+    if (e == 0) {
+        pair[0] = pmi_sys_lift(pair[0], floor);
+        e = pair[0] < 0 ? errno : 0;
+    }
+    int result = PM_OK;
+    if (e != 0) {
+        pmi_fail(err, PM_STAGE_KEEPER, e);
+        result = err->code;
+    } else {
+        pmi_mutex_lock(&om->keeper.lock);
+        result = enlist_locked(om, pair[1], deadline, err);
+        pmi_mutex_unlock(&om->keeper.lock);
+    }
+    (void)pmi_sys_close(pair[1]);
+    if (result != PM_OK) {
+        (void)pmi_sys_close(pair[0]);
+        return result;
+    }
+    *ret_fd = pair[0];
+    return PM_OK;
+}
+
+void pmi_keeper_stop(struct pmi_os_manager *om)
+{
+    struct pmi_keeper *keeper = &om->keeper;
+    pmi_mutex_lock(&keeper->lock);
+    if (!collect_locked(om)) {
+        int64_t deadline = pmi_now_ms() + LEAVE_MS;
+        (void)send_byte(keeper->socket_fd, 'B', -1, deadline);
+        if (pmi_os_process_wait(&keeper->process, deadline) != PM_OK)
+            // SIGKILL alone: it has no tree, and must not get the time to kill others.
+            (void)pmi_os_process_signal(&keeper->process, SIGKILL, PM_SCOPE_PROCESS);
+        (void)pmi_os_process_wait(&keeper->process, pmi_now_ms() + LEAVE_MS);
+        for (int64_t last = pmi_now_ms() + LEAVE_MS; !collect_locked(om) && pmi_now_ms() < last;)
+            pmi_sleep_ms(1);
+    }
+    pmi_mutex_unlock(&keeper->lock);
+}
+
+// ------------------------------------------------------------------------------------------------
+// The keeper's own side: one thread, in a process of its own.
+// ------------------------------------------------------------------------------------------------
+
+struct ward {
+    pid_t pid;
+    int pidfd;
+    uint64_t start; // Without a pidfd: what proves the pid.
+    bool group;
+};
+
+struct wards {
+    struct ward *list;
+    size_t count, capacity;
+    struct pollfd *fds; // Control socket, parent, then announcements under way.
+    size_t fds_count, fds_capacity;
+};
+
+static int signal_ward(const struct ward *ward, int signal_number)
+{
+#ifdef HAVE_PIDFD
+    if (ward->pidfd >= 0) {
+        int e = ward->group ? pmi_group_pidfd_signal(ward->pidfd, signal_number)
+                : pmi_sys_pidfd_send_signal(ward->pidfd, signal_number, 0) == 0 ? 0
+                                                                                 : errno;
+        if (e == 0 || e == ESRCH)
+            return e;
+    }
+#endif
+    struct pmi_stat stat;
+    struct pmi_os_process op = PMI_OS_PROCESS_INIT;
+    op.pid = ward->pid;
+    op.pidfd = ward->pidfd;
+    op.group = ward->group;
+    op.start = ward->start;
+    op.reaped = true; // Take nothing for granted: look for a member first.
+    op.child = true;
+    if (ward->group)
+        return pmi_group_signal(&op, signal_number) == PM_OK ? 0 : ESRCH;
+    if (pmi_stat_read(ward->pid, &stat) != PM_OK || (uint64_t)stat.starttime != ward->start)
+        return ESRCH;
+    return pmi_sys_kill(ward->pid, signal_number) == 0 ? 0 : errno;
+}
+
+static void prune(struct wards *wards)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < wards->count; i++) {
+        if (signal_ward(&wards->list[i], 0) != ESRCH)
+            wards->list[kept++] = wards->list[i];
+        else
+            (void)pmi_sys_close(wards->list[i].pidfd);
+    }
+    wards->count = kept;
+}
+
+static bool add_ward(struct wards *wards, const struct ward *ward)
+{
+    if (wards->count == wards->capacity) {
+        prune(wards);
+        // At least half of it free after this: else every announcement would prune again.
+        if (wards->count * 2 >= wards->capacity) {
+            size_t capacity = wards->capacity > 0 ? wards->capacity * 2 : 32;
+            struct ward *list = realloc(wards->list, capacity * sizeof(*list));
+            if (list != NULL) {
+                wards->list = list;
+                wards->capacity = capacity;
+            } else if (wards->count == wards->capacity) {
+                return false;
+            }
+        }
+    }
+    wards->list[wards->count++] = *ward;
+    return true;
+}
+
+// Receives one message: its size, the sender's pid if told, and a descriptor that came with it.
+static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *ret_fd)
+{
+    struct iovec data = { .iov_base = buffer, .iov_len = size };
+    union {
+        struct cmsghdr align;
+        char space[256];
+    } control;
+    struct msghdr message = { .msg_iov = &data,
+                              .msg_iovlen = 1,
+                              .msg_control = control.space,
+                              .msg_controllen = sizeof(control.space) };
+    *ret_pid = 0;
+    *ret_fd = -1;
+    ssize_t n = pmi_sys_recvmsg(fd, &message, RECEIVE_FLAGS | MSG_DONTWAIT);
+    if (n < 0)
+        return n;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
+         header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level != SOL_SOCKET)
+            continue;
+        if (header->cmsg_type == SCM_RIGHTS)
+            memcpy(ret_fd, CMSG_DATA(header), sizeof(int));
+#ifdef SO_PASSCRED
+        if (header->cmsg_type == SCM_CREDENTIALS) {
+            struct ucred credentials;
+            memcpy(&credentials, CMSG_DATA(header), sizeof(credentials));
+            *ret_pid = credentials.pid;
+        }
+#endif
+    }
+    return n;
+}
+
+// Whether the other end of an announcement has been closed by everybody.
+static bool is_withdrawn(int fd)
+{
+    struct pollfd in = { .fd = fd, .events = POLLIN };
+    return pmi_sys_poll(&in, 1, 0) > 0 && (in.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+// A child is there and waits for our answer.
+static void welcome(struct wards *wards, int fd)
+{
+    struct pmi_child_hello hello;
+    struct ward ward = { .pidfd = -1 };
+    pid_t sender;
+    int stray;
+    struct pmi_stat stat;
+    ssize_t n = receive(fd, &hello, sizeof(hello), &sender, &stray);
+    (void)pmi_sys_close(stray);
+    if (n != (ssize_t)sizeof(hello))
+        return;
+    ward.pid = sender > 0 ? sender : hello.pid;
+    ward.group = hello.kind == 'G';
+    if (ward.pid <= 1)
+        return;
+#ifdef HAVE_PIDFD
+    ward.pidfd = pmi_sys_pidfd_open(ward.pid);
+    if (ward.pidfd < 0 && errno != ENOSYS && errno != EPERM)
+        return; // Without an answer the child gives up.
+#endif
+    if (pmi_stat_read(ward.pid, &stat) == PM_OK)
+        ward.start = (uint64_t)stat.starttime;
+    if (is_withdrawn(fd) || !add_ward(wards, &ward)) {
+        (void)pmi_sys_close(ward.pidfd);
+        return;
+    }
+    (void)pmi_sys_write(fd, "K", 1);
+}
+
+static bool reserve_fds(struct wards *wards)
+{
+    if (wards->fds_count < wards->fds_capacity)
+        return true;
+    size_t capacity = wards->fds_capacity > 0 ? wards->fds_capacity * 2 : 16;
+    struct pollfd *fds = realloc(wards->fds, capacity * sizeof(*fds));
+    if (fds == NULL)
+        return false;
+    wards->fds = fds;
+    wards->fds_capacity = capacity;
+    return true;
+}
+
+enum order { GO_ON, LEAVE, KILL };
+
+static enum order read_control(struct wards *wards)
+{
+    char byte = 0;
+    int fd;
+    pid_t sender;
+    ssize_t n = receive(wards->fds[0].fd, &byte, 1, &sender, &fd);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        return GO_ON;
+    if (n < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
+        return GO_ON; // That start fails, the others go on.
+    if (n <= 0)
+        return KILL;
+    if (byte == 'B')
+        return LEAVE;
+    if (byte == 'A' && fd >= 0 && reserve_fds(wards))
+        wards->fds[wards->fds_count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+    else
+        (void)pmi_sys_close(fd); // Without an answer the child gives up.
+    return GO_ON;
+}
+
+static enum order turn(struct wards *wards, pid_t parent)
+{
+    enum { CONTROL, PARENT, FIRST };
+    const int look_ms = 1000;
+    int timeout = wards->fds[PARENT].fd < 0 ? look_ms : -1;
+    if (pmi_sys_poll(wards->fds, (nfds_t)wards->fds_count, timeout) < 0)
+        return GO_ON; // EINTR, or no memory for a moment.
+    // Nobody is welcomed any more once the parent is gone.
+    if (wards->fds[PARENT].revents != 0 || (wards->fds[PARENT].fd < 0 && getppid() != parent))
+        return KILL;
+    size_t kept = FIRST;
+    for (size_t i = FIRST; i < wards->fds_count; i++) {
+        if (wards->fds[i].revents == 0) {
+            wards->fds[kept++] = wards->fds[i];
+            continue;
+        }
+        welcome(wards, wards->fds[i].fd);
+        (void)pmi_sys_close(wards->fds[i].fd);
+    }
+    wards->fds_count = kept;
+    return wards->fds[CONTROL].revents != 0 ? read_control(wards) : GO_ON;
+}
+
+static void settle_in(void)
+{
+    static const int ignored[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGPIPE, SIGALRM,
+                                   SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU };
+    struct sigaction action;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = SIG_IGN;
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        (void)sigaction(ignored[i], &action, NULL);
+    (void)setsid();
+    if (chdir("/") != 0)
+        return; // It then keeps a folder busy, no more.
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int pmi_keeper_main(int socket_fd, int parent_pidfd)
+{
+    struct wards wards = { .count = 0 };
+    pid_t parent = getppid();
+    settle_in();
+    if (!reserve_fds(&wards))
+        return 1;
+    wards.fds[0] = (struct pollfd){ .fd = socket_fd, .events = POLLIN };
+    wards.fds[1] = (struct pollfd){ .fd = parent_pidfd, .events = POLLIN };
+    wards.fds_count = 2;
+
+    enum order order;
+    do
+        order = turn(&wards, parent);
+    while (order == GO_ON);
+    if (order == KILL) {
+        // All of them first, so that none sees another's death and acts on it.
+        for (size_t i = 0; i < wards.count; i++)
+            (void)signal_ward(&wards.list[i], SIGKILL);
+        for (size_t i = 0; i < wards.count; i++)
+            (void)signal_ward(&wards.list[i], SIGCONT);
+    }
+    free(wards.list);
+    free(wards.fds);
+    return 0;
+}

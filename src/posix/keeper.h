@@ -1,0 +1,20 @@
+// The keeper: ends the trees of die_with_parent starts when the manager's process is gone.
+#ifndef PMI_POSIX_KEEPER_H
+#define PMI_POSIX_KEEPER_H
+
+#include "backend.h"
+
+// Announces one start to the keeper, which is started if it does not run. ret_fd, at `floor` or
+// above, is for pmi_child_plan::keeper_fd; its closing without a word withdraws the announcement.
+int pmi_keeper_enlist(struct pmi_os_manager *om, int64_t deadline, int floor, int *ret_fd,
+                      struct pm_error *err);
+// The reactor has seen the keeper's end: waits for it, so that the next start makes a new one.
+void pmi_keeper_on_exit(struct pmi_os_manager *om);
+// Ends the keeper without a kill and waits for it.
+void pmi_keeper_stop(struct pmi_os_manager *om);
+
+// The keeper's own program, entered by the launcher: socket_fd is its end of the control socket,
+// parent_pidfd the process it watches, -1 where there are no pidfds. Returns the exit code.
+int pmi_keeper_main(int socket_fd, int parent_pidfd);
+
+#endif

@@ -1,0 +1,45 @@
+#include "backend.h"
+
+#include "daemon.h"
+#include "error.h"
+#include "keeper.h"
+#include "reactor.h"
+#include "start.h"
+#include "sys.h"
+
+#include <errno.h>
+
+int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
+                        struct pm_error *err)
+{
+    struct pmi_os_manager opened = PMI_OS_MANAGER_INIT;
+    uint32_t os_code = 0;
+    *om = opened;
+    int result = pmi_reactor_open(om, &os_code);
+    if (result == PM_OK) {
+        result = pmi_posix_launcher_open(om, options->launcher_path);
+        if (result != PM_OK)
+            pmi_reactor_close(om);
+    }
+    if (result != PM_OK) {
+        (void)pmi_fail_code(err, PM_STAGE_NONE, result);
+        err->os_code = os_code;
+        return result;
+    }
+    pmi_mutex_init(&om->keeper.lock);
+    pmi_spawner_init(&om->spawner);
+    om->open = true;
+    return PM_OK;
+}
+
+void pmi_os_manager_close(struct pmi_os_manager *om)
+{
+    if (!om->open)
+        return;
+    pmi_spawner_stop(&om->spawner);
+    pmi_keeper_stop(om);
+    pmi_mutex_destroy(&om->keeper.lock);
+    pmi_posix_launcher_close(om);
+    pmi_reactor_close(om);
+    *om = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
+}

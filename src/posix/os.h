@@ -1,0 +1,104 @@
+// Types of the POSIX backend behind the names that src/backend.h promises.
+#ifndef PMI_POSIX_OS_H
+#define PMI_POSIX_OS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct pmi_mutex {
+    pthread_mutex_t mutex;
+};
+#define PMI_MUTEX_INIT { .mutex = PTHREAD_MUTEX_INITIALIZER }
+
+// Waits by the monotonic clock only after pmi_cond_init: there is no static initializer for that.
+struct pmi_cond {
+    pthread_cond_t cond;
+};
+#define PMI_COND_INIT { .cond = PTHREAD_COND_INITIALIZER }
+
+struct pmi_thread {
+    pthread_t thread;
+    bool started;
+};
+#define PMI_THREAD_INIT { .started = false }
+
+struct pmi_waiter; // The thread behind exit_fd where there is no pidfd (reactor_threads.c).
+
+// One process. `exit_fd` becomes readable when the process has ended and stays so: it is the pidfd
+// itself, or the read end of a pipe that a waiter thread writes to.
+struct pmi_os_process {
+    pid_t pid;
+    int pidfd;                 // -1 = none: best effort.
+    int exit_fd;               // -1 = closed.
+    struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
+    bool child;                // Ours to wait for.
+    bool reaped;               // Its status was taken, by us or by a thief: pid may be a stranger's.
+    bool group;                // Leads a process group of its own, whose id is pid.
+    pid_t session;             // Session of that group.
+    uint64_t start;            // These three as in struct pmi_identity; 0 = not looked up.
+    uint64_t pidns;
+    uint64_t pidfs;
+};
+#define PMI_OS_PROCESS_INIT { .pidfd = -1, .exit_fd = -1 }
+
+// Our end of a pipe, non-blocking.
+struct pmi_os_stream {
+    int fd;
+    int64_t exit_seen;  // When a read first saw the process dead; 0 = not yet.
+    int64_t byte_seen;  // When the last byte came; 0 = none yet.
+};
+#define PMI_OS_STREAM_INIT { .fd = -1 }
+
+// The process that ends the trees of die_with_parent starts when we are gone (keeper.c). Guarded by
+// `lock`, which is made by pmi_os_manager_open.
+struct pmi_keeper {
+    struct pmi_mutex lock;
+    int socket_fd; // -1 = not running.
+    struct pmi_os_process process;
+};
+
+// The thread that die_with_parent children are born on: PDEATHSIG fires at the death of the thread
+// that made the child, so that thread has to live as long as the manager.
+struct pmi_spawner {
+    struct pmi_mutex lock;
+    struct pmi_cond changed;
+    struct pmi_thread thread;
+    bool running;
+    bool quit;
+    void (*run)(void *); // Request under way; NULL = idle.
+    void *arg;
+    uint64_t taken, done; // Tickets.
+};
+
+struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
+
+struct pmi_os_manager {
+    bool open;
+    int poll_fd;               // epoll; -1 with the poll() reactor.
+    int wake_fds[2];           // Read and write end; the same number twice for an eventfd.
+    struct pmi_poll_set *set;  // Only with the poll() reactor.
+    struct pmi_keeper keeper;
+    struct pmi_spawner spawner;
+    int exe_fd;                // Our own executable as it was at open, or -1 (daemon.c).
+    char *launcher_path;       // Helper program, or NULL (daemon.c).
+};
+#define PMI_OS_MANAGER_INIT                                                                        \
+    {                                                                                              \
+        .poll_fd = -1, .wake_fds = { -1, -1 },                                                     \
+        .keeper = { .socket_fd = -1, .process = PMI_OS_PROCESS_INIT }, .exe_fd = -1                \
+    }
+
+struct pmi_os_dir {
+    int fd;
+};
+#define PMI_OS_DIR_INIT { .fd = -1 }
+
+struct pmi_os_lock {
+    int fd;
+};
+#define PMI_OS_LOCK_INIT { .fd = -1 }
+
+#endif

@@ -1,0 +1,388 @@
+#include "sys.h"
+
+#include "backend.h"
+#include "error.h"
+#include "group.h"
+#include "identity.h"
+#include "reactor.h"
+#include "start.h"
+#include "waiter.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+// How long an abandoned start may take to die.
+#define ABANDON_MS 2000
+
+// ------------------------------------------------------------------------------------------------
+// Make and unmake
+// ------------------------------------------------------------------------------------------------
+
+int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool child)
+{
+    op->pid = pid;
+    op->child = child;
+    op->reaped = false;
+    op->waiter = NULL;
+    op->pidfd = pidfd;
+    op->exit_fd = pidfd;
+    if (pidfd >= 0)
+        return PM_OK;
+
+    struct pmi_identity id = { .boot = "" };
+    int result = child ? PM_OK : pmi_os_process_identity(op, &id);
+    return result != PM_OK ? result : pmi_waiter_start(pid, child, &id, &op->waiter, &op->exit_fd);
+}
+
+void pmi_os_process_close(struct pmi_os_process *op)
+{
+    if (op->waiter != NULL)
+        pmi_waiter_close(op->waiter);
+    else if (op->exit_fd != op->pidfd)
+        (void)pmi_sys_close(op->exit_fd);
+    (void)pmi_sys_close(op->pidfd);
+    *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
+}
+
+void pmi_os_process_abandon(struct pmi_os_process *op)
+{
+    struct pm_exit record = PM_EXIT_INIT;
+    if (op->exit_fd >= 0) {
+        (void)pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
+        if (pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS) == PM_OK && op->child)
+            (void)pmi_os_process_reap(op, &record);
+    }
+    pmi_os_process_close(op);
+}
+
+int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id)
+{
+    if (op->start == 0)
+        return pmi_identity_of(op->pid, op->pidfd, ret_id);
+    struct pmi_identity id = {
+        .pid = (uint64_t)op->pid, .start = op->start, .pidns = op->pidns, .pidfs = op->pidfs
+    };
+    int result = pmi_os_boot_id(id.boot);
+    if (result == PM_OK)
+        *ret_id = id;
+    return result;
+}
+
+uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
+{
+    return (uint64_t)op->pid;
+}
+
+// The kernel object first, so that no other process can take the place of the one that is looked at.
+static int open_proven(const struct pmi_identity *id, int *ret_pidfd)
+{
+    *ret_pidfd = -1;
+#ifdef HAVE_PIDFD
+    int pidfd = pmi_sys_pidfd_open((pid_t)id->pid);
+    if (pidfd < 0 && errno == ESRCH)
+        // Not there, or of another namespace: the other proof knows.
+        return pmi_os_identity_check(id) == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
+    if (pidfd < 0 && errno != ENOSYS && errno != EPERM)
+        return pmi_error_from_errno(errno);
+    *ret_pidfd = pidfd;
+    struct pmi_identity now;
+    if (pidfd >= 0 && id->pidfs != 0 && pmi_identity_of((pid_t)id->pid, pidfd, &now) == PM_OK &&
+        now.pidfs != 0 && strcmp(now.boot, id->boot) == 0 && now.pidns == id->pidns)
+        return now.pidfs == id->pidfs && now.start == id->start ? PM_OK : PM_ERR_GONE;
+#endif
+    return pmi_os_identity_check(id);
+}
+
+// Asks the kernel without taking anything.
+static bool is_our_child(pid_t pid)
+{
+    siginfo_t info;
+    return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id,
+                        struct pmi_os_process *op, struct pmi_started *ret_started)
+{
+    (void)om;
+    struct pmi_os_process opened = PMI_OS_PROCESS_INIT;
+    int pidfd = -1;
+    pid_t pid = (pid_t)id->pid;
+    if (pid <= 1 || (uint64_t)pid != id->pid)
+        return PM_ERR_IDENTITY;
+    int result = open_proven(id, &pidfd);
+    if (result != PM_OK) {
+        (void)pmi_sys_close(pidfd);
+        return result;
+    }
+    // A daemon led its session when it was recorded; -1: it has just been waited for.
+    pid_t group = getpgid(pid);
+    opened.group = group == pid || group < 0;
+    opened.session = pid;
+    opened.start = id->start;
+    opened.pidns = id->pidns;
+    opened.pidfs = id->pidfs;
+    result = pmi_process_attach(&opened, pid, pidfd, is_our_child(pid));
+    if (result != PM_OK) {
+        (void)pmi_sys_close(pidfd);
+        return result;
+    }
+    *op = opened;
+    *ret_started = (struct pmi_started){
+        .containment = opened.group ? PM_CONTAIN_GROUP : PM_CONTAIN_NONE,
+        .detachment = PM_DETACH_LAUNCHER,
+        .adopted = opened.child,
+        .best_effort = opened.pidfd < 0,
+        .started_wall_ms = pmi_wall_ms(),
+        .started_ms = pmi_now_ms(),
+    };
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The end
+// ------------------------------------------------------------------------------------------------
+
+static bool has_ended(const struct pmi_os_process *op)
+{
+    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
+}
+
+int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
+{
+    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    if (in.fd < 0)
+        return PM_OK; // Closed: nothing more to wait for.
+    for (;;) {
+        int n = pmi_sys_poll(&in, 1, pmi_poll_timeout(deadline));
+        if (n > 0)
+            return PM_OK;
+        if (pmi_now_ms() >= deadline)
+            return PM_ERR_TIMEOUT;
+    }
+}
+
+static void set_lost(struct pm_exit *record)
+{
+    record->kind = PM_EXIT_LOST;
+    record->code = 0;
+    record->signal = 0;
+    record->core_dumped = false;
+    record->usage_known = false;
+}
+
+static void set_exited(struct pm_exit *record, int code)
+{
+    set_lost(record);
+    record->kind = PM_EXIT_EXITED;
+    record->code = (uint32_t)code & 0xff;
+}
+
+static void set_signaled(struct pm_exit *record, int signal_number, bool core)
+{
+    set_lost(record);
+    record->kind = PM_EXIT_SIGNALED;
+    record->signal = signal_number;
+    record->core_dumped = core;
+}
+
+// A status as wait() gives it, from a kernel that shows it to those who did not wait. PM_OK,
+// PM_ERR_STATUS_PENDING, or PM_ERR_UNSUPPORTED: nobody will ever tell.
+static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
+{
+#ifdef HAVE_PIDFD
+    // struct pidfd_info and its request (Linux 6.13), spelled out for older headers; the status is
+    // told since 6.15, from the moment on that somebody has waited for the process.
+    struct {
+        uint64_t mask, cgroup;
+        uint32_t pid, tgid, ppid, ids[8];
+        int32_t exit_code;
+    } info = { .mask = 1U << 3 }; // PIDFD_INFO_EXIT
+    _Static_assert(sizeof(info) == 64, "the first published size of struct pidfd_info");
+    if (op->pidfd < 0 || PMI_SYS(ioctl)(op->pidfd, _IOWR(0xff, 11, char[64]), &info) < 0)
+        return PM_ERR_UNSUPPORTED;
+    if ((info.mask & (1U << 3)) == 0)
+        return PM_ERR_STATUS_PENDING;
+    if (WIFEXITED(info.exit_code))
+        set_exited(record, WEXITSTATUS(info.exit_code));
+    else
+        set_signaled(record, WTERMSIG(info.exit_code), WCOREDUMP(info.exit_code));
+    return PM_OK;
+#else
+    (void)op;
+    (void)record;
+    return PM_ERR_UNSUPPORTED;
+#endif
+}
+
+// waitid for our child without blocking: 0 and info->si_pid 0 while it lives; 0 and the status; -1.
+static int take_status(const struct pmi_os_process *op, siginfo_t *info, struct pm_exit *usage)
+{
+    memset(info, 0, sizeof(*info));
+#ifdef PMI_SYS_HAVE_WAITID_USAGE
+    struct pmi_sys_usage ru = { 0 };
+    int r = -1;
+    errno = EINVAL;
+#ifdef HAVE_PIDFD
+    if (op->pidfd >= 0)
+        r = pmi_sys_waitid_usage(PMI_SYS_P_PIDFD, op->pidfd, info, WEXITED | WNOHANG, &ru);
+#endif
+    if (r < 0 && errno != ECHILD) // Before Linux 5.4, or a seccomp filter.
+        r = pmi_sys_waitid_usage(P_PID, op->pid, info, WEXITED | WNOHANG, &ru);
+    usage->usage_known = r == 0;
+    usage->user_us = (uint64_t)ru.user_s * 1000000 + (uint64_t)ru.user_us;
+    usage->system_us = (uint64_t)ru.system_s * 1000000 + (uint64_t)ru.system_us;
+    usage->max_rss_kib = (uint64_t)ru.max_rss;
+    return r;
+#else
+    usage->usage_known = false;
+    return pmi_sys_waitid(P_PID, (id_t)op->pid, info, WEXITED | WNOHANG);
+#endif
+}
+
+// Our child, whose status somebody else has, or nobody: the host ignores SIGCHLD, or a thief waited.
+static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
+{
+    if (!has_ended(op))
+        return PM_ERR_TIMEOUT;
+    int result = ask_pidfd(op, record);
+    if (result == PM_ERR_STATUS_PENDING)
+        return result; // It is just being taken.
+    if (result != PM_OK)
+        set_lost(record);
+    op->reaped = true;
+    return PM_OK;
+}
+
+static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
+{
+    siginfo_t info;
+    struct pm_exit usage = { 0 };
+    // With a waiter thread on the pid, nothing is taken before that has let go of the number.
+    if (op->waiter != NULL && !has_ended(op))
+        return PM_ERR_TIMEOUT;
+    if (op->group && has_ended(op))
+        pmi_group_remember(op);
+    if (take_status(op, &info, &usage) < 0)
+        return recover_status(op, record);
+    if (info.si_pid == 0)
+        return PM_ERR_TIMEOUT;
+    if (info.si_code == CLD_EXITED)
+        set_exited(record, info.si_status);
+    else
+        set_signaled(record, info.si_status, info.si_code == CLD_DUMPED);
+    record->usage_known = usage.usage_known;
+    record->user_us = usage.user_us;
+    record->system_us = usage.system_us;
+    record->max_rss_kib = usage.max_rss_kib;
+    op->reaped = true;
+    return PM_OK;
+}
+
+int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
+{
+    assert(!op->reaped);
+    if (op->child)
+        return reap_child(op, ret_exit);
+    if (!has_ended(op))
+        return PM_ERR_TIMEOUT;
+    pmi_group_remember(op);
+    int result = ask_pidfd(op, ret_exit);
+    if (result == PM_ERR_STATUS_PENDING)
+        return result; // Its parent has not waited for it yet.
+    if (result != PM_OK)
+        set_lost(ret_exit);
+    op->reaped = true;
+    return PM_OK;
+}
+
+int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
+{
+    if (op->exit_fd < 0)
+        return PM_ERR_UNSUPPORTED;
+    *ret_native = op->exit_fd;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Signals
+// ------------------------------------------------------------------------------------------------
+
+static int signal_process(const struct pmi_os_process *op, int signal_number)
+{
+    // A signal to a zombie succeeds and does nothing.
+    if (op->reaped || has_ended(op))
+        return PM_ERR_GONE;
+#ifdef HAVE_PIDFD
+    if (op->pidfd >= 0 && pmi_sys_pidfd_send_signal(op->pidfd, signal_number, 0) == 0)
+        return PM_OK;
+    if (op->pidfd >= 0 && errno == ESRCH)
+        return PM_ERR_GONE;
+    // Else a seccomp filter, or really forbidden: kill() tells.
+#endif
+    // An unreaped child keeps its number; anybody else has to prove it at once.
+    struct pmi_identity id;
+    if (!op->child) {
+        int result = pmi_os_process_identity(op, &id);
+        if (result == PM_OK)
+            result = pmi_os_identity_check(&id);
+        if (result != PM_OK)
+            return result;
+    }
+    return pmi_sys_kill(op->pid, signal_number) == 0 ? PM_OK : pmi_error_from_errno(errno);
+}
+
+static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
+{
+    if (op->pid <= 1)
+        return PM_ERR_GONE;
+    if (scope == PM_SCOPE_GROUP && !op->group)
+        return PM_ERR_UNSUPPORTED; // The host's own group.
+    if (scope == PM_SCOPE_PROCESS || !op->group)
+        return signal_process(op, signal_number);
+    // Zombies alone would make it a success.
+    if (has_ended(op) && !pmi_group_alive(op, true))
+        return PM_ERR_GONE;
+    return pmi_group_signal(op, signal_number);
+}
+
+int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
+{
+    if (signal_number < 0 || signal_number >= NSIG)
+        return PM_ERR_INVALID;
+    return signal_scope(op, signal_number, scope);
+}
+
+int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
+                       enum pm_stop_scope scope)
+{
+    int signal_number;
+    switch (action) {
+    case PM_STOP_INTERRUPT:
+        signal_number = SIGINT;
+        break;
+    case PM_STOP_TERMINATE:
+        signal_number = SIGTERM;
+        break;
+    case PM_STOP_KILL:
+        signal_number = SIGKILL;
+        break;
+    case PM_STOP_CLOSE_STDIN: // The core's.
+    default:
+        return PM_ERR_UNSUPPORTED;
+    }
+    int result = signal_scope(op, signal_number, scope);
+    // A stopped process takes no signal but this one and SIGKILL; and whoever stops it again behind
+    // a SIGKILL must not keep it either.
+    if (result == PM_OK)
+        (void)signal_scope(op, SIGCONT, scope);
+    return result;
+}
+
+bool pmi_os_process_tree_alive(struct pmi_os_process *op)
+{
+    return op->group && op->pid > 1 && pmi_group_alive(op, has_ended(op));
+}

@@ -1,0 +1,23 @@
+// Parts of a reactor that the manager and the keeper need beyond src/backend.h.
+#ifndef PMI_POSIX_REACTOR_H
+#define PMI_POSIX_REACTOR_H
+
+#include "backend.h"
+
+int pmi_reactor_open(struct pmi_os_manager *om, uint32_t *ret_os_code);
+void pmi_reactor_close(struct pmi_os_manager *om);
+
+// The token under which the keeper is watched: never given to the core, but handed to
+// pmi_keeper_on_exit(). No lock is held then.
+#define PMI_KEEPER_TOKEN(om) ((void *)&(om)->keeper)
+
+// A pipe, or an eventfd with one number for both ends: non-blocking, sticky until drained.
+int pmi_wake_open(int fds[2]);
+void pmi_wake_close(int fds[2]);
+void pmi_wake_set(const int fds[2]);
+void pmi_wake_drain(const int fds[2]);
+
+// Milliseconds for poll() and its kind: -1 for PMI_NEVER, never beyond an int.
+int pmi_poll_timeout(int64_t deadline);
+
+#endif

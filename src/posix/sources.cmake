@@ -1,0 +1,25 @@
+# Sources of the POSIX backend, relative to the source root. The HAVE_ results of
+# cmake/PmiConfigHeader.cmake are known here, so a list may depend on them.
+set(PMI_BACKEND_SOURCES
+    src/posix/child.c
+    src/posix/clone.c
+    src/posix/containment.c
+    src/posix/daemon.c
+    src/posix/environment.c
+    src/posix/error.c
+    src/posix/files.c
+    src/posix/fork.c
+    src/posix/group.c
+    src/posix/identity.c
+    src/posix/keeper.c
+    src/posix/manager.c
+    src/posix/paths.c
+    src/posix/process.c
+    src/posix/reactor_epoll.c
+    src/posix/reactor_threads.c
+    src/posix/spawner.c
+    src/posix/start.c
+    src/posix/stdio.c
+    src/posix/stream.c
+    src/posix/threads.c
+    src/posix/zombies.c)

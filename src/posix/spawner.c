@@ -1,0 +1,69 @@
+// One thread that lives as long as its manager and gives birth to the die_with_parent children, one
+// at a time.
+#include "start.h"
+
+#include <assert.h>
+
+void pmi_spawner_init(struct pmi_spawner *spawner)
+{
+    *spawner = (struct pmi_spawner){ .running = false };
+    pmi_mutex_init(&spawner->lock);
+    pmi_cond_init(&spawner->changed);
+}
+
+static void serve(void *arg)
+{
+    struct pmi_spawner *spawner = arg;
+    pmi_mutex_lock(&spawner->lock);
+    for (;;) {
+        while (spawner->run == NULL && !spawner->quit)
+            pmi_cond_wait(&spawner->changed, &spawner->lock, PMI_NEVER);
+        if (spawner->run == NULL)
+            break;
+        void (*run)(void *) = spawner->run;
+        void *request = spawner->arg;
+        pmi_mutex_unlock(&spawner->lock);
+        run(request);
+        pmi_mutex_lock(&spawner->lock);
+        spawner->run = NULL;
+        spawner->done++;
+        pmi_cond_broadcast(&spawner->changed);
+    }
+    pmi_mutex_unlock(&spawner->lock);
+}
+
+int pmi_spawner_run(struct pmi_spawner *spawner, void (*run)(void *), void *arg)
+{
+    int result = PM_OK;
+    pmi_mutex_lock(&spawner->lock);
+    assert(!spawner->quit);
+    if (!spawner->running) {
+        result = pmi_thread_start(&spawner->thread, serve, spawner);
+        spawner->running = result == PM_OK;
+    }
+    if (result == PM_OK) {
+        // First come, first served.
+        uint64_t ticket = spawner->taken++;
+        while (spawner->done != ticket)
+            pmi_cond_wait(&spawner->changed, &spawner->lock, PMI_NEVER);
+        spawner->arg = arg;
+        spawner->run = run;
+        pmi_cond_broadcast(&spawner->changed);
+        while (spawner->done == ticket)
+            pmi_cond_wait(&spawner->changed, &spawner->lock, PMI_NEVER);
+    }
+    pmi_mutex_unlock(&spawner->lock);
+    return result;
+}
+
+void pmi_spawner_stop(struct pmi_spawner *spawner)
+{
+    pmi_mutex_lock(&spawner->lock);
+    spawner->quit = true;
+    pmi_cond_broadcast(&spawner->changed);
+    pmi_mutex_unlock(&spawner->lock);
+    pmi_thread_join(&spawner->thread);
+    spawner->running = false;
+    pmi_cond_destroy(&spawner->changed);
+    pmi_mutex_destroy(&spawner->lock);
+}

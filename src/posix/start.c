@@ -1,0 +1,312 @@
+// Prepare the plan, launch, commit.
+#include "start.h"
+
+#include "daemon.h"
+#include "error.h"
+#include "identity.h"
+#include "keeper.h"
+#include "sys.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+// ------------------------------------------------------------------------------------------------
+// Launch
+// ------------------------------------------------------------------------------------------------
+
+int pmi_exec_reached(pid_t pid)
+{
+#ifdef __linux__
+    // PF_FORKNOEXEC: set by fork, cleared by exec, still to be read on the zombie.
+    const uint64_t fork_no_exec = 0x40;
+    struct pmi_stat stat;
+    if (pmi_stat_read(pid, &stat) != PM_OK)
+        return -1;
+    return ((uint64_t)stat.flags & fork_no_exec) == 0;
+#else
+    (void)pid;
+    return -1;
+#endif
+}
+
+// Waits for a child that is about to end and takes its status: its exit code, or -1.
+static int reap_failed(pid_t pid)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED) < 0)
+        return -1; // The host ignores SIGCHLD, or somebody was faster.
+    return info.si_code == CLD_EXITED ? info.si_status : -1;
+}
+
+// Asked of the kernel, not of a waiter thread: that one may not have run yet.
+static bool has_ended(pid_t pid, int pidfd)
+{
+    struct pollfd in = { .fd = pidfd, .events = POLLIN };
+    if (pidfd >= 0)
+        return pmi_sys_poll(&in, 1, 0) > 0;
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    int r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
+    return r < 0 || info.si_pid == pid;
+}
+
+void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
+{
+    pmi_fail(err, (enum pm_stage)plan->stage, plan->error);
+    switch (plan->stage) {
+    case PM_STAGE_EXEC:
+        pmi_fail_field(err, "program");
+        if (plan->error == ENOENT && access(plan->program, F_OK) == 0)
+            pmi_fail_hint(err, "%s exists: the interpreter in its first line, or its loader, does not",
+                          plan->program);
+        else if (plan->error == ENOEXEC)
+            pmi_fail_hint(err, "not a program of this system; a script needs a first line with #!");
+        else if (plan->error == EACCES)
+            pmi_fail_hint(err, "%s: no execute permission, a folder, or a noexec mount",
+                          plan->program);
+        else if (plan->error == E2BIG)
+            pmi_fail_hint(err, "arguments and environment together, or one of their strings");
+        break;
+    case PM_STAGE_CHDIR:
+        pmi_fail_field(err, "cwd");
+        pmi_fail_hint(err, "cwd is %s", plan->cwd);
+        break;
+    case PM_STAGE_KEEPER:
+        pmi_fail_field(err, "die_with_parent");
+        break;
+    default:
+        break;
+    }
+}
+
+// Memory was not shared after all (an emulator): the plan says nothing, only the process does.
+static void await_silent_exec(pid_t pid, int pidfd, int64_t deadline)
+{
+    while (!has_ended(pid, pidfd) && pmi_exec_reached(pid) == 0) {
+        if (pmi_now_ms() >= deadline)
+            (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
+        pmi_sleep_ms(1);
+    }
+}
+
+// The child has left the starter's memory: by exec, or not. On failure it is waited for.
+static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64_t deadline,
+                  struct pm_error *err)
+{
+    if (plan->progress == PMI_CHILD_FAILED) {
+        (void)reap_failed(pid);
+        pmi_fail_in_child(plan, err);
+        return err->code;
+    }
+    if (plan->progress == PMI_CHILD_NOT_REACHED)
+        await_silent_exec(pid, pidfd, deadline);
+    if (!has_ended(pid, pidfd))
+        return PM_OK;
+
+    // Dead already. A short program, or killed on its way there.
+    bool reached = plan->progress == PMI_CHILD_EXEC ? pmi_exec_reached(pid) != 0
+                   : plan->progress == PMI_CHILD_NOT_REACHED ? pmi_exec_reached(pid) == 1
+                                                             : false;
+    if (reached)
+        return PM_OK;
+    int code = reap_failed(pid);
+    if (plan->progress == PMI_CHILD_NOT_REACHED && code > 0) {
+        pmi_fail(err, PM_STAGE_EXEC, code); // See child_main in clone.c.
+        return err->code;
+    }
+    if (pmi_now_ms() >= deadline)
+        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_TIMEOUT);
+    return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_DIED_BEFORE_EXEC);
+}
+
+struct birth {
+    struct pmi_child_plan *plan;
+    int64_t deadline;
+    pid_t pid;
+    int pidfd;
+    bool forked;
+    int e;
+};
+
+static void give_birth(void *arg)
+{
+    struct birth *birth = arg;
+    int64_t rest = birth->deadline - pmi_now_ms();
+    birth->plan->start_timeout_ms = birth->deadline == PMI_NEVER ? 0 : rest > 0 ? rest : 1;
+    birth->e = pmi_clone_child(birth->plan, &birth->pid, &birth->pidfd);
+    // EPERM: a seccomp filter; EINVAL: an emulator that knows only fork and threads.
+    if (birth->e == ENOSYS || birth->e == EPERM || birth->e == EINVAL) {
+        birth->forked = true;
+        birth->e = pmi_fork_child(birth->plan, birth->deadline, &birth->pid, &birth->pidfd);
+    }
+}
+
+// Not waited for yet, so its numbers are still ours.
+static void abandon_born(const struct birth *birth, bool group)
+{
+    (void)pmi_sys_kill(group ? -birth->pid : birth->pid, SIGKILL);
+    (void)reap_failed(birth->pid);
+}
+
+int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
+               struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err)
+{
+    struct birth birth = { .plan = plan, .deadline = deadline, .pid = -1, .pidfd = -1 };
+    struct pmi_os_process born = PMI_OS_PROCESS_INIT;
+    int result = PM_OK, lift_error = 0;
+
+    plan->progress = PMI_CHILD_NOT_REACHED;
+    plan->exec_retries = 0;
+    if (deadline <= pmi_now_ms())
+        result = pmi_fail_code(err, PM_STAGE_FORK, PM_ERR_TIMEOUT);
+    else if (om != NULL) {
+        result = pmi_spawner_run(&om->spawner, give_birth, &birth);
+        if (result != PM_OK)
+            (void)pmi_fail_code(err, PM_STAGE_FORK, result);
+    } else
+        give_birth(&birth);
+    // Before the child can be waited for: see pmi_launch in start.h.
+    plan->keeper_fd = pmi_sys_close(plan->keeper_fd);
+    if (result != PM_OK)
+        return result;
+    if (birth.e != 0) {
+        pmi_fail(err, PM_STAGE_FORK, birth.e);
+        if (birth.e == EAGAIN)
+            pmi_fail_hint(err, "RLIMIT_NPROC, the pids limit of the control group, or pid_max");
+        return err->code;
+    }
+
+    if (birth.pidfd >= 0 && birth.pidfd < 3) {
+        birth.pidfd = pmi_sys_lift(birth.pidfd, 3);
+        lift_error = birth.pidfd < 0 ? errno : 0;
+    }
+    result = settle(plan, birth.pid, birth.pidfd, deadline, err);
+    if (result != PM_OK) {
+        (void)pmi_sys_close(birth.pidfd);
+        return result;
+    }
+    born.group = plan->new_group || plan->new_session;
+    born.session = plan->new_session ? birth.pid : 0;
+    result = lift_error != 0 ? pmi_error_from_errno(lift_error)
+                             : pmi_process_attach(&born, birth.pid, birth.pidfd, true);
+    if (result != PM_OK) {
+        abandon_born(&birth, born.group);
+        return pmi_fail_code(err, PM_STAGE_WATCH, result);
+    }
+    *op = born;
+    started->best_effort = born.pidfd < 0;
+    started->exec_retries = plan->exec_retries;
+    started->fallbacks = birth.forked || born.pidfd < 0;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// NORMAL mode
+// ------------------------------------------------------------------------------------------------
+
+static int check(const struct pmi_plan *plan, struct pm_error *err)
+{
+    if (plan->group == PM_GROUP_OWN && plan->slots[PM_STDIN].kind == PM_STDIO_INHERIT &&
+        isatty(STDIN_FILENO)) {
+        (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
+        pmi_fail_field(err, "group");
+        pmi_fail_hint(err, "stdin is the caller's terminal: in a group of its own the child would stop "
+                           "at its first read; choose PM_GROUP_HOST or another stdin");
+        return err->code;
+    }
+    return PM_OK;
+}
+
+static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *stdio,
+                   struct pmi_os_stream streams[3], struct pmi_started *started)
+{
+    for (size_t i = 0; i < 3; i++) {
+        if (stdio->streams[i] < 0)
+            continue;
+        streams[i] = (struct pmi_os_stream)PMI_OS_STREAM_INIT;
+        streams[i].fd = stdio->streams[i];
+        stdio->streams[i] = -1;
+    }
+    started->containment = child->new_group ? PM_CONTAIN_GROUP : PM_CONTAIN_NONE;
+    started->detachment = PM_DETACH_NONE;
+    started->started_wall_ms = pmi_wall_ms();
+    started->started_ms = pmi_now_ms();
+}
+
+// Launches with the keeper where it is asked for. A keeper that dies between the announcement and its
+// answer makes the child give up before exec: that start is done again, with a new keeper.
+static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
+                         struct pmi_child_plan *child, int floor, struct pmi_os_process *op,
+                         struct pmi_started *started, struct pm_error *err)
+{
+    if (!plan->die_with_parent)
+        return pmi_launch(NULL, child, plan->deadline, op, started, err);
+    for (int round = 0;; round++) {
+        int result = pmi_keeper_enlist(om, plan->deadline, floor, &child->keeper_fd, err);
+        if (result != PM_OK)
+            return result;
+        result = pmi_launch(om, child, plan->deadline, op, started, err);
+        if (result == PM_OK || err->stage != PM_STAGE_KEEPER || round > 0 ||
+            (err->os_code != EPIPE && err->os_code != ECONNRESET))
+            return result;
+    }
+}
+
+static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
+                        struct pmi_os_process *op, struct pmi_os_stream streams[3],
+                        struct pmi_started *ret_started, struct pm_error *err)
+{
+    struct pmi_stdio_plan stdio;
+    struct pmi_started started = { 0 };
+    int result = check(plan, err);
+    if (result == PM_OK)
+        result = pmi_stdio_prepare(plan, &stdio, err);
+    if (result != PM_OK)
+        return result;
+
+    // The casts only undo const that execve lacks.
+    struct pmi_child_plan child = {
+        .program = plan->program,
+        .argv = (char *const *)plan->argv,
+        .env = (char *const *)plan->env,
+        .cwd = plan->cwd,
+        .new_group = plan->group != PM_GROUP_HOST,
+        .fds = stdio.fds,
+        .fds_count = stdio.fds_count,
+        .report_fd = -1,
+        .keeper_fd = -1,
+        .parent_pid = plan->die_with_parent ? (int)getpid() : 0,
+    };
+    result = launch_normal(om, plan, &child, stdio.floor, op, &started, err);
+    if (result == PM_OK) {
+        commit(&child, &stdio, streams, &started);
+        *ret_started = started;
+    }
+    pmi_stdio_release(&stdio);
+    return result;
+}
+
+int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+                 struct pmi_os_stream streams[3], struct pmi_started *ret_started,
+                 struct pm_error *err)
+{
+    // A thread that is cancelled half-way would leave descriptors and a process behind.
+    int cancel_state;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    assert(plan->mode == PM_MODE_NORMAL || plan->mode == PM_MODE_DAEMON);
+    int result = plan->mode == PM_MODE_DAEMON
+                     ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
+                     : start_normal(om, plan, op, streams, ret_started, err);
+    (void)pthread_setcancelstate(cancel_state, &cancel_state);
+    return result;
+}
+
+int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err)
+{
+    (void)op;
+    (void)err;
+    return PM_OK;
+}

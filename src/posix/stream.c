@@ -1,0 +1,131 @@
+#include "backend.h"
+#include "error.h"
+#include "reactor.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+static int64_t later_of(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+// Notes when the process was first seen dead.
+static void look_at_exit(struct pmi_os_stream *s, const struct pmi_os_process *op)
+{
+    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    if (s->exit_seen == 0 && (op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0))
+        s->exit_seen = pmi_now_ms();
+}
+
+int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void *buffer,
+                       size_t capacity, int64_t deadline, uint32_t drain_ms, size_t *ret_count,
+                       bool *ret_truncated)
+{
+    for (;;) {
+        // The exit first: a byte that was there before it must not be missed.
+        if (op != NULL)
+            look_at_exit(s, op);
+        ssize_t n = pmi_sys_read(s->fd, buffer, capacity);
+        if (n >= 0) {
+            if (n > 0)
+                s->byte_seen = pmi_now_ms();
+            *ret_count = (size_t)n;
+            return PM_OK;
+        }
+        if (errno != EAGAIN && errno != EWOULDBLOCK)
+            return PM_ERR_IO;
+
+        int64_t now = pmi_now_ms(), until = deadline;
+        if (s->exit_seen != 0) {
+            int64_t silent = later_of(s->exit_seen, s->byte_seen) + drain_ms;
+            if (now >= silent) {
+                *ret_count = 0;
+                *ret_truncated = true;
+                return PM_OK;
+            }
+            if (silent < until)
+                until = silent;
+        }
+        if (now >= deadline)
+            return PM_ERR_TIMEOUT;
+        struct pollfd in[2] = { { .fd = s->fd, .events = POLLIN },
+                                { .fd = op != NULL ? op->exit_fd : -1, .events = POLLIN } };
+        (void)pmi_sys_poll(in, s->exit_seen == 0 ? 2 : 1, pmi_poll_timeout(until));
+    }
+}
+
+// A write to a pipe that nobody reads raises SIGPIPE in this thread. It is held back and taken away,
+// unless one was waiting before: that one is the host's.
+static ssize_t write_quietly(int fd, const void *data, size_t size)
+{
+    sigset_t pipe_only, before, pending;
+    (void)sigemptyset(&pipe_only);
+    (void)sigaddset(&pipe_only, SIGPIPE);
+    (void)sigemptyset(&pending);
+    (void)sigpending(&pending);
+    bool was_pending = sigismember(&pending, SIGPIPE) == 1;
+    (void)pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+
+    ssize_t n = pmi_sys_write(fd, data, size);
+    int e = errno;
+    if (n < 0 && e == EPIPE && !was_pending) {
+        (void)sigemptyset(&pending);
+        (void)sigpending(&pending);
+        int taken;
+        if (sigismember(&pending, SIGPIPE) == 1) // Not so where SIGPIPE is ignored.
+            (void)sigwait(&pipe_only, &taken);
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = e;
+    return n;
+}
+
+int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, int64_t deadline,
+                        size_t *ret_count)
+{
+    size_t count = 0;
+    int result = PM_OK;
+    while (count < size && result == PM_OK) {
+        ssize_t n = write_quietly(s->fd, (const char *)data + count, size - count);
+        if (n >= 0) {
+            count += (size_t)n;
+        } else if (errno == EPIPE) {
+            result = PM_ERR_BROKEN_PIPE;
+        } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+            return PM_ERR_IO;
+        } else if (pmi_now_ms() >= deadline) {
+            result = PM_ERR_TIMEOUT;
+        } else {
+            struct pollfd out = { .fd = s->fd, .events = POLLOUT };
+            (void)pmi_sys_poll(&out, 1, pmi_poll_timeout(deadline));
+        }
+    }
+    *ret_count = count;
+    return result;
+}
+
+pm_native pmi_os_stream_native(const struct pmi_os_stream *s)
+{
+    return s->fd;
+}
+
+bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
+{
+    return s->fd >= 0;
+}
+
+pm_native pmi_os_stream_take(struct pmi_os_stream *s)
+{
+    int fd = s->fd;
+    s->fd = -1;
+    return fd;
+}
+
+void pmi_os_stream_close(struct pmi_os_stream *s)
+{
+    s->fd = pmi_sys_close(s->fd);
+}

@@ -1,0 +1,90 @@
+// Dead children that nobody has waited for. Nothing here takes a status.
+#include "backend.h"
+
+#include "identity.h"
+#include "sys.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef void visitor(void *context, uint64_t pid, uint64_t start);
+
+// Dead is what waitid says: the letter Z is also shown by a process whose first thread has ended
+// while others run.
+static void look_at(pid_t pid, visitor *visit, void *context)
+{
+    siginfo_t info;
+    struct pmi_stat stat;
+    memset(&info, 0, sizeof(info));
+    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+        info.si_pid == pid)
+        visit(context, (uint64_t)pid,
+              pmi_stat_read(pid, &stat) == PM_OK ? (uint64_t)stat.starttime : 0);
+}
+
+// The children that one thread has made.
+static int look_at_list(int list_fd, visitor *visit, void *context)
+{
+    char buffer[4096];
+    ssize_t n;
+    pid_t pid = 0;
+    while ((n = pmi_sys_read(list_fd, buffer, sizeof(buffer))) > 0) {
+        for (ssize_t i = 0; i < n; i++) {
+            if (buffer[i] >= '0' && buffer[i] <= '9') {
+                pid = pid * 10 + (buffer[i] - '0');
+            } else if (pid > 0) {
+                look_at(pid, visit, context);
+                pid = 0;
+            }
+        }
+    }
+    if (pid > 0)
+        look_at(pid, visit, context);
+    return n < 0 ? -1 : 0;
+}
+
+// By the parent's number, for a kernel without CONFIG_PROC_CHILDREN.
+static int look_at_all(visitor *visit, void *context)
+{
+    DIR *proc = opendir("/proc");
+    if (proc == NULL)
+        return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS : PM_ERR_UNSUPPORTED;
+    struct dirent *entry;
+    while ((entry = readdir(proc)) != NULL) {
+        struct pmi_stat stat;
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == getpid())
+            look_at(pid, visit, context);
+    }
+    (void)closedir(proc);
+    return PM_OK;
+}
+
+int pmi_os_zombies(visitor *visit, void *context)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    if (tasks == NULL)
+        return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS : PM_ERR_UNSUPPORTED;
+    int result = PM_OK;
+    bool lists = false;
+    struct dirent *entry;
+    while (result == PM_OK && (entry = readdir(tasks)) != NULL) {
+        char path[64];
+        if (entry->d_name[0] == '.')
+            continue;
+        (void)snprintf(path, sizeof(path), "/proc/self/task/%.20s/children", entry->d_name);
+        int fd = pmi_sys_open(path, O_RDONLY, 0);
+        if (fd < 0) {
+            // ENOENT: the thread has ended, or there are no such lists at all.
+            result = errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS : PM_OK;
+            continue;
+        }
+        lists = true;
+        (void)look_at_list(fd, visit, context);
+        (void)pmi_sys_close(fd);
+    }
+    (void)closedir(tasks);
+    return result == PM_OK && !lists ? look_at_all(visit, context) : result;
+}

@@ -1,0 +1,283 @@
+// One CreateProcessW: texts, attributes, handles.
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+
+#include "core/cmdline.h"
+#include "sys.h"
+#include "win32.h"
+
+#define UNITS_MAX 32767 // Of a command line, or of one variable; both with the NUL.
+
+// Guards HANDLE_FLAG_INHERIT of the caller's own handles (extras): two starts that share one would
+// undo it under each other's feet.
+static SRWLOCK extras_lock = SRWLOCK_INIT;
+
+// ------------------------------------------------------------------------------------------------
+// Texts
+// ------------------------------------------------------------------------------------------------
+
+static int make_application(struct pmi_win_launch *l, const struct pmi_plan *plan,
+                            struct pm_error *err)
+{
+    if (pmi_cmdline_is_batch(plan->program)) {
+        return pmi_win_refuse(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "program",
+                              "batch files are run by cmd.exe, whose quoting cannot be made safe: "
+                              "start cmd.exe yourself with arguments that you trust");
+    }
+    int result = pmi_win_wide(plan->program, &l->application);
+    if (result == PM_OK) {
+        result = pmi_win_lengthen(&l->application);
+    }
+    return result == PM_OK ? PM_OK
+                           : pmi_win_refuse(err, result, PM_STAGE_CHECK, "program", NULL);
+}
+
+static int make_command_line(struct pmi_win_launch *l, const struct pmi_plan *plan,
+                             struct pm_error *err)
+{
+    char *text = NULL;
+    int result = pmi_cmdline_join(plan->argv, &text);
+    if (result == PM_OK) {
+        result = pmi_win_wide(text, &l->command_line);
+        free(text);
+    }
+    // Wine cuts a longer one without a word.
+    if (result == PM_OK && wcslen(l->command_line) >= UNITS_MAX) {
+        result = PM_ERR_TOO_BIG;
+    }
+    return result == PM_OK ? PM_OK : pmi_win_refuse(err, result, PM_STAGE_CHECK, "argv", NULL);
+}
+
+static int fill_environment(wchar_t *block, size_t capacity, const char *const *env)
+{
+    size_t used = 0;
+    for (size_t i = 0; env[i] != NULL; i++) {
+        wchar_t *entry = NULL;
+        int result = pmi_win_wide(env[i], &entry);
+        if (result != PM_OK) {
+            return result;
+        }
+        size_t units = wcslen(entry) + 1;
+        if (units > UNITS_MAX || units > capacity - used) {
+            free(entry);
+            return PM_ERR_TOO_BIG;
+        }
+        memcpy(block + used, entry, units * sizeof *block);
+        used += units;
+        free(entry);
+    }
+    return PM_OK; // The rest of the block is zero.
+}
+
+static int make_environment(struct pmi_win_launch *l, const struct pmi_plan *plan,
+                            struct pm_error *err)
+{
+    size_t capacity = 2; // An empty block has two NULs.
+    for (size_t i = 0; plan->env[i] != NULL; i++) {
+        capacity += strlen(plan->env[i]) + 1; // UTF-16 never has more units than UTF-8 bytes.
+    }
+    l->environment = calloc(capacity, sizeof *l->environment);
+    int result = l->environment == NULL ? PM_ERR_NO_MEMORY
+                                        : fill_environment(l->environment, capacity - 1, plan->env);
+    return result == PM_OK ? PM_OK : pmi_win_refuse(err, result, PM_STAGE_CHECK, "env", NULL);
+}
+
+int pmi_win_launch_prepare(struct pmi_win_launch *l, const struct pmi_plan *plan,
+                           struct pmi_os_stream streams[3], struct pm_error *err)
+{
+    int result = make_application(l, plan, err);
+    if (result == PM_OK) {
+        result = make_command_line(l, plan, err);
+    }
+    if (result == PM_OK) {
+        result = make_environment(l, plan, err);
+    }
+    if (result == PM_OK && plan->cwd != NULL) {
+        result = pmi_win_wide(plan->cwd, &l->cwd);
+        if (result != PM_OK) {
+            (void)pmi_win_refuse(err, result, PM_STAGE_CHECK, "cwd", NULL);
+        }
+    }
+    return result == PM_OK ? pmi_win_stdio_open(plan, streams, &l->io, err) : result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Attributes
+// ------------------------------------------------------------------------------------------------
+
+// Sets l->late_job where the job cannot be joined at birth (before Windows 10).
+static int make_attributes(struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST *ret_list,
+                           struct pm_error *err)
+{
+    SIZE_T size = 0;
+    (void)InitializeProcThreadAttributeList(NULL, 2, 0, &size);
+    LPPROC_THREAD_ATTRIBUTE_LIST list = malloc(size);
+    if (list == NULL) {
+        return pmi_win_refuse(err, PM_ERR_NO_MEMORY, PM_STAGE_EXEC, NULL, NULL);
+    }
+    if (!InitializeProcThreadAttributeList(list, 2, 0, &size)) {
+        DWORD os_code = GetLastError();
+        free(list);
+        return pmi_win_fail(err, PM_STAGE_EXEC, os_code);
+    }
+    if (!UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, l->io.list,
+                                   l->io.count * sizeof(HANDLE), NULL, NULL)) {
+        DWORD os_code = GetLastError();
+        DeleteProcThreadAttributeList(list);
+        free(list);
+        return pmi_win_fail(err, PM_STAGE_STDIO, os_code);
+    }
+    // The list keeps a pointer to l->job, not a copy.
+    l->late_job = l->job != NULL &&
+                  !UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_JOB_LIST, &l->job,
+                                             sizeof l->job, NULL, NULL);
+    *ret_list = list;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Start
+// ------------------------------------------------------------------------------------------------
+
+// Makes the caller's handles inheritable; notes in `was` which were so before.
+static bool expose_extras(const struct pmi_plan *plan, bool *was)
+{
+    for (size_t i = 0; i < plan->extras_count; i++) {
+        HANDLE extra = (HANDLE)plan->extras[i].source;
+        DWORD flags = 0;
+        was[i] = GetHandleInformation(extra, &flags) && (flags & HANDLE_FLAG_INHERIT) != 0;
+        if (!was[i] && !SetHandleInformation(extra, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT)) {
+            for (size_t k = i + 1; k < plan->extras_count; k++) {
+                was[k] = true; // Untouched.
+            }
+            return false;
+        }
+    }
+    return true;
+}
+
+static void hide_extras(const struct pmi_plan *plan, const bool *was)
+{
+    for (size_t i = plan->extras_count; i-- > 0;) { // Backwards: a handle may stand there twice.
+        if (!was[i]) {
+            (void)SetHandleInformation((HANDLE)plan->extras[i].source, HANDLE_FLAG_INHERIT, 0);
+        }
+    }
+}
+
+static DWORD call_with_extras(const struct pmi_plan *plan, const struct pmi_sys_start *start,
+                              PROCESS_INFORMATION *ret_info)
+{
+    bool *was = calloc(plan->extras_count, sizeof *was);
+    if (was == NULL) {
+        return ERROR_NOT_ENOUGH_MEMORY;
+    }
+    DWORD os_code = ERROR_SUCCESS;
+    AcquireSRWLockExclusive(&extras_lock);
+    if (!expose_extras(plan, was) || !pmi_sys_create_process(start, ret_info)) {
+        os_code = GetLastError();
+    }
+    hide_extras(plan, was);
+    ReleaseSRWLockExclusive(&extras_lock);
+    free(was);
+    return os_code;
+}
+
+static DWORD call(const struct pmi_plan *plan, const struct pmi_sys_start *start,
+                  PROCESS_INFORMATION *ret_info)
+{
+    if (plan->extras_count != 0) {
+        return call_with_extras(plan, start, ret_info);
+    }
+    return pmi_sys_create_process(start, ret_info) ? ERROR_SUCCESS : GetLastError();
+}
+
+// Windows has one number for many causes; which text was meant is found out afterwards.
+static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_error *err)
+{
+    (void)pmi_win_fail(err, PM_STAGE_EXEC, os_code);
+    if (l->cwd != NULL && !pmi_win_is_folder(l->cwd)) {
+        err->stage = PM_STAGE_CHDIR;
+        err->code = pmi_win_is_file(l->cwd) ? PM_ERR_NOT_A_DIRECTORY : PM_ERR_NOT_FOUND;
+        pmi_win_copy_text(err->field, sizeof err->field, "cwd");
+    } else if (os_code == ERROR_DIRECTORY ||
+               (l->cwd != NULL && os_code == ERROR_FILENAME_EXCED_RANGE)) {
+        err->stage = PM_STAGE_CHDIR;
+        pmi_win_copy_text(err->field, sizeof err->field, "cwd");
+    } else if (pmi_win_is_folder(l->application)) {
+        err->code = PM_ERR_NOT_EXECUTABLE;
+    } else if (os_code == ERROR_SHARING_VIOLATION) {
+        err->code = PM_ERR_TEXT_BUSY;
+    } else if (os_code == ERROR_NOT_ENOUGH_QUOTA) {
+        err->code = PM_ERR_NO_PROCESS_SLOTS; // The limit on active processes of a job around us.
+    } else if (os_code == ERROR_ELEVATION_REQUIRED) {
+        pmi_win_copy_text(err->hint, sizeof err->hint, "the program asks for elevation");
+    }
+    return err->code;
+}
+
+// The fallback before Windows 10: born suspended, so it runs nothing outside the job.
+static int join_late(struct pmi_win_launch *l, bool stay_suspended, struct pm_error *err)
+{
+    int result = PM_OK;
+    if (!pmi_sys_assign_job(l->job, l->info.hProcess)) {
+        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
+    } else if (!stay_suspended && !pmi_sys_resume(l->info.hThread)) {
+        result = pmi_win_fail(err, PM_STAGE_RESUME, GetLastError());
+    }
+    if (result != PM_OK) {
+        (void)TerminateProcess(l->info.hProcess, 1);
+    }
+    return result;
+}
+
+int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
+                          struct pm_error *err)
+{
+    LPPROC_THREAD_ATTRIBUTE_LIST attributes = NULL;
+    int result = make_attributes(l, &attributes, err);
+    if (result != PM_OK) {
+        return result;
+    }
+    STARTUPINFOEXW startup = {0};
+    startup.StartupInfo.cb = sizeof startup;
+    startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
+    startup.StartupInfo.hStdInput = l->io.slots[0];
+    startup.StartupInfo.hStdOutput = l->io.slots[1];
+    startup.StartupInfo.hStdError = l->io.slots[2];
+    startup.lpAttributeList = attributes;
+    struct pmi_sys_start start = {
+        .application = l->application,
+        .command_line = l->command_line,
+        .cwd = l->cwd,
+        .environment = l->environment,
+        .startup = &startup,
+        .flags = l->flags | CREATE_UNICODE_ENVIRONMENT | EXTENDED_STARTUPINFO_PRESENT |
+                 (l->late_job ? CREATE_SUSPENDED : 0),
+    };
+    DWORD os_code = pmi_win_stdio_expose(&l->io) ? call(plan, &start, &l->info) : GetLastError();
+    pmi_win_stdio_close(&l->io);
+    DeleteProcThreadAttributeList(attributes);
+    free(attributes);
+    if (os_code != ERROR_SUCCESS) {
+        return explain(l, os_code, err);
+    }
+    return l->late_job ? join_late(l, (l->flags & CREATE_SUSPENDED) != 0, err) : PM_OK;
+}
+
+void pmi_win_launch_clear(struct pmi_win_launch *l)
+{
+    pmi_win_stdio_close(&l->io);
+    free(l->application);
+    free(l->command_line);
+    free(l->cwd);
+    free(l->environment);
+    if (l->info.hThread != NULL) {
+        (void)CloseHandle(l->info.hThread);
+    }
+    if (l->info.hProcess != NULL) {
+        (void)CloseHandle(l->info.hProcess);
+    }
+    *l = (struct pmi_win_launch){0};
+}

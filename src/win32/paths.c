@@ -1,0 +1,339 @@
+// Where programs and folders are. CreateProcessW's own search is never used: it begins with the
+// folder of this program and the current one.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+
+#include "win32.h"
+
+static bool is_separator(wchar_t c)
+{
+    return c == L'\\' || c == L'/';
+}
+
+static bool is_letter(wchar_t c)
+{
+    return (c >= L'A' && c <= L'Z') || (c >= L'a' && c <= L'z');
+}
+
+static bool has_drive(const wchar_t *path)
+{
+    return is_letter(path[0]) && path[1] == L':';
+}
+
+// "C:\..." or "\\...". Not "\..." (a drive is missing) and not "C:..." (a folder is missing).
+static bool is_absolute(const wchar_t *path)
+{
+    return (has_drive(path) && is_separator(path[2])) ||
+           (is_separator(path[0]) && is_separator(path[1]));
+}
+
+static const wchar_t *last_part(const wchar_t *path)
+{
+    const wchar_t *part = path;
+    for (const wchar_t *at = path; *at != L'\0'; at++) {
+        if (is_separator(*at) || *at == L':') {
+            part = at + 1;
+        }
+    }
+    return part;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Search
+// ------------------------------------------------------------------------------------------------
+
+struct search {
+    const wchar_t *program;
+    bool extended;   // The name has an extension and is taken as it stands.
+    wchar_t *found;  // Full path, malloc'd.
+    bool is_folder;  // Something was there, but a folder.
+    int result;      // Other than PM_OK: the search cannot go on.
+};
+
+static void try_path(struct search *s, const wchar_t *folder, const wchar_t *extension)
+{
+    wchar_t *joined = NULL;
+    wchar_t *named = NULL;
+    wchar_t *full = NULL;
+    wchar_t *longer = NULL;
+    s->result = folder != NULL ? pmi_win_join(folder, s->program, &joined) : PM_OK;
+    const wchar_t *base = folder != NULL ? joined : s->program;
+    if (s->result == PM_OK) {
+        size_t size = wcslen(base) + wcslen(extension) + 1;
+        named = malloc(size * sizeof *named);
+        s->result = named != NULL ? PM_OK : PM_ERR_NO_MEMORY;
+        if (named != NULL) {
+            (void)_snwprintf(named, size, L"%ls%ls", base, extension);
+        }
+    }
+    if (s->result == PM_OK && pmi_win_full_path(named, &full, NULL) == PM_OK &&
+        pmi_win_long_path(full, &longer, NULL) == PM_OK) {
+        // Device names ("nul", "con.exe" before Windows 11) come out as "\\.\nul".
+        bool device = wcsncmp(full, L"\\\\.\\", 4) == 0;
+        if (!device && pmi_win_is_file(longer)) {
+            s->found = full;
+            full = NULL;
+        }
+        s->is_folder = s->is_folder || (!device && pmi_win_is_folder(longer));
+    }
+    free(joined);
+    free(named);
+    free(full);
+    free(longer);
+}
+
+// In one folder, or for an absolute program in none.
+static void try_folder(struct search *s, const wchar_t *folder)
+{
+    if (s->extended) {
+        try_path(s, folder, L"");
+        return;
+    }
+    try_path(s, folder, L".exe");
+    if (s->result == PM_OK && s->found == NULL) {
+        try_path(s, folder, L".com");
+    }
+}
+
+// Entries are separated by ';' and may be quoted, as a folder's name may hold a ';'.
+static void try_list(struct search *s, const wchar_t *list)
+{
+    wchar_t *entry = malloc((wcslen(list) + 1) * sizeof *entry);
+    if (entry == NULL) {
+        s->result = PM_ERR_NO_MEMORY;
+        return;
+    }
+    while (*list != L'\0' && s->result == PM_OK && s->found == NULL) {
+        size_t length = 0;
+        bool quoted = false;
+        for (; *list != L'\0' && (quoted || *list != L';'); list++) {
+            if (*list == L'"') {
+                quoted = !quoted;
+            } else {
+                entry[length++] = *list;
+            }
+        }
+        entry[length] = L'\0';
+        list += *list == L';';
+        if (is_absolute(entry)) { // Empty, "." and other relative ones mean the current folder.
+            try_folder(s, entry);
+        }
+    }
+    free(entry);
+}
+
+static const char *find_path(const char *const *env)
+{
+    for (size_t i = 0; env[i] != NULL; i++) {
+        if (_strnicmp(env[i], "PATH=", 5) == 0) {
+            return env[i] + 5;
+        }
+    }
+    return "";
+}
+
+static void search_path(struct search *s, const char *path)
+{
+    wchar_t *list = NULL;
+    s->result = pmi_win_wide(path, &list);
+    if (s->result == PM_OK) {
+        try_list(s, list);
+    }
+    free(list);
+}
+
+// "\bin\tool" against a cwd of "D:\work" is "D:\bin\tool".
+static void cut_to_drive(wchar_t *folder)
+{
+    if (has_drive(folder)) {
+        folder[2] = L'\0';
+    }
+}
+
+static void resolve(struct search *s, const char *cwd)
+{
+    wchar_t *folder = NULL;
+    wchar_t *full = NULL;
+    if (is_absolute(s->program)) {
+        try_folder(s, NULL);
+        return;
+    }
+    s->result = pmi_win_wide(cwd != NULL ? cwd : ".", &folder);
+    if (s->result == PM_OK) {
+        s->result = pmi_win_full_path(folder, &full, NULL);
+    }
+    if (s->result == PM_OK) {
+        if (is_separator(s->program[0])) {
+            cut_to_drive(full);
+        }
+        try_folder(s, full);
+    }
+    free(folder);
+    free(full);
+}
+
+// Windows drops trailing dots and blanks, so "x.bat." would dodge the check for batch files; a ':'
+// behind the drive names another stream of the file.
+static bool is_refused(const wchar_t *program)
+{
+    size_t length = wcslen(program);
+    const wchar_t *rest = has_drive(program) ? program + 2 : program;
+    if (length == 0 || program[length - 1] == L'.' || program[length - 1] == L' ') {
+        return true;
+    }
+    return wcschr(rest, L':') != NULL || (rest != program && !is_separator(rest[0])) ||
+           *last_part(program) == L'\0';
+}
+
+int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
+                  struct pm_error *err)
+{
+    wchar_t *wide = NULL;
+    char *path = NULL;
+    int result = pmi_win_wide(program, &wide);
+    if (result != PM_OK) {
+        return pmi_win_refuse(err, result, PM_STAGE_SEARCH, "program", NULL);
+    }
+    struct search s = {.program = wide, .extended = wcschr(last_part(wide), L'.') != NULL};
+    bool with_path = wcspbrk(wide, L"\\/") == NULL;
+    if (is_refused(wide)) {
+        (void)pmi_win_refuse(err, PM_ERR_INVALID, PM_STAGE_SEARCH, "program",
+                             "a name that ends in a dot or a blank, or holds a ':' behind the drive");
+        s.result = PM_ERR_INVALID;
+    } else if (with_path) {
+        search_path(&s, find_path(env));
+    } else {
+        resolve(&s, cwd);
+    }
+    if (s.result == PM_OK && s.found == NULL && s.is_folder) {
+        s.result = pmi_win_refuse(err, PM_ERR_NOT_EXECUTABLE, PM_STAGE_SEARCH, NULL, "a folder");
+    } else if (s.result == PM_OK && s.found == NULL) {
+        s.result = pmi_win_fail(err, PM_STAGE_SEARCH, ERROR_FILE_NOT_FOUND);
+        if (with_path) {
+            char hint[sizeof err->hint + 16];
+            (void)snprintf(hint, sizeof hint, "looked in PATH=%.*s", (int)sizeof err->hint,
+                           find_path(env));
+            pmi_win_copy_text(err->hint, sizeof err->hint, hint);
+        }
+    } else if (s.result == PM_OK) {
+        s.result = pmi_win_narrow(s.found, &path);
+    }
+    free(s.found);
+    free(wide);
+    if (s.result != PM_OK) {
+        err->code = s.result;
+        err->stage = PM_STAGE_SEARCH;
+        return s.result;
+    }
+    *ret_path = path;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Folders
+// ------------------------------------------------------------------------------------------------
+
+static void trim_separator(wchar_t *path)
+{
+    size_t length = wcslen(path);
+    if (length > 3 && path[length - 1] == L'\\') {
+        path[length - 1] = L'\0';
+    }
+}
+
+int pmi_os_absolute(const char *path, char **ret_path, uint32_t *ret_os_code)
+{
+    wchar_t *wide = NULL;
+    wchar_t *full = NULL;
+    DWORD os_code = 0;
+    int result = pmi_win_wide(path != NULL ? path : ".", &wide);
+    if (result == PM_OK) {
+        result = pmi_win_full_path(wide, &full, &os_code);
+    }
+    if (result == PM_OK) {
+        trim_separator(full);
+        result = pmi_win_narrow(full, ret_path);
+    }
+    free(wide);
+    free(full);
+    if (result != PM_OK) {
+        *ret_os_code = os_code;
+    }
+    return result;
+}
+
+// malloc'd, NULL if it is not set or not absolute.
+static wchar_t *folder_variable(const wchar_t *name)
+{
+    wchar_t *value = NULL;
+    for (DWORD room = MAX_PATH; room <= 32768; room *= 2) {
+        value = malloc(room * sizeof *value);
+        DWORD length = value != NULL ? GetEnvironmentVariableW(name, value, room) : 0;
+        if (length > 0 && length < room && is_absolute(value)) {
+            return value;
+        }
+        free(value);
+        if (length < room) {
+            break;
+        }
+    }
+    return NULL;
+}
+
+// The variables, not SHGetKnownFolderPath: that one loads shell32 and its company into the host.
+static int local_app_data(wchar_t **ret_path)
+{
+    wchar_t *path = folder_variable(L"LOCALAPPDATA");
+    if (path != NULL) {
+        *ret_path = path;
+        return PM_OK;
+    }
+    wchar_t *profile = folder_variable(L"USERPROFILE");
+    int result = profile != NULL ? pmi_win_join(profile, L"AppData\\Local", ret_path)
+                                 : PM_ERR_NOT_FOUND;
+    free(profile);
+    return result;
+}
+
+static int make_folder(const wchar_t *path)
+{
+    SECURITY_ATTRIBUTES sa = {0};
+    int result = pmi_win_owner_only(FILE_ALL_ACCESS, true, &sa);
+    if (result == PM_OK && !CreateDirectoryW(path, &sa) &&
+        GetLastError() != ERROR_ALREADY_EXISTS) {
+        result = pmi_win_code(GetLastError());
+    }
+    pmi_win_security_free(&sa);
+    return result;
+}
+
+int pmi_os_default_state_dir(const char *app, char **ret_path)
+{
+    wchar_t *base = NULL;
+    wchar_t *name = NULL;
+    wchar_t *path = NULL;
+    wchar_t *longer = NULL;
+    int result = local_app_data(&base);
+    if (result == PM_OK) {
+        result = pmi_win_wide(app, &name);
+    }
+    if (result == PM_OK) {
+        result = pmi_win_join(base, name, &path);
+    }
+    if (result == PM_OK) {
+        result = pmi_win_long_path(path, &longer, NULL);
+    }
+    if (result == PM_OK) {
+        result = make_folder(longer);
+    }
+    if (result == PM_OK) {
+        result = pmi_win_narrow(path, ret_path);
+    }
+    free(base);
+    free(name);
+    free(path);
+    free(longer);
+    return result;
+}

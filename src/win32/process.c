@@ -1,0 +1,204 @@
+#include <windows.h>
+
+#include <psapi.h>
+
+#include "win32.h"
+
+uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
+{
+    return op->pid;
+}
+
+static bool has_ended(const struct pmi_os_process *op)
+{
+    return WaitForSingleObject(op->process, 0) != WAIT_TIMEOUT;
+}
+
+int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
+{
+    if (op->process == NULL) {
+        return PM_OK;
+    }
+    for (;;) {
+        DWORD timeout = pmi_win_timeout(deadline);
+        if (WaitForSingleObject(op->process, timeout) != WAIT_TIMEOUT) {
+            return PM_OK;
+        }
+        if (timeout == 0) {
+            return PM_ERR_TIMEOUT;
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Exit record
+// ------------------------------------------------------------------------------------------------
+
+static void read_usage(HANDLE process, struct pm_exit *record)
+{
+    FILETIME creation, exit, kernel, user;
+    PROCESS_MEMORY_COUNTERS memory = {.cb = sizeof memory};
+    if (!GetProcessTimes(process, &creation, &exit, &kernel, &user)) {
+        return;
+    }
+    record->usage_known = true;
+    record->user_us = pmi_win_filetime(&user) / 10;
+    record->system_us = pmi_win_filetime(&kernel) / 10;
+    record->max_rss_kib = K32GetProcessMemoryInfo(process, &memory, sizeof memory)
+                              ? memory.PeakWorkingSetSize / 1024
+                              : 0;
+}
+
+int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
+{
+    DWORD code = 0;
+    // The wait decides: STILL_ACTIVE (259) is an exit code like any other.
+    if (op->process != NULL && !has_ended(op)) {
+        return PM_ERR_TIMEOUT;
+    }
+    ret_exit->signal = 0;
+    ret_exit->core_dumped = false;
+    ret_exit->usage_known = false;
+    if (op->process == NULL || !GetExitCodeProcess(op->process, &code)) {
+        ret_exit->kind = PM_EXIT_LOST;
+        ret_exit->code = 0;
+        return PM_OK;
+    }
+    ret_exit->kind = PM_EXIT_EXITED;
+    ret_exit->code = code;
+    read_usage(op->process, ret_exit);
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Actions
+// ------------------------------------------------------------------------------------------------
+
+static int kill_process(struct pmi_os_process *op)
+{
+    DWORD code = 0;
+    if (has_ended(op)) {
+        return PM_ERR_GONE;
+    }
+    if (TerminateProcess(op->process, 1)) {
+        return PM_OK;
+    }
+    DWORD os_code = GetLastError();
+    // Windows says ACCESS_DENIED of a process that is dead, or on its way: its exit code is set then
+    // although its handle may not be signalled yet. Wine says nothing at all.
+    if (os_code == ERROR_ACCESS_DENIED &&
+        (has_ended(op) || (GetExitCodeProcess(op->process, &code) && code != STILL_ACTIVE))) {
+        return PM_ERR_GONE;
+    }
+    return pmi_win_code(os_code);
+}
+
+static bool nobody_left(const struct pmi_os_process *op)
+{
+    return has_ended(op) && (op->job == NULL || !pmi_win_job_has_others(op->job, op->pid));
+}
+
+static int kill_tree(struct pmi_os_process *op)
+{
+    if (op->job == NULL) {
+        return kill_process(op);
+    }
+    if (nobody_left(op)) {
+        return PM_ERR_GONE;
+    }
+    return TerminateJobObject(op->job, 1) ? PM_OK : pmi_win_code(GetLastError());
+}
+
+struct terminate_walk {
+    HANDLE job;
+    unsigned delivered;
+};
+
+// Members come and go while the list is read: a pid counts only if the process behind it is in the
+// job now.
+static int terminate_member(void *context, DWORD pid)
+{
+    struct terminate_walk *walk = context;
+    BOOL inside = FALSE;
+    HANDLE process = OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, FALSE, pid);
+    if (process == NULL) {
+        return 0;
+    }
+    if (IsProcessInJob(process, walk->job, &inside) && inside &&
+        pmi_win_stop_event_set(pid, pmi_win_creation(process)) == PM_OK) {
+        walk->delivered++;
+    }
+    (void)CloseHandle(process);
+    return 0;
+}
+
+static int terminate(struct pmi_os_process *op, enum pm_stop_scope scope)
+{
+    if (scope == PM_SCOPE_TREE && op->job != NULL) {
+        struct terminate_walk walk = {.job = op->job};
+        if (nobody_left(op)) {
+            return PM_ERR_GONE;
+        }
+        (void)pmi_win_job_visit(op->job, terminate_member, &walk);
+        return walk.delivered > 0 ? PM_OK : PM_ERR_UNSUPPORTED;
+    }
+    return has_ended(op) ? PM_ERR_GONE : pmi_win_stop_event_set(op->pid, op->start);
+}
+
+int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
+                       enum pm_stop_scope scope)
+{
+    if (scope == PM_SCOPE_GROUP) {
+        return PM_ERR_UNSUPPORTED;
+    }
+    if (op->process == NULL) {
+        return PM_ERR_GONE;
+    }
+    if (action == PM_STOP_KILL) {
+        return scope == PM_SCOPE_TREE ? kill_tree(op) : kill_process(op);
+    }
+    return action == PM_STOP_TERMINATE ? terminate(op, scope) : PM_ERR_UNSUPPORTED;
+}
+
+int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
+{
+    if (signal_number != 0 || scope == PM_SCOPE_GROUP) {
+        return PM_ERR_UNSUPPORTED;
+    }
+    return op->process == NULL || has_ended(op) ? PM_ERR_GONE : PM_OK;
+}
+
+bool pmi_os_process_tree_alive(struct pmi_os_process *op)
+{
+    return op->job != NULL && pmi_win_job_has_others(op->job, op->pid);
+}
+
+int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
+{
+    if (op->process == NULL) {
+        return PM_ERR_UNSUPPORTED;
+    }
+    *ret_native = (pm_native)op->process;
+    return PM_OK;
+}
+
+void pmi_os_process_close(struct pmi_os_process *op)
+{
+    if (op->job != NULL && op->keeper != NULL) {
+        pmi_win_keeper_give(op->keeper, op->job);
+    } else if (op->job != NULL) {
+        (void)CloseHandle(op->job);
+    }
+    pmi_win_keeper_unref(op->keeper);
+    if (op->process != NULL) {
+        (void)CloseHandle(op->process);
+    }
+    *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
+}
+
+int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+{
+    (void)visit; // Windows has no such state.
+    (void)context;
+    return PM_OK;
+}

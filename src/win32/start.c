@@ -1,0 +1,96 @@
+#include "sys.h"
+#include "win32.h"
+
+void pmi_win_undo(struct pmi_os_process *op)
+{
+    if (op->job != NULL) {
+        (void)TerminateJobObject(op->job, 1);
+    }
+    if (op->process != NULL) {
+        (void)TerminateProcess(op->process, 1); // Also where it never came into the job.
+        (void)WaitForSingleObject(op->process, 2000);
+    }
+    if (op->job != NULL) {
+        (void)CloseHandle(op->job);
+        op->job = NULL;
+    }
+    pmi_os_process_close(op);
+}
+
+void pmi_os_process_abandon(struct pmi_os_process *op)
+{
+    pmi_win_undo(op);
+}
+
+// A child that shares none of our consoles gets one of its own without a window: with none at all
+// each console program that it starts would open a visible one.
+static DWORD console_flag(const struct pmi_win_stdio *io)
+{
+    return io->shares_console ? 0 : CREATE_NO_WINDOW;
+}
+
+static int start_child(struct pmi_os_manager *om, const struct pmi_plan *plan,
+                       struct pmi_os_process *op, struct pmi_os_stream streams[3],
+                       struct pmi_started *ret_started, struct pm_error *err)
+{
+    struct pmi_win_launch l = {0};
+    DWORD os_code = 0;
+    DWORD limits = JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION;
+    if (plan->die_with_parent) {
+        limits |= JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
+    }
+    int result = pmi_win_launch_prepare(&l, plan, streams, err);
+    if (result == PM_OK) {
+        result = pmi_win_job_create(0, limits, &l.job, &os_code);
+        if (result != PM_OK) {
+            (void)pmi_win_fail(err, PM_STAGE_JOB, os_code);
+            err->code = result;
+        }
+    }
+    if (result == PM_OK) {
+        l.flags = console_flag(&l.io);
+        result = pmi_win_launch_create(&l, plan, err);
+    }
+    if (result == PM_OK) {
+        op->process = l.info.hProcess;
+        op->job = l.job;
+        op->pid = l.info.dwProcessId;
+        op->start = pmi_win_creation(op->process);
+        op->keeper = plan->die_with_parent ? pmi_win_keeper_ref(om->keeper) : NULL;
+        ret_started->fallbacks = l.late_job ? 1 : 0;
+        l.info.hProcess = NULL;
+        l.job = NULL;
+    }
+    if (l.job != NULL) {
+        (void)CloseHandle(l.job);
+    }
+    pmi_win_launch_clear(&l);
+    return result;
+}
+
+int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+                 struct pmi_os_stream streams[3], struct pmi_started *ret_started,
+                 struct pm_error *err)
+{
+    struct pmi_os_stream ends[3] = {PMI_OS_STREAM_INIT, PMI_OS_STREAM_INIT, PMI_OS_STREAM_INIT};
+    struct pmi_os_process made = PMI_OS_PROCESS_INIT;
+    struct pmi_started started = {.containment = PM_CONTAIN_JOB};
+    int result = plan->mode == PM_MODE_DAEMON ? pmi_win_daemon_start(plan, &made, &started, err)
+                                              : start_child(om, plan, &made, ends, &started, err);
+    if (result != PM_OK) {
+        for (int i = 0; i < 3; i++) {
+            pmi_os_stream_close(&ends[i]);
+        }
+        return result;
+    }
+    started.started_ms = pmi_now_ms();
+    started.started_wall_ms = pmi_win_wall_of(made.start);
+    for (int i = 0; i < 3; i++) {
+        if (plan->slots[i].kind == PM_STDIO_PIPE) {
+            streams[i] = ends[i];
+        }
+    }
+    *op = made;
+    *ret_started = started;
+    return PM_OK;
+}

@@ -1,0 +1,196 @@
+// Our end of a pipe. Each operation is over when the call returns: a pending one is cancelled, and
+// what arrived meanwhile is counted, so nothing is lost and nothing points into freed memory.
+#include "win32.h"
+
+#define CHUNK (64 * 1024)   // The pipe's own capacity.
+#define CHUNK_SMALLEST 512
+
+static bool is_broken(DWORD os_code)
+{
+    return os_code == ERROR_BROKEN_PIPE || os_code == ERROR_NO_DATA ||
+           os_code == ERROR_PIPE_NOT_CONNECTED || os_code == ERROR_HANDLE_EOF;
+}
+
+// Ends an operation that was begun: its count, or ERROR_OPERATION_ABORTED if nothing had happened.
+static DWORD finish(const struct pmi_os_stream *s, OVERLAPPED *operation, DWORD *ret_count)
+{
+    if (!HasOverlappedIoCompleted(operation)) {
+        (void)CancelIoEx(s->handle, operation); // Fails harmlessly if it is over by now.
+    }
+    *ret_count = 0;
+    return GetOverlappedResult(s->handle, operation, ret_count, TRUE) ? ERROR_SUCCESS
+                                                                      : GetLastError();
+}
+
+// ------------------------------------------------------------------------------------------------
+// Read
+// ------------------------------------------------------------------------------------------------
+
+// Waits for the event of the read until the deadline, and once the process has ended no longer than
+// drain_ms of silence. Returns whether it was the silence that ended the wait.
+static bool wait_for_bytes(struct pmi_os_stream *s, const struct pmi_os_process *op,
+                           int64_t deadline, uint32_t drain_ms)
+{
+    HANDLE both[2] = {s->event, op->process};
+    if (s->quiet_since == 0 && op->process != NULL) {
+        DWORD which = WaitForMultipleObjects(2, both, FALSE, pmi_win_timeout(deadline));
+        if (which != WAIT_OBJECT_0 + 1) {
+            return false;
+        }
+        s->quiet_since = pmi_now_ms();
+    }
+    // A process that is gone for good (recovered after its death) counts as ended now.
+    if (s->quiet_since == 0) {
+        s->quiet_since = pmi_now_ms();
+    }
+    int64_t quiet_end = s->quiet_since + drain_ms;
+    int64_t end = quiet_end < deadline ? quiet_end : deadline;
+    return WaitForSingleObject(s->event, pmi_win_timeout(end)) != WAIT_OBJECT_0 &&
+           pmi_now_ms() >= quiet_end;
+}
+
+int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void *buffer,
+                       size_t capacity, int64_t deadline, uint32_t drain_ms, size_t *ret_count,
+                       bool *ret_truncated)
+{
+    DWORD size = (DWORD)(capacity < CHUNK ? capacity : CHUNK);
+    for (;;) {
+        OVERLAPPED operation = {.hEvent = s->event};
+        bool silent = false;
+        DWORD count = 0;
+        DWORD os_code = ERROR_SUCCESS;
+        if (!ReadFile(s->handle, buffer, size, NULL, &operation)) {
+            os_code = GetLastError();
+        }
+        if (os_code == ERROR_IO_PENDING) {
+            silent = wait_for_bytes(s, op, deadline, drain_ms);
+        }
+        if (os_code == ERROR_SUCCESS || os_code == ERROR_IO_PENDING) {
+            os_code = finish(s, &operation, &count);
+        }
+        if (count > 0) {
+            s->quiet_since = 0;
+            *ret_count = count;
+            return PM_OK;
+        }
+        if (is_broken(os_code) || silent) {
+            *ret_count = 0;
+            *ret_truncated = !is_broken(os_code);
+            return PM_OK;
+        }
+        if (os_code == ERROR_SUCCESS) {
+            continue; // Somebody wrote zero bytes, which a pipe passes on. It is not the end.
+        }
+        return os_code == ERROR_OPERATION_ABORTED ? PM_ERR_TIMEOUT : PM_ERR_IO;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Write
+// ------------------------------------------------------------------------------------------------
+
+// A pending write must not be cancelled while its bytes are being read: the system then reports 0,
+// whatever the reader took (Windows as documented nowhere, Wine 8 seen). So bytes go in the
+// non-blocking mode, in which a write is over at once; and to wait for room one single byte is
+// written in the blocking mode, which is either read or not. The pipe rests in the blocking mode,
+// since that is how a caller expects it who takes the handle.
+
+static DWORD write_once(struct pmi_os_stream *s, const void *data, DWORD size, int64_t deadline,
+                        DWORD *ret_count)
+{
+    OVERLAPPED operation = {.hEvent = s->event};
+    if (!WriteFile(s->handle, data, size, NULL, &operation)) {
+        DWORD os_code = GetLastError();
+        if (os_code != ERROR_IO_PENDING) {
+            *ret_count = 0;
+            return os_code;
+        }
+        int64_t now = pmi_now_ms();
+        while (WaitForSingleObject(s->event, pmi_win_timeout(deadline)) == WAIT_TIMEOUT &&
+               now < deadline) {
+            now = pmi_now_ms();
+        }
+    }
+    DWORD os_code = finish(s, &operation, ret_count);
+    return os_code == ERROR_OPERATION_ABORTED ? ERROR_SUCCESS : os_code;
+}
+
+// What fits now. In a full pipe Windows takes what there is room for and Wine all or nothing, so
+// smaller and smaller pieces are offered.
+static DWORD write_what_fits(struct pmi_os_stream *s, const char *data, size_t size,
+                             DWORD *ret_count)
+{
+    DWORD mode = PIPE_READMODE_BYTE | PIPE_NOWAIT;
+    DWORD piece = (DWORD)(size < CHUNK ? size : CHUNK);
+    DWORD os_code = ERROR_SUCCESS;
+    *ret_count = 0;
+    if (!SetNamedPipeHandleState(s->handle, &mode, NULL, NULL)) {
+        return GetLastError();
+    }
+    do {
+        os_code = write_once(s, data, piece, 0, ret_count);
+        piece /= 2;
+    } while (os_code == ERROR_SUCCESS && *ret_count == 0 && piece >= CHUNK_SMALLEST);
+    mode = PIPE_READMODE_BYTE | PIPE_WAIT;
+    if (!SetNamedPipeHandleState(s->handle, &mode, NULL, NULL) && *ret_count == 0) {
+        return GetLastError();
+    }
+    return os_code;
+}
+
+int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, int64_t deadline,
+                        size_t *ret_count)
+{
+    size_t done = 0;
+    DWORD os_code = ERROR_SUCCESS;
+    bool late = false;
+    while (done < size && os_code == ERROR_SUCCESS && !late) {
+        DWORD count = 0;
+        const char *rest = (const char *)data + done;
+        os_code = write_what_fits(s, rest, size - done, &count);
+        if (os_code == ERROR_SUCCESS && count == 0) {
+            os_code = write_once(s, rest, 1, deadline, &count);
+            late = count == 0;
+        }
+        done += count;
+    }
+    if (os_code != ERROR_SUCCESS && !is_broken(os_code)) {
+        return PM_ERR_IO;
+    }
+    *ret_count = done;
+    return os_code != ERROR_SUCCESS ? PM_ERR_BROKEN_PIPE : done < size ? PM_ERR_TIMEOUT : PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The rest
+// ------------------------------------------------------------------------------------------------
+
+pm_native pmi_os_stream_native(const struct pmi_os_stream *s)
+{
+    return s->handle != NULL ? (pm_native)s->handle : PM_NATIVE_INVALID;
+}
+
+bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
+{
+    return s->handle != NULL;
+}
+
+pm_native pmi_os_stream_take(struct pmi_os_stream *s)
+{
+    pm_native native = pmi_os_stream_native(s);
+    s->handle = NULL;
+    pmi_os_stream_close(s);
+    return native;
+}
+
+// Bytes in the pipe stay readable for the child.
+void pmi_os_stream_close(struct pmi_os_stream *s)
+{
+    if (s->handle != NULL) {
+        (void)CloseHandle(s->handle);
+    }
+    if (s->event != NULL) {
+        (void)CloseHandle(s->event);
+    }
+    *s = (struct pmi_os_stream)PMI_OS_STREAM_INIT;
+}

@@ -1,0 +1,57 @@
+#include "sys.h"
+
+void (*pmi_test_create_process_hook)(const wchar_t *app, const wchar_t *cmdline,
+                                     unsigned long flags);
+
+BOOL pmi_sys_create_process(const struct pmi_sys_start *start, PROCESS_INFORMATION *ret_info)
+{
+    if (pmi_test_create_process_hook != NULL) {
+        pmi_test_create_process_hook(start->application, start->command_line, start->flags);
+    }
+    BOOL inherit = start->startup->lpAttributeList != NULL;
+    return CreateProcessW(start->application, start->command_line, NULL, NULL, inherit,
+                          start->flags, start->environment, start->cwd,
+                          &start->startup->StartupInfo, ret_info);
+}
+
+// Never inheritable, shared with everybody.
+HANDLE pmi_sys_create_file(const wchar_t *path, DWORD access, DWORD disposition, DWORD flags)
+{
+    return CreateFileW(path, access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                       disposition, FILE_ATTRIBUTE_NORMAL | flags, NULL);
+}
+
+HANDLE pmi_sys_create_named_pipe(const wchar_t *name, DWORD mode, SECURITY_ATTRIBUTES *sa)
+{
+    const DWORD capacity = 64 * 1024;
+    return CreateNamedPipeW(name, mode,
+                            PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT |
+                                PIPE_REJECT_REMOTE_CLIENTS,
+                            1, capacity, capacity, 0, sa);
+}
+
+HANDLE pmi_sys_create_job(SECURITY_ATTRIBUTES *sa, const wchar_t *name)
+{
+    return CreateJobObjectW(sa, name);
+}
+
+HANDLE pmi_sys_create_event(SECURITY_ATTRIBUTES *sa, const wchar_t *name)
+{
+    return CreateEventW(sa, TRUE, FALSE, name);
+}
+
+// Into `process`; the copy is not inheritable.
+BOOL pmi_sys_duplicate(HANDLE from, HANDLE process, DWORD access, DWORD options, HANDLE *ret_handle)
+{
+    return DuplicateHandle(GetCurrentProcess(), from, process, ret_handle, access, FALSE, options);
+}
+
+BOOL pmi_sys_assign_job(HANDLE job, HANDLE process)
+{
+    return AssignProcessToJobObject(job, process);
+}
+
+BOOL pmi_sys_resume(HANDLE thread)
+{
+    return ResumeThread(thread) != (DWORD)-1;
+}

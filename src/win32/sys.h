@@ -1,0 +1,30 @@
+// System calls of a start, in one place so that a test can look at them or make them fail.
+#ifndef PMI_WIN32_SYS_H
+#define PMI_WIN32_SYS_H
+
+#include <windows.h>
+
+// Called before each CreateProcessW of this library, with what it is given. For tests; NULL in
+// every program. Not exported from the shared library.
+extern void (*pmi_test_create_process_hook)(const wchar_t *app, const wchar_t *cmdline,
+                                            unsigned long flags);
+
+struct pmi_sys_start {
+    const wchar_t *application;
+    wchar_t *command_line; // CreateProcessW may write to it.
+    const wchar_t *cwd;
+    void *environment;
+    STARTUPINFOEXW *startup; // Handles are inherited by its list, and none without a list.
+    DWORD flags;
+};
+
+BOOL pmi_sys_create_process(const struct pmi_sys_start *start, PROCESS_INFORMATION *ret_info);
+HANDLE pmi_sys_create_file(const wchar_t *path, DWORD access, DWORD disposition, DWORD flags);
+HANDLE pmi_sys_create_named_pipe(const wchar_t *name, DWORD mode, SECURITY_ATTRIBUTES *sa);
+HANDLE pmi_sys_create_job(SECURITY_ATTRIBUTES *sa, const wchar_t *name);
+HANDLE pmi_sys_create_event(SECURITY_ATTRIBUTES *sa, const wchar_t *name);
+BOOL pmi_sys_duplicate(HANDLE from, HANDLE process, DWORD access, DWORD options, HANDLE *ret_handle);
+BOOL pmi_sys_assign_job(HANDLE job, HANDLE process);
+BOOL pmi_sys_resume(HANDLE thread);
+
+#endif

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Installs the library into a scratch prefix, moves it, and builds other people's projects with it.
+
+The moved prefix proves that nothing in the package files names the place of the installation.
+Understands --gtest_output=json:FILE and --gtest_filter, so that ci/test counts its cases.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+class Failed(Exception):
+    pass
+
+
+def call(command, **kwargs):
+    done = subprocess.run(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+        **kwargs,
+    )
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}\nexit code {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+class Consumers:
+    def __init__(self, args, work):
+        self.args = args
+        self.work = work
+        self.windows = args.toolchain is not None
+        self.exe = ".exe" if self.windows else ""
+        self.prefix = work / "moved"
+        call([args.cmake, "--install", args.build, "--prefix", work / "installed"])
+        (work / "installed").rename(self.prefix)
+
+    def configure(self, build, *options):
+        command = [self.args.cmake, "-S", HERE / "project", "-B", build, "-G", self.args.generator]
+        if self.args.toolchain:
+            command += ["-DCMAKE_TOOLCHAIN_FILE=" + self.args.toolchain]
+        else:
+            command += [f"-DCMAKE_C_COMPILER={self.args.cc}", f"-DCMAKE_CXX_COMPILER={self.args.cxx}"]
+        call(command + list(options))
+        call([self.args.cmake, "--build", build, "-j", "2"])
+
+    def run(self, program, library_dirs):
+        env = dict(os.environ)
+        if self.windows:
+            for folder in library_dirs:
+                for dll in folder.glob("*.dll"):
+                    shutil.copy(dll, program.parent)
+        else:
+            env["LD_LIBRARY_PATH"] = ":".join(map(str, library_dirs))
+        command = [program] if not self.args.emulator else self.args.emulator.split(";") + [program]
+        out = call(command, env=env)
+        if "processmgr 0.1.0" not in out:
+            raise Failed(f"{program} printed {out!r}")
+
+    def run_all(self, build, library_dirs):
+        programs = sorted(build.glob("consumer_*" + self.exe))
+        programs = [p for p in programs if p.is_file() and os.access(p, os.X_OK)]
+        if len(programs) != 5:
+            raise Failed(f"5 programs expected, found {programs}")
+        for program in programs:
+            self.run(program, library_dirs)
+
+    def library_dirs(self):
+        found = self.prefix.rglob("*.dll" if self.windows else "libprocessmgr.so*")
+        return sorted({path.parent for path in found})
+
+    def find_package(self):
+        build = self.work / "find_package"
+        self.configure(build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
+                       f"-DCMAKE_FIND_ROOT_PATH={self.prefix}")
+        self.run_all(build, self.library_dirs())
+
+    def add_subdirectory(self):
+        build = self.work / "add_subdirectory"
+        self.configure(build, f"-DCONSUMER_SUBDIRECTORY={self.args.source}")
+        self.run_all(build, [build / "processmgr"])
+
+    def pkg_config(self, static):
+        pc = next(self.prefix.rglob("processmgr.pc"))
+        env = dict(os.environ, PKG_CONFIG_LIBDIR=str(pc.parent))
+        flags = ["--define-prefix"] if self.windows else []
+        query = ["pkg-config", *flags, "--cflags", "--libs"]
+        words = call(query + (["--static"] if static else []) + ["processmgr"], env=env).split()
+        if static:
+            words = ["-static"] + words if self.windows else words
+        for language, compiler, std in (("c", self.args.cc, "-std=c11"),
+                                        ("cpp", self.args.cxx, "-std=c++11")):
+            program = self.work / f"pc_{language}_{'static' if static else 'shared'}{self.exe}"
+            if static:  # The archive itself: -lprocessmgr would prefer the shared one.
+                archive = next(self.prefix.rglob("libprocessmgr*.a"))
+                words = [str(archive) if w == "-lprocessmgr" else w for w in words]
+            call([compiler, std, HERE / "project" / f"consumer.{language}", "-o", program, *words])
+            self.run(program, self.library_dirs())
+
+    def header_is_c(self):
+        for std in ("c11", "c17"):
+            call([self.args.cc, f"-std={std}", "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
+                  "-fsyntax-only", "-I", self.prefix / "include", HERE / "project" / "consumer.c"])
+        for std in ("c++11", "c++17", "c++20"):
+            call([self.args.cxx, f"-std={std}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I",
+                  self.prefix / "include", HERE / "project" / "consumer.cpp"])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("source", "build", "cmake", "cc", "cxx", "generator"):
+        parser.add_argument("--" + name, required=True)
+    parser.add_argument("--toolchain")
+    parser.add_argument("--emulator")
+    parser.add_argument("--gtest_output")
+    parser.add_argument("--gtest_filter", default="*")
+    args, _ = parser.parse_known_args()
+    results = []
+    with tempfile.TemporaryDirectory(prefix="pm-consumer-") as folder:
+        consumers = Consumers(args, pathlib.Path(folder))
+        cases = {
+            "FindPackageWorksFromAMovedPrefix": consumers.find_package,
+            "AddSubdirectoryWorks": consumers.add_subdirectory,
+            "PkgConfigLinksTheSharedLibrary": lambda: consumers.pkg_config(False),
+            "PkgConfigLinksTheStaticLibrary": lambda: consumers.pkg_config(True),
+            "TheHeaderIsStrictCAndCpp": consumers.header_is_c,
+        }
+        for name, case in cases.items():
+            positive, _, negative = args.gtest_filter.partition("-")
+            full = "Consumer." + name
+            if not any(fnmatch.fnmatch(full, p) for p in (positive or "*").split(":")) or any(
+                fnmatch.fnmatch(full, p) for p in negative.split(":") if p
+            ):
+                continue
+            print(f"[ RUN      ] {full}", flush=True)
+            failures = []
+            try:
+                case()
+            except (Failed, subprocess.TimeoutExpired, StopIteration) as problem:
+                failures = [{"failure": str(problem)}]
+                print(problem)
+            print(f"[ {'FAILED ' if failures else '      OK'} ] {full}", flush=True)
+            results.append({"name": name, "status": "RUN", "result": "COMPLETED",
+                            **({"failures": failures} if failures else {})})
+    if args.gtest_output and args.gtest_output.startswith("json:"):
+        report = {"testsuites": [{"name": "Consumer", "testsuite": results}]}
+        pathlib.Path(args.gtest_output[5:]).write_text(json.dumps(report))
+    failed = sum("failures" in r for r in results)
+    print(f"{len(results) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,599 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+
+#define WATCHED_MAX 2048
+
+struct fake_script fake_next;
+int64_t fake_clock;
+struct fake_delivery fake_deliveries[64];
+size_t fake_deliveries_count;
+int fake_start_error, fake_start_stage;
+unsigned fake_reaps, fake_closed, fake_started;
+static struct pmi_os_process *watched[WATCHED_MAX];
+static size_t watched_count;
+static uint64_t next_pid;
+
+void fake_script_clear(struct fake_script *script)
+{
+    memset(script, 0, sizeof *script);
+    script->exits_at = FAKE_NEVER;
+    for (int i = 0; i < FAKE_ACTIONS; i++) {
+        script->dies_after[i] = FAKE_NEVER;
+        script->tree_dies_after[i] = FAKE_NEVER;
+    }
+    script->dies_after[PM_STOP_KILL] = 0;
+    script->tree_dies_after[PM_STOP_KILL] = 0;
+}
+
+void fake_reset(void)
+{
+    fake_script_clear(&fake_next);
+    fake_clock = 1000;
+    fake_deliveries_count = 0;
+    fake_start_error = 0;
+    fake_reaps = fake_closed = fake_started = 0;
+    watched_count = 0;
+    next_pid = 100;
+}
+
+int64_t pmi_now_ms(void)
+{
+    return fake_clock;
+}
+
+int64_t pmi_wall_ms(void)
+{
+    return 1000000000000 + fake_clock;
+}
+
+void pmi_sleep_ms(uint32_t ms)
+{
+    fake_clock += ms;
+}
+
+// One thread: a lock that is taken twice, or a wait that nobody could end, is a defect of the core.
+void pmi_mutex_init(struct pmi_mutex *m)
+{
+    m->held = 0;
+}
+
+void pmi_mutex_destroy(struct pmi_mutex *m)
+{
+    if (m->held) {
+        abort();
+    }
+}
+
+void pmi_mutex_lock(struct pmi_mutex *m)
+{
+    if (m->held) {
+        (void)fprintf(stderr, "fake backend: a lock is taken twice\n");
+        abort();
+    }
+    m->held = 1;
+}
+
+void pmi_mutex_unlock(struct pmi_mutex *m)
+{
+    if (!m->held) {
+        abort();
+    }
+    m->held = 0;
+}
+
+void pmi_cond_init(struct pmi_cond *c)
+{
+    c->unused = 0;
+}
+
+void pmi_cond_destroy(struct pmi_cond *c)
+{
+    (void)c;
+}
+
+void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
+{
+    (void)c;
+    if (!m->held || deadline == PMI_NEVER) {
+        abort();
+    }
+    fake_clock = deadline > fake_clock ? deadline : fake_clock;
+}
+
+void pmi_cond_broadcast(struct pmi_cond *c)
+{
+    (void)c;
+}
+
+int pmi_thread_start(struct pmi_thread *t, void (*run)(void *), void *arg)
+{
+    (void)t;
+    (void)run;
+    (void)arg;
+    return PM_ERR_UNSUPPORTED;
+}
+
+void pmi_thread_join(struct pmi_thread *t)
+{
+    (void)t;
+}
+
+uint64_t pmi_thread_self(void)
+{
+    return 1;
+}
+
+uint64_t pmi_self_pid(void)
+{
+    return 1;
+}
+
+void pmi_os_error_text(uint32_t os_code, char *buffer, size_t capacity)
+{
+    (void)snprintf(buffer, capacity, os_code == 2 ? "No such file or directory" : "OS error %u",
+                   (unsigned)os_code);
+}
+
+int pmi_os_environ(const char *const **ret_env)
+{
+    static const char *const env[] = {"PATH=/bin", NULL};
+    *ret_env = env;
+    return PM_OK;
+}
+
+void pmi_os_environ_free(const char *const *env)
+{
+    (void)env;
+}
+
+bool pmi_os_env_folds_case(void)
+{
+    return false;
+}
+
+static int copy_text(const char *text, char **ret)
+{
+    *ret = malloc(strlen(text) + 1);
+    if (*ret == NULL) {
+        return PM_ERR_NO_MEMORY;
+    }
+    memcpy(*ret, text, strlen(text) + 1);
+    return PM_OK;
+}
+
+int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
+                  struct pm_error *err)
+{
+    (void)cwd;
+    (void)env;
+    (void)err;
+    return copy_text(program, ret_path);
+}
+
+int pmi_os_absolute(const char *path, char **ret_path, uint32_t *ret_os_code)
+{
+    (void)ret_os_code;
+    return copy_text(path != NULL ? path : "/", ret_path);
+}
+
+int pmi_os_default_state_dir(const char *app, char **ret_path)
+{
+    return copy_text(app, ret_path);
+}
+
+int pmi_os_boot_id(char boot[40])
+{
+    (void)snprintf(boot, 40, "fake");
+    return PM_OK;
+}
+
+int pmi_os_self_identity(struct pmi_identity *ret_id)
+{
+    memset(ret_id, 0, sizeof *ret_id);
+    (void)pmi_os_boot_id(ret_id->boot);
+    ret_id->pid = 1;
+    return PM_OK;
+}
+
+int pmi_os_identity_check(const struct pmi_identity *id)
+{
+    (void)id;
+    return PM_ERR_GONE;
+}
+
+int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
+                        struct pm_error *err)
+{
+    (void)options;
+    (void)err;
+    om->wake = false;
+    return PM_OK;
+}
+
+void pmi_os_manager_close(struct pmi_os_manager *om)
+{
+    (void)om;
+}
+
+int pmi_os_reactor_watch(struct pmi_os_manager *om, struct pmi_os_process *op, void *token)
+{
+    (void)om;
+    if (watched_count == WATCHED_MAX) {
+        return PM_ERR_NO_MEMORY;
+    }
+    op->watched = true;
+    op->token = token;
+    watched[watched_count++] = op;
+    return PM_OK;
+}
+
+void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op)
+{
+    (void)om;
+    for (size_t i = 0; i < watched_count; i++) {
+        if (watched[i] == op) {
+            watched[i] = watched[--watched_count];
+            op->watched = false;
+            return;
+        }
+    }
+}
+
+size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
+                           int64_t deadline)
+{
+    int64_t first = FAKE_NEVER;
+    for (size_t i = 0; i < watched_count; i++) {
+        first = watched[i]->dies_at < first ? watched[i]->dies_at : first;
+    }
+    if (!om->wake) {
+        int64_t until = first < deadline ? first : deadline;
+        if (until == FAKE_NEVER) {
+            abort(); // Nobody could ever end this wait.
+        }
+        fake_clock = until > fake_clock ? until : fake_clock;
+    }
+    om->wake = false;
+    size_t count = 0;
+    for (size_t i = 0; i < watched_count && count < capacity; i++) {
+        if (watched[i]->dies_at <= fake_clock) {
+            tokens[count++] = watched[i]->token;
+        }
+    }
+    return count;
+}
+
+void pmi_os_reactor_wake(struct pmi_os_manager *om)
+{
+    om->wake = true;
+}
+
+int pmi_os_reactor_native(struct pmi_os_manager *om, pm_native *ret_native)
+{
+    (void)om;
+    *ret_native = 7;
+    return PM_OK;
+}
+
+enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan)
+{
+    return plan->group == PM_GROUP_HOST ? PM_CONTAIN_NONE : PM_CONTAIN_GROUP;
+}
+
+int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+                 struct pmi_os_stream streams[3], struct pmi_started *ret_started,
+                 struct pm_error *err)
+{
+    (void)om;
+    if (fake_start_error != 0) {
+        err->code = fake_start_error;
+        err->stage = (enum pm_stage)fake_start_stage;
+        fake_start_error = 0;
+        return err->code;
+    }
+    memset(op, 0, sizeof *op);
+    op->used = true;
+    op->script = fake_next;
+    op->pid = next_pid++;
+    op->dies_at = op->script.exits_at;
+    op->tree_dies_at = op->script.has_tree ? FAKE_NEVER : 0;
+    for (int i = 0; i < 3; i++) {
+        streams[i].open = plan->slots[i].kind == PM_STDIO_PIPE;
+    }
+    ret_started->containment = pmi_os_containment_offered(plan);
+    ret_started->started_ms = fake_clock;
+    ret_started->started_wall_ms = pmi_wall_ms();
+    fake_started++;
+    return PM_OK;
+}
+
+int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err)
+{
+    (void)op;
+    (void)err;
+    return PM_OK;
+}
+
+void pmi_os_process_abandon(struct pmi_os_process *op)
+{
+    pmi_os_process_close(op);
+}
+
+int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id,
+                        struct pmi_os_process *op, struct pmi_started *ret_started)
+{
+    (void)om;
+    (void)id;
+    (void)op;
+    (void)ret_started;
+    return PM_ERR_GONE;
+}
+
+int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id)
+{
+    (void)pmi_os_self_identity(ret_id);
+    ret_id->pid = op->pid;
+    return PM_OK;
+}
+
+uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
+{
+    return op->pid;
+}
+
+int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
+{
+    if (op->dies_at <= fake_clock) {
+        return PM_OK;
+    }
+    int64_t until = op->dies_at < deadline ? op->dies_at : deadline;
+    if (until == FAKE_NEVER) {
+        abort();
+    }
+    fake_clock = until > fake_clock ? until : fake_clock;
+    return op->dies_at <= fake_clock ? PM_OK : PM_ERR_TIMEOUT;
+}
+
+int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
+{
+    if (op->dies_at > fake_clock) {
+        return PM_ERR_TIMEOUT;
+    }
+    if (op->script.status_stays_pending) {
+        return PM_ERR_STATUS_PENDING;
+    }
+    if (op->reaped) {
+        abort(); // One start, one wait.
+    }
+    op->reaped = true;
+    fake_reaps++;
+    ret_exit->kind = PM_EXIT_EXITED;
+    ret_exit->code = op->script.code;
+    return PM_OK;
+}
+
+static int64_t later(int64_t ms)
+{
+    return ms == FAKE_NEVER ? FAKE_NEVER : fake_clock + ms;
+}
+
+int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
+                       enum pm_stop_scope scope)
+{
+    if (fake_deliveries_count < sizeof fake_deliveries / sizeof fake_deliveries[0]) {
+        fake_deliveries[fake_deliveries_count++] =
+            (struct fake_delivery){fake_clock, op->pid, (int)action, (int)scope};
+    }
+    if (op->script.undeliverable[action] != 0) {
+        return op->script.undeliverable[action];
+    }
+    int64_t at = later(op->script.dies_after[action]);
+    op->dies_at = at < op->dies_at ? at : op->dies_at;
+    if (scope == PM_SCOPE_TREE) {
+        int64_t tree_at = later(op->script.tree_dies_after[action]);
+        op->tree_dies_at = tree_at < op->tree_dies_at ? tree_at : op->tree_dies_at;
+    }
+    return PM_OK;
+}
+
+int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
+{
+    (void)op;
+    (void)signal_number;
+    (void)scope;
+    return PM_OK;
+}
+
+bool pmi_os_process_tree_alive(struct pmi_os_process *op)
+{
+    return op->tree_dies_at > fake_clock;
+}
+
+int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
+{
+    *ret_native = (pm_native)op->pid;
+    return PM_OK;
+}
+
+void pmi_os_process_close(struct pmi_os_process *op)
+{
+    if (op->used) {
+        fake_closed++;
+        op->used = false;
+    }
+}
+
+int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void *buffer,
+                       size_t capacity, int64_t deadline, uint32_t drain_ms, size_t *ret_count,
+                       bool *ret_truncated)
+{
+    (void)s;
+    (void)op;
+    (void)buffer;
+    (void)capacity;
+    (void)drain_ms;
+    (void)ret_truncated;
+    fake_clock = deadline > fake_clock ? deadline : fake_clock;
+    *ret_count = 0;
+    return PM_ERR_TIMEOUT;
+}
+
+int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, int64_t deadline,
+                        size_t *ret_count)
+{
+    (void)s;
+    (void)data;
+    (void)deadline;
+    *ret_count = size;
+    return PM_OK;
+}
+
+pm_native pmi_os_stream_native(const struct pmi_os_stream *s)
+{
+    return s->open ? 9 : PM_NATIVE_INVALID;
+}
+
+bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
+{
+    return s->open;
+}
+
+pm_native pmi_os_stream_take(struct pmi_os_stream *s)
+{
+    s->open = false;
+    return 9;
+}
+
+void pmi_os_stream_close(struct pmi_os_stream *s)
+{
+    s->open = false;
+}
+
+int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, struct pm_error *err)
+{
+    (void)path;
+    (void)create;
+    (void)ret_dir;
+    (void)err;
+    return PM_ERR_UNSUPPORTED;
+}
+
+int pmi_os_dir_open_sub(struct pmi_os_dir *dir, const char *name, bool create,
+                        struct pmi_os_dir *ret_dir)
+{
+    (void)dir;
+    (void)name;
+    (void)create;
+    (void)ret_dir;
+    return PM_ERR_UNSUPPORTED;
+}
+
+void pmi_os_dir_close(struct pmi_os_dir *dir)
+{
+    (void)dir;
+}
+
+int pmi_os_dir_list(struct pmi_os_dir *dir, int (*visit)(void *context, const char *name),
+                    void *context)
+{
+    (void)dir;
+    (void)visit;
+    (void)context;
+    return PM_OK;
+}
+
+int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char **ret_data,
+                     size_t *ret_size)
+{
+    (void)dir;
+    (void)name;
+    (void)cap;
+    (void)ret_data;
+    (void)ret_size;
+    return PM_ERR_NOT_FOUND;
+}
+
+int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data, size_t size,
+                      bool durable, uint32_t *ret_os_code)
+{
+    (void)dir;
+    (void)name;
+    (void)data;
+    (void)size;
+    (void)durable;
+    (void)ret_os_code;
+    return PM_ERR_UNSUPPORTED;
+}
+
+int pmi_os_file_remove(struct pmi_os_dir *dir, const char *name)
+{
+    (void)dir;
+    (void)name;
+    return PM_ERR_NOT_FOUND;
+}
+
+int pmi_os_file_move(struct pmi_os_dir *dir, const char *name, struct pmi_os_dir *to_dir,
+                     const char *to_name)
+{
+    (void)dir;
+    (void)name;
+    (void)to_dir;
+    (void)to_name;
+    return PM_ERR_NOT_FOUND;
+}
+
+int pmi_os_dir_remove_sub(struct pmi_os_dir *dir, const char *name)
+{
+    (void)dir;
+    (void)name;
+    return PM_OK;
+}
+
+int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock *ret_lock)
+{
+    (void)dir;
+    (void)name;
+    (void)ret_lock;
+    return PM_ERR_UNSUPPORTED;
+}
+
+int pmi_os_lock_write(struct pmi_os_lock *lock, const void *data, size_t size)
+{
+    (void)lock;
+    (void)data;
+    (void)size;
+    return PM_OK;
+}
+
+void pmi_os_lock_release(struct pmi_os_lock *lock)
+{
+    (void)lock;
+}
+
+int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+{
+    (void)visit;
+    (void)context;
+    return PM_OK;
+}
+
+void pmi_os_launcher_main(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+}
+
+int pmi_os_random(void *buffer, size_t size)
+{
+    memset(buffer, 4, size);
+    return PM_OK;
+}
+
+int pmi_os_stop_event_open(pm_native *ret_native)
+{
+    (void)ret_native;
+    return PM_ERR_UNSUPPORTED;
+}

@@ -1,0 +1,8 @@
+# Sources that every GoogleTest program is linked with, relative to the source root.
+set(PMI_TEST_SUPPORT_SOURCES)
+
+# The helper program pm-child.
+set(PMI_TEST_CHILD_SOURCES tests/support/child.c)
+
+# The scripted backend, which stands in for the real one in tests with FAKE_BACKEND.
+set(PMI_TEST_FAKE_SOURCES tests/support/fake/fake_backend.c)

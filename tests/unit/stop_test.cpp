@@ -1,0 +1,348 @@
+// The stop ladder over the scripted backend: no process, no sleep, a clock that moves only when the
+// core waits. Every expectation about time is exact.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+extern "C" {
+#include <processmgr/processmgr.h>
+
+#include "os.h"
+}
+
+namespace
+{
+
+class Ladder : public testing::Test
+{
+protected:
+    void SetUp() override
+    {
+        fake_reset();
+        pm_options options = PM_OPTIONS_INIT;
+        options.loop = PM_LOOP_CALLER;
+        ASSERT_EQ(PM_OK, pm_open(&options, &manager, nullptr));
+    }
+
+    void TearDown() override
+    {
+        for (pm_process *p : held) {
+            pm_process_unref(p);
+        }
+        EXPECT_EQ(PM_OK, pm_close(manager, 60000, nullptr));
+        EXPECT_EQ(fake_started, fake_closed) << "a process was not closed";
+    }
+
+    pm_process *Spawn(const pm_stop_plan &plan = pm_stop_plan())
+    {
+        pm_spec spec = PM_SPEC_INIT;
+        spec.owner = "test";
+        spec.program = "/bin/fake";
+        spec.stop = plan;
+        pm_process *p = nullptr;
+        EXPECT_EQ(PM_OK, pm_spawn(manager, &spec, &p, nullptr));
+        held.push_back(p);
+        return p;
+    }
+
+    static pm_stop_plan Plan(std::vector<pm_stop_step> steps)
+    {
+        pm_stop_plan plan = {};
+        plan.steps_count = steps.size();
+        for (size_t i = 0; i < steps.size(); i++) {
+            plan.steps[i] = steps[i];
+        }
+        return plan;
+    }
+
+    pm_manager *manager = nullptr;
+    std::vector<pm_process *> held;
+};
+
+TEST_F(Ladder, TheDefaultPlanTerminatesTheTreeAndKillsItAfterFiveSeconds)
+{
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    ASSERT_EQ(2u, fake_deliveries_count);
+    EXPECT_EQ(PM_STOP_TERMINATE, fake_deliveries[0].action);
+    EXPECT_EQ(PM_SCOPE_TREE, fake_deliveries[0].scope);
+    EXPECT_EQ(1000, fake_deliveries[0].at);
+    EXPECT_EQ(PM_STOP_KILL, fake_deliveries[1].action);
+    EXPECT_EQ(1000 + PM_STOP_GRACE_MS, fake_deliveries[1].at);
+    EXPECT_EQ(2u, report.ended_by);
+    EXPECT_EQ(PM_STOP_KILL, report.ended_by_action);
+    EXPECT_EQ((uint32_t)PM_STOP_GRACE_MS, report.elapsed_ms);
+    EXPECT_FALSE(report.already_ended);
+}
+
+TEST_F(Ladder, ReportsTheStepThatEndedTheProcess)
+{
+    fake_next.dies_after[PM_STOP_TERMINATE] = 120;
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(1u, report.ended_by);
+    EXPECT_EQ(PM_STOP_TERMINATE, report.ended_by_action);
+    EXPECT_EQ(1u, report.steps_tried);
+    EXPECT_EQ(120u, report.elapsed_ms);
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+    EXPECT_EQ(1u, record.stop_step);
+    EXPECT_EQ(PM_STOP_TERMINATE, record.stop_action);
+}
+
+TEST_F(Ladder, AStepThatCannotBeDeliveredTakesNoTimeAndIsReported)
+{
+    fake_next.undeliverable[PM_STOP_INTERRUPT] = PM_ERR_UNSUPPORTED;
+    fake_next.dies_after[PM_STOP_TERMINATE] = 7;
+    pm_process *p = Spawn();
+    pm_stop_plan plan = Plan({{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 4000},
+                              {PM_STOP_INTERRUPT, PM_SCOPE_PROCESS, 3000},
+                              {PM_STOP_TERMINATE, PM_SCOPE_TREE, 2000}});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
+    EXPECT_EQ(PM_ERR_UNSUPPORTED, report.step_results[0]) << "stdin is no pipe";
+    EXPECT_EQ(PM_ERR_UNSUPPORTED, report.step_results[1]);
+    EXPECT_EQ(PM_OK, report.step_results[2]);
+    EXPECT_EQ(3u, report.ended_by);
+    EXPECT_EQ(7u, report.elapsed_ms);
+}
+
+TEST_F(Ladder, AStepOnTheTreeIsDoneOnlyWhenTheTreeIsEmpty)
+{
+    fake_next.has_tree = true;
+    fake_next.dies_after[PM_STOP_TERMINATE] = 10;
+    fake_next.tree_dies_after[PM_STOP_KILL] = 30;
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(1u, report.ended_by) << "the process itself heard TERM";
+    EXPECT_EQ(2u, report.steps_tried) << "its tree did not";
+    EXPECT_FALSE(report.tree_left);
+    EXPECT_GE(report.elapsed_ms, (uint32_t)PM_STOP_GRACE_MS + 30);
+    EXPECT_LE(report.elapsed_ms, (uint32_t)PM_STOP_GRACE_MS + 30 + 20);
+}
+
+TEST_F(Ladder, AStopOnTheProcessAloneLeavesTheTree)
+{
+    fake_next.has_tree = true;
+    fake_next.dies_after[PM_STOP_TERMINATE] = 10;
+    pm_process *p = Spawn();
+    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_PROCESS, 1000}});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
+    EXPECT_EQ(10u, report.elapsed_ms);
+    EXPECT_EQ(1u, fake_deliveries_count);
+}
+
+TEST_F(Ladder, AStopOfOneAlreadyGoneStillEndsItsTree)
+{
+    fake_next.exits_at = 1005;
+    fake_next.has_tree = true;
+    fake_next.tree_dies_after[PM_STOP_TERMINATE] = 40;
+    pm_process *p = Spawn();
+    fake_clock = 2000;
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_TRUE(report.already_ended);
+    EXPECT_EQ(0u, report.ended_by);
+    EXPECT_EQ(1u, fake_deliveries_count);
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+    EXPECT_EQ(0u, record.stop_step) << "it ended by itself";
+}
+
+TEST_F(Ladder, AStopOfOneAlreadyGoneWithoutATreeDoesNothing)
+{
+    fake_next.exits_at = 1005;
+    pm_process *p = Spawn();
+    fake_clock = 2000;
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_TRUE(report.already_ended);
+    EXPECT_EQ(0u, report.steps_tried);
+    EXPECT_EQ(0u, report.elapsed_ms);
+    EXPECT_EQ(0u, fake_deliveries_count);
+}
+
+TEST_F(Ladder, TellsWhenItIsStillThereAfterTheLastStepAndKeepsTrackingIt)
+{
+    fake_next.dies_after[PM_STOP_KILL] = 3000; // Longer than the last step waits.
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(0u, report.ended_by);
+    EXPECT_EQ((uint32_t)(PM_STOP_GRACE_MS + PM_STOP_SETTLE_MS), report.elapsed_ms);
+    pm_exit record = PM_EXIT_INIT;
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_process_wait(p, 0, &record));
+    EXPECT_EQ(PM_OK, pm_process_wait(p, 5000, &record));
+}
+
+TEST_F(Ladder, AZeroTimeoutGoesOnAtOnceAndTheLastOneSettles)
+{
+    pm_process *p = Spawn();
+    fake_next.dies_after[PM_STOP_KILL] = 0;
+    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 0}, {PM_STOP_KILL, PM_SCOPE_TREE, 0}});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
+    EXPECT_EQ(0u, report.elapsed_ms);
+    EXPECT_EQ(2u, report.ended_by);
+}
+
+TEST_F(Ladder, ABadPlanIsRefused)
+{
+    pm_process *p = Spawn();
+    pm_stop_plan plan = Plan({{(pm_stop_action)0, PM_SCOPE_TREE, 0}});
+    EXPECT_EQ(PM_ERR_INVALID, pm_process_stop(p, &plan, nullptr));
+    plan = Plan({{PM_STOP_KILL, (pm_stop_scope)3, 0}});
+    EXPECT_EQ(PM_ERR_INVALID, pm_process_stop(p, &plan, nullptr));
+    plan.steps_count = PM_STOP_STEPS_MAX + 1;
+    EXPECT_EQ(PM_ERR_INVALID, pm_process_stop(p, &plan, nullptr));
+}
+
+TEST_F(Ladder, StopAllStopsAThousandDeafChildrenInParallel)
+{
+    for (int i = 0; i < 1000; i++) {
+        Spawn();
+    }
+    int64_t before = fake_clock;
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, -1, nullptr, nullptr, &report));
+    EXPECT_EQ(1000u, report.total);
+    EXPECT_EQ(1000u, report.stopped);
+    EXPECT_EQ(0u, report.left);
+    EXPECT_EQ(before + PM_STOP_GRACE_MS, fake_clock);
+    EXPECT_EQ(1000u, fake_reaps);
+}
+
+TEST_F(Ladder, StopAllCutsAGraceShortSoThatTheKillStillComesBeforeTheDeadline)
+{
+    Spawn(Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 60000}, {PM_STOP_KILL, PM_SCOPE_TREE, 60000}}));
+    int64_t before = fake_clock;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 4000, nullptr, nullptr, nullptr));
+    ASSERT_EQ(2u, fake_deliveries_count);
+    EXPECT_EQ(before + 3000, fake_deliveries[1].at);
+}
+
+TEST_F(Ladder, StopAllReportsWhatIsLeftAtTheDeadline)
+{
+    fake_next.dies_after[PM_STOP_KILL] = 20000;
+    Spawn();
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_ERR_BUSY, pm_stop_all(manager, 4000, nullptr, nullptr, &report));
+    EXPECT_EQ(1u, report.left);
+    EXPECT_EQ(5000, fake_clock);
+    fake_clock += 30000;
+}
+
+TEST_F(Ladder, CloseThatCannotReapEverythingLeavesAUsableManager)
+{
+    fake_next.dies_after[PM_STOP_KILL] = 20000;
+    Spawn();
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_ERR_BUSY, pm_close(manager, 1000, &report));
+    EXPECT_EQ(1u, report.left);
+    fake_script_clear(&fake_next);
+    Spawn();
+    struct pm_stats stats = PM_STATS_INIT;
+    ASSERT_EQ(PM_OK, pm_stats(manager, &stats));
+    EXPECT_EQ(2u, stats.running);
+    fake_clock += 30000;
+}
+
+TEST_F(Ladder, AStatusThatStaysPendingIsLostAndNeverSuccess)
+{
+    fake_next.exits_at = 1500;
+    fake_next.status_stays_pending = true;
+    pm_process *p = Spawn();
+    pm_exit record = PM_EXIT_INIT;
+    EXPECT_EQ(PM_ERR_STATUS_PENDING, pm_process_wait(p, 1000, &record));
+    EXPECT_FALSE(pm_process_alive(p));
+    EXPECT_EQ(PM_OK, pm_process_wait(p, 10000, &record));
+    EXPECT_EQ(PM_EXIT_LOST, record.kind);
+    EXPECT_EQ(500u, record.uptime_ms) << "its life ended when its death was noticed";
+}
+
+TEST_F(Ladder, AHandleFreedEarlyIsStillReapedOnce)
+{
+    fake_next.exits_at = 1100;
+    pm_process_unref(Spawn());
+    held.clear();
+    fake_clock = 1200;
+    EXPECT_GE(pm_dispatch(manager), 0);
+    EXPECT_EQ(1u, fake_reaps);
+    EXPECT_EQ(1u, fake_closed);
+}
+
+struct Heard {
+    std::vector<std::string> what;
+    pm_manager *manager = nullptr;
+    int close_result = 0;
+};
+
+void OnEvent(void *user, const pm_event *event)
+{
+    auto *heard = static_cast<Heard *>(user);
+    heard->what.push_back(event->kind == PM_EVENT_STARTED ? "started" : "ended");
+}
+
+void OnExit(pm_process *, const pm_exit *, void *user)
+{
+    auto *heard = static_cast<Heard *>(user);
+    heard->what.push_back("callback");
+    heard->close_result = pm_close(heard->manager, 0, nullptr);
+}
+
+TEST(Events, StartedComesBeforeEndedEvenForOneThatEndsAtOnce)
+{
+    fake_reset();
+    Heard heard;
+    pm_options options = PM_OPTIONS_INIT;
+    options.loop = PM_LOOP_CALLER;
+    options.event = OnEvent;
+    options.user = &heard;
+    ASSERT_EQ(PM_OK, pm_open(&options, &heard.manager, nullptr));
+    fake_next.exits_at = 0;
+    pm_spec spec = PM_SPEC_INIT;
+    spec.owner = "test";
+    spec.program = "/bin/fake";
+    spec.on_exit = OnExit;
+    spec.user = &heard;
+    ASSERT_EQ(PM_OK, pm_spawn(heard.manager, &spec, nullptr, nullptr));
+    EXPECT_EQ(2, pm_dispatch(heard.manager));
+    EXPECT_EQ((std::vector<std::string>{"started", "ended", "callback"}), heard.what);
+    EXPECT_EQ(PM_ERR_WOULD_DEADLOCK, heard.close_result);
+    pm_process *p = nullptr;
+    EXPECT_EQ(PM_ERR_CLOSED, pm_spawn(heard.manager, &spec, &p, nullptr)) << "marked as closing";
+    EXPECT_EQ(PM_OK, pm_close(heard.manager, 0, nullptr));
+}
+
+TEST(Events, AFailedStartIsAnErrorWithItsStageAndNothingElse)
+{
+    fake_reset();
+    pm_options options = PM_OPTIONS_INIT;
+    options.loop = PM_LOOP_CALLER;
+    pm_manager *manager = nullptr;
+    ASSERT_EQ(PM_OK, pm_open(&options, &manager, nullptr));
+    fake_start_error = PM_ERR_ACCESS;
+    fake_start_stage = PM_STAGE_EXEC;
+    pm_spec spec = PM_SPEC_INIT;
+    spec.owner = "test";
+    spec.program = "/bin/fake";
+    pm_process *p = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    EXPECT_EQ(PM_ERR_ACCESS, pm_spawn(manager, &spec, &p, &error));
+    EXPECT_EQ(nullptr, p);
+    EXPECT_EQ(PM_STAGE_EXEC, error.stage);
+    EXPECT_STREQ("test", error.owner);
+    struct pm_stats stats = PM_STATS_INIT;
+    ASSERT_EQ(PM_OK, pm_stats(manager, &stats));
+    EXPECT_EQ(0u, stats.running);
+    EXPECT_EQ(1u, stats.start_failures);
+    EXPECT_EQ(PM_OK, pm_close(manager, 0, nullptr));
+}
+
+} // namespace
