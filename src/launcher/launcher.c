@@ -4,22 +4,15 @@
 
 #include "backend.h"
 #include "identity.h"
+#include "inspect.h"
 #include "keeper.h"
 #include "launcher/launch_plan.h"
 #include "sys.h"
 
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#ifdef HAVE_GETAUXVAL
-#include <sys/auxv.h>
-#endif
-#ifdef HAVE_PRCTL
-#include <sys/prctl.h>
-#endif
 
 #define EXIT_REFUSED 2
 
@@ -38,45 +31,12 @@ static void refuse(void)
     _exit(EXIT_REFUSED);
 }
 
-static bool is_set_id(void)
-{
-#ifdef HAVE_GETAUXVAL
-    if (getauxval(AT_SECURE) != 0)
-        return true;
-#elif defined(HAVE_ISSETUGID)
-    if (issetugid())
-        return true;
-#endif
-    return getuid() != geteuid() || getgid() != getegid();
-}
-
-static mode_t kind_of(int fd)
-{
-    struct stat st;
-    return fstat(fd, &st) == 0 ? st.st_mode & S_IFMT : 0;
-}
-
-// The plan cannot be changed any more: sealed, or a file without a name that only we own.
-static bool plan_is_fixed(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-        return false;
-#ifdef F_GET_SEALS
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (seals >= 0 && (seals & (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)) ==
-                          (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
-        return true;
-#endif
-    return st.st_nlink == 0 && st.st_uid == geteuid() && (st.st_mode & 077) == 0;
-}
-
 static char *read_plan(int fd, size_t *ret_size)
 {
-    struct stat st;
-    if (fstat(fd, &st) < 0 || st.st_size <= 0 || (uint64_t)st.st_size > PMI_LAUNCH_SIZE_MAX)
+    long long whole = pmi_fd_size(fd);
+    if (whole <= 0 || whole > (long long)PMI_LAUNCH_SIZE_MAX)
         return NULL;
-    size_t size = (size_t)st.st_size, done = 0;
+    size_t size = (size_t)whole, done = 0;
     char *data = malloc(size);
     while (data != NULL && done < size) {
         ssize_t n = pread(fd, data + done, size - done, (off_t)done);
@@ -103,9 +63,7 @@ static bool parent_is_author(const struct pmi_launch_plan *plan)
 
 static void run_keeper(void)
 {
-#ifdef HAVE_PRCTL
-    (void)prctl(PR_SET_NAME, "pm-keeper", 0, 0, 0);
-#endif
+    pmi_set_process_name("pm-keeper");
     bool has_parent = fcntl(PMI_LAUNCHER_GATE_FD, F_GETFD) >= 0;
     (void)close(PMI_LAUNCHER_PLAN_FD);
     _exit(pmi_keeper_main(PMI_LAUNCHER_REPORT_FD, has_parent ? PMI_LAUNCHER_GATE_FD : -1));
@@ -131,19 +89,19 @@ static void run_launcher(int argc, char **argv)
     struct pmi_launch_plan plan;
     void *lists;
     size_t size = 0;
-    if (argc != 2 || argv[2] != NULL || is_set_id() || !plan_is_fixed(PMI_LAUNCHER_PLAN_FD))
+    if (argc != 2 || argv[2] != NULL || pmi_is_set_id() || !pmi_fd_is_fixed(PMI_LAUNCHER_PLAN_FD))
         refuse();
     char *data = read_plan(PMI_LAUNCHER_PLAN_FD, &size);
     if (data == NULL || pmi_launch_plan_decode(data, size, &plan, &lists) != PM_OK ||
         !parent_is_author(&plan))
         refuse();
-    mode_t report = kind_of(PMI_LAUNCHER_REPORT_FD);
+    enum pmi_fd_kind report = pmi_fd_kind(PMI_LAUNCHER_REPORT_FD);
     if (plan.role == PMI_LAUNCH_KEEPER) {
-        if (report != S_IFSOCK)
+        if (report != PMI_FD_SOCKET)
             refuse();
         run_keeper();
     }
-    if (report != S_IFIFO || kind_of(PMI_LAUNCHER_GATE_FD) != S_IFSOCK)
+    if (report != PMI_FD_PIPE || pmi_fd_kind(PMI_LAUNCHER_GATE_FD) != PMI_FD_SOCKET)
         refuse();
     run_daemon_launcher(&plan);
 }

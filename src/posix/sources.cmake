@@ -11,6 +11,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/fork.c
     src/posix/group.c
     src/posix/identity.c
+    src/posix/inspect.c
     src/posix/keeper.c
     src/posix/manager.c
     src/posix/paths.c
