@@ -8,7 +8,7 @@ static void check(int result) {
     char line[1024];
     if (result == PM_OK) return;
     pm_error_format(&error, line, sizeof line);
-    fprintf(stderr, "quickstart: %s: %s\n", pm_strerror(result), line);
+    fprintf(stderr, "quickstart: %s: %s\n", pm_error_name(result), line);
     exit(1);
 }
 static int show(void *heading, pm_process *process) {

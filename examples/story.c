@@ -256,11 +256,11 @@ static bool tell_cycles(struct story *s, pm_manager *manager) {
         if (zombies < 0) return fail(s, "the process table cannot be read");
         most_zombies = zombies > most_zombies ? zombies : most_zombies;
     }
-    double seconds = (double)(story_os_now_ms() - begin) / 1000;
+    int64_t elapsed = story_os_now_ms() - begin;
     bool fine = expect(s, "daemons started, seen alive, stopped", lived, CYCLES) &&
-                expect(s, "of these, ended by the polite step of the stop plan", polite, CYCLES);
-    label("time for all of them, in seconds");
-    printf("%4.1f\n", seconds);
+                expect(s, "of these, ended by the polite step of their plan", polite, CYCLES);
+    label("time for all of them, in milliseconds");
+    printf("%4" PRId64 "\n", elapsed);
     return fine && expect(s, "most zombies seen after any cycle", most_zombies, 0) &&
            expect(s, "zombies that the library's detector reports", detected(s, manager), 0) &&
            expect(s, "processes left", wait_until_none(s, NULL, 0), 0) && expect_records(s, CYCLES);
@@ -396,14 +396,14 @@ static int show_row(void *user, pm_process *process) {
     struct story *s = user;
     struct pm_info info = PM_INFO_INIT;
     if (!ok(s, pm_process_info(process, &info), "pm_process_info")) return 1;
-    printf("   %-18s %-8s %-9" PRIu64 " %6.1f s  %s\n", info.owner,
-           info.mode == PM_MODE_DAEMON ? "daemon" : "normal", info.pid,
-           (double)info.uptime_ms / 1000, info.recovered ? "found again" : "just started");
+    printf("   %-18s %-8s %-9" PRIu64 " %6" PRIu64 " ms  %s\n", info.owner,
+           info.mode == PM_MODE_DAEMON ? "daemon" : "normal", info.pid, info.uptime_ms,
+           info.recovered ? "found again" : "just started");
     return 0;
 }
 
 static bool show_table(struct story *s, pm_manager *manager) {
-    printf("   %s%-18s %-8s %-9s %8s%s\n", colour(s, "\033[2m"), "owner", "mode", "pid", "uptime",
+    printf("   %s%-18s %-8s %-9s %9s%s\n", colour(s, "\033[2m"), "owner", "mode", "pid", "uptime",
            colour(s, "\033[0m"));
     return ok(s, pm_list(manager, show_row, s), "pm_list");
 }
@@ -426,8 +426,8 @@ static bool tell_stops(struct story *s, pm_manager *manager) {
         return false;
     return ok(s, pm_stop_daemons(manager, -1, count_polite, &polite, &daemons),
               "pm_stop_daemons") &&
-           expect(s, "stopped when asked for by name", (int64_t)daemons.stopped, DAEMONS) &&
-           expect(s, "of these, ended by the polite step", polite, DAEMONS) &&
+           expect(s, "StopDaemons: stopped", (int64_t)daemons.stopped, DAEMONS) &&
+           expect(s, "of these, ended by the polite step of their plan", polite, DAEMONS) &&
            expect(s, "daemons still alive", story_os_running(s->folder, s->daemons, DAEMONS), 0) &&
            expect_records(s, CYCLES + DAEMONS);
 }

@@ -229,7 +229,8 @@ enum pm_containment {
     PM_CONTAIN_GROUP,     /**< A process group; a descendant that leaves the group escapes. */
     PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
     PM_CONTAIN_CGROUP,    /**< PM_ERR_UNSUPPORTED in this version. */
-    PM_CONTAIN_JOB        /**< A Windows job. */
+    PM_CONTAIN_JOB        /**< A Windows job. A descendant that asks for CREATE_BREAKAWAY_FROM_JOB
+                               leaves it, as a daemon of a child that is a manager itself does. */
 };
 
 /** How a daemon left the surroundings of its starter. */

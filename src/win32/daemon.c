@@ -35,8 +35,8 @@ enum way_out {
 // Asks in the child's own terms: a copy of the program is born by the same road, never runs, and is
 // asked whether it is in any job. Nothing less will do. QueryInformationJobObject(NULL) knows the
 // innermost job only, and a nested one may let go of what an outer one holds: CreateProcessW then
-// succeeds and the child is still inside. The daemon itself cannot be asked, since its gate job is a
-// job too, and it has to be in that from birth.
+// succeeds and the child is still inside. The daemon itself cannot be asked, since its gate job is
+// a job too, and it has to be in that from birth.
 //
 // Our death in the moment between the two calls leaves a suspended copy that never ran: the price,
 // paid only inside a job.
@@ -83,9 +83,9 @@ static int refuse_job(struct pm_error *err, const char *hint)
     return pmi_win_refuse(err, PM_ERR_NOT_DETACHABLE, PM_STAGE_JOB, "accept_outer_job", hint);
 }
 
-// Of the jobs around us only the innermost can be asked for its limits, so an accepted outer job may
-// still be ended by somebody farther out: the Spec took that on itself. (Wine 8 reports no limits at
-// all.)
+// Of the jobs around us only the innermost can be asked for its limits, so an accepted outer job
+// may still be ended by somebody farther out: the Spec took that on itself. (Wine 8 reports no
+// limits at all.)
 static int choose_way(const struct pmi_plan *plan, struct pmi_win_launch *l,
                       enum pm_detachment *ret_detachment, struct pm_error *err)
 {

@@ -45,8 +45,9 @@ HANDLE pmi_win_open_entry(const wchar_t *path, DWORD access, DWORD disposition)
 {
     unsigned attempt = 0;
     for (;;) {
-        HANDLE file = pmi_sys_create_file(path, access, disposition,
-                                          FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_BACKUP_SEMANTICS);
+        HANDLE file =
+            pmi_sys_create_file(path, access, disposition,
+                                FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_BACKUP_SEMANTICS);
         if (file != INVALID_HANDLE_VALUE) {
             return file;
         }
@@ -108,10 +109,10 @@ static bool make_folder(const wchar_t *path, DWORD *ret_os_code)
 static int open_folder(const wchar_t *path, bool pin, HANDLE *ret_handle, DWORD *ret_os_code)
 {
     BY_HANDLE_FILE_INFORMATION info;
-    HANDLE handle = CreateFileW(
-        path, FILE_LIST_DIRECTORY | READ_CONTROL | SYNCHRONIZE,
-        FILE_SHARE_READ | FILE_SHARE_WRITE | (pin ? 0 : FILE_SHARE_DELETE), NULL, OPEN_EXISTING,
-        FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
+    HANDLE handle =
+        CreateFileW(path, FILE_LIST_DIRECTORY | READ_CONTROL | SYNCHRONIZE,
+                    FILE_SHARE_READ | FILE_SHARE_WRITE | (pin ? 0 : FILE_SHARE_DELETE), NULL,
+                    OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
     *ret_os_code = 0;
     if (handle == INVALID_HANDLE_VALUE) {
         *ret_os_code = GetLastError();
@@ -290,8 +291,8 @@ int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char 
     if (file == NULL) {
         return pmi_win_code(os_code);
     }
-    result = pmi_win_is_regular(file) ? read_content(file, cap, ret_data, ret_size)
-                                      : PM_ERR_CORRUPT;
+    result =
+        pmi_win_is_regular(file) ? read_content(file, cap, ret_data, ret_size) : PM_ERR_CORRUPT;
     (void)CloseHandle(file);
     return result;
 }
@@ -327,7 +328,8 @@ static DWORD remove_retrying(const wchar_t *path)
 
 static DWORD write_temporary(const wchar_t *path, const void *data, size_t size, bool durable)
 {
-    HANDLE file = CreateFileW(path, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
+    HANDLE file =
+        CreateFileW(path, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE) {
         return GetLastError();
     }
@@ -358,9 +360,9 @@ int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data
     if (result == PM_OK) {
         os_code = write_temporary(temporary, data, size, durable);
         if (os_code == ERROR_SUCCESS) {
-            os_code = move_retrying(temporary, path,
-                                    MOVEFILE_REPLACE_EXISTING |
-                                        (durable ? MOVEFILE_WRITE_THROUGH : 0));
+            os_code =
+                move_retrying(temporary, path,
+                              MOVEFILE_REPLACE_EXISTING | (durable ? MOVEFILE_WRITE_THROUGH : 0));
         }
         if (os_code != ERROR_SUCCESS) {
             (void)DeleteFileW(temporary);

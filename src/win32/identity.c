@@ -98,8 +98,7 @@ static BOOL CALLBACK read_boot(INIT_ONCE *once, void *parameter, void **context)
     (void)parameter;
     (void)context;
     if (creation != 0 && creation != UINT64_MAX) {
-        (void)snprintf(boot_text, sizeof boot_text, "system-%016llx",
-                       (unsigned long long)creation);
+        (void)snprintf(boot_text, sizeof boot_text, "system-%016llx", (unsigned long long)creation);
     } else {
         (void)snprintf(boot_text, sizeof boot_text, "windows");
     }
@@ -122,6 +121,16 @@ uint64_t pmi_win_creation(HANDLE process)
     FILETIME creation, exit, kernel, user;
     return GetProcessTimes(process, &creation, &exit, &kernel, &user) ? pmi_win_filetime(&creation)
                                                                       : 0;
+}
+
+// Windows is content with the limited right; Wine 8 wants the full one for IsProcessInJob.
+HANDLE pmi_win_open_process(DWORD pid, DWORD more)
+{
+    HANDLE process = OpenProcess(PROCESS_QUERY_INFORMATION | more, FALSE, pid);
+    if (process == NULL && GetLastError() == ERROR_ACCESS_DENIED) {
+        process = OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION | more, FALSE, pid);
+    }
+    return process;
 }
 
 int pmi_os_self_identity(struct pmi_identity *ret_id)
@@ -150,13 +159,13 @@ int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity
 // Opens the process and proves that it is the one. That OpenProcess works says nothing: it does so
 // as long as anybody holds a handle of a dead one, and it rounds pids down to multiples of 4. The
 // boot id is not looked at: pid and creation time tell two boots apart as well.
-static int open_proven(const struct pmi_identity *id, DWORD access, HANDLE *ret_process)
+static int open_proven(const struct pmi_identity *id, DWORD more, HANDLE *ret_process)
 {
     if (id->pid == 0 || id->pid > UINT32_MAX || id->start == 0) {
         return PM_ERR_IDENTITY;
     }
     DWORD pid = (DWORD)id->pid;
-    HANDLE process = OpenProcess(access | SYNCHRONIZE, FALSE, pid);
+    HANDLE process = pmi_win_open_process(pid, more | SYNCHRONIZE);
     if (process == NULL) {
         if (GetLastError() == ERROR_INVALID_PARAMETER) {
             return PM_ERR_GONE;
@@ -184,7 +193,7 @@ static int open_proven(const struct pmi_identity *id, DWORD access, HANDLE *ret_
 int pmi_os_identity_check(const struct pmi_identity *id)
 {
     HANDLE process = NULL;
-    int result = open_proven(id, PROCESS_QUERY_LIMITED_INFORMATION, &process);
+    int result = open_proven(id, 0, &process);
     if (result == PM_OK) {
         (void)CloseHandle(process);
     }
@@ -201,10 +210,11 @@ static HANDLE open_job(uint64_t token, HANDLE process)
     wchar_t name[PMI_WIN_JOB_NAME_MAX];
     BOOL inside = FALSE;
     pmi_win_job_name(token, name);
-    HANDLE job = token == 0 ? NULL
-                            : OpenJobObjectW(JOB_OBJECT_QUERY | JOB_OBJECT_TERMINATE |
-                                                 JOB_OBJECT_SET_ATTRIBUTES,
-                                             FALSE, name);
+    HANDLE job =
+        token == 0
+            ? NULL
+            : OpenJobObjectW(JOB_OBJECT_QUERY | JOB_OBJECT_TERMINATE | JOB_OBJECT_SET_ATTRIBUTES,
+                             FALSE, name);
     if (job != NULL && (!IsProcessInJob(process, job, &inside) || !inside)) {
         (void)CloseHandle(job);
         job = NULL;
@@ -217,8 +227,7 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 {
     (void)om;
     HANDLE process = NULL;
-    int result = open_proven(
-        id, PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_TERMINATE, &process);
+    int result = open_proven(id, PROCESS_TERMINATE, &process);
     if (result != PM_OK) {
         return result;
     }

@@ -123,7 +123,8 @@ struct pmi_job_keeper {
 
 static void let_go(HANDLE job)
 {
-    (void)pmi_win_job_set_limits(job, JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION);
+    (void)pmi_win_job_set_limits(job, JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION |
+                                          JOB_OBJECT_LIMIT_BREAKAWAY_OK);
     (void)CloseHandle(job);
 }
 
@@ -177,7 +178,6 @@ void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job)
 {
     struct kept_job *kept = calloc(1, sizeof *kept);
     AcquireSRWLockExclusive(&k->lock);
-    drop_empty(k);
     if (!k->ended && kept != NULL) {
         kept->job = job;
         kept->next = k->first;
@@ -185,6 +185,7 @@ void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job)
         kept = NULL;
         job = NULL;
     }
+    drop_empty(k);
     ReleaseSRWLockExclusive(&k->lock);
     free(kept);
     if (job != NULL) {

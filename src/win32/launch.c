@@ -29,8 +29,7 @@ static int make_application(struct pmi_win_launch *l, const struct pmi_plan *pla
     if (result == PM_OK) {
         result = pmi_win_lengthen(&l->application);
     }
-    return result == PM_OK ? PM_OK
-                           : pmi_win_refuse(err, result, PM_STAGE_CHECK, "program", NULL);
+    return result == PM_OK ? PM_OK : pmi_win_refuse(err, result, PM_STAGE_CHECK, "program", NULL);
 }
 
 static int make_command_line(struct pmi_win_launch *l, const struct pmi_plan *plan,
@@ -129,9 +128,9 @@ static int make_attributes(struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIS
         return pmi_win_fail(err, PM_STAGE_STDIO, os_code);
     }
     // The list keeps a pointer to l->job, not a copy.
-    l->late_job = l->job != NULL &&
-                  !UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_JOB_LIST, &l->job,
-                                             sizeof l->job, NULL, NULL);
+    l->late_job =
+        l->job != NULL && !UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_JOB_LIST,
+                                                     &l->job, sizeof l->job, NULL, NULL);
     *ret_list = list;
     return PM_OK;
 }
@@ -193,11 +192,19 @@ static DWORD call(const struct pmi_plan *plan, const struct pmi_sys_start *start
     return pmi_sys_create_process(start, ret_info) ? ERROR_SUCCESS : GetLastError();
 }
 
+static bool may_mean_a_path(DWORD os_code)
+{
+    return os_code == ERROR_FILE_NOT_FOUND || os_code == ERROR_PATH_NOT_FOUND ||
+           os_code == ERROR_INVALID_NAME || os_code == ERROR_BAD_PATHNAME ||
+           os_code == ERROR_ACCESS_DENIED || os_code == ERROR_DIRECTORY ||
+           os_code == ERROR_FILENAME_EXCED_RANGE;
+}
+
 // Windows has one number for many causes; which text was meant is found out afterwards.
 static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_error *err)
 {
     (void)pmi_win_fail(err, PM_STAGE_EXEC, os_code);
-    if (l->cwd != NULL && !pmi_win_is_folder(l->cwd)) {
+    if (l->cwd != NULL && may_mean_a_path(os_code) && !pmi_win_is_folder(l->cwd)) {
         err->stage = PM_STAGE_CHDIR;
         err->code = pmi_win_is_file(l->cwd) ? PM_ERR_NOT_A_DIRECTORY : PM_ERR_NOT_FOUND;
         pmi_win_copy_text(err->field, sizeof err->field, "cwd");
@@ -205,7 +212,7 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
                (l->cwd != NULL && os_code == ERROR_FILENAME_EXCED_RANGE)) {
         err->stage = PM_STAGE_CHDIR;
         pmi_win_copy_text(err->field, sizeof err->field, "cwd");
-    } else if (pmi_win_is_folder(l->application)) {
+    } else if (pmi_win_is_folder(l->application)) { // 5 on Windows, 6 on Wine 8.
         err->code = PM_ERR_NOT_EXECUTABLE;
     } else if (os_code == ERROR_SHARING_VIOLATION) {
         err->code = PM_ERR_TEXT_BUSY;

@@ -21,11 +21,10 @@ static bool has_the_name(HANDLE file, const wchar_t *path)
     if (other == NULL) {
         return false;
     }
-    bool same = GetFileInformationByHandle(file, &ours) &&
-                GetFileInformationByHandle(other, &named) &&
-                ours.dwVolumeSerialNumber == named.dwVolumeSerialNumber &&
-                ours.nFileIndexHigh == named.nFileIndexHigh &&
-                ours.nFileIndexLow == named.nFileIndexLow;
+    bool same =
+        GetFileInformationByHandle(file, &ours) && GetFileInformationByHandle(other, &named) &&
+        ours.dwVolumeSerialNumber == named.dwVolumeSerialNumber &&
+        ours.nFileIndexHigh == named.nFileIndexHigh && ours.nFileIndexLow == named.nFileIndexLow;
     (void)CloseHandle(other);
     return same;
 }

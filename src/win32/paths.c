@@ -46,10 +46,10 @@ static const wchar_t *last_part(const wchar_t *path)
 
 struct search {
     const wchar_t *program;
-    bool extended;   // The name has an extension and is taken as it stands.
-    wchar_t *found;  // Full path, malloc'd.
-    bool is_folder;  // Something was there, but a folder.
-    int result;      // Other than PM_OK: the search cannot go on.
+    bool extended;  // The name has an extension and is taken as it stands.
+    wchar_t *found; // Full path, malloc'd.
+    bool is_folder; // Something was there, but a folder.
+    int result;     // Other than PM_OK: the search cannot go on.
 };
 
 static void try_path(struct search *s, const wchar_t *folder, const wchar_t *extension)
@@ -199,8 +199,9 @@ int pmi_os_search(const char *program, const char *cwd, const char *const *env, 
     struct search s = {.program = wide, .extended = wcschr(last_part(wide), L'.') != NULL};
     bool with_path = wcspbrk(wide, L"\\/") == NULL;
     if (is_refused(wide)) {
-        (void)pmi_win_refuse(err, PM_ERR_INVALID, PM_STAGE_SEARCH, "program",
-                             "a name that ends in a dot or a blank, or holds a ':' behind the drive");
+        (void)
+            pmi_win_refuse(err, PM_ERR_INVALID, PM_STAGE_SEARCH, "program",
+                           "a name that ends in a dot or a blank, or holds a ':' behind the drive");
         s.result = PM_ERR_INVALID;
     } else if (with_path) {
         search_path(&s, find_path(env));
@@ -291,8 +292,8 @@ static int local_app_data(wchar_t **ret_path)
         return PM_OK;
     }
     wchar_t *profile = folder_variable(L"USERPROFILE");
-    int result = profile != NULL ? pmi_win_join(profile, L"AppData\\Local", ret_path)
-                                 : PM_ERR_NOT_FOUND;
+    int result =
+        profile != NULL ? pmi_win_join(profile, L"AppData\\Local", ret_path) : PM_ERR_NOT_FOUND;
     free(profile);
     return result;
 }
@@ -301,8 +302,7 @@ static int make_folder(const wchar_t *path)
 {
     SECURITY_ATTRIBUTES sa = {0};
     int result = pmi_win_owner_only(FILE_ALL_ACCESS, true, &sa);
-    if (result == PM_OK && !CreateDirectoryW(path, &sa) &&
-        GetLastError() != ERROR_ALREADY_EXISTS) {
+    if (result == PM_OK && !CreateDirectoryW(path, &sa) && GetLastError() != ERROR_ALREADY_EXISTS) {
         result = pmi_win_code(GetLastError());
     }
     pmi_win_security_free(&sa);

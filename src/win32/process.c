@@ -84,8 +84,8 @@ static int kill_process(struct pmi_os_process *op)
         return PM_OK;
     }
     DWORD os_code = GetLastError();
-    // Windows says ACCESS_DENIED of a process that is dead, or on its way: its exit code is set then
-    // although its handle may not be signalled yet. Wine says nothing at all.
+    // Windows says ACCESS_DENIED of a process that is dead, or on its way: its exit code is set
+    // then although its handle may not be signalled yet. Wine says nothing at all.
     if (os_code == ERROR_ACCESS_DENIED &&
         (has_ended(op) || (GetExitCodeProcess(op->process, &code) && code != STILL_ACTIVE))) {
         return PM_ERR_GONE;
@@ -120,7 +120,7 @@ static int terminate_member(void *context, DWORD pid)
 {
     struct terminate_walk *walk = context;
     BOOL inside = FALSE;
-    HANDLE process = OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, FALSE, pid);
+    HANDLE process = pmi_win_open_process(pid, 0);
     if (process == NULL) {
         return 0;
     }

@@ -35,7 +35,8 @@ static int start_child(struct pmi_os_manager *om, const struct pmi_plan *plan,
 {
     struct pmi_win_launch l = {0};
     DWORD os_code = 0;
-    DWORD limits = JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION;
+    // A child that is a manager itself has to be able to detach daemons, as it can on POSIX.
+    DWORD limits = JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION | JOB_OBJECT_LIMIT_BREAKAWAY_OK;
     if (plan->die_with_parent) {
         limits |= JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
     }

@@ -18,7 +18,8 @@ static HANDLE valid(HANDLE handle)
 
 // One try under a random name. A stranger who connects between our two calls makes the second one
 // fail with ERROR_PIPE_BUSY: he gets nothing, and we take another name.
-static DWORD open_pipe_once(bool reads, SECURITY_ATTRIBUTES *sa, HANDLE *ret_ours, HANDLE *ret_child)
+static DWORD open_pipe_once(bool reads, SECURITY_ATTRIBUTES *sa, HANDLE *ret_ours,
+                            HANDLE *ret_child)
 {
     uint64_t nonce[2];
     wchar_t name[96];
@@ -28,18 +29,18 @@ static DWORD open_pipe_once(bool reads, SECURITY_ATTRIBUTES *sa, HANDLE *ret_our
     (void)_snwprintf(name, 96, L"\\\\.\\pipe\\processmgr-%lu-%016llx%016llx",
                      (unsigned long)GetCurrentProcessId(), (unsigned long long)nonce[0],
                      (unsigned long long)nonce[1]);
-    HANDLE ours = valid(pmi_sys_create_named_pipe(
-        name,
-        (reads ? PIPE_ACCESS_INBOUND : PIPE_ACCESS_OUTBOUND) | FILE_FLAG_OVERLAPPED |
-            FILE_FLAG_FIRST_PIPE_INSTANCE,
-        sa));
+    HANDLE ours =
+        valid(pmi_sys_create_named_pipe(name,
+                                        (reads ? PIPE_ACCESS_INBOUND : PIPE_ACCESS_OUTBOUND) |
+                                            FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
+                                        sa));
     if (ours == NULL) {
         return GetLastError();
     }
     // The attribute rights let C runtimes ask for and set the state of their end.
     HANDLE child = valid(CreateFileW(
-        name, reads ? GENERIC_WRITE | FILE_READ_ATTRIBUTES : GENERIC_READ | FILE_WRITE_ATTRIBUTES, 0,
-        NULL, OPEN_EXISTING, SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION, NULL));
+        name, reads ? GENERIC_WRITE | FILE_READ_ATTRIBUTES : GENERIC_READ | FILE_WRITE_ATTRIBUTES,
+        0, NULL, OPEN_EXISTING, SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION, NULL));
     if (child == NULL) {
         DWORD os_code = GetLastError();
         (void)CloseHandle(ours);
@@ -90,8 +91,9 @@ static int fail_slot(struct pm_error *err, int slot, enum pm_stage stage, DWORD 
 
 static int open_null(int slot, HANDLE *ret_handle, struct pm_error *err)
 {
-    HANDLE handle = valid(pmi_sys_create_file(
-        L"NUL", slot == 0 ? GENERIC_READ : GENERIC_WRITE | FILE_READ_ATTRIBUTES, OPEN_EXISTING, 0));
+    HANDLE handle = valid(
+        pmi_sys_create_file(L"NUL", slot == 0 ? GENERIC_READ : GENERIC_WRITE | FILE_READ_ATTRIBUTES,
+                            OPEN_EXISTING, 0));
     if (handle == NULL) {
         return fail_slot(err, slot, PM_STAGE_STDIO, GetLastError());
     }
@@ -134,7 +136,8 @@ static HANDLE open_file(const wchar_t *path, enum pm_stdio_kind kind)
     }
     if (kind == PM_STDIO_FILE_APPEND) {
         // Without FILE_WRITE_DATA each write goes to the end, wherever others have moved it.
-        return valid(pmi_sys_create_file(path, FILE_APPEND_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE,
+        return valid(pmi_sys_create_file(path,
+                                         FILE_APPEND_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE,
                                          OPEN_ALWAYS, 0));
     }
     // Not CREATE_ALWAYS: that one refuses hidden files and resets attributes.

@@ -33,7 +33,7 @@ int pmi_os_stop_event_open(pm_native *ret_native)
     if (event == NULL) {
         int code = pmi_win_code(os_code);
         return code == PM_ERR_NO_DESCRIPTORS || code == PM_ERR_NO_MEMORY ? PM_ERR_NO_DESCRIPTORS
-                                                                        : PM_ERR_SYSTEM;
+                                                                         : PM_ERR_SYSTEM;
     }
     *ret_native = (pm_native)event;
     return PM_OK;

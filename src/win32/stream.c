@@ -2,7 +2,7 @@
 // what arrived meanwhile is counted, so nothing is lost and nothing points into freed memory.
 #include "win32.h"
 
-#define CHUNK (64 * 1024)   // The pipe's own capacity.
+#define CHUNK (64 * 1024) // The pipe's own capacity.
 #define CHUNK_SMALLEST 512
 
 static bool is_broken(DWORD os_code)

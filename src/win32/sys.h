@@ -23,7 +23,8 @@ HANDLE pmi_sys_create_file(const wchar_t *path, DWORD access, DWORD disposition,
 HANDLE pmi_sys_create_named_pipe(const wchar_t *name, DWORD mode, SECURITY_ATTRIBUTES *sa);
 HANDLE pmi_sys_create_job(SECURITY_ATTRIBUTES *sa, const wchar_t *name);
 HANDLE pmi_sys_create_event(SECURITY_ATTRIBUTES *sa, const wchar_t *name);
-BOOL pmi_sys_duplicate(HANDLE from, HANDLE process, DWORD access, DWORD options, HANDLE *ret_handle);
+BOOL pmi_sys_duplicate(HANDLE from, HANDLE process, DWORD access, DWORD options,
+                       HANDLE *ret_handle);
 BOOL pmi_sys_assign_job(HANDLE job, HANDLE process);
 BOOL pmi_sys_resume(HANDLE thread);
 

@@ -118,9 +118,9 @@ int pmi_win_pipe_open(bool reads, struct pmi_os_stream *ret_stream, HANDLE *ret_
 struct pmi_win_launch {
     wchar_t *application, *command_line, *cwd, *environment;
     struct pmi_win_stdio io;
-    DWORD flags;       // Given by the caller; what every start needs is added.
-    HANDLE job;        // Borrowed. Joined at birth, or before the first instruction.
-    bool late_job;     // JOB_LIST was refused: the process was born outside and assigned.
+    DWORD flags;   // Given by the caller; what every start needs is added.
+    HANDLE job;    // Borrowed. Joined at birth, or before the first instruction.
+    bool late_job; // JOB_LIST was refused: the process was born outside and assigned.
     PROCESS_INFORMATION info;
 };
 
@@ -141,6 +141,8 @@ int pmi_win_daemon_start(const struct pmi_plan *plan, struct pmi_os_process *op,
                          struct pmi_started *ret_started, struct pm_error *err);
 // Creation time of the process behind the handle; 0 = cannot be told.
 uint64_t pmi_win_creation(HANDLE process);
+// With the right that IsProcessInJob asks for, and more. NULL with GetLastError().
+HANDLE pmi_win_open_process(DWORD pid, DWORD more);
 // Kills tree or process, waits up to 2 s, closes everything.
 void pmi_win_undo(struct pmi_os_process *op);
 // PM_ERR_UNSUPPORTED: that process has no stop event.
