@@ -3,7 +3,8 @@
  *
  * Life cycle:
  *
- *   1. main() calls pm_launcher_main() first (programs that start daemons on POSIX).
+ *   1. main() calls pm_launcher_main() first (programs that start daemons, or children that die with
+ *      their parent, on POSIX).
  *   2. pm_open() makes a manager.
  *   3. Fill a struct pm_spec, starting from PM_SPEC_INIT; pm_spawn() turns it into a Handle
  *      (pm_process *). There is no pid to wait for and nothing that must be waited for: each start
@@ -383,7 +384,8 @@ struct pm_spec {
     enum pm_containment containment; /**< The least that will do; a start that cannot have it fails
                                           with PM_ERR_UNSUPPORTED. */
     bool die_with_parent;   /**< The tree ends when this program ends, however it ends. Not for
-                                 daemons. */
+                                 daemons. POSIX: needs pm_launcher_main() or the helper too, as a
+                                 small keeper process is started with the first one. */
     bool kill_tree_on_exit; /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
@@ -496,7 +498,8 @@ typedef int pm_process_visitor(void *user, pm_process *process);
 struct pm_recover_report {
     size_t size; /**< sizeof(struct pm_recover_report): use PM_RECOVER_REPORT_INIT. */
     size_t alive;       /**< Proven to be the same process: ordinary Handles. */
-    size_t ended;       /**< Died while nobody watched: Handles whose record is `lost`. */
+    size_t ended;       /**< Died while nobody watched: Handles whose record is `lost`, or has the
+                             true status where the kernel still tells it. */
     size_t dropped;     /**< Records of starts that never came to run: cleared away. */
     size_t quarantined; /**< Damaged, torn or future records: set aside, nothing signalled. */
     size_t unproven;    /**< Records whose process cannot be told apart from a stranger now: left as
@@ -670,8 +673,9 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
                    struct pm_error *ret_error);
 
 /**
- * Ends a manager: refuses new starts, stops everything but daemons by their plans, waits for them,
- * gives up the registry, joins its threads. Handles stay valid: they keep their record, other calls
+ * Ends a manager: refuses new starts, stops everything but daemons by their plans, waits for them
+ * (and up to pm_options::status_pending_ms for the status of daemons that have just ended), gives up
+ * the registry, joins its threads. Handles stay valid: they keep their record, other calls
  * on them answer PM_ERR_CLOSED.
  * From a callback it only marks the manager as closing and returns PM_ERR_WOULD_DEADLOCK; call it
  * again from another thread to finish.
@@ -708,8 +712,8 @@ PM_API int pm_spawn(pm_manager *manager, const struct pm_spec *spec, pm_process 
                     struct pm_error *ret_error);
 
 /**
- * Walks over a snapshot of all processes that the manager has, oldest first: those that run, and
- * those that have ended but whose Handle somebody holds.
+ * Walks over a snapshot of all processes that the manager has, in the order in which it learned of
+ * them: those that run, and those that have ended but whose Handle somebody holds.
  *
  * @param manager the manager.
  * @param visit called for each, outside all locks.
@@ -773,7 +777,8 @@ PM_API int pm_stop_daemons(pm_manager *manager, int64_t timeout_ms, pm_stop_visi
 /**
  * Reads the registry and makes Handles for the daemons of earlier managers. Each living one is
  * proven to be the same process first; then it is listed, counted, stoppable, and its exit is
- * noticed at once. Those that died unobserved get a Handle whose record is `lost`. What cannot be
+ * noticed at once. Those that died unobserved get a Handle whose record is `lost`, unless the
+ * kernel can still tell. What cannot be
  * proven is left alone and never signalled. Call it once after pm_open(); later calls find nothing
  * new.
  *
@@ -913,7 +918,8 @@ PM_API bool pm_process_alive(pm_process *process);
 
 /**
  * Waits for the end of the process. Any number of threads may wait for one Handle; all get the same
- * record. The end of its output is not waited for.
+ * record. The end of its output is not waited for. While the status is pending the call goes on
+ * waiting, up to its timeout.
  *
  * @param process the Handle.
  * @param timeout_ms in milliseconds; 0 polls; PM_FOREVER.

@@ -90,7 +90,7 @@ struct pm_process {
     atomic_int state;     // enum pm_state; written under lock.
     struct pmi_os_process os;
     struct pm_exit exit;  // Final once state is ENDED.
-    int64_t dead_ms;      // When the end was noticed, under lock.
+    int64_t dead_ms;      // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
     unsigned stop_step;   // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
@@ -134,6 +134,7 @@ struct pm_manager {
     unsigned starting; // Starts under way.
     pm_process *first, *last;
     struct pm_stats stats;
+    uint64_t deaths; // Noticed, with or without a status.
 
     // Dispatcher.
     struct pmi_event *events, **events_tail;

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct pmi_identity {
-    char boot[40];  // Boot id; Windows: a random id kept as long as the boot lasts.
+    char boot[40];  // Boot id; Windows: stands for one too, see src/win32/identity.c.
     uint64_t pid;   // In `pidns`.
     uint64_t start; // POSIX: start time in clock ticks since boot; Windows: creation FILETIME.
     uint64_t pidns; // Linux: inode of the pid namespace; else 0.

@@ -362,6 +362,30 @@ static void begin_closing(pm_manager *m)
     pmi_mutex_unlock(&m->lock);
 }
 
+static bool any_pending(pm_manager *m)
+{
+    bool found = false;
+    pmi_mutex_lock(&m->lock);
+    for (pm_process *p = m->first; p != NULL && !found; p = p->next) {
+        found = atomic_load(&p->state) == PM_STATE_STATUS_PENDING;
+    }
+    pmi_mutex_unlock(&m->lock);
+    return found;
+}
+
+// Daemons that have just ended: their status is worth a bounded wait, else the next run could only
+// tell that it was lost.
+static void settle_pending(pm_manager *m, int64_t deadline)
+{
+    while (any_pending(m) && pmi_now_ms() < deadline) {
+        if (m->options.loop == PM_LOOP_CALLER) {
+            pmi_reactor_turn(m, pmi_now_ms() + PMI_PENDING_POLL_MS);
+        } else {
+            pmi_sleep_ms(PMI_PENDING_POLL_MS);
+        }
+    }
+}
+
 static void stop_threads(pm_manager *m)
 {
     if (m->options.loop == PM_LOOP_CALLER) {
@@ -410,6 +434,7 @@ PM_API int pm_close(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report
         pmi_mutex_unlock(&m->lock);
         return PM_ERR_WOULD_DEADLOCK;
     }
+    int64_t deadline = pmi_deadline(timeout_ms < 0 ? PMI_DEFAULT_STOP_ALL_MS : timeout_ms);
     begin_closing(m);
     result = pm_stop_all(m, timeout_ms, NULL, NULL, ret_report);
     if (result != PM_OK) {
@@ -418,6 +443,7 @@ PM_API int pm_close(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report
         pmi_mutex_unlock(&m->lock);
         return result;
     }
+    settle_pending(m, deadline);
     stop_threads(m);
     all_remove(m);
     pmi_reactor_forget_all(m);

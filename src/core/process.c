@@ -131,12 +131,24 @@ static void finish_record(pm_process *p, struct pm_exit *record)
     atomic_store(&p->state, PM_STATE_ENDED);
 }
 
-static void note_death(pm_process *p)
+// Under p->lock. True the first time.
+static bool note_death(pm_process *p)
 {
-    if (p->dead_ms == 0) {
-        p->dead_ms = pmi_now_ms();
-        p->dead_wall_ms = pmi_wall_ms();
+    if (p->dead_ms != 0) {
+        return false;
     }
+    p->dead_ms = pmi_now_ms();
+    p->dead_wall_ms = pmi_wall_ms();
+    return true;
+}
+
+// Wakes a stop of many, which waits for deaths and not for statuses.
+static void announce_death(pm_manager *m)
+{
+    pmi_mutex_lock(&m->lock);
+    m->deaths++;
+    pmi_cond_broadcast(&m->changed);
+    pmi_mutex_unlock(&m->lock);
 }
 
 // What follows once, on the thread that made the record final, outside all locks.
@@ -180,9 +192,10 @@ int pmi_process_reap(pm_process *p)
         return PM_OK;
     }
     struct pm_exit record = PM_EXIT_INIT;
+    bool died = false;
     int result = pmi_os_process_reap(&p->os, &record);
     if (result == PM_ERR_STATUS_PENDING) {
-        note_death(p);
+        died = note_death(p);
         atomic_store(&p->state, PM_STATE_STATUS_PENDING);
         if (pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms) {
             memset(&record, 0, sizeof record);
@@ -191,10 +204,13 @@ int pmi_process_reap(pm_process *p)
         }
     }
     if (result == PM_OK) {
-        note_death(p);
+        died |= note_death(p);
         finish_record(p, &record);
     }
     pmi_mutex_unlock(&p->lock);
+    if (died) {
+        announce_death(p->manager);
+    }
     if (result == PM_OK) {
         after_end(p);
     }
@@ -214,11 +230,18 @@ void pmi_process_end(pm_process *p, const struct pm_exit *record)
 
 void pmi_process_abandon(pm_process *p)
 {
+    pmi_mutex_lock(&p->lock);
+    bool ended = atomic_load(&p->state) == PM_STATE_ENDED;
+    p->no_os = true;
+    pmi_mutex_unlock(&p->lock);
+    if (ended) {
+        pmi_os_process_close(&p->os);
+        return;
+    }
     pmi_os_process_abandon(&p->os);
     pmi_mutex_lock(&p->lock);
-    p->no_os = true;
     if (atomic_load(&p->state) != PM_STATE_ENDED) {
-        note_death(p);
+        (void)note_death(p);
         p->exit.kind = PM_EXIT_LOST;
         atomic_store(&p->state, PM_STATE_ENDED);
     }

@@ -14,7 +14,6 @@
 //
 // Running daemons' records need no fsync: they mean nothing after a reboot. Exit records do.
 
-#define RECORD_CAP 65536
 #define GATE_WAIT_MS 2000
 #define GATE_POLL_MS 10
 
@@ -34,7 +33,7 @@ static int read_owner(struct pmi_registry *r, struct pmi_identity *ret_id, uint6
 {
     char *text = NULL;
     size_t size = 0;
-    int result = pmi_os_file_read(&r->root, "lock", RECORD_CAP, &text, &size);
+    int result = pmi_os_file_read(&r->root, "lock", PMI_RECORD_SIZE_MAX, &text, &size);
     if (result != PM_OK) {
         return PM_ERR_NOT_FOUND;
     }
@@ -304,7 +303,7 @@ static int read_record(struct pmi_os_dir *dir, const char *name, struct pmi_reco
     char *text = NULL;
     size_t size = 0;
     *ret_problem = NULL;
-    int result = pmi_os_file_read(dir, name, RECORD_CAP, &text, &size);
+    int result = pmi_os_file_read(dir, name, PMI_RECORD_SIZE_MAX, &text, &size);
     if (result == PM_ERR_CORRUPT) {
         *ret_problem = "not a regular file, or too large";
     }
@@ -475,12 +474,18 @@ static int recover_living(struct recovery *rc, const struct pmi_record *rec,
     p->started.containment = started->containment;
     p->started.adopted = started->adopted;
     p->started.best_effort = started->best_effort;
+    // Proven, but dead: its parent has not waited for it yet, so its status may still be told.
+    bool dead = pmi_os_process_wait(&p->os, 0) == PM_OK;
     atomic_store(&p->state, PM_STATE_RUNNING);
     int result = pmi_reactor_add(m, p);
     if (result == PM_OK) {
         enlist(m, p);
         pmi_event_post_started(p, PM_EVENT_RECOVERED);
-        rc->report.alive++;
+        if (dead) {
+            rc->report.ended++;
+        } else {
+            rc->report.alive++;
+        }
         result = show(rc, p);
     }
     pmi_process_drop(p);

@@ -279,7 +279,7 @@ static void drive(struct stop_all *all)
     pm_manager *m = all->m;
     for (;;) {
         pmi_mutex_lock(&m->lock);
-        uint64_t seen = m->stats.ended;
+        uint64_t seen = m->deaths;
         pmi_mutex_unlock(&m->lock);
         int64_t wake;
         if (advance_all(all, &wake) == 0) {
@@ -290,7 +290,7 @@ static void drive(struct stop_all *all)
             continue;
         }
         pmi_mutex_lock(&m->lock);
-        if (m->stats.ended == seen) {
+        if (m->deaths == seen) {
             pmi_cond_wait(&m->changed, &m->lock, wake);
         }
         pmi_mutex_unlock(&m->lock);

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 // ------------------------------------------------------------------------------------------------
@@ -131,12 +132,22 @@ void pmi_group_remember(struct pmi_os_process *op)
     if (!op->group || op->start != 0)
         return;
 #ifdef HAVE_PIDFD
-    if (op->pidfd >= 0 && pmi_group_pidfd_signal(op->pidfd, 0) != EINVAL)
+    // Known once for all: the kernel does not unlearn it.
+    static atomic_bool knows_groups;
+    if (op->pidfd >= 0 && atomic_load_explicit(&knows_groups, memory_order_relaxed))
         return;
+    if (op->pidfd >= 0 && pmi_group_pidfd_signal(op->pidfd, 0) == 0) {
+        atomic_store_explicit(&knows_groups, true, memory_order_relaxed);
+        return;
+    }
 #endif
+    struct pmi_identity id;
     struct pmi_stat stat;
-    if (pmi_stat_read(op->pid, &stat) == PM_OK) {
-        op->start = (uint64_t)stat.starttime;
-        op->session = (pid_t)stat.session;
+    if (pmi_identity_of(op->pid, op->pidfd, &id) == PM_OK &&
+        pmi_stat_read(op->pid, &stat) == PM_OK) {
+        op->start = id.start;
+        op->pidns = id.pidns;
+        op->pidfs = id.pidfs;
+        op->session = stat.session;
     }
 }

@@ -58,6 +58,12 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
     pmi_os_process_close(op);
 }
 
+static bool has_ended(const struct pmi_os_process *op)
+{
+    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
+}
+
 int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id)
 {
     if (op->start == 0)
@@ -129,6 +135,11 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
         (void)pmi_sys_close(pidfd);
         return result;
     }
+    // Dead, and only its parent has not waited for it yet. Our own is opened: we have to wait for it.
+    if (opened.pidfd >= 0 && !opened.child && has_ended(&opened)) {
+        pmi_os_process_close(&opened);
+        return PM_ERR_GONE;
+    }
     *op = opened;
     *ret_started = (struct pmi_started){
         .containment = opened.group ? PM_CONTAIN_GROUP : PM_CONTAIN_NONE,
@@ -144,12 +155,6 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 // ------------------------------------------------------------------------------------------------
 // The end
 // ------------------------------------------------------------------------------------------------
-
-static bool has_ended(const struct pmi_os_process *op)
-{
-    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
-    return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
-}
 
 int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
 {
@@ -264,8 +269,7 @@ static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
     // With a waiter thread on the pid, nothing is taken before that has let go of the number.
     if (op->waiter != NULL && !has_ended(op))
         return PM_ERR_TIMEOUT;
-    if (op->group && has_ended(op))
-        pmi_group_remember(op);
+    pmi_group_remember(op);
     if (take_status(op, &info, &usage) < 0)
         return recover_status(op, record);
     if (info.si_pid == 0)

@@ -262,9 +262,14 @@ size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capa
                            int64_t deadline)
 {
     struct pmi_poll_set *set = om->set;
-    int timeout = pmi_poll_timeout(deadline);
-    nfds_t n = gather(om, &timeout);
-    if (pmi_sys_poll(set->fds, n, timeout) <= 0)
+    nfds_t n;
+    int ready;
+    do {
+        int timeout = pmi_poll_timeout(deadline);
+        n = gather(om, &timeout);
+        ready = pmi_sys_poll(set->fds, n, timeout);
+    } while (ready < 0 && errno == EINTR && pmi_now_ms() < deadline);
+    if (ready <= 0)
         return 0;
     pmi_wake_drain(om->wake_fds);
 

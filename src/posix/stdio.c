@@ -118,6 +118,25 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
     return PM_OK;
 }
 
+// The numbers that this system gives a meaning to: the core cannot know them.
+static int check_extras(const struct pmi_plan *plan, struct pm_error *err)
+{
+    for (size_t i = 0; i < plan->extras_count; i++) {
+        int target = plan->extras[i].target;
+        bool twice = false;
+        for (size_t k = 0; k < i; k++)
+            twice = twice || plan->extras[k].target == target;
+        if (target >= 3 && !twice)
+            continue;
+        (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
+        pmi_fail_field(err, "extras");
+        pmi_fail_hint(err, "extras[%zu].target is %d: %s", i, target,
+                      twice ? "given twice" : "0 to 2 are the slots'");
+        return err->code;
+    }
+    return PM_OK;
+}
+
 static int prepare_extras(const struct pmi_plan *plan, struct pmi_stdio_plan *stdio,
                           struct pm_error *err)
 {
@@ -151,13 +170,38 @@ void pmi_stdio_release(struct pmi_stdio_plan *stdio)
     stdio->fds_count = stdio->owned_count = 0;
 }
 
+static int check_extras(const struct pmi_plan *plan, struct pm_error *err)
+{
+    for (size_t i = 0; i < plan->extras_count; i++) {
+        int target = plan->extras[i].target;
+        const char *what = NULL;
+        if (target < 3)
+            what = "the target is below 3";
+        else if (PMI_SYS(fcntl)((int)plan->extras[i].source, F_GETFD) < 0)
+            what = "the source is not open";
+        for (size_t k = 0; k < i && what == NULL; k++)
+            if (plan->extras[k].target == target)
+                what = "the target is taken twice";
+        if (what != NULL) {
+            (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
+            pmi_fail_field(err, "extras");
+            pmi_fail_hint(err, "extras[%zu]: descriptor %d for target %d: %s", i,
+                          (int)plan->extras[i].source, target, what);
+            return err->code;
+        }
+    }
+    return PM_OK;
+}
+
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,
                       struct pm_error *err)
 {
     struct pmi_stdio_plan stdio = { .streams = { -1, -1, -1 }, .floor = 3 };
     size_t most = 3 + plan->extras_count;
-    int result = PM_OK;
+    int result = check_extras(plan, err);
 
+    if (result != PM_OK)
+        return result;
     for (size_t i = 0; i < plan->extras_count; i++)
         if (plan->extras[i].target >= stdio.floor)
             stdio.floor = plan->extras[i].target + 1;

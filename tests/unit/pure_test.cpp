@@ -279,6 +279,26 @@ TEST(Utf, RefusesWhatIsNoUtf8)
     }
 }
 
+TEST(Utf, AnythingButAContinuationByteInsideASequenceIsRefused)
+{
+    for (const std::string good : {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}) {
+        for (size_t at = 1; at < good.size(); at++) {
+            for (int c = 1; c < 256; c++) {
+                std::string text = good + "z";
+                text[at] = static_cast<char>(c);
+                if ((c & 0xc0) != 0x80) {
+                    int code = 0;
+                    RoundTrip(text, &code);
+                    ASSERT_EQ(PM_ERR_INVALID, code) << good << " at " << at << ": " << c;
+                }
+            }
+            int code = 0;
+            RoundTrip(good.substr(0, at), &code);
+            ASSERT_EQ(PM_ERR_INVALID, code) << good << " cut at " << at;
+        }
+    }
+}
+
 std::vector<std::string> Merge(std::vector<const char *> base, std::vector<const char *> changes,
                                bool fold, int *ret_code = nullptr)
 {

@@ -1,0 +1,426 @@
+#include "fixture.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#ifdef _WIN32
+#include <windows.h>
+#else
+#include <csignal>
+#include <dirent.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+namespace contract
+{
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const int scale = 4;
+#else
+static const int scale = 1;
+#endif
+
+int64_t Patience()
+{
+    const char *more = getenv("PM_TEST_SCALE");
+    int factor = more != nullptr ? atoi(more) : 1;
+    return int64_t{15000} * scale * (factor > 0 ? factor : 1);
+}
+
+bool Eventually(const std::function<bool()> &reached)
+{
+    auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(Patience());
+    while (!reached()) {
+        if (std::chrono::steady_clock::now() > end) {
+            return false;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return true;
+}
+
+std::string ReadFile(const std::string &path)
+{
+    std::ifstream in(path, std::ios::binary);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+}
+
+void WriteFile(const std::string &path, const std::string &text)
+{
+    std::ofstream out(path, std::ios::binary | std::ios::trunc);
+    out << text;
+}
+
+#ifdef _WIN32
+
+bool OnWindows()
+{
+    return true;
+}
+
+bool OnWine()
+{
+    return GetProcAddress(GetModuleHandleA("ntdll.dll"), "wine_get_version") != nullptr;
+}
+
+std::string SelfPath()
+{
+    wchar_t wide[4096];
+    GetModuleFileNameW(nullptr, wide, 4096);
+    char path[8192];
+    WideCharToMultiByte(CP_UTF8, 0, wide, -1, path, sizeof path, nullptr, nullptr);
+    return path;
+}
+
+std::string MakeTempFolder()
+{
+    static int counter;
+    char base[4096], path[8192];
+    GetTempPathA(sizeof base, base);
+    snprintf(path, sizeof path, "%spm-%lu-%d", base, GetCurrentProcessId(), counter++);
+    CreateDirectoryA(path, nullptr);
+    return path;
+}
+
+std::vector<std::string> ListFolder(const std::string &folder)
+{
+    std::vector<std::string> names;
+    WIN32_FIND_DATAA found;
+    HANDLE search = FindFirstFileA((folder + "\\*").c_str(), &found);
+    if (search != INVALID_HANDLE_VALUE) {
+        do {
+            if (strcmp(found.cFileName, ".") != 0 && strcmp(found.cFileName, "..") != 0) {
+                names.push_back(found.cFileName);
+            }
+        } while (FindNextFileA(search, &found));
+        FindClose(search);
+    }
+    return names;
+}
+
+void RemoveTree(const std::string &folder)
+{
+    for (const auto &name : ListFolder(folder)) {
+        std::string path = folder + "\\" + name;
+        if ((GetFileAttributesA(path.c_str()) & FILE_ATTRIBUTE_DIRECTORY) != 0) {
+            RemoveTree(path);
+        } else {
+            DeleteFileA(path.c_str());
+        }
+    }
+    RemoveDirectoryA(folder.c_str());
+}
+
+bool PidAlive(uint64_t pid)
+{
+    HANDLE process = OpenProcess(SYNCHRONIZE, FALSE, static_cast<DWORD>(pid));
+    if (process == nullptr) {
+        return false;
+    }
+    bool alive = WaitForSingleObject(process, 0) == WAIT_TIMEOUT;
+    CloseHandle(process);
+    return alive;
+}
+
+static size_t CountDescriptors()
+{
+    return 0; // Wine does not tell (GetProcessHandleCount is 0).
+}
+
+static size_t CountThreads()
+{
+    return 0;
+}
+
+static std::string SignalMask()
+{
+    return "";
+}
+
+#else
+
+bool OnWindows()
+{
+    return false;
+}
+
+bool OnWine()
+{
+    return false;
+}
+
+std::string SelfPath()
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    return n > 0 ? std::string(path, static_cast<size_t>(n)) : "";
+}
+
+std::string MakeTempFolder()
+{
+    char name[] = "/tmp/pm-test-XXXXXX";
+    return mkdtemp(name);
+}
+
+std::vector<std::string> ListFolder(const std::string &folder)
+{
+    std::vector<std::string> names;
+    DIR *dir = opendir(folder.c_str());
+    while (dir != nullptr) {
+        dirent *entry = readdir(dir);
+        if (entry == nullptr) {
+            break;
+        }
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            names.push_back(entry->d_name);
+        }
+    }
+    if (dir != nullptr) {
+        closedir(dir);
+    }
+    return names;
+}
+
+void RemoveTree(const std::string &folder)
+{
+    for (const auto &name : ListFolder(folder)) {
+        std::string path = folder + "/" + name;
+        struct stat st;
+        if (lstat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) {
+            RemoveTree(path);
+        } else {
+            unlink(path.c_str());
+        }
+    }
+    rmdir(folder.c_str());
+}
+
+// A zombie under a slow init is dead.
+bool PidAlive(uint64_t pid)
+{
+    std::string stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
+    size_t at = stat.rfind(')');
+    return at != std::string::npos && at + 2 < stat.size() && stat[at + 2] != 'Z' && stat[at + 2] != 'X';
+}
+
+static size_t CountDescriptors()
+{
+    return ListFolder("/proc/self/fd").size();
+}
+
+static size_t CountThreads()
+{
+    return ListFolder("/proc/self/task").size();
+}
+
+static std::string SignalMask()
+{
+    std::string status = ReadFile("/proc/self/status");
+    std::string picked;
+    for (const char *name : {"SigBlk:", "SigIgn:", "SigCgt:"}) {
+        size_t at = status.find(name);
+        uint64_t bits = at == std::string::npos ? 0 : strtoull(status.c_str() + at + 7, nullptr, 16);
+        bits &= ~(uint64_t{3} << 31); // 32 and 33 are the C library's own.
+        picked += name + std::to_string(bits) + "\n";
+    }
+    return picked;
+}
+
+#endif
+
+// ------------------------------------------------------------------------------------------------
+// Child
+// ------------------------------------------------------------------------------------------------
+
+Child::Child(std::vector<std::string> role_and_args) : spec(PM_SPEC_INIT), program(SelfPath())
+{
+    args = {program, "--role"};
+    args.insert(args.end(), role_and_args.begin(), role_and_args.end());
+    spec.owner = "contract";
+    spec.stdin_slot.kind = PM_STDIO_NULL;
+}
+
+const pm_spec *Child::Get()
+{
+    argv.clear();
+    for (const auto &arg : args) {
+        argv.push_back(arg.c_str());
+    }
+    argv.push_back(nullptr);
+    spec.program = program.c_str();
+    spec.argv = argv.data();
+    if (!env.empty()) {
+        envp.clear();
+        for (const auto &entry : env) {
+            envp.push_back(entry.c_str());
+        }
+        envp.push_back(nullptr);
+        spec.env = envp.data();
+    }
+    if (!extras.empty()) {
+        spec.extras = extras.data();
+        spec.extras_count = extras.size();
+    }
+    return &spec;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Contract
+// ------------------------------------------------------------------------------------------------
+
+pm_options Contract::DefaultOptions()
+{
+    pm_options options = PM_OPTIONS_INIT;
+    // A slow init would make every close after a daemon's end a wait of seconds.
+    options.status_pending_ms = 300;
+    options.drain_ms = OnWine() ? 1000 : 0; // Its console hosts hold streams a little longer.
+    return options;
+}
+
+void Contract::SetUp()
+{
+    descriptors_before = CountDescriptors();
+    threads_before = CountThreads();
+    mask_before = SignalMask();
+    folder = MakeTempFolder();
+}
+
+void Contract::Open(pm_options options, bool registry)
+{
+    std::string dir = folder + "/registry";
+    options.registry_dir = registry ? dir.c_str() : nullptr;
+    pm_error error = PM_ERROR_INIT;
+    int code = pm_open(&options, &manager, &error);
+    if (code != PM_OK) {
+        char line[4096];
+        pm_error_format(&error, line, sizeof line);
+        FAIL() << line;
+    }
+}
+
+int Contract::Close(int64_t timeout_ms)
+{
+    int code = pm_close(manager, timeout_ms, nullptr);
+    if (code == PM_OK) {
+        manager = nullptr;
+    }
+    return code;
+}
+
+void Contract::TearDown()
+{
+    for (pm_process *process : held) {
+        pm_process_unref(process);
+    }
+    if (manager != nullptr) {
+        uint64_t leaked = 0;
+        EXPECT_EQ(PM_OK, pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr));
+        EXPECT_EQ(PM_OK, pm_stop_all(manager, 20000, nullptr, nullptr, nullptr));
+        EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
+        EXPECT_EQ(PM_OK, pm_leak_scan(manager, &leaked));
+        EXPECT_EQ(0u, leaked) << "the detector found zombies";
+        EXPECT_EQ(PM_OK, Close());
+    }
+    RemoveTree(folder);
+    EXPECT_EQ(descriptors_before, CountDescriptors()) << "descriptors were leaked";
+    // A joined thread leaves the task list a moment later.
+    EXPECT_TRUE(Eventually([this] { return CountThreads() == threads_before; }));
+    EXPECT_EQ(mask_before, SignalMask());
+#ifndef _WIN32
+    errno = 0;
+    siginfo_t info = {};
+    EXPECT_EQ(-1, waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT));
+    EXPECT_EQ(ECHILD, errno) << "a child is left";
+#endif
+}
+
+pm_process *Contract::TrySpawn(Child &child, int *ret_code, pm_error *ret_error)
+{
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    *ret_code = pm_spawn(manager, child.Get(), &process, &error);
+    if (ret_error != nullptr) {
+        *ret_error = error;
+    }
+    if (process != nullptr) {
+        Keep(process);
+    }
+    return process;
+}
+
+pm_process *Contract::Spawn(Child &child)
+{
+    int code = 0;
+    pm_error error = PM_ERROR_INIT;
+    pm_process *process = TrySpawn(child, &code, &error);
+    if (code != PM_OK) {
+        char line[4096];
+        pm_error_format(&error, line, sizeof line);
+        ADD_FAILURE() << line;
+    }
+    return process;
+}
+
+pm_exit Contract::Wait(pm_process *process)
+{
+    pm_exit record = PM_EXIT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_wait(process, Patience(), &record));
+    return record;
+}
+
+std::string Contract::ReadLine(pm_process *process, pm_stream_id id)
+{
+    std::string line;
+    pm_stream *stream = pm_process_stream(process, id);
+    for (;;) {
+        char c = 0;
+        size_t count = 0;
+        int code = pm_stream_read(stream, &c, 1, Patience(), &count);
+        if (code != PM_OK || count == 0) {
+            ADD_FAILURE() << "no whole line: '" << line << "', " << pm_error_name(code);
+            return line;
+        }
+        if (c == '\n') {
+            return line;
+        }
+        if (c != '\r') {
+            line += c;
+        }
+    }
+}
+
+std::string Contract::ReadAll(pm_process *process, pm_stream_id id)
+{
+    std::string text;
+    pm_stream *stream = pm_process_stream(process, id);
+    for (;;) {
+        char buffer[65536];
+        size_t count = 0;
+        int code = pm_stream_read(stream, buffer, sizeof buffer, Patience(), &count);
+        if (code != PM_OK) {
+            ADD_FAILURE() << "reading ended with " << pm_error_name(code);
+            return text;
+        }
+        if (count == 0) {
+            return text;
+        }
+        text.append(buffer, count);
+    }
+}
+
+uint64_t Contract::NumberAfter(const std::string &line, const std::string &word)
+{
+    size_t at = line.find(word);
+    EXPECT_NE(std::string::npos, at) << "'" << word << "' in '" << line << "'";
+    return at == std::string::npos ? 0 : strtoull(line.c_str() + at + word.size(), nullptr, 10);
+}
+
+} // namespace contract

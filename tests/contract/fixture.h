@@ -1,0 +1,84 @@
+// What every contract test stands on: a manager, a scratch folder, children that are this very
+// program in a role, and a guard that nothing is left when a test ends.
+#ifndef PM_TEST_CONTRACT_FIXTURE_H
+#define PM_TEST_CONTRACT_FIXTURE_H
+
+#include <gtest/gtest.h>
+#include <processmgr/processmgr.h>
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace contract
+{
+
+// One bound for every wait; longer where everything is slower.
+int64_t Patience();
+bool OnWine();
+bool OnWindows();
+std::string SelfPath();
+
+// Enters a role and never returns if argv asks for one.
+void MaybePlayRole(int argc, char **argv);
+
+// Waits until a state is reached; false at the bound.
+bool Eventually(const std::function<bool()> &reached);
+
+std::string MakeTempFolder();
+void RemoveTree(const std::string &folder);
+std::string ReadFile(const std::string &path);
+void WriteFile(const std::string &path, const std::string &text);
+std::vector<std::string> ListFolder(const std::string &folder);
+// Whether that process (not its number) still runs; by number, for processes of the test alone.
+bool PidAlive(uint64_t pid);
+
+// A Spec that starts this program in a role, and everything that it points at.
+struct Child {
+    explicit Child(std::vector<std::string> role_and_args);
+    pm_spec *operator->() { return &spec; }
+    const pm_spec *Get();
+
+    pm_spec spec;
+    std::string program;
+    std::vector<std::string> args;
+    std::vector<const char *> argv;
+    std::vector<std::string> env;
+    std::vector<const char *> envp;
+    std::vector<pm_extra> extras;
+};
+
+class Contract : public testing::Test
+{
+protected:
+    void SetUp() override;
+    void TearDown() override;
+
+    // Opens `manager`; with a registry in `folder` unless told otherwise.
+    void Open(pm_options options = DefaultOptions(), bool registry = true);
+    static pm_options DefaultOptions();
+    int Close(int64_t timeout_ms = 20000);
+
+    pm_process *Spawn(Child &child);
+    pm_process *TrySpawn(Child &child, int *ret_code, pm_error *ret_error = nullptr);
+    static pm_exit Wait(pm_process *process);
+    // Reads until a newline, at most one line ahead of nothing: the roles speak line by line.
+    static std::string ReadLine(pm_process *process, pm_stream_id id = PM_STDOUT);
+    static std::string ReadAll(pm_process *process, pm_stream_id id = PM_STDOUT);
+    static uint64_t NumberAfter(const std::string &line, const std::string &word);
+    void Keep(pm_process *process) { held.push_back(process); }
+
+    pm_manager *manager = nullptr;
+    std::string folder;
+    std::vector<pm_process *> held;
+
+private:
+    size_t descriptors_before = 0;
+    size_t threads_before = 0;
+    std::string mask_before;
+};
+
+} // namespace contract
+
+#endif
