@@ -123,16 +123,21 @@ static int check_extras(const struct pmi_plan *plan, struct pm_error *err)
 {
     for (size_t i = 0; i < plan->extras_count; i++) {
         int target = plan->extras[i].target;
-        bool twice = false;
-        for (size_t k = 0; k < i; k++)
-            twice = twice || plan->extras[k].target == target;
-        if (target >= 3 && !twice)
-            continue;
-        (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
-        pmi_fail_field(err, "extras");
-        pmi_fail_hint(err, "extras[%zu].target is %d: %s", i, target,
-                      twice ? "given twice" : "0 to 2 are the slots'");
-        return err->code;
+        const char *what = NULL;
+        if (target < 3)
+            what = "the target is below 3";
+        else if (PMI_SYS(fcntl)((int)plan->extras[i].source, F_GETFD) < 0)
+            what = "the source is not open";
+        for (size_t k = 0; k < i && what == NULL; k++)
+            if (plan->extras[k].target == target)
+                what = "the target is taken twice";
+        if (what != NULL) {
+            (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
+            pmi_fail_field(err, "extras");
+            pmi_fail_hint(err, "extras[%zu]: descriptor %d for target %d: %s", i,
+                          (int)plan->extras[i].source, target, what);
+            return err->code;
+        }
     }
     return PM_OK;
 }
@@ -168,29 +173,6 @@ void pmi_stdio_release(struct pmi_stdio_plan *stdio)
     stdio->fds = NULL;
     stdio->owned = NULL;
     stdio->fds_count = stdio->owned_count = 0;
-}
-
-static int check_extras(const struct pmi_plan *plan, struct pm_error *err)
-{
-    for (size_t i = 0; i < plan->extras_count; i++) {
-        int target = plan->extras[i].target;
-        const char *what = NULL;
-        if (target < 3)
-            what = "the target is below 3";
-        else if (PMI_SYS(fcntl)((int)plan->extras[i].source, F_GETFD) < 0)
-            what = "the source is not open";
-        for (size_t k = 0; k < i && what == NULL; k++)
-            if (plan->extras[k].target == target)
-                what = "the target is taken twice";
-        if (what != NULL) {
-            (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
-            pmi_fail_field(err, "extras");
-            pmi_fail_hint(err, "extras[%zu]: descriptor %d for target %d: %s", i,
-                          (int)plan->extras[i].source, target, what);
-            return err->code;
-        }
-    }
-    return PM_OK;
 }
 
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,
