@@ -4,7 +4,7 @@
 //
 //   pm_manager::lock     the list of processes, the event queue, counters, closing
 //   pm_process::lock     state, exit record, reaping and signalling
-//   pmi_registry::lock   files of the registry (taken alone)
+//   pmi_registry::lock   files of the registry
 //   pm_stream::lock      one reader or writer at a time (taken alone, held while it blocks)
 //
 // Callbacks, sinks and visitors run outside all of them.
@@ -242,7 +242,10 @@ void pmi_registry_close(struct pmi_registry *r);
 int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state state,
                      const struct pmi_identity *id, struct pm_error *err);
 void pmi_registry_drop(pm_manager *m, const pm_process *p);
-void pmi_registry_put_exit(pm_manager *m, const pm_process *p);
+// Writes the exit record, then drops the running one. Takes no lock but the registry's.
+int pmi_registry_put_exit(pm_manager *m, const pm_process *p);
+// Counts and logs a failure; under no lock.
+void pmi_registry_failed(pm_manager *m, const char *what, const pm_process *p, int code);
 // Whether a record of this boot for `key` names a process that lives, or may.
 int pmi_registry_check_key(pm_manager *m, const char *key, struct pm_error *err);
 

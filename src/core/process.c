@@ -116,9 +116,12 @@ PM_API pm_process *pm_process_unref(pm_process *p)
 // The end
 // ------------------------------------------------------------------------------------------------
 
-// Fills what the core knows and makes the record final. Under p->lock.
-static void finish_record(pm_process *p, struct pm_exit *record)
+// Fills what the core knows and makes the record final. Under p->lock. A daemon's record is on disk
+// before anybody can see that it has ended: whoever starts its key again must not have the new
+// record taken away by the clean-up of the old one.
+static int finish_record(pm_process *p, struct pm_exit *record)
 {
+    int result = PM_OK;
     record->size = sizeof *record;
     record->stop_step = p->stop_step;
     record->stop_action = p->stop_action;
@@ -128,7 +131,11 @@ static void finish_record(pm_process *p, struct pm_exit *record)
                                   : p->dead_ms - p->started.started_ms;
     record->uptime_ms = uptime > 0 ? (uint64_t)uptime : 0;
     p->exit = *record;
+    if (p->mode == PM_MODE_DAEMON) {
+        result = pmi_registry_put_exit(p->manager, p);
+    }
     atomic_store(&p->state, PM_STATE_ENDED);
+    return result;
 }
 
 // Under p->lock. True the first time.
@@ -152,16 +159,17 @@ static void announce_death(pm_manager *m)
 }
 
 // What follows once, on the thread that made the record final, outside all locks.
-static void after_end(pm_process *p)
+static void after_end(pm_process *p, int registry_result)
 {
     pm_manager *m = p->manager;
+    if (registry_result != PM_OK) {
+        // The running record stays: the next recovery will tell the daemon's end as `lost`.
+        pmi_registry_failed(m, "exit record", p, registry_result);
+    }
     if (p->kill_tree_on_exit) {
         pmi_mutex_lock(&p->lock);
         (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE);
         pmi_mutex_unlock(&p->lock);
-    }
-    if (p->mode == PM_MODE_DAEMON) {
-        pmi_registry_put_exit(m, p);
     }
     pmi_mutex_lock(&m->lock);
     m->stats.ended++;
@@ -193,6 +201,7 @@ int pmi_process_reap(pm_process *p)
     }
     struct pm_exit record = PM_EXIT_INIT;
     bool died = false;
+    int registry_result = PM_OK;
     int result = pmi_os_process_reap(&p->os, &record);
     if (result == PM_ERR_STATUS_PENDING) {
         died = note_death(p);
@@ -205,14 +214,14 @@ int pmi_process_reap(pm_process *p)
     }
     if (result == PM_OK) {
         died |= note_death(p);
-        finish_record(p, &record);
+        registry_result = finish_record(p, &record);
     }
     pmi_mutex_unlock(&p->lock);
     if (died) {
         announce_death(p->manager);
     }
     if (result == PM_OK) {
-        after_end(p);
+        after_end(p, registry_result);
     }
     return result;
 }
@@ -223,9 +232,9 @@ void pmi_process_end(pm_process *p, const struct pm_exit *record)
     pmi_mutex_lock(&p->lock);
     p->dead_ms = pmi_now_ms();
     p->dead_wall_ms = record->ended_wall_ms != 0 ? record->ended_wall_ms : pmi_wall_ms();
-    finish_record(p, &copy);
+    int registry_result = finish_record(p, &copy);
     pmi_mutex_unlock(&p->lock);
-    after_end(p);
+    after_end(p, registry_result);
 }
 
 void pmi_process_abandon(pm_process *p)

@@ -227,7 +227,7 @@ static int write_record(struct pmi_os_dir *dir, const struct pmi_record *rec, bo
     return result;
 }
 
-static void count_failure(pm_manager *m, const char *what, const pm_process *p, int code)
+void pmi_registry_failed(pm_manager *m, const char *what, const pm_process *p, int code)
 {
     pmi_mutex_lock(&m->lock);
     m->stats.registry_failures++;
@@ -250,7 +250,7 @@ int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state s
     int result = write_record(&r->boot, &rec, false, &err->os_code);
     pmi_mutex_unlock(&r->lock);
     if (result != PM_OK) {
-        count_failure(m, "record", p, result);
+        pmi_registry_failed(m, "record", p, result);
         return pmi_set_error(err, result, PM_STAGE_REGISTRY, NULL);
     }
     return PM_OK;
@@ -265,7 +265,7 @@ void pmi_registry_drop(pm_manager *m, const pm_process *p)
     pmi_mutex_unlock(&m->registry.lock);
 }
 
-void pmi_registry_put_exit(pm_manager *m, const pm_process *p)
+int pmi_registry_put_exit(pm_manager *m, const pm_process *p)
 {
     struct pmi_registry *r = &m->registry;
     struct pmi_record rec;
@@ -284,12 +284,10 @@ void pmi_registry_put_exit(pm_manager *m, const pm_process *p)
     uint32_t os_code = 0;
     int result = write_record(&r->exits, &rec, true, &os_code);
     pmi_mutex_unlock(&r->lock);
-    if (result != PM_OK) {
-        // The running record stays: the next recovery will tell the daemon's end as `lost`.
-        count_failure(m, "exit record", p, result);
-        return;
+    if (result == PM_OK) {
+        pmi_registry_drop(m, p);
     }
-    pmi_registry_drop(m, p);
+    return result;
 }
 
 // ------------------------------------------------------------------------------------------------

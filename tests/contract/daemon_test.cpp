@@ -201,6 +201,22 @@ TEST_F(Daemon, AKeyIsFreeAgainAfterTheEnd)
     pm_process_unref(found);
 }
 
+TEST_F(Daemon, AKeyStartedAgainAtOnceKeepsItsRecord)
+{
+    for (int i = 0; i < 20; i++) {
+        std::remove((folder + "/d1").c_str());
+        pm_process *process = Start("d1");
+        EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+        Wait(process);
+        std::remove((folder + "/d1").c_str());
+        pm_process *next = Start("d1");
+        EXPECT_NE("", RecordPath("d1")) << "taken away by the clean-up of the one before";
+        EXPECT_EQ(PM_OK, pm_process_stop(next, nullptr, nullptr));
+        Wait(next);
+        EXPECT_EQ("", RecordPath("d1"));
+    }
+}
+
 TEST_F(Daemon, StopAllAndCloseLeaveItAlone)
 {
     pm_process *process = Start("d1");
