@@ -98,8 +98,11 @@ TEST_F(Spec, WhatThisVersionCannotDoIsRefusedByName)
     Refused([](pm_spec &s) { s.set_nice = true; }, PM_ERR_UNSUPPORTED, "set_nice");
     Refused([](pm_spec &s) { s.rlimits_count = 1; }, PM_ERR_UNSUPPORTED, "rlimits");
     Refused([](pm_spec &s) { s.group = PM_GROUP_FOREGROUND; }, PM_ERR_UNSUPPORTED, "group");
-    Refused([](pm_spec &s) { s.containment = PM_CONTAIN_CGROUP; },
-            OnWindows() ? PM_OK : PM_ERR_UNSUPPORTED, OnWindows() ? "" : "containment");
+    if (!OnWindows()) { // A job is more than any of these.
+        Refused([](pm_spec &s) { s.containment = PM_CONTAIN_CGROUP; }, PM_ERR_UNSUPPORTED, "containment");
+        Refused([](pm_spec &s) { s.group = PM_GROUP_HOST, s.containment = PM_CONTAIN_GROUP; },
+                PM_ERR_UNSUPPORTED, "containment");
+    }
 }
 
 TEST_F(Spec, EnumsOutOfRangeAreRefused)

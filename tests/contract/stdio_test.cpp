@@ -141,11 +141,10 @@ TEST_F(Stdio, AGivenDescriptorIsUsedAndStaysOurs)
     EXPECT_EQ(0u, Wait(Spawn(child)).code);
 #ifdef _WIN32
     EXPECT_TRUE(CloseHandle(file));
-    EXPECT_EQ("to stdout\r\n", ReadFile(path).size() == 11 ? ReadFile(path) : ReadFile(path) + "\r\n");
 #else
     EXPECT_EQ(0, close(static_cast<int>(native)));
-    EXPECT_EQ("to stdout\n", ReadFile(path));
 #endif
+    EXPECT_EQ("to stdout\n", ReadFile(path));
 }
 
 TEST_F(Stdio, ABadDescriptorIsRefusedByName)
@@ -181,8 +180,11 @@ TEST_F(Stdio, WritingToOneThatIsGoneIsABrokenPipeAndNoSignal)
     pm_process *process = Spawn(child);
     Wait(process);
     size_t count = 7;
-    EXPECT_EQ(PM_ERR_BROKEN_PIPE,
-              pm_stream_write(pm_process_stream(process, PM_STDIN), "x", 1, Patience(), &count));
+    // Under Wine the console host of the child holds its end a moment longer.
+    EXPECT_TRUE(Eventually([&] {
+        return pm_stream_write(pm_process_stream(process, PM_STDIN), "x", 1, Patience(), &count) ==
+               PM_ERR_BROKEN_PIPE;
+    }));
     EXPECT_EQ(0u, count);
 }
 
