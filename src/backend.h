@@ -64,7 +64,8 @@ bool pmi_os_env_folds_case(void);
 // PATH of env. ret_path is malloc'd. Sets stage SEARCH and the hint ("looked in PATH=...").
 int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
                   struct pm_error *err);
-// Absolute form of a folder, for a daemon's cwd and the registry; NULL = the caller's cwd. malloc'd.
+// Absolute form of a folder, for a daemon's cwd and the registry; NULL = the caller's cwd.
+// malloc'd.
 int pmi_os_absolute(const char *path, char **ret_path, uint32_t *ret_os_code);
 int pmi_os_default_state_dir(const char *app, char **ret_path);
 
@@ -112,12 +113,12 @@ int pmi_os_reactor_native(struct pmi_os_manager *om, pm_native *ret_native);
 
 // Everything about a start, checked and resolved by the core. Borrowed for the call.
 struct pmi_plan {
-    enum pm_mode mode;         // NORMAL or DAEMON.
-    const char *program;       // Absolute.
-    const char *const *argv;   // Never NULL, at least one entry.
-    const char *const *env;    // NULL-terminated, final (Windows: merged and sorted).
-    const char *cwd;           // NULL = the caller's; daemons: always absolute.
-    struct pm_stdio slots[3];  // No PM_STDIO_DEFAULT left; no PIPE for daemons.
+    enum pm_mode mode;        // NORMAL or DAEMON.
+    const char *program;      // Absolute.
+    const char *const *argv;  // Never NULL, at least one entry.
+    const char *const *env;   // NULL-terminated, final (Windows: merged and sorted).
+    const char *cwd;          // NULL = the caller's; daemons: always absolute.
+    struct pm_stdio slots[3]; // No PM_STDIO_DEFAULT left; no PIPE for daemons.
     const struct pm_extra *extras;
     size_t extras_count;
     enum pm_group group;
@@ -135,12 +136,12 @@ struct pmi_plan {
 struct pmi_started {
     enum pm_containment containment;
     enum pm_detachment detachment;
-    bool adopted;         // A daemon that came back to us: our child.
-    bool best_effort;     // No pidfd.
+    bool adopted;     // A daemon that came back to us: our child.
+    bool best_effort; // No pidfd.
     unsigned exec_retries;
-    unsigned fallbacks;   // 1 if a poorer mechanism had to be used.
+    unsigned fallbacks; // 1 if a poorer mechanism had to be used.
     int64_t started_wall_ms;
-    int64_t started_ms;   // pmi_now_ms()
+    int64_t started_ms; // pmi_now_ms()
 };
 
 // Starts the process; on return its program runs or has run. Fills streams[i] for PIPE slots only.
@@ -214,7 +215,8 @@ void pmi_os_stream_close(struct pmi_os_stream *s);
 // nobody else's to write (POSIX: not group- or world-accessible; Windows: a protected owner-only
 // DACL is set on creation, and the owner checked on opening). create = false: for readers; the same
 // proof.
-int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, struct pm_error *err);
+int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir,
+                    struct pm_error *err);
 int pmi_os_dir_open_sub(struct pmi_os_dir *dir, const char *name, bool create,
                         struct pmi_os_dir *ret_dir);
 void pmi_os_dir_close(struct pmi_os_dir *dir);

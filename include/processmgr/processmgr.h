@@ -3,8 +3,8 @@
  *
  * Life cycle:
  *
- *   1. main() calls pm_launcher_main() first (programs that start daemons, or children that die with
- *      their parent, on POSIX).
+ *   1. main() calls pm_launcher_main() first (programs that start daemons, or children that die
+ * with their parent, on POSIX).
  *   2. pm_open() makes a manager.
  *   3. Fill a struct pm_spec, starting from PM_SPEC_INIT; pm_spawn() turns it into a Handle
  *      (pm_process *). There is no pid to wait for and nothing that must be waited for: each start
@@ -141,16 +141,16 @@ enum pm_stage {
 /** What went wrong, in detail. Filled by the calls that take one, on failure only. Give it the size
  *  with PM_ERROR_INIT. All text is inside: nothing to free. */
 struct pm_error {
-    size_t size;        /**< sizeof(struct pm_error). */
-    int code;           /**< PM_ERR_*. */
+    size_t size; /**< sizeof(struct pm_error). */
+    int code;    /**< PM_ERR_*. */
     enum pm_stage stage;
-    uint32_t os_code;   /**< errno or GetLastError(); 0 = none. */
-    uint64_t pid;       /**< Who is meant (REGISTRY_BUSY: the owner of the registry); 0 = nobody. */
-    char action[16];    /**< "start", "open", "stop" ... */
-    char owner[64];     /**< Owner from the Spec, cut if longer. */
-    char program[256];  /**< Program from the Spec, cut if longer. */
-    char field[48];     /**< Name of the Spec or options field that is meant, or "". */
-    char hint[512];     /**< What to look at, one line, or "". */
+    uint32_t os_code;  /**< errno or GetLastError(); 0 = none. */
+    uint64_t pid;      /**< Who is meant (REGISTRY_BUSY: the owner of the registry); 0 = nobody. */
+    char action[16];   /**< "start", "open", "stop" ... */
+    char owner[64];    /**< Owner from the Spec, cut if longer. */
+    char program[256]; /**< Program from the Spec, cut if longer. */
+    char field[48];    /**< Name of the Spec or options field that is meant, or "". */
+    char hint[512];    /**< What to look at, one line, or "". */
 };
 
 /* ---------------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ typedef intptr_t pm_native;
 
 enum pm_mode {
     PM_MODE_NORMAL = 0, /**< A child, ended with the manager. */
-    PM_MODE_PTY,        /**< A child on a terminal of its own. PM_ERR_UNSUPPORTED in this version. */
-    PM_MODE_DAEMON      /**< Detached: survives the caller's exit, crash and kill. */
+    PM_MODE_PTY,   /**< A child on a terminal of its own. PM_ERR_UNSUPPORTED in this version. */
+    PM_MODE_DAEMON /**< Detached: survives the caller's exit, crash and kill. */
 };
 
 enum pm_state {
@@ -240,7 +240,7 @@ enum pm_detachment {
     PM_DETACH_LAUNCHER,  /**< POSIX: double fork through the launcher, own session. */
     PM_DETACH_FREE,      /**< Windows: there was no job to leave. */
     PM_DETACH_BREAKAWAY, /**< Windows: broke away from the caller's job. */
-    PM_DETACH_IN_JOB     /**< Windows: still in a job without kill-on-close, accepted by the Spec. */
+    PM_DETACH_IN_JOB /**< Windows: still in a job without kill-on-close, accepted by the Spec. */
 };
 
 enum pm_stop_action {
@@ -291,8 +291,8 @@ struct pm_stop_report {
     unsigned steps_tried;                /**< Steps begun. */
     int step_results[PM_STOP_STEPS_MAX]; /**< PM_OK: delivered; PM_ERR_GONE: nobody was left;
                                               else why it could not be delivered. */
-    bool tree_left;      /**< Descendants were still seen at the end. */
-    uint32_t elapsed_ms; /**< Duration of the whole stop. */
+    bool tree_left;                      /**< Descendants were still seen at the end. */
+    uint32_t elapsed_ms;                 /**< Duration of the whole stop. */
 };
 
 enum pm_exit_kind {
@@ -335,7 +335,7 @@ struct pm_info {
     enum pm_state state;
     bool alive;
     int64_t started_wall_ms;
-    uint64_t uptime_ms; /**< Until now, or until the end. */
+    uint64_t uptime_ms;              /**< Until now, or until the end. */
     enum pm_containment containment; /**< What was obtained. */
     enum pm_detachment detachment;   /**< What was obtained. */
     bool die_with_parent;
@@ -361,10 +361,11 @@ struct pm_spec {
     size_t size; /**< sizeof(struct pm_spec): use PM_SPEC_INIT. */
 
     /* What. */
-    const char *owner;   /**< Required, 1 to 255 bytes: whose it is; shown everywhere. */
-    const char *program; /**< Required. With a separator: resolved against `cwd`. Without: searched
-                              in the PATH of the child's environment; empty, "." and relative entries
-                              are skipped. Windows also tries the extension .exe (then .com). */
+    const char *owner; /**< Required, 1 to 255 bytes: whose it is; shown everywhere. */
+    const char
+        *program; /**< Required. With a separator: resolved against `cwd`. Without: searched
+                       in the PATH of the child's environment; empty, "." and relative entries
+                       are skipped. Windows also tries the extension .exe (then .com). */
     const char *const *argv; /**< NULL-terminated, argv[0] included; NULL = { program }. */
     const char *cwd;         /**< NULL = the caller's. */
     enum pm_env_base env_base;
@@ -383,10 +384,10 @@ struct pm_spec {
                                    read. */
     enum pm_containment containment; /**< The least that will do; a start that cannot have it fails
                                           with PM_ERR_UNSUPPORTED. */
-    bool die_with_parent;   /**< The tree ends when this program ends, however it ends. Not for
-                                 daemons. POSIX: needs pm_launcher_main() or the helper too, as a
-                                 small keeper process is started with the first one. */
-    bool kill_tree_on_exit; /**< When the process ends by itself, kill what it left behind. */
+    bool die_with_parent;      /**< The tree ends when this program ends, however it ends. Not for
+                                    daemons. POSIX: needs pm_launcher_main() or the helper too, as a
+                                    small keeper process is started with the first one. */
+    bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
     void *user; /**< Yours; given to on_exit and found in pm_info. */
@@ -416,7 +417,12 @@ enum pm_loop {
     PM_LOOP_CALLER   /**< No thread of ours: see pm_loop_native(). */
 };
 
-enum pm_log_level { PM_LOG_DEBUG = 0, PM_LOG_INFO, PM_LOG_WARNING, PM_LOG_ERROR };
+enum pm_log_level {
+    PM_LOG_DEBUG = 0,
+    PM_LOG_INFO,
+    PM_LOG_WARNING,
+    PM_LOG_ERROR
+};
 
 enum pm_event_kind {
     PM_EVENT_STARTED = 1,
@@ -451,10 +457,11 @@ struct pm_options {
     uint32_t status_pending_ms;   /**< 0 = 5000: how long a dead daemon's status may be pending
                                        before it is lost. */
     uint32_t drain_ms;            /**< 0 = 250: how long a stream may stay silent after the exit. */
-    uint32_t leak_sweep_ms;       /**< 0 = 30000: rhythm of the zombie detector; UINT32_MAX = off. Not
-                                       run with PM_LOOP_CALLER: call pm_leak_scan(). */
-    const char *launcher_path;    /**< Helper program to use instead of the installed one. */
-    bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version. */
+    uint32_t leak_sweep_ms;    /**< 0 = 30000: rhythm of the zombie detector; UINT32_MAX = off. Not
+                                    run with PM_LOOP_CALLER: call pm_leak_scan(). */
+    const char *launcher_path; /**< Helper program to use instead of the installed one. */
+    bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
+                       */
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
@@ -466,20 +473,20 @@ struct pm_stats {
     uint64_t started, start_failures, ended, lost;
     uint64_t running, running_daemons; /**< Now. */
     uint64_t recovered, adopted;
-    uint64_t exec_retries;      /**< ETXTBSY answered by trying again. */
-    uint64_t fallbacks;         /**< Starts that had to do without a pidfd or without a shared-memory
-                                     clone. */
-    uint64_t leak_sweeps;       /**< Sweeps of the zombie detector. */
-    uint64_t leaked_now;        /**< Zombies of this program that no manager tracks, seen in two
-                                     sweeps in a row. Should be 0 for ever. */
-    uint64_t leaked_total;      /**< The same, each counted once, since open. */
-    uint64_t leaked_pid;        /**< One of them; 0 = none. */
+    uint64_t exec_retries; /**< ETXTBSY answered by trying again. */
+    uint64_t fallbacks;    /**< Starts that had to do without a pidfd or without a shared-memory
+                                clone. */
+    uint64_t leak_sweeps;  /**< Sweeps of the zombie detector. */
+    uint64_t leaked_now;   /**< Zombies of this program that no manager tracks, seen in two
+                                sweeps in a row. Should be 0 for ever. */
+    uint64_t leaked_total; /**< The same, each counted once, since open. */
+    uint64_t leaked_pid;   /**< One of them; 0 = none. */
     uint64_t registry_failures; /**< Records that could not be written. */
 };
 
 /** What pm_stop_all or pm_close did. */
 struct pm_stop_all_report {
-    size_t size; /**< sizeof(struct pm_stop_all_report): use PM_STOP_ALL_REPORT_INIT. */
+    size_t size;          /**< sizeof(struct pm_stop_all_report): use PM_STOP_ALL_REPORT_INIT. */
     size_t total;         /**< Processes that were to be stopped. */
     size_t stopped;       /**< Ended with their tree. */
     size_t already_ended; /**< Of these, dead before the first step. */
@@ -496,7 +503,7 @@ typedef int pm_process_visitor(void *user, pm_process *process);
 
 /** What pm_recover found. */
 struct pm_recover_report {
-    size_t size; /**< sizeof(struct pm_recover_report): use PM_RECOVER_REPORT_INIT. */
+    size_t size;        /**< sizeof(struct pm_recover_report): use PM_RECOVER_REPORT_INIT. */
     size_t alive;       /**< Proven to be the same process: ordinary Handles. */
     size_t ended;       /**< Died while nobody watched: Handles whose record is `lost`, or has the
                              true status where the kernel still tells it. */
@@ -594,8 +601,8 @@ PM_API const char *pm_strerror(int code);
  * Name of a stage.
  *
  * @param stage a stage from struct pm_error.
- * @return "exec", "chdir" and the like; "" for PM_STAGE_NONE, "?" for a number that is none; static.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * @return "exec", "chdir" and the like; "" for PM_STAGE_NONE, "?" for a number that is none;
+ * static. Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API const char *pm_stage_name(enum pm_stage stage);
 
@@ -664,8 +671,8 @@ PM_API void pm_free(void *memory);
  * @param ret_manager set to the manager; end it with pm_close().
  * @param ret_error detail on failure; may be NULL.
  * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail);
- *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the folder
- *         is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
+ *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
+ * folder is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.
  * Blocking: file system. Thread safety: any thread. Since: 0.1.0.
  */
@@ -674,15 +681,15 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
 
 /**
  * Ends a manager: refuses new starts, stops everything but daemons by their plans, waits for them
- * (and up to pm_options::status_pending_ms for the status of daemons that have just ended), gives up
- * the registry, joins its threads. Handles stay valid: they keep their record, other calls
- * on them answer PM_ERR_CLOSED.
- * From a callback it only marks the manager as closing and returns PM_ERR_WOULD_DEADLOCK; call it
- * again from another thread to finish.
+ * (and up to pm_options::status_pending_ms for the status of daemons that have just ended), gives
+ * up the registry, joins its threads. Handles stay valid: they keep their record, other calls on
+ * them answer PM_ERR_CLOSED. From a callback it only marks the manager as closing and returns
+ * PM_ERR_WOULD_DEADLOCK; call it again from another thread to finish.
  *
  * @param manager the manager, gone on success; NULL does nothing.
  * @param timeout_ms for everything together, in milliseconds; -1 = 10000.
- * @param ret_report what was stopped and what is left; filled on PM_OK and PM_ERR_BUSY; may be NULL.
+ * @param ret_report what was stopped and what is left; filled on PM_OK and PM_ERR_BUSY; may be
+ * NULL.
  * @return PM_OK; PM_ERR_BUSY: something could not be ended in time; the manager is still usable and
  *         takes starts again; PM_ERR_WOULD_DEADLOCK; PM_ERR_FORKED.
  * Blocking: up to timeout_ms. Thread safety: any thread, once; no other call on this manager may be
@@ -696,7 +703,8 @@ PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_
  *
  * @param manager the manager.
  * @param spec what to start; copied.
- * @param ret_process set to the Handle with one reference, yours; may be NULL if you do not need it.
+ * @param ret_process set to the Handle with one reference, yours; may be NULL if you do not need
+ * it.
  * @param ret_error detail on failure; may be NULL.
  * @return PM_OK; PM_ERR_INVALID or PM_ERR_UNSUPPORTED (a field, named in the detail);
  *         PM_ERR_NOT_FOUND, PM_ERR_ACCESS, PM_ERR_NOT_EXECUTABLE, PM_ERR_NOT_A_DIRECTORY,
@@ -813,9 +821,9 @@ PM_API int pm_registry_list(const char *registry_dir, pm_registry_visitor *visit
  *
  * @param manager a manager with a registry.
  * @param key key of the daemon.
- * @return PM_OK; PM_ERR_NOT_FOUND; PM_ERR_BUSY (the daemon lives); PM_ERR_NO_REGISTRY; PM_ERR_INVALID;
- *         PM_ERR_IO; PM_ERR_FORKED.
- * Blocking: file system. Thread safety: any thread. Since: 0.1.0.
+ * @return PM_OK; PM_ERR_NOT_FOUND; PM_ERR_BUSY (the daemon lives); PM_ERR_NO_REGISTRY;
+ * PM_ERR_INVALID; PM_ERR_IO; PM_ERR_FORKED. Blocking: file system. Thread safety: any thread.
+ * Since: 0.1.0.
  */
 PM_API int pm_forget(pm_manager *manager, const char *key);
 
@@ -924,8 +932,8 @@ PM_API bool pm_process_alive(pm_process *process);
  * @param process the Handle.
  * @param timeout_ms in milliseconds; 0 polls; PM_FOREVER.
  * @param ret_exit filled up to its size; may be NULL.
- * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead, not our child, and its
- *         parent has not collected the status yet; known or `lost` within
+ * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead, not our child, and
+ * its parent has not collected the status yet; known or `lost` within
  *         pm_options::status_pending_ms); PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: up to timeout_ms. Thread safety: any thread. Since: 0.1.0.
  */
@@ -987,7 +995,11 @@ PM_API int pm_process_resize(pm_process *process, unsigned columns, unsigned row
  * 6. Streams
  * ------------------------------------------------------------------------------------------- */
 
-enum pm_stream_id { PM_STDIN = 0, PM_STDOUT = 1, PM_STDERR = 2 };
+enum pm_stream_id {
+    PM_STDIN = 0,
+    PM_STDOUT = 1,
+    PM_STDERR = 2
+};
 
 /**
  * Our end of a standard stream whose slot is PM_STDIO_PIPE.
@@ -1026,10 +1038,10 @@ PM_API int pm_stream_read(pm_stream *stream, void *buffer, size_t capacity, int6
  * @param size how many.
  * @param timeout_ms in milliseconds; 0 = only what fits now; PM_FOREVER.
  * @param ret_count set to the bytes written, also on PM_ERR_TIMEOUT and PM_ERR_BROKEN_PIPE.
- * @return PM_OK: all written; PM_ERR_TIMEOUT: ret_count of them; PM_ERR_BROKEN_PIPE: nobody reads any
- *         more; PM_ERR_CLOSED (closed or taken); PM_ERR_IO; PM_ERR_INVALID; PM_ERR_FORKED.
- * Blocking: up to timeout_ms. Thread safety: any thread; one writer at a time per stream, a second
- * one waits. Since: 0.1.0.
+ * @return PM_OK: all written; PM_ERR_TIMEOUT: ret_count of them; PM_ERR_BROKEN_PIPE: nobody reads
+ * any more; PM_ERR_CLOSED (closed or taken); PM_ERR_IO; PM_ERR_INVALID; PM_ERR_FORKED. Blocking: up
+ * to timeout_ms. Thread safety: any thread; one writer at a time per stream, a second one waits.
+ * Since: 0.1.0.
  */
 PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int64_t timeout_ms,
                            size_t *ret_count);

@@ -47,9 +47,9 @@ struct pmi_event {
 struct pm_stream {
     pm_process *process;
     struct pmi_mutex lock;
-    struct pmi_os_stream os;  // Under lock.
-    bool exists;              // The slot has a pipe. Constant after the start.
-    atomic_bool closing;      // Asks a blocked reader or writer to let go.
+    struct pmi_os_stream os; // Under lock.
+    bool exists;             // The slot has a pipe. Constant after the start.
+    atomic_bool closing;     // Asks a blocked reader or writer to let go.
     atomic_bool truncated;
     _Atomic pm_native native; // For pm_stream_native(), which must not wait for a reader.
 };
@@ -87,17 +87,17 @@ struct pm_process {
     struct pm_stream streams[3];
 
     struct pmi_mutex lock;
-    atomic_int state;     // enum pm_state; written under lock.
+    atomic_int state; // enum pm_state; written under lock.
     struct pmi_os_process os;
-    struct pm_exit exit;  // Final once state is ENDED.
-    int64_t dead_ms;      // When the end was noticed, under lock; 0 = it lives.
+    struct pm_exit exit; // Final once state is ENDED.
+    int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    unsigned stop_step;   // Last step delivered by a stop under way, under lock.
+    unsigned stop_step; // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
-    bool started_posted; // Under manager->lock.
-    pm_process *watch_next, **watch_link; // The reactor's list, under manager->lock.
+    bool started_posted;                         // Under manager->lock.
+    pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
 };
 
@@ -124,8 +124,8 @@ struct pmi_zombie {
 };
 
 struct pm_manager {
-    atomic_uint refs; // The open manager, and each process.
-    uint64_t pid;     // Of the process that opened it.
+    atomic_uint refs;          // The open manager, and each process.
+    uint64_t pid;              // Of the process that opened it.
     struct pm_options options; // Defaults filled in; strings cleared.
 
     struct pmi_mutex lock;
@@ -164,8 +164,8 @@ struct pm_manager {
 // manager.c
 int pmi_check_manager(pm_manager *m);
 void pmi_manager_unref(pm_manager *m);
-void pmi_list_add(pm_manager *m, pm_process *p);          // Under m->lock.
-void pmi_list_remove(pm_manager *m, pm_process *p);       // Under m->lock; drops the list's ref.
+void pmi_list_add(pm_manager *m, pm_process *p);    // Under m->lock.
+void pmi_list_remove(pm_manager *m, pm_process *p); // Under m->lock; drops the list's ref.
 // Snapshot with an internal reference on each; free with pmi_snapshot_free.
 int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count);
 void pmi_snapshot_free(pm_process **list, size_t count);
@@ -178,7 +178,7 @@ void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
 
 // process.c
 pm_process *pmi_process_new(pm_manager *m);
-pm_process *pmi_process_hold(pm_process *p);  // Internal reference.
+pm_process *pmi_process_hold(pm_process *p); // Internal reference.
 void pmi_process_drop(pm_process *p);
 int pmi_process_text(pm_process *p, const char *owner, const char *program, const char *key,
                      const char *label);

@@ -230,7 +230,8 @@ static void fill_defaults(struct pm_options *o)
 {
     o->launcher_timeout_ms =
         o->launcher_timeout_ms != 0 ? o->launcher_timeout_ms : PMI_DEFAULT_LAUNCHER_MS;
-    o->status_pending_ms = o->status_pending_ms != 0 ? o->status_pending_ms : PMI_DEFAULT_PENDING_MS;
+    o->status_pending_ms =
+        o->status_pending_ms != 0 ? o->status_pending_ms : PMI_DEFAULT_PENDING_MS;
     o->drain_ms = o->drain_ms != 0 ? o->drain_ms : PMI_DEFAULT_DRAIN_MS;
     o->leak_sweep_ms = o->leak_sweep_ms != 0 ? o->leak_sweep_ms : PMI_DEFAULT_SWEEP_MS;
 }

@@ -71,8 +71,7 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
     if (result == PM_ERR_BUSY) {
         err->pid = known ? owner.pid : 0;
         (void)snprintf(err->hint, sizeof err->hint, "owned by pid %llu (start time %llu)",
-                       (unsigned long long)err->pid,
-                       (unsigned long long)(known ? owner.start : 0));
+                       (unsigned long long)err->pid, (unsigned long long)(known ? owner.start : 0));
         return PM_ERR_REGISTRY_BUSY;
     }
     if (result != PM_OK) {
@@ -403,8 +402,8 @@ static bool already_listed(pm_manager *m, const char *key)
     bool found = false;
     pmi_mutex_lock(&m->lock);
     for (pm_process *p = m->first; p != NULL && !found; p = p->next) {
-        found = p->key != NULL && strcmp(p->key, key) == 0 &&
-                atomic_load(&p->state) != PM_STATE_ENDED;
+        found =
+            p->key != NULL && strcmp(p->key, key) == 0 && atomic_load(&p->state) != PM_STATE_ENDED;
     }
     pmi_mutex_unlock(&m->lock);
     return found;

@@ -173,7 +173,7 @@ void pmi_stopper_advance(struct pmi_stopper *s)
                 int64_t soon = now + s->backoff_ms;
                 s->wake = soon < s->wake ? soon : s->wake;
                 s->backoff_ms = s->backoff_ms * 2 > TREE_BACKOFF_MAX_MS ? TREE_BACKOFF_MAX_MS
-                                                                       : s->backoff_ms * 2;
+                                                                        : s->backoff_ms * 2;
             }
             return;
         }

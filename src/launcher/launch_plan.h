@@ -11,7 +11,10 @@
 #define PMI_LAUNCH_SIZE_MAX (64u * 1024 * 1024)
 #define PMI_LAUNCH_FDS_MAX 4096u
 
-enum pmi_launch_role { PMI_LAUNCH_DAEMON = 1, PMI_LAUNCH_KEEPER = 2 };
+enum pmi_launch_role {
+    PMI_LAUNCH_DAEMON = 1,
+    PMI_LAUNCH_KEEPER = 2
+};
 
 struct pmi_launch_fd {
     int32_t source, target;

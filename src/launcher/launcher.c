@@ -26,7 +26,8 @@ bool pmi_launcher_is_wired(void)
 #if defined(__GNUC__)
 __attribute__((noreturn))
 #endif
-static void refuse(void)
+static void
+refuse(void)
 {
     _exit(EXIT_REFUSED);
 }

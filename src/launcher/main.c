@@ -5,8 +5,9 @@
 int main(int argc, char **argv)
 {
     pm_launcher_main(argc, argv);
-    (void)fprintf(stderr, "processmgr-launcher %s: the library starts this program by itself, to "
-                          "detach daemons; it does nothing when called by hand\n",
+    (void)fprintf(stderr,
+                  "processmgr-launcher %s: the library starts this program by itself, to "
+                  "detach daemons; it does nothing when called by hand\n",
                   pm_version());
     return 2;
 }

@@ -19,7 +19,7 @@ static bool receive(int gate, struct pmi_gate_message *message, int64_t deadline
 {
     size_t done = 0;
     while (done < sizeof(*message)) {
-        struct pollfd in = { .fd = gate, .events = POLLIN };
+        struct pollfd in = {.fd = gate, .events = POLLIN};
         int n = pmi_sys_poll(&in, 1, pmi_poll_timeout(deadline));
         if (n <= 0 && pmi_now_ms() >= deadline)
             return false;
@@ -76,7 +76,7 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
     if (fds == NULL)
         _exit(EXIT_NOT_ASKED);
     for (uint32_t i = 0; i < plan->fds_count; i++)
-        fds[i] = (struct pmi_child_fd){ plan->fds[i].source, plan->fds[i].target };
+        fds[i] = (struct pmi_child_fd){plan->fds[i].source, plan->fds[i].target};
     struct pmi_child_plan child = {
         .program = plan->program,
         .argv = (char *const *)plan->argv,

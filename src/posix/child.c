@@ -43,8 +43,8 @@
 
 IN_CHILD static void reset_dispositions(void)
 {
-    // All zero is SIG_DFL without flags in the layout of every architecture. All signals, those that
-    // the C library keeps to itself too: an ignored one would stay ignored through exec.
+    // All zero is SIG_DFL without flags in the layout of every architecture. All signals, those
+    // that the C library keeps to itself too: an ignored one would stay ignored through exec.
     static const char zeros[64];
     for (int s = 1; s <= KERNEL_SIGNALS; s++)
         (void)syscall(SYS_rt_sigaction, s, zeros, NULL, KERNEL_SIGNALS / 8);
@@ -104,7 +104,7 @@ IN_CHILD static void empty_mask(void)
 
 IN_CHILD static void pause_ms(int ms)
 {
-    struct timespec ts = { .tv_sec = 0, .tv_nsec = ms * 1000000L };
+    struct timespec ts = {.tv_sec = 0, .tv_nsec = ms * 1000000L};
 #if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_nanosleep)
     (void)syscall(SYS_nanosleep, &ts, NULL);
 #else
@@ -117,7 +117,7 @@ IN_CHILD static void pause_ms(int ms)
 IN_CHILD static void arm_deadline(int64_t timeout_ms)
 {
 #if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_timer_create) && defined(SYS_timer_settime)
-    struct sigevent event = { 0 };
+    struct sigevent event = {0};
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = SIGKILL;
     int timer = 0;
@@ -126,7 +126,7 @@ IN_CHILD static void arm_deadline(int64_t timeout_ms)
     // The kernel's own layout for this call: two pairs of longs, also with a 64-bit time_t.
     struct {
         long interval_s, interval_ns, value_s, value_ns;
-    } in = { 0, 0, (long)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000L };
+    } in = {0, 0, (long)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000L};
     (void)syscall(SYS_timer_settime, timer, 0, &in, NULL);
 #else
     (void)timeout_ms;
@@ -153,10 +153,13 @@ IN_CHILD static bool mark_listed(void)
 {
     // Layout of struct linux_dirent64: inode and offset of 8 bytes each, the length of the record,
     // a type byte, the name.
-    enum { LENGTH_AT = 16, NAME_AT = 19 };
+    enum {
+        LENGTH_AT = 16,
+        NAME_AT = 19
+    };
     _Alignas(8) char buffer[1024];
-    int dir = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd",
-                           O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int dir =
+        (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (dir < 0)
         return false;
     long size;
@@ -223,8 +226,8 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
             return fail(plan, PM_STAGE_KEEPER, ESRCH); // It died before we asked.
     }
     if (plan->keeper_fd >= 0) {
-        struct pmi_child_hello hello = { .kind = plan->new_session || plan->new_group ? 'G' : 'P',
-                                         .pid = (int)CALL_getpid() };
+        struct pmi_child_hello hello = {.kind = plan->new_session || plan->new_group ? 'G' : 'P',
+                                        .pid = (int)CALL_getpid()};
         if (CALL_write(plan->keeper_fd, &hello, sizeof(hello)) != (long)sizeof(hello))
             return fail(plan, PM_STAGE_KEEPER, errno);
         char byte;

@@ -26,8 +26,8 @@ struct pmi_child_hello {
 enum pmi_child_progress {
     PMI_CHILD_NOT_REACHED = 0, // Preset by the starter.
     PMI_CHILD_RUNNING,         // First thing the child stores.
-    PMI_CHILD_EXEC,            // Last thing before execve: from here on its death may be the program's.
-    PMI_CHILD_FAILED           // stage and error are valid; the child is about to _exit.
+    PMI_CHILD_EXEC,  // Last thing before execve: from here on its death may be the program's.
+    PMI_CHILD_FAILED // stage and error are valid; the child is about to _exit.
 };
 
 // All memory is prepared by the starter. With CLONE_VM the child writes progress, stage and error
@@ -49,9 +49,9 @@ struct pmi_child_plan {
     int64_t start_timeout_ms; // > 0: kill ourselves (a POSIX timer, which exec deletes) if exec is
                               // not reached by then; 0 = none.
 
-    volatile int progress; // enum pmi_child_progress
-    volatile int stage;    // enum pm_stage
-    volatile int error;    // errno
+    volatile int progress;          // enum pmi_child_progress
+    volatile int stage;             // enum pm_stage
+    volatile int error;             // errno
     volatile unsigned exec_retries; // ETXTBSY answered by trying again.
 };
 

@@ -41,7 +41,8 @@ extern int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
 __attribute__((no_sanitize("address", "thread", "undefined")))
 #endif
 #endif
-static int child_main(void *arg)
+static int
+child_main(void *arg)
 {
     struct pmi_child_plan *plan = arg;
     pmi_child_run(plan);

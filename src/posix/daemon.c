@@ -138,7 +138,7 @@ static int make_plan_fd(struct pmi_launch_plan *plan, struct pm_error *err, int 
 
 int pmi_posix_keeper_plan(struct pmi_os_manager *om, int *ret_fd)
 {
-    struct pmi_launch_plan plan = { .role = PMI_LAUNCH_KEEPER };
+    struct pmi_launch_plan plan = {.role = PMI_LAUNCH_KEEPER};
     struct pm_error err = PM_ERROR_INIT;
     (void)om;
     if (make_plan_fd(&plan, &err, ret_fd) == PM_OK)
@@ -157,8 +157,8 @@ struct daemon_start {
     struct pmi_stdio_plan stdio;
     int *lifted; // The daemon's descriptors above everything; fds_count of them.
     size_t lifted_count;
-    int floor; // First number above all targets in the launcher.
-    int report, gate;                           // Our ends.
+    int floor;                                   // First number above all targets in the launcher.
+    int report, gate;                            // Our ends.
     int their_report, their_gate, plan_fd, null; // The launcher's.
     struct pmi_os_process launcher, stub;
     pid_t stub_pid;
@@ -184,7 +184,7 @@ static int number_fds(struct daemon_start *d, struct pmi_launch_fd *fds)
         if (fd < 0)
             return fail_errno(d, PM_STAGE_STDIO);
         d->lifted[d->lifted_count++] = fd;
-        fds[i] = (struct pmi_launch_fd){ .source = first + (int)i, .target = stdio->fds[i].target };
+        fds[i] = (struct pmi_launch_fd){.source = first + (int)i, .target = stdio->fds[i].target};
     }
     return PM_OK;
 }
@@ -239,13 +239,13 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
         return result;
     size_t count = 0;
     for (int i = 0; i < 3; i++)
-        fds[count++] = (struct pmi_child_fd){ d->null, i };
-    fds[count++] = (struct pmi_child_fd){ d->their_report, PMI_LAUNCHER_REPORT_FD };
-    fds[count++] = (struct pmi_child_fd){ d->plan_fd, PMI_LAUNCHER_PLAN_FD };
-    fds[count++] = (struct pmi_child_fd){ d->their_gate, PMI_LAUNCHER_GATE_FD };
+        fds[count++] = (struct pmi_child_fd){d->null, i};
+    fds[count++] = (struct pmi_child_fd){d->their_report, PMI_LAUNCHER_REPORT_FD};
+    fds[count++] = (struct pmi_child_fd){d->plan_fd, PMI_LAUNCHER_PLAN_FD};
+    fds[count++] = (struct pmi_child_fd){d->their_gate, PMI_LAUNCHER_GATE_FD};
     for (size_t i = 0; i < d->lifted_count; i++) {
         int target = d->floor - (int)d->lifted_count + (int)i;
-        fds[count++] = (struct pmi_child_fd){ d->lifted[i], target };
+        fds[count++] = (struct pmi_child_fd){d->lifted[i], target};
     }
     // The number in the launcher's path must not be one that a target replaces before exec.
     int exe = -1;
@@ -266,7 +266,8 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
         .report_fd = -1,
         .keeper_fd = -1,
     };
-    result = pmi_launch(NULL, &child, d->plan->launcher_deadline, &d->launcher, &d->started, d->err);
+    result =
+        pmi_launch(NULL, &child, d->plan->launcher_deadline, &d->launcher, &d->started, d->err);
     pmi_os_environ_free(env);
     (void)pmi_sys_close(exe);
     if (result != PM_OK) {
@@ -335,8 +336,8 @@ static pid_t parse_report(const char *line, size_t size)
 // host may hold the pipe open.
 static bool report_ready(struct daemon_start *d, bool *ret_launcher_ended)
 {
-    struct pollfd fds[2] = { { .fd = d->report, .events = POLLIN },
-                             { .fd = d->launcher.exit_fd, .events = POLLIN } };
+    struct pollfd fds[2] = {{.fd = d->report, .events = POLLIN},
+                            {.fd = d->launcher.exit_fd, .events = POLLIN}};
     int n = pmi_sys_poll(fds, 2, pmi_poll_timeout(d->plan->launcher_deadline));
     *ret_launcher_ended = n > 0 && fds[1].revents != 0;
     return n > 0 && fds[0].revents != 0;
@@ -400,7 +401,7 @@ static int fail_gate(struct daemon_start *d, int code, const char *what)
 static int receive(int gate, struct pmi_gate_message *message, size_t *done, int64_t deadline)
 {
     while (*done < sizeof(*message)) {
-        struct pollfd in = { .fd = gate, .events = POLLIN };
+        struct pollfd in = {.fd = gate, .events = POLLIN};
         if (pmi_sys_poll(&in, 1, pmi_poll_timeout(deadline)) <= 0) {
             if (pmi_now_ms() >= deadline)
                 return -1;
@@ -418,8 +419,8 @@ static int receive(int gate, struct pmi_gate_message *message, size_t *done, int
 static bool send_message(int gate, const struct pmi_gate_message *message)
 {
     // The socket's buffer is empty: it never blocks. And it raises no SIGPIPE.
-    struct iovec data = { .iov_base = (void *)message, .iov_len = sizeof(*message) };
-    struct msghdr header = { .msg_iov = &data, .msg_iovlen = 1 };
+    struct iovec data = {.iov_base = (void *)message, .iov_len = sizeof(*message)};
+    struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1};
 #ifdef MSG_NOSIGNAL
     const int flags = MSG_NOSIGNAL;
 #else
@@ -605,7 +606,7 @@ int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *pla
         .om = om,
         .plan = plan,
         .err = err,
-        .stdio = { .streams = { -1, -1, -1 } },
+        .stdio = {.streams = {-1, -1, -1}},
         .report = -1,
         .gate = -1,
         .their_report = -1,

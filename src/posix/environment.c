@@ -4,7 +4,7 @@ extern char **environ;
 
 int pmi_os_environ(const char *const **ret_env)
 {
-    static const char *const empty[] = { NULL };
+    static const char *const empty[] = {NULL};
     // No copy: a host that changes its environment while another thread starts a program has the
     // same race with every getenv().
     *ret_env = environ != NULL ? (const char *const *)environ : empty;

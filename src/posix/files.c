@@ -200,7 +200,8 @@ int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data
 {
     static atomic_uint counter;
     char temp[96];
-    (void)snprintf(temp, sizeof(temp), ".tmp-%ld-%u", (long)getpid(), atomic_fetch_add(&counter, 1));
+    (void)snprintf(temp, sizeof(temp), ".tmp-%ld-%u", (long)getpid(),
+                   atomic_fetch_add(&counter, 1));
     (void)unlinkat(dir->fd, temp, 0); // Left by a process of the same number that was killed.
     int fd = open_at(dir->fd, temp, O_WRONLY | O_CREAT | O_EXCL);
     int e = fd < 0 ? errno : 0;
@@ -245,8 +246,7 @@ int pmi_os_file_move(struct pmi_os_dir *dir, const char *name, struct pmi_os_dir
 static bool is_still_named(int fd, struct pmi_os_dir *dir, const char *name)
 {
     struct stat open_file, named;
-    return fstat(fd, &open_file) == 0 &&
-           fstatat(dir->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+    return fstat(fd, &open_file) == 0 && fstatat(dir->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
            open_file.st_dev == named.st_dev && open_file.st_ino == named.st_ino;
 }
 
@@ -263,8 +263,8 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
         else if (!S_ISREG(st.st_mode))
             result = PM_ERR_CORRUPT;
         else if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-            result = errno == EWOULDBLOCK || errno == EINTR ? PM_ERR_BUSY
-                                                            : pmi_error_from_errno(errno);
+            result =
+                errno == EWOULDBLOCK || errno == EINTR ? PM_ERR_BUSY : pmi_error_from_errno(errno);
         if (result == PM_OK && is_still_named(fd, dir, name)) {
             (void)fchmod(fd, 0600);
             ret_lock->fd = fd;

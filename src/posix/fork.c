@@ -37,7 +37,7 @@ static void await_exec(pid_t pid, const struct pmi_child_plan *plan, int pipe_fd
             (void)pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
             return;
         }
-        struct pollfd in = { .fd = pipe_fd, .events = POLLIN };
+        struct pollfd in = {.fd = pipe_fd, .events = POLLIN};
         if (pmi_sys_poll(&in, 1, rest < LOOK_MS ? (int)rest : LOOK_MS) > 0)
             return;
         if (plan->progress == PMI_CHILD_FAILED || has_ended(pid))
@@ -73,10 +73,10 @@ static int lift_report(const struct pmi_child_plan *plan, int pipe_fds[2])
 
 int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd)
 {
-    int pipe_fds[2] = { -1, -1 }, pidfd = -1, e = 0;
+    int pipe_fds[2] = {-1, -1}, pidfd = -1, e = 0;
     pid_t pid = -1;
-    struct pmi_child_plan *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
-                                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct pmi_child_plan *shared =
+        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         return errno;
     *shared = *plan;

@@ -21,7 +21,11 @@ struct search {
     pid_t except;    // 0 = nobody.
 };
 
-enum found { NOBODY, SOMEBODY, CANNOT_TELL };
+enum found {
+    NOBODY,
+    SOMEBODY,
+    CANNOT_TELL
+};
 
 // "Z" alone is not dead: so looks a process whose first thread has ended while others run.
 static bool is_dead(const struct pmi_stat *stat)
@@ -91,7 +95,7 @@ static bool is_still_ours(const struct pmi_os_process *op)
     if (!op->child && pmi_os_process_identity(op, &id) == PM_OK &&
         pmi_os_identity_check(&id) == PM_OK)
         return true;
-    struct search search = { .group = op->pid, .session = op->session, .oldest = op->start };
+    struct search search = {.group = op->pid, .session = op->session, .oldest = op->start};
     return look_for(&search) == SOMEBODY;
 }
 
@@ -123,7 +127,7 @@ bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended)
         return true;
     // Somebody is there, perhaps only zombies: the leader itself, or orphans that wait for a slow
     // PID 1.
-    struct search search = { .group = op->pid, .except = op->pid };
+    struct search search = {.group = op->pid, .except = op->pid};
     return look_for(&search) != NOBODY;
 }
 

@@ -15,8 +15,8 @@ void pmi_group_remember(struct pmi_os_process *op);
 
 #ifdef HAVE_PIDFD
 // One signal through a pidfd to the process or, Linux 6.9, to the group that it leads or led. The
-// pidfd pins the number of the group: safe after the leader was waited for. 0 or errno; EINVAL: this
-// kernel cannot.
+// pidfd pins the number of the group: safe after the leader was waited for. 0 or errno; EINVAL:
+// this kernel cannot.
 int pmi_group_pidfd_signal(int pidfd, int signal_number);
 #endif
 

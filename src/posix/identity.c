@@ -25,15 +25,16 @@ int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat)
     const char *at = strrchr(text, ')');
     if (at == NULL || at[1] != ' ' || at[2] == '\0')
         return PM_ERR_CORRUPT;
-    struct pmi_stat s = { .state = at[2] };
+    struct pmi_stat s = {.state = at[2]};
     at += 3;
     // Fields 4 to 22 of proc(5).
-    unsigned long long fields[23] = { 0 };
+    unsigned long long fields[23] = {0};
     for (int i = 4; i <= 22; i++) {
         char *end;
         if (*at != ' ')
             return PM_ERR_CORRUPT;
-        fields[i] = strtoull(at + 1, &end, 10); // Negative ones (tpgid, nice) wrap and are not used.
+        fields[i] =
+            strtoull(at + 1, &end, 10); // Negative ones (tpgid, nice) wrap and are not used.
         if (end == at + 1)
             return PM_ERR_CORRUPT;
         at = end;
@@ -93,7 +94,7 @@ static void learn_boot_id(void)
     // Whole seconds: the kernel moves the rest when the clock is set.
     struct timeval boot;
     size_t size = sizeof(boot);
-    int name[2] = { CTL_KERN, KERN_BOOTTIME };
+    int name[2] = {CTL_KERN, KERN_BOOTTIME};
     if (sysctl(name, 2, &boot, &size, NULL, 0) == 0)
         (void)snprintf(boot_id, sizeof(boot_id), "%lld", (long long)boot.tv_sec);
 #endif
@@ -126,7 +127,8 @@ static uint64_t pidfs_inode(int pidfd)
     struct statfs fs;
     struct stat st;
     // Before pidfs all pidfds share one anonymous inode.
-    if (pidfd >= 0 && fstatfs(pidfd, &fs) == 0 && fs.f_type == PIDFS_MAGIC && fstat(pidfd, &st) == 0)
+    if (pidfd >= 0 && fstatfs(pidfd, &fs) == 0 && fs.f_type == PIDFS_MAGIC &&
+        fstat(pidfd, &st) == 0)
         return (uint64_t)st.st_ino;
 #else
     (void)pidfd;
@@ -136,7 +138,7 @@ static uint64_t pidfs_inode(int pidfd)
 
 static bool pidfd_has_ended(int pidfd)
 {
-    struct pollfd in = { .fd = pidfd, .events = POLLIN };
+    struct pollfd in = {.fd = pidfd, .events = POLLIN};
     return pmi_sys_poll(&in, 1, 0) > 0;
 }
 
@@ -198,7 +200,7 @@ int pmi_os_identity_check(const struct pmi_identity *id)
         return result == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
     bool same = stat.starttime == id->start && (id->pidfs == 0 || pidfs == 0 || pidfs == id->pidfs);
     // Without a pidfd the letter has to do: dead is Z or X without another living thread.
-    bool dead = pidfd >= 0 ? ended
-                           : (stat.state == 'Z' || stat.state == 'X') && stat.num_threads <= 1;
+    bool dead =
+        pidfd >= 0 ? ended : (stat.state == 'Z' || stat.state == 'X') && stat.num_threads <= 1;
     return same && !dead ? PM_OK : PM_ERR_GONE;
 }

@@ -4,7 +4,12 @@
 
 #include <stdbool.h>
 
-enum pmi_fd_kind { PMI_FD_NONE, PMI_FD_PIPE, PMI_FD_SOCKET, PMI_FD_OTHER };
+enum pmi_fd_kind {
+    PMI_FD_NONE,
+    PMI_FD_PIPE,
+    PMI_FD_SOCKET,
+    PMI_FD_OTHER
+};
 
 // Runs with rights that the caller does not have.
 bool pmi_is_set_id(void);

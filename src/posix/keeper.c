@@ -16,9 +16,9 @@
 // somebody else's: as long as A is open nobody has waited for the child. If the keeper or the
 // manager dies meanwhile, the child reads an end of file and gives up.
 //
-// The keeper acts on whatever comes first: the end of file of the control socket (which a stray fork
-// of the host may hold open) or the end of the manager's process, seen through its pidfd. Without
-// pidfds it looks at its parent once a second. 'B' is a good-bye: it leaves without a kill.
+// The keeper acts on whatever comes first: the end of file of the control socket (which a stray
+// fork of the host may hold open) or the end of the manager's process, seen through its pidfd.
+// Without pidfds it looks at its parent once a second. 'B' is a good-bye: it leaves without a kill.
 #include "keeper.h"
 
 #include "child.h"
@@ -59,7 +59,12 @@
 #define LEAVE_MS 2000
 
 // Descriptors that the launcher entry expects.
-enum { FD_SOCKET = 3, FD_PLAN = 4, FD_PARENT = 5, FD_FLOOR = 6 };
+enum {
+    FD_SOCKET = 3,
+    FD_PLAN = 4,
+    FD_PARENT = 5,
+    FD_FLOOR = 6
+};
 
 // ------------------------------------------------------------------------------------------------
 // The manager's side. "Locked": om->keeper.lock is held.
@@ -68,12 +73,12 @@ enum { FD_SOCKET = 3, FD_PLAN = 4, FD_PARENT = 5, FD_FLOOR = 6 };
 // 0 or errno. `fd` is sent along if it is not -1.
 static int send_byte(int socket_fd, char byte, int fd, int64_t deadline)
 {
-    struct iovec data = { .iov_base = &byte, .iov_len = 1 };
+    struct iovec data = {.iov_base = &byte, .iov_len = 1};
     union {
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(int))];
     } control;
-    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1 };
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
     memset(&control, 0, sizeof(control));
     if (fd >= 0) {
         message.msg_control = control.space;
@@ -91,7 +96,7 @@ static int send_byte(int socket_fd, char byte, int fd, int64_t deadline)
             return errno;
         if (pmi_now_ms() >= deadline)
             return ETIMEDOUT;
-        struct pollfd out = { .fd = socket_fd, .events = POLLOUT };
+        struct pollfd out = {.fd = socket_fd, .events = POLLOUT};
         (void)pmi_sys_poll(&out, 1, pmi_poll_timeout(deadline));
     }
 }
@@ -154,12 +159,9 @@ static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds,
         err->stage = PM_STAGE_KEEPER;
         return result;
     }
-    const struct pmi_child_fd all[6] = { { fds->null, 0 },
-                                         { fds->null, 1 },
-                                         { fds->null, 2 },
-                                         { fds->control[1], FD_SOCKET },
-                                         { fds->plan, FD_PLAN },
-                                         { fds->parent, FD_PARENT } };
+    const struct pmi_child_fd all[6] = {{fds->null, 0},       {fds->null, 1},
+                                        {fds->null, 2},       {fds->control[1], FD_SOCKET},
+                                        {fds->plan, FD_PLAN}, {fds->parent, FD_PARENT}};
     const char *const *env;
     result = pmi_os_environ(&env);
     assert(result == PM_OK);
@@ -188,7 +190,7 @@ static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds,
 static int start_locked(struct pmi_os_manager *om, int64_t deadline, struct pm_error *err)
 {
     struct pmi_keeper *keeper = &om->keeper;
-    struct start_fds fds = { .control = { -1, -1 }, .plan = -1, .parent = -1, .null = -1 };
+    struct start_fds fds = {.control = {-1, -1}, .plan = -1, .parent = -1, .null = -1};
     int e = open_start_fds(om, &fds);
     int result = PM_OK;
     if (e != 0) {
@@ -261,7 +263,7 @@ static int enlist_locked(struct pmi_os_manager *om, int theirs, int64_t deadline
 int pmi_keeper_enlist(struct pmi_os_manager *om, int64_t deadline, int floor, int *ret_fd,
                       struct pm_error *err)
 {
-    int pair[2] = { -1, -1 };
+    int pair[2] = {-1, -1};
     int e = open_pair(pair);
     if (e == 0) {
         pair[0] = pmi_sys_lift(pair[0], floor);
@@ -326,7 +328,7 @@ static int signal_ward(const struct ward *ward, int signal_number)
     if (ward->pidfd >= 0) {
         int e = ward->group ? pmi_group_pidfd_signal(ward->pidfd, signal_number)
                 : pmi_sys_pidfd_send_signal(ward->pidfd, signal_number, 0) == 0 ? 0
-                                                                                 : errno;
+                                                                                : errno;
         if (e == 0 || e == ESRCH)
             return e;
     }
@@ -381,15 +383,15 @@ static bool add_ward(struct wards *wards, const struct ward *ward)
 // Receives one message: its size, the sender's pid if told, and a descriptor that came with it.
 static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *ret_fd)
 {
-    struct iovec data = { .iov_base = buffer, .iov_len = size };
+    struct iovec data = {.iov_base = buffer, .iov_len = size};
     union {
         struct cmsghdr align;
         char space[256];
     } control;
-    struct msghdr message = { .msg_iov = &data,
-                              .msg_iovlen = 1,
-                              .msg_control = control.space,
-                              .msg_controllen = sizeof(control.space) };
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = control.space,
+                             .msg_controllen = sizeof(control.space)};
     *ret_pid = 0;
     *ret_fd = -1;
     ssize_t n = pmi_sys_recvmsg(fd, &message, RECEIVE_FLAGS | MSG_DONTWAIT);
@@ -415,7 +417,7 @@ static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *r
 // Whether the other end of an announcement has been closed by everybody.
 static bool is_withdrawn(int fd)
 {
-    struct pollfd in = { .fd = fd, .events = POLLIN };
+    struct pollfd in = {.fd = fd, .events = POLLIN};
     return pmi_sys_poll(&in, 1, 0) > 0 && (in.revents & (POLLHUP | POLLERR)) != 0;
 }
 
@@ -423,7 +425,7 @@ static bool is_withdrawn(int fd)
 static void welcome(struct wards *wards, int fd)
 {
     struct pmi_child_hello hello;
-    struct ward ward = { .pidfd = -1 };
+    struct ward ward = {.pidfd = -1};
     pid_t sender;
     int stray;
     struct pmi_stat stat;
@@ -462,7 +464,11 @@ static bool reserve_fds(struct wards *wards)
     return true;
 }
 
-enum order { GO_ON, LEAVE, KILL };
+enum order {
+    GO_ON,
+    LEAVE,
+    KILL
+};
 
 static enum order read_control(struct wards *wards)
 {
@@ -479,7 +485,7 @@ static enum order read_control(struct wards *wards)
     if (byte == 'B')
         return LEAVE;
     if (byte == 'A' && fd >= 0 && reserve_fds(wards))
-        wards->fds[wards->fds_count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+        wards->fds[wards->fds_count++] = (struct pollfd){.fd = fd, .events = POLLIN};
     else
         (void)pmi_sys_close(fd); // Without an answer the child gives up.
     return GO_ON;
@@ -487,7 +493,11 @@ static enum order read_control(struct wards *wards)
 
 static enum order turn(struct wards *wards, pid_t parent)
 {
-    enum { CONTROL, PARENT, FIRST };
+    enum {
+        CONTROL,
+        PARENT,
+        FIRST
+    };
     const int look_ms = 1000;
     int timeout = wards->fds[PARENT].fd < 0 ? look_ms : -1;
     if (pmi_sys_poll(wards->fds, (nfds_t)wards->fds_count, timeout) < 0)
@@ -510,8 +520,8 @@ static enum order turn(struct wards *wards, pid_t parent)
 
 static void settle_in(void)
 {
-    static const int ignored[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGPIPE, SIGALRM,
-                                   SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU };
+    static const int ignored[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGPIPE, SIGALRM,
+                                  SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU};
     struct sigaction action;
     memset(&action, 0, sizeof(action));
     action.sa_handler = SIG_IGN;
@@ -529,13 +539,13 @@ static void settle_in(void)
 
 int pmi_keeper_main(int socket_fd, int parent_pidfd)
 {
-    struct wards wards = { .count = 0 };
+    struct wards wards = {.count = 0};
     pid_t parent = getppid();
     settle_in();
     if (!reserve_fds(&wards))
         return 1;
-    wards.fds[0] = (struct pollfd){ .fd = socket_fd, .events = POLLIN };
-    wards.fds[1] = (struct pollfd){ .fd = parent_pidfd, .events = POLLIN };
+    wards.fds[0] = (struct pollfd){.fd = socket_fd, .events = POLLIN};
+    wards.fds[1] = (struct pollfd){.fd = parent_pidfd, .events = POLLIN};
     wards.fds_count = 2;
 
     enum order order;

@@ -11,19 +11,28 @@
 struct pmi_mutex {
     pthread_mutex_t mutex;
 };
-#define PMI_MUTEX_INIT { .mutex = PTHREAD_MUTEX_INITIALIZER }
+#define PMI_MUTEX_INIT                                                                             \
+    {                                                                                              \
+        .mutex = PTHREAD_MUTEX_INITIALIZER                                                         \
+    }
 
 // Waits by the monotonic clock only after pmi_cond_init: there is no static initializer for that.
 struct pmi_cond {
     pthread_cond_t cond;
 };
-#define PMI_COND_INIT { .cond = PTHREAD_COND_INITIALIZER }
+#define PMI_COND_INIT                                                                              \
+    {                                                                                              \
+        .cond = PTHREAD_COND_INITIALIZER                                                           \
+    }
 
 struct pmi_thread {
     pthread_t thread;
     bool started;
 };
-#define PMI_THREAD_INIT { .started = false }
+#define PMI_THREAD_INIT                                                                            \
+    {                                                                                              \
+        .started = false                                                                           \
+    }
 
 struct pmi_waiter; // The thread behind exit_fd where there is no pidfd (reactor_threads.c).
 
@@ -35,22 +44,28 @@ struct pmi_os_process {
     int exit_fd;               // -1 = closed.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
     bool child;                // Ours to wait for.
-    bool reaped;               // Its status was taken, by us or by a thief: pid may be a stranger's.
-    bool group;                // Leads a process group of its own, whose id is pid.
-    pid_t session;             // Session of that group.
-    uint64_t start;            // These three as in struct pmi_identity; 0 = not looked up.
+    bool reaped;    // Its status was taken, by us or by a thief: pid may be a stranger's.
+    bool group;     // Leads a process group of its own, whose id is pid.
+    pid_t session;  // Session of that group.
+    uint64_t start; // These three as in struct pmi_identity; 0 = not looked up.
     uint64_t pidns;
     uint64_t pidfs;
 };
-#define PMI_OS_PROCESS_INIT { .pidfd = -1, .exit_fd = -1 }
+#define PMI_OS_PROCESS_INIT                                                                        \
+    {                                                                                              \
+        .pidfd = -1, .exit_fd = -1                                                                 \
+    }
 
 // Our end of a pipe, non-blocking.
 struct pmi_os_stream {
     int fd;
-    int64_t exit_seen;  // When a read first saw the process dead; 0 = not yet.
-    int64_t byte_seen;  // When the last byte came; 0 = none yet.
+    int64_t exit_seen; // When a read first saw the process dead; 0 = not yet.
+    int64_t byte_seen; // When the last byte came; 0 = none yet.
 };
-#define PMI_OS_STREAM_INIT { .fd = -1 }
+#define PMI_OS_STREAM_INIT                                                                         \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
 
 // The process that ends the trees of die_with_parent starts when we are gone (keeper.c). Guarded by
 // `lock`, which is made by pmi_os_manager_open.
@@ -77,28 +92,34 @@ struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 
 struct pmi_os_manager {
     bool open;
-    int poll_fd;               // epoll; -1 with the poll() reactor.
-    int wake_fds[2];           // Read and write end; the same number twice for an eventfd.
-    struct pmi_poll_set *set;  // Only with the poll() reactor.
+    int poll_fd;              // epoll; -1 with the poll() reactor.
+    int wake_fds[2];          // Read and write end; the same number twice for an eventfd.
+    struct pmi_poll_set *set; // Only with the poll() reactor.
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;
-    int exe_fd;                // Our own executable as it was at open, or -1 (daemon.c).
-    char *launcher_path;       // Helper program, or NULL (daemon.c).
+    int exe_fd;          // Our own executable as it was at open, or -1 (daemon.c).
+    char *launcher_path; // Helper program, or NULL (daemon.c).
 };
 #define PMI_OS_MANAGER_INIT                                                                        \
     {                                                                                              \
-        .poll_fd = -1, .wake_fds = { -1, -1 },                                                     \
-        .keeper = { .socket_fd = -1, .process = PMI_OS_PROCESS_INIT }, .exe_fd = -1                \
+        .poll_fd = -1, .wake_fds = {-1, -1},                                                       \
+        .keeper = {.socket_fd = -1, .process = PMI_OS_PROCESS_INIT}, .exe_fd = -1                  \
     }
 
 struct pmi_os_dir {
     int fd;
 };
-#define PMI_OS_DIR_INIT { .fd = -1 }
+#define PMI_OS_DIR_INIT                                                                            \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
 
 struct pmi_os_lock {
     int fd;
 };
-#define PMI_OS_LOCK_INIT { .fd = -1 }
+#define PMI_OS_LOCK_INIT                                                                           \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
 
 #endif

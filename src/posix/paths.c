@@ -176,8 +176,8 @@ static char *home_folder(void)
     struct passwd entry, *found = NULL;
     char *buffer = malloc(16384);
     char *result = NULL;
-    if (buffer != NULL && getpwuid_r(geteuid(), &entry, buffer, 16384, &found) == 0 && found != NULL &&
-        found->pw_dir != NULL && found->pw_dir[0] == '/')
+    if (buffer != NULL && getpwuid_r(geteuid(), &entry, buffer, 16384, &found) == 0 &&
+        found != NULL && found->pw_dir != NULL && found->pw_dir[0] == '/')
         result = strdup(found->pw_dir);
     free(buffer);
     return result;

@@ -32,7 +32,7 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
     if (pidfd >= 0)
         return PM_OK;
 
-    struct pmi_identity id = { .boot = "" };
+    struct pmi_identity id = {.boot = ""};
     int result = child ? PM_OK : pmi_os_process_identity(op, &id);
     return result != PM_OK ? result : pmi_waiter_start(pid, child, &id, &op->waiter, &op->exit_fd);
 }
@@ -60,7 +60,7 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
 
 static bool has_ended(const struct pmi_os_process *op)
 {
-    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
     return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
 }
 
@@ -68,9 +68,10 @@ int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity
 {
     if (op->start == 0)
         return pmi_identity_of(op->pid, op->pidfd, ret_id);
-    struct pmi_identity id = {
-        .pid = (uint64_t)op->pid, .start = op->start, .pidns = op->pidns, .pidfs = op->pidfs
-    };
+    struct pmi_identity id = {.pid = (uint64_t)op->pid,
+                              .start = op->start,
+                              .pidns = op->pidns,
+                              .pidfs = op->pidfs};
     int result = pmi_os_boot_id(id.boot);
     if (result == PM_OK)
         *ret_id = id;
@@ -82,7 +83,8 @@ uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
     return (uint64_t)op->pid;
 }
 
-// The kernel object first, so that no other process can take the place of the one that is looked at.
+// The kernel object first, so that no other process can take the place of the one that is looked
+// at.
 static int open_proven(const struct pmi_identity *id, int *ret_pidfd)
 {
     *ret_pidfd = -1;
@@ -135,7 +137,8 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
         (void)pmi_sys_close(pidfd);
         return result;
     }
-    // Dead, and only its parent has not waited for it yet. Our own is opened: we have to wait for it.
+    // Dead, and only its parent has not waited for it yet. Our own is opened: we have to wait for
+    // it.
     if (opened.pidfd >= 0 && !opened.child && has_ended(&opened)) {
         pmi_os_process_close(&opened);
         return PM_ERR_GONE;
@@ -158,7 +161,7 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 
 int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
 {
-    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
     if (in.fd < 0)
         return PM_OK; // Closed: nothing more to wait for.
     for (;;) {
@@ -205,7 +208,7 @@ static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
         uint64_t mask, cgroup;
         uint32_t pid, tgid, ppid, ids[8];
         int32_t exit_code;
-    } info = { .mask = 1U << 3 }; // PIDFD_INFO_EXIT
+    } info = {.mask = 1U << 3}; // PIDFD_INFO_EXIT
     _Static_assert(sizeof(info) == 64, "the first published size of struct pidfd_info");
     if (op->pidfd < 0 || PMI_SYS(ioctl)(op->pidfd, _IOWR(0xff, 11, char[64]), &info) < 0)
         return PM_ERR_UNSUPPORTED;
@@ -228,7 +231,7 @@ static int take_status(const struct pmi_os_process *op, siginfo_t *info, struct 
 {
     memset(info, 0, sizeof(*info));
 #ifdef PMI_SYS_HAVE_WAITID_USAGE
-    struct pmi_sys_usage ru = { 0 };
+    struct pmi_sys_usage ru = {0};
     int r = -1;
     errno = EINVAL;
 #ifdef HAVE_PIDFD
@@ -248,7 +251,8 @@ static int take_status(const struct pmi_os_process *op, siginfo_t *info, struct 
 #endif
 }
 
-// Our child, whose status somebody else has, or nobody: the host ignores SIGCHLD, or a thief waited.
+// Our child, whose status somebody else has, or nobody: the host ignores SIGCHLD, or a thief
+// waited.
 static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
 {
     if (!has_ended(op))
@@ -265,7 +269,7 @@ static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
 static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
 {
     siginfo_t info;
-    struct pm_exit usage = { 0 };
+    struct pm_exit usage = {0};
     // With a waiter thread on the pid, nothing is taken before that has let go of the number.
     if (op->waiter != NULL && !has_ended(op))
         return PM_ERR_TIMEOUT;
@@ -325,7 +329,7 @@ static int signal_process(const struct pmi_os_process *op, int signal_number)
         return PM_OK;
     if (op->pidfd >= 0 && errno == ESRCH)
         return PM_ERR_GONE;
-    // Else a seccomp filter, or really forbidden: kill() tells.
+        // Else a seccomp filter, or really forbidden: kill() tells.
 #endif
     // An unreaped child keeps its number; anybody else has to prove it at once.
     struct pmi_identity id;

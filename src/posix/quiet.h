@@ -33,8 +33,8 @@ static inline void pmi_quiet_begin(struct pmi_quiet *quiet)
 #ifdef HAVE_RT_SIGPROCMASK
     // Raw: the C library leaves the signals that it uses itself out of every mask, and their
     // handlers would run in the child, on the starter's memory.
-    static const unsigned char all[16] = { 255, 255, 255, 255, 255, 255, 255, 255,
-                                           255, 255, 255, 255, 255, 255, 255, 255 };
+    static const unsigned char all[16] = {255, 255, 255, 255, 255, 255, 255, 255,
+                                          255, 255, 255, 255, 255, 255, 255, 255};
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, all, quiet->mask, PMI_QUIET_BYTES);
 #else
     sigset_t all;

@@ -16,7 +16,7 @@
 
 static int add(int poll_fd, int fd, void *token)
 {
-    struct epoll_event event = { .events = EPOLLIN, .data = { .ptr = token } };
+    struct epoll_event event = {.events = EPOLLIN, .data = {.ptr = token}};
     return PMI_SYS(epoll_ctl)(poll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 

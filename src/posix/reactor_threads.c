@@ -85,7 +85,7 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
 
 void pmi_waiter_close(struct pmi_waiter *waiter)
 {
-    struct pollfd in = { .fd = waiter->read_fd, .events = POLLIN };
+    struct pollfd in = {.fd = waiter->read_fd, .events = POLLIN};
     atomic_store(&waiter->stop, true);
     if (!waiter->child || pmi_sys_poll(&in, 1, 0) > 0)
         pmi_thread_join(&waiter->thread);
@@ -214,7 +214,7 @@ int pmi_os_reactor_watch(struct pmi_os_manager *om, struct pmi_os_process *op, v
         }
     }
     if (result == PM_OK)
-        set->watches[set->count++] = (struct watch){ .fd = op->exit_fd, .token = token };
+        set->watches[set->count++] = (struct watch){.fd = op->exit_fd, .token = token};
     pmi_mutex_unlock(&set->lock);
     if (result == PM_OK)
         pmi_os_reactor_wake(om); // A poll under way does not know it yet.
@@ -251,9 +251,9 @@ static nfds_t gather(struct pmi_os_manager *om, int *timeout)
     }
     nfds_t n = 0;
     if (set->fds_capacity > 0)
-        set->fds[n++] = (struct pollfd){ .fd = om->wake_fds[0], .events = POLLIN };
+        set->fds[n++] = (struct pollfd){.fd = om->wake_fds[0], .events = POLLIN};
     for (size_t i = 0; i < set->count && n < set->fds_capacity; i++)
-        set->fds[n++] = (struct pollfd){ .fd = set->watches[i].fd, .events = POLLIN };
+        set->fds[n++] = (struct pollfd){.fd = set->watches[i].fd, .events = POLLIN};
     pmi_mutex_unlock(&set->lock);
     return n;
 }

@@ -6,7 +6,7 @@
 
 void pmi_spawner_init(struct pmi_spawner *spawner)
 {
-    *spawner = (struct pmi_spawner){ .running = false };
+    *spawner = (struct pmi_spawner){.running = false};
     pmi_mutex_init(&spawner->lock);
     pmi_cond_init(&spawner->changed);
 }

@@ -44,7 +44,7 @@ static int reap_failed(pid_t pid)
 // Asked of the kernel, not of a waiter thread: that one may not have run yet.
 static bool has_ended(pid_t pid, int pidfd)
 {
-    struct pollfd in = { .fd = pidfd, .events = POLLIN };
+    struct pollfd in = {.fd = pidfd, .events = POLLIN};
     if (pidfd >= 0)
         return pmi_sys_poll(&in, 1, 0) > 0;
     siginfo_t info;
@@ -60,7 +60,8 @@ void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
     case PM_STAGE_EXEC:
         pmi_fail_field(err, "program");
         if (plan->error == ENOENT && access(plan->program, F_OK) == 0)
-            pmi_fail_hint(err, "%s exists: the interpreter in its first line, or its loader, does not",
+            pmi_fail_hint(err,
+                          "%s exists: the interpreter in its first line, or its loader, does not",
                           plan->program);
         else if (plan->error == ENOEXEC)
             pmi_fail_hint(err, "not a program of this system; a script needs a first line with #!");
@@ -107,7 +108,7 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
         return PM_OK;
 
     // Dead already. A short program, or killed on its way there.
-    bool reached = plan->progress == PMI_CHILD_EXEC ? pmi_exec_reached(pid) != 0
+    bool reached = plan->progress == PMI_CHILD_EXEC          ? pmi_exec_reached(pid) != 0
                    : plan->progress == PMI_CHILD_NOT_REACHED ? pmi_exec_reached(pid) == 1
                                                              : false;
     if (reached)
@@ -154,7 +155,7 @@ static void abandon_born(const struct birth *birth, bool group)
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
                struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err)
 {
-    struct birth birth = { .plan = plan, .deadline = deadline, .pid = -1, .pidfd = -1 };
+    struct birth birth = {.plan = plan, .deadline = deadline, .pid = -1, .pidfd = -1};
     struct pmi_os_process born = PMI_OS_PROCESS_INIT;
     int result = PM_OK, lift_error = 0;
 
@@ -213,8 +214,9 @@ static int check(const struct pmi_plan *plan, struct pm_error *err)
         isatty(STDIN_FILENO)) {
         (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
         pmi_fail_field(err, "group");
-        pmi_fail_hint(err, "stdin is the caller's terminal: in a group of its own the child would stop "
-                           "at its first read; choose PM_GROUP_HOST or another stdin");
+        pmi_fail_hint(err,
+                      "stdin is the caller's terminal: in a group of its own the child would stop "
+                      "at its first read; choose PM_GROUP_HOST or another stdin");
         return err->code;
     }
     return PM_OK;
@@ -236,8 +238,8 @@ static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *st
     started->started_ms = pmi_now_ms();
 }
 
-// Launches with the keeper where it is asked for. A keeper that dies between the announcement and its
-// answer makes the child give up before exec: that start is done again, with a new keeper.
+// Launches with the keeper where it is asked for. A keeper that dies between the announcement and
+// its answer makes the child give up before exec: that start is done again, with a new keeper.
 static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
                          struct pmi_child_plan *child, int floor, struct pmi_os_process *op,
                          struct pmi_started *started, struct pm_error *err)
@@ -260,7 +262,7 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
                         struct pmi_started *ret_started, struct pm_error *err)
 {
     struct pmi_stdio_plan stdio;
-    struct pmi_started started = { 0 };
+    struct pmi_started started = {0};
     int result = check(plan, err);
     if (result == PM_OK)
         result = pmi_stdio_prepare(plan, &stdio, err);

@@ -13,9 +13,9 @@
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
                struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err);
 
-// Turns a known process into `op`: takes the pidfd over (also on failure), or starts a waiter thread
-// where it is -1. `child`: it is ours to wait for. Not a child and no pidfd: its identity (start,
-// pidns, pidfs) has to be in `op` before. Returns PM_OK or PM_ERR_*.
+// Turns a known process into `op`: takes the pidfd over (also on failure), or starts a waiter
+// thread where it is -1. `child`: it is ours to wait for. Not a child and no pidfd: its identity
+// (start, pidns, pidfs) has to be in `op` before. Returns PM_OK or PM_ERR_*.
 int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool child);
 
 // The two ways to make the process of a plan, with every signal blocked: 0 or errno. The plan's
@@ -24,8 +24,8 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
 int pmi_clone_child(struct pmi_child_plan *plan, pid_t *ret_pid, int *ret_pidfd);
 int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 
-// Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1 cannot
-// be told.
+// Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1
+// cannot be told.
 int pmi_exec_reached(pid_t pid);
 
 // Fills err from the stage and errno of a plan whose child could not reach its program.

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const slot_names[3] = { "stdin_slot", "stdout_slot", "stderr_slot" };
+static const char *const slot_names[3] = {"stdin_slot", "stdout_slot", "stderr_slot"};
 
 static void fail_slot(struct pm_error *err, size_t slot, const char *part, int e)
 {
@@ -21,7 +21,7 @@ static void fail_slot(struct pm_error *err, size_t slot, const char *part, int e
 
 static void add(struct pmi_stdio_plan *stdio, int source, int target)
 {
-    stdio->fds[stdio->fds_count++] = (struct pmi_child_fd){ .source = source, .target = target };
+    stdio->fds[stdio->fds_count++] = (struct pmi_child_fd){.source = source, .target = target};
 }
 
 // Takes `fd` over, lifts it above all targets, and remembers to close it. -1 with errno.
@@ -178,7 +178,7 @@ void pmi_stdio_release(struct pmi_stdio_plan *stdio)
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,
                       struct pm_error *err)
 {
-    struct pmi_stdio_plan stdio = { .streams = { -1, -1, -1 }, .floor = 3 };
+    struct pmi_stdio_plan stdio = {.streams = {-1, -1, -1}, .floor = 3};
     size_t most = 3 + plan->extras_count;
     int result = check_extras(plan, err);
 

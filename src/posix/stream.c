@@ -16,7 +16,7 @@ static int64_t later_of(int64_t a, int64_t b)
 // Notes when the process was first seen dead.
 static void look_at_exit(struct pmi_os_stream *s, const struct pmi_os_process *op)
 {
-    struct pollfd in = { .fd = op->exit_fd, .events = POLLIN };
+    struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
     if (s->exit_seen == 0 && (op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0))
         s->exit_seen = pmi_now_ms();
 }
@@ -52,14 +52,14 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
         }
         if (now >= deadline)
             return PM_ERR_TIMEOUT;
-        struct pollfd in[2] = { { .fd = s->fd, .events = POLLIN },
-                                { .fd = op != NULL ? op->exit_fd : -1, .events = POLLIN } };
+        struct pollfd in[2] = {{.fd = s->fd, .events = POLLIN},
+                               {.fd = op != NULL ? op->exit_fd : -1, .events = POLLIN}};
         (void)pmi_sys_poll(in, s->exit_seen == 0 ? 2 : 1, pmi_poll_timeout(until));
     }
 }
 
-// A write to a pipe that nobody reads raises SIGPIPE in this thread. It is held back and taken away,
-// unless one was waiting before: that one is the host's.
+// A write to a pipe that nobody reads raises SIGPIPE in this thread. It is held back and taken
+// away, unless one was waiting before: that one is the host's.
 static ssize_t write_quietly(int fd, const void *data, size_t size)
 {
     sigset_t pipe_only, before, pending;
@@ -100,7 +100,7 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
         } else if (pmi_now_ms() >= deadline) {
             result = PM_ERR_TIMEOUT;
         } else {
-            struct pollfd out = { .fd = s->fd, .events = POLLOUT };
+            struct pollfd out = {.fd = s->fd, .events = POLLOUT};
             (void)pmi_sys_poll(&out, 1, pmi_poll_timeout(deadline));
         }
     }

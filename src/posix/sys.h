@@ -2,8 +2,8 @@
 // table in their place: it defines PMI_SYS(name) before this header is read. They return what the
 // call returns, with errno, and retry EINTR where a retry is right.
 //
-// Descriptors that are ours are born close-on-exec, and never stay on 0 to 2: a host may have closed
-// those, and a child's own standard streams go there.
+// Descriptors that are ours are born close-on-exec, and never stay on 0 to 2: a host may have
+// closed those, and a child's own standard streams go there.
 #ifndef PMI_POSIX_SYS_H
 #define PMI_POSIX_SYS_H
 

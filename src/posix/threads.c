@@ -11,7 +11,7 @@
 
 static int64_t clock_ms(clockid_t clock)
 {
-    struct timespec ts = { 0 };
+    struct timespec ts = {0};
     int r = clock_gettime(clock, &ts);
     assert(r == 0);
     (void)r;
@@ -30,7 +30,7 @@ int64_t pmi_wall_ms(void)
 
 void pmi_sleep_ms(uint32_t ms)
 {
-    struct timespec rest = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+    struct timespec rest = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
     while (nanosleep(&rest, &rest) != 0 && errno == EINTR)
         continue;
 }
@@ -89,15 +89,15 @@ void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
     }
 #ifdef HAVE_PTHREAD_CONDATTR_SETCLOCK
     int64_t at = deadline > 0 ? deadline : 0;
-    struct timespec ts = { .tv_sec = (time_t)(at / 1000), .tv_nsec = (long)(at % 1000) * 1000000 };
+    struct timespec ts = {.tv_sec = (time_t)(at / 1000), .tv_nsec = (long)(at % 1000) * 1000000};
     (void)pthread_cond_timedwait(&c->cond, &m->mutex, &ts);
 #else
     // macOS: no clock to choose, but a relative wait, which is monotonic.
     int64_t rest = deadline - pmi_now_ms();
     if (rest < 0)
         rest = 0;
-    struct timespec ts = { .tv_sec = (time_t)(rest / 1000),
-                           .tv_nsec = (long)(rest % 1000) * 1000000 };
+    struct timespec ts = {.tv_sec = (time_t)(rest / 1000),
+                          .tv_nsec = (long)(rest % 1000) * 1000000};
     (void)pthread_cond_timedwait_relative_np(&c->cond, &m->mutex, &ts);
 #endif
 }
@@ -125,7 +125,7 @@ int pmi_thread_start(struct pmi_thread *t, void (*run)(void *), void *arg)
     struct entry *entry = malloc(sizeof(*entry));
     if (entry == NULL)
         return PM_ERR_NO_MEMORY;
-    *entry = (struct entry){ .run = run, .arg = arg };
+    *entry = (struct entry){.run = run, .arg = arg};
 
     // The mask is inherited, so that no instant is left in which the host's signals could be
     // handled on a thread of ours.

@@ -6,9 +6,9 @@
 
 struct pmi_waiter;
 
-// ret_exit_fd, owned by the waiter, becomes readable when the process has ended and stays so. A child
-// is waited for without taking its status; anybody else is looked at every PMI_WAITER_LOOK_MS by the
-// identity `id` (unused for a child).
+// ret_exit_fd, owned by the waiter, becomes readable when the process has ended and stays so. A
+// child is waited for without taking its status; anybody else is looked at every PMI_WAITER_LOOK_MS
+// by the identity `id` (unused for a child).
 #define PMI_WAITER_LOOK_MS 50
 int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
                      struct pmi_waiter **ret_waiter, int *ret_exit_fd);

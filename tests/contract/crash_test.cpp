@@ -1,4 +1,5 @@
-// Programs that are killed: what must die with them, what must live on, and what the next run finds.
+// Programs that are killed: what must die with them, what must live on, and what the next run
+// finds.
 
 #include "fixture.h"
 
@@ -21,7 +22,7 @@ namespace
 
 class Crash : public Contract
 {
-protected:
+  protected:
     // Kills at once, by the Handle.
     static void Kill(pm_process *process)
     {
@@ -204,7 +205,8 @@ TEST_F(Crash, NoKillOfTheStarterMakesADaemonUnknown)
         // Every living payload is known. A stub on its way out is no payload yet: it never has its
         // command line.
         for (const auto &[pid, key] : LivingPayloads(folder)) {
-            EXPECT_EQ(1u, known.count(key)) << "round " << round << ": pid " << pid << " key " << key;
+            EXPECT_EQ(1u, known.count(key))
+                << "round " << round << ": pid " << pid << " key " << key;
         }
         EXPECT_EQ(PM_OK, pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr));
         EXPECT_TRUE(LivingPayloads(folder).empty()) << "round " << round;

@@ -55,8 +55,9 @@ TEST_F(Exit, ReportsEveryCode)
 TEST_F(Exit, ReportsTwentySignals)
 {
     Open();
-    for (int number : {SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGUSR1,
-                       SIGSEGV, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS}) {
+    for (int number : {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGTRAP, SIGABRT, SIGBUS,
+                       SIGFPE,  SIGKILL, SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE, SIGALRM,
+                       SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS}) {
         Child child({"raise", std::to_string(number)});
         pm_exit record = Wait(Spawn(child));
         EXPECT_EQ(PM_EXIT_SIGNALED, record.kind) << number;
@@ -212,8 +213,9 @@ TEST_F(Exit, EventsComeInOrder)
     options.user = &notes;
     options.event = [](void *user, const pm_event *event) {
         if (event->process != nullptr) {
-            static_cast<Notes *>(user)->Add(std::to_string(pm_process_pid(event->process)) +
-                                            (event->kind == PM_EVENT_STARTED ? " started" : " ended"));
+            static_cast<Notes *>(user)->Add(
+                std::to_string(pm_process_pid(event->process)) +
+                (event->kind == PM_EVENT_STARTED ? " started" : " ended"));
         }
     };
     Open(options);
@@ -305,7 +307,6 @@ TEST_F(Exit, AForkedCopyIsInert)
     EXPECT_EQ(0, status);
     EXPECT_TRUE(pm_process_alive(process));
 }
-
 
 #endif
 

@@ -208,7 +208,8 @@ bool PidAlive(uint64_t pid)
 {
     std::string stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
     size_t at = stat.rfind(')');
-    return at != std::string::npos && at + 2 < stat.size() && stat[at + 2] != 'Z' && stat[at + 2] != 'X';
+    return at != std::string::npos && at + 2 < stat.size() && stat[at + 2] != 'Z' &&
+           stat[at + 2] != 'X';
 }
 
 static size_t CountDescriptors()
@@ -227,7 +228,8 @@ static std::string SignalMask()
     std::string picked;
     for (const char *name : {"SigBlk:", "SigIgn:", "SigCgt:"}) {
         size_t at = status.find(name);
-        uint64_t bits = at == std::string::npos ? 0 : strtoull(status.c_str() + at + 7, nullptr, 16);
+        uint64_t bits =
+            at == std::string::npos ? 0 : strtoull(status.c_str() + at + 7, nullptr, 16);
         bits &= ~(uint64_t{3} << 31); // 32 and 33 are the C library's own.
         picked += name + std::to_string(bits) + "\n";
     }

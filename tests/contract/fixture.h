@@ -37,7 +37,10 @@ bool PidAlive(uint64_t pid);
 // A Spec that starts this program in a role, and everything that it points at.
 struct Child {
     explicit Child(std::vector<std::string> role_and_args);
-    pm_spec *operator->() { return &spec; }
+    pm_spec *operator->()
+    {
+        return &spec;
+    }
     const pm_spec *Get();
 
     pm_spec spec;
@@ -51,7 +54,7 @@ struct Child {
 
 class Contract : public testing::Test
 {
-protected:
+  protected:
     void SetUp() override;
     void TearDown() override;
 
@@ -67,13 +70,16 @@ protected:
     static std::string ReadLine(pm_process *process, pm_stream_id id = PM_STDOUT);
     static std::string ReadAll(pm_process *process, pm_stream_id id = PM_STDOUT);
     static uint64_t NumberAfter(const std::string &line, const std::string &word);
-    void Keep(pm_process *process) { held.push_back(process); }
+    void Keep(pm_process *process)
+    {
+        held.push_back(process);
+    }
 
     pm_manager *manager = nullptr;
     std::string folder;
     std::vector<pm_process *> held;
 
-private:
+  private:
     size_t descriptors_before = 0;
     size_t threads_before = 0;
     std::string mask_before;

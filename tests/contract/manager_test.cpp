@@ -20,14 +20,15 @@ namespace
 
 class Manager : public Contract
 {
-protected:
+  protected:
     std::vector<uint64_t> Listed()
     {
         std::vector<uint64_t> pids;
         EXPECT_EQ(PM_OK, pm_list(
                              manager,
                              [](void *user, pm_process *process) {
-                                 static_cast<std::vector<uint64_t> *>(user)->push_back(pm_process_pid(process));
+                                 static_cast<std::vector<uint64_t> *>(user)->push_back(
+                                     pm_process_pid(process));
                                  return 0;
                              },
                              &pids));
@@ -104,8 +105,10 @@ TEST_F(Manager, AVisitorEndsTheWalk)
     Spawn(child);
     Spawn(child);
     int calls = 0;
-    EXPECT_EQ(42, pm_list(
-                      manager, [](void *user, pm_process *) { return ++*static_cast<int *>(user), 42; }, &calls));
+    EXPECT_EQ(42,
+              pm_list(
+                  manager, [](void *user, pm_process *) { return ++*static_cast<int *>(user), 42; },
+                  &calls));
     EXPECT_EQ(1, calls);
 }
 
@@ -243,7 +246,9 @@ TEST_F(Manager, TheCallersLoopNeedsNoThreadOfOurs)
     for (int i = 0; i < 5; i++) {
         Child child({"exit", std::to_string(i)});
         child->user = &ended;
-        child->on_exit = [](pm_process *, const pm_exit *, void *user) { ++*static_cast<std::atomic<int> *>(user); };
+        child->on_exit = [](pm_process *, const pm_exit *, void *user) {
+            ++*static_cast<std::atomic<int> *>(user);
+        };
         pm_process *process = nullptr;
         ASSERT_EQ(PM_OK, pm_spawn(manager, child.Get(), &process, nullptr));
         pm_process_unref(process);

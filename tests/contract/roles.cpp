@@ -173,8 +173,8 @@ int Tree(const Args &a)
     startup.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
     SetHandleInformation(startup.hStdOutput, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT);
     PROCESS_INFORMATION info = {};
-    if (!CreateProcessA(nullptr, &line[0], nullptr, nullptr, TRUE, CREATE_NO_WINDOW, nullptr, nullptr,
-                        &startup, &info)) {
+    if (!CreateProcessA(nullptr, &line[0], nullptr, nullptr, TRUE, CREATE_NO_WINDOW, nullptr,
+                        nullptr, &startup, &info)) {
         return 1;
     }
     unsigned long pid = info.dwProcessId;
@@ -213,7 +213,8 @@ int Payload(const Args &a)
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, nullptr);
     fprintf(file, "pid %ld ppid %ld sid %ld pgid %ld\n", static_cast<long>(getpid()),
-            static_cast<long>(getppid()), static_cast<long>(getsid(0)), static_cast<long>(getpgrp()));
+            static_cast<long>(getppid()), static_cast<long>(getsid(0)),
+            static_cast<long>(getpgrp()));
     fclose(file);
     timespec limit = {life_ms / 1000, 0};
     return sigtimedwait(&set, nullptr, &limit) == SIGTERM ? 5 : 1;
@@ -248,8 +249,10 @@ int Fds(const Args &)
         struct stat st;
         if (fstat(fd, &st) == 0) {
             char target[4096];
-            ssize_t n = readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target);
-            line += " " + std::to_string(fd) + "=" + std::string(target, n > 0 ? static_cast<size_t>(n) : 0);
+            ssize_t n =
+                readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target);
+            line += " " + std::to_string(fd) + "=" +
+                    std::string(target, n > 0 ? static_cast<size_t>(n) : 0);
         }
     }
     Say("fds:" + line);
@@ -317,8 +320,10 @@ int Controller(const Args &a)
         }
         char text[64] = "";
         size_t count = 0;
-        (void)pm_stream_read(pm_process_stream(process, PM_STDOUT), text, sizeof text - 1, Patience(), &count);
-        Say("child " + std::to_string(pm_process_pid(process)) + " " + std::string(text, count ? count - 1 : 0));
+        (void)pm_stream_read(pm_process_stream(process, PM_STDOUT), text, sizeof text - 1,
+                             Patience(), &count);
+        Say("child " + std::to_string(pm_process_pid(process)) + " " +
+            std::string(text, count ? count - 1 : 0));
         std::string key = "daemon-" + std::to_string(i);
         Child daemon({"payload", a.at(1)});
         daemon->mode = PM_MODE_DAEMON;
@@ -336,7 +341,8 @@ int Controller(const Args &a)
     return Sleep({});
 }
 
-// Starts daemons without an end until it is killed. args: registry folder, folder for payload files.
+// Starts daemons without an end until it is killed. args: registry folder, folder for payload
+// files.
 int Spawner(const Args &a)
 {
     pm_options options = PM_OPTIONS_INIT;
@@ -361,14 +367,18 @@ int Spawner(const Args &a)
 const std::map<std::string, int (*)(const Args &)> &Roles()
 {
     static const std::map<std::string, int (*)(const Args &)> roles = {
-        {"exit", Exit},     {"cat", Cat},         {"spew", Spew},
-        {"both", Both},     {"sleep", Sleep},     {"ready", Ready},
-        {"linger", Linger}, {"deaf", Deaf},       {"env", Env},
-        {"cwd", Cwd},       {"argv", Argv},       {"tree", Tree},
-        {"payload", Payload}, {"controller", Controller}, {"spawner", Spawner},
+        {"exit", Exit},       {"cat", Cat},
+        {"spew", Spew},       {"both", Both},
+        {"sleep", Sleep},     {"ready", Ready},
+        {"linger", Linger},   {"deaf", Deaf},
+        {"env", Env},         {"cwd", Cwd},
+        {"argv", Argv},       {"tree", Tree},
+        {"payload", Payload}, {"controller", Controller},
+        {"spawner", Spawner},
 #ifndef _WIN32
-        {"raise", Raise},   {"sigstate", SigState}, {"fds", Fds},
-        {"stop-self", StopSelf}, {"ids", Ids},     {"forker", Forker},
+        {"raise", Raise},     {"sigstate", SigState},
+        {"fds", Fds},         {"stop-self", StopSelf},
+        {"ids", Ids},         {"forker", Forker},
 #endif
     };
     return roles;

@@ -18,7 +18,7 @@ namespace
 
 class Spec : public Contract
 {
-protected:
+  protected:
     void SetUp() override
     {
         Contract::SetUp();
@@ -37,7 +37,8 @@ protected:
         EXPECT_STREQ("start", error.action);
     }
 
-    void Refused(const std::function<void(pm_spec &)> &spoil, int expected, const std::string &field)
+    void Refused(const std::function<void(pm_spec &)> &spoil, int expected,
+                 const std::string &field)
     {
         Child child({"exit", "0"});
         const pm_spec *good = child.Get();
@@ -93,13 +94,15 @@ TEST_F(Spec, WhatThisVersionCannotDoIsRefusedByName)
     Refused([](pm_spec &s) { s.mode = PM_MODE_PTY; }, PM_ERR_UNSUPPORTED, "mode");
     Refused([](pm_spec &s) { s.run_as_user = "nobody"; }, PM_ERR_UNSUPPORTED, "run_as_user");
     Refused([](pm_spec &s) { s.cgroup = "/x"; }, PM_ERR_UNSUPPORTED, "cgroup");
-    Refused([](pm_spec &s) { s.no_new_privileges = true; }, PM_ERR_UNSUPPORTED, "no_new_privileges");
+    Refused([](pm_spec &s) { s.no_new_privileges = true; }, PM_ERR_UNSUPPORTED,
+            "no_new_privileges");
     Refused([](pm_spec &s) { s.set_umask = true; }, PM_ERR_UNSUPPORTED, "set_umask");
     Refused([](pm_spec &s) { s.set_nice = true; }, PM_ERR_UNSUPPORTED, "set_nice");
     Refused([](pm_spec &s) { s.rlimits_count = 1; }, PM_ERR_UNSUPPORTED, "rlimits");
     Refused([](pm_spec &s) { s.group = PM_GROUP_FOREGROUND; }, PM_ERR_UNSUPPORTED, "group");
     if (!OnWindows()) { // A job is more than any of these.
-        Refused([](pm_spec &s) { s.containment = PM_CONTAIN_CGROUP; }, PM_ERR_UNSUPPORTED, "containment");
+        Refused([](pm_spec &s) { s.containment = PM_CONTAIN_CGROUP; }, PM_ERR_UNSUPPORTED,
+                "containment");
         Refused([](pm_spec &s) { s.group = PM_GROUP_HOST, s.containment = PM_CONTAIN_GROUP; },
                 PM_ERR_UNSUPPORTED, "containment");
     }
@@ -117,10 +120,16 @@ TEST_F(Spec, EnumsOutOfRangeAreRefused)
 TEST_F(Spec, StdioKindsAreCheckedPerSlot)
 {
     Refused([](pm_spec &s) { s.stdin_slot.kind = PM_STDIO_STDOUT; }, PM_ERR_INVALID, "stdin_slot");
-    Refused([](pm_spec &s) { s.stdout_slot.kind = PM_STDIO_STDOUT; }, PM_ERR_INVALID, "stdout_slot");
-    Refused([](pm_spec &s) { s.stdout_slot.kind = PM_STDIO_FILE_APPEND; }, PM_ERR_INVALID, "stdout_slot");
-    Refused([](pm_spec &s) { s.stderr_slot.kind = PM_STDIO_FILE_READ; s.stderr_slot.path = "x"; },
-            PM_ERR_INVALID, "stderr_slot");
+    Refused([](pm_spec &s) { s.stdout_slot.kind = PM_STDIO_STDOUT; }, PM_ERR_INVALID,
+            "stdout_slot");
+    Refused([](pm_spec &s) { s.stdout_slot.kind = PM_STDIO_FILE_APPEND; }, PM_ERR_INVALID,
+            "stdout_slot");
+    Refused(
+        [](pm_spec &s) {
+            s.stderr_slot.kind = PM_STDIO_FILE_READ;
+            s.stderr_slot.path = "x";
+        },
+        PM_ERR_INVALID, "stderr_slot");
 }
 
 TEST_F(Spec, DaemonFieldsAreCheckedAgainstTheMode)
@@ -130,16 +139,49 @@ TEST_F(Spec, DaemonFieldsAreCheckedAgainstTheMode)
         s.key = "k";
         s.stdin_slot.kind = PM_STDIO_DEFAULT;
     };
-    Refused([&](pm_spec &s) { daemon(s); s.key = nullptr; }, PM_ERR_INVALID, "key");
-    Refused([&](pm_spec &s) { daemon(s); s.key = ""; }, PM_ERR_INVALID, "key");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.key = nullptr;
+        },
+        PM_ERR_INVALID, "key");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.key = "";
+        },
+        PM_ERR_INVALID, "key");
     std::string key(129, 'k'), label(1025, 'l');
-    Refused([&](pm_spec &s) { daemon(s); s.key = key.c_str(); }, PM_ERR_INVALID, "key");
-    Refused([&](pm_spec &s) { daemon(s); s.label = label.c_str(); }, PM_ERR_INVALID, "label");
-    Refused([&](pm_spec &s) { daemon(s); s.die_with_parent = true; }, PM_ERR_UNSUPPORTED, "die_with_parent");
-    Refused([&](pm_spec &s) { daemon(s); s.kill_tree_on_exit = true; }, PM_ERR_UNSUPPORTED,
-            "kill_tree_on_exit");
-    Refused([&](pm_spec &s) { daemon(s); s.stdout_slot.kind = PM_STDIO_PIPE; }, PM_ERR_UNSUPPORTED,
-            "stdout_slot");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.key = key.c_str();
+        },
+        PM_ERR_INVALID, "key");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.label = label.c_str();
+        },
+        PM_ERR_INVALID, "label");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.die_with_parent = true;
+        },
+        PM_ERR_UNSUPPORTED, "die_with_parent");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.kill_tree_on_exit = true;
+        },
+        PM_ERR_UNSUPPORTED, "kill_tree_on_exit");
+    Refused(
+        [&](pm_spec &s) {
+            daemon(s);
+            s.stdout_slot.kind = PM_STDIO_PIPE;
+        },
+        PM_ERR_UNSUPPORTED, "stdout_slot");
     Refused([](pm_spec &s) { s.key = "k"; }, PM_ERR_INVALID, "key");
 }
 
@@ -156,10 +198,16 @@ TEST_F(Spec, BadEnvironmentEntriesAreRefused)
 
 TEST_F(Spec, ArgumentsArriveAsTheyAre)
 {
-    std::vector<std::string> hostile = {"",       " ",        "\"",         "\\",         "a b",
-                                        "a\\\"b", "\\\\\"",   "c:\\x y\\",  "\t",         "%PATH%",
-                                        "$HOME",  "*",        "'",          "a\"b\"c",    "^&|<>",
-                                        "\xc3\xa9\xe2\x82\xac", "--", "trailing\\\\", "\" \"", "!x!"};
+    std::vector<std::string> hostile = {"",       " ",
+                                        "\"",     "\\",
+                                        "a b",    "a\\\"b",
+                                        "\\\\\"", "c:\\x y\\",
+                                        "\t",     "%PATH%",
+                                        "$HOME",  "*",
+                                        "'",      "a\"b\"c",
+                                        "^&|<>",  "\xc3\xa9\xe2\x82\xac",
+                                        "--",     "trailing\\\\",
+                                        "\" \"",  "!x!"};
     Child child({"argv"});
     child.args.insert(child.args.end(), hostile.begin(), hostile.end());
     child->stdout_slot.kind = PM_STDIO_PIPE;
@@ -172,7 +220,8 @@ TEST_F(Spec, ArgumentsArriveAsTheyAre)
             hex += two;
         }
         std::string line = ReadLine(process);
-        // Narrow argv of the C runtime loses what its code page lacks; the wide one is tested apart.
+        // Narrow argv of the C runtime loses what its code page lacks; the wide one is tested
+        // apart.
         if (!OnWindows() || arg[0] != '\xc3') {
             EXPECT_EQ("<" + hex + ">", line);
         }
@@ -246,7 +295,8 @@ TEST_F(Spec, AMissingProgramIsAnErrorAtSearch)
         EXPECT_EQ(PM_STAGE_SEARCH, error.stage);
         char line[4096];
         pm_error_format(&error, line, sizeof line);
-        EXPECT_NE(nullptr, strstr(line, "start of 'pm-no-such-program' (owner contract) failed at search: "))
+        EXPECT_NE(nullptr,
+                  strstr(line, "start of 'pm-no-such-program' (owner contract) failed at search: "))
             << line;
         EXPECT_NE(nullptr, strstr(line, "looked in PATH=")) << line;
         child.program = folder + "/none";

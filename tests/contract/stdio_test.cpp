@@ -22,7 +22,7 @@ namespace
 
 class Stdio : public Contract
 {
-protected:
+  protected:
     void SetUp() override
     {
         Contract::SetUp();
@@ -36,7 +36,8 @@ TEST_F(Stdio, PipesCarryBothWays)
     child->stdin_slot.kind = child->stdout_slot.kind = PM_STDIO_PIPE;
     pm_process *process = Spawn(child);
     size_t count = 0;
-    ASSERT_EQ(PM_OK, pm_stream_write(pm_process_stream(process, PM_STDIN), "hello\n", 6, Patience(), &count));
+    ASSERT_EQ(PM_OK, pm_stream_write(pm_process_stream(process, PM_STDIN), "hello\n", 6, Patience(),
+                                     &count));
     EXPECT_EQ(6u, count);
     EXPECT_EQ("hello", ReadLine(process));
     EXPECT_EQ(PM_OK, pm_stream_close(pm_process_stream(process, PM_STDIN)));
@@ -56,8 +57,8 @@ TEST_F(Stdio, AMegabyteGoesThroughAndBack)
     }
     std::thread writer([&] {
         size_t count = 0;
-        EXPECT_EQ(PM_OK, pm_stream_write(pm_process_stream(process, PM_STDIN), sent.data(), sent.size(),
-                                         Patience(), &count));
+        EXPECT_EQ(PM_OK, pm_stream_write(pm_process_stream(process, PM_STDIN), sent.data(),
+                                         sent.size(), Patience(), &count));
         EXPECT_EQ(sent.size(), count);
         pm_stream_close(pm_process_stream(process, PM_STDIN));
     });
@@ -129,7 +130,8 @@ TEST_F(Stdio, AGivenDescriptorIsUsedAndStaysOurs)
 {
     std::string path = folder + "/native";
 #ifdef _WIN32
-    HANDLE file = CreateFileA(path.c_str(), GENERIC_WRITE, FILE_SHARE_READ, nullptr, CREATE_ALWAYS, 0, nullptr);
+    HANDLE file = CreateFileA(path.c_str(), GENERIC_WRITE, FILE_SHARE_READ, nullptr, CREATE_ALWAYS,
+                              0, nullptr);
     pm_native native = reinterpret_cast<pm_native>(file);
 #else
     pm_native native = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -195,8 +197,8 @@ TEST_F(Stdio, AReaderThatNeverReadsMakesTheWriterTimeOut)
     pm_process *process = Spawn(child);
     std::string much(4 << 20, 'x');
     size_t count = 0;
-    EXPECT_EQ(PM_ERR_TIMEOUT,
-              pm_stream_write(pm_process_stream(process, PM_STDIN), much.data(), much.size(), 100, &count));
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_stream_write(pm_process_stream(process, PM_STDIN), much.data(),
+                                              much.size(), 100, &count));
     EXPECT_GT(count, 0u);
     EXPECT_LT(count, much.size());
 }
@@ -296,7 +298,8 @@ TEST_F(Stdio, ExtrasMayBeShuffled)
     std::string line = ReadLine(Spawn(child));
     EXPECT_NE(std::string::npos, line.find(" " + std::to_string(files[0]) + "=/dev/zero")) << line;
     for (int target : {files[1], files[2], zero}) {
-        EXPECT_NE(std::string::npos, line.find(" " + std::to_string(target) + "=/dev/null")) << line;
+        EXPECT_NE(std::string::npos, line.find(" " + std::to_string(target) + "=/dev/null"))
+            << line;
     }
     for (int fd : {files[0], files[1], files[2], zero}) {
         close(fd);
@@ -306,8 +309,9 @@ TEST_F(Stdio, ExtrasMayBeShuffled)
 TEST_F(Stdio, BadExtrasAreRefused)
 {
     int file = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-    for (auto extras : {std::vector<pm_extra>{{file, 2}}, std::vector<pm_extra>{{file, 5}, {file, 5}},
-                        std::vector<pm_extra>{{12345, 5}}, std::vector<pm_extra>{{file, -1}}}) {
+    for (auto extras :
+         {std::vector<pm_extra>{{file, 2}}, std::vector<pm_extra>{{file, 5}, {file, 5}},
+          std::vector<pm_extra>{{12345, 5}}, std::vector<pm_extra>{{file, -1}}}) {
         Child child({"fds"});
         child.extras = extras;
         int code = 0;

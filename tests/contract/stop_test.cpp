@@ -18,7 +18,7 @@ namespace
 
 class Stop : public Contract
 {
-protected:
+  protected:
     void SetUp() override
     {
         Contract::SetUp();
@@ -69,7 +69,8 @@ TEST_F(Stop, EndsOneThatListensAndReportsTheStep)
 TEST_F(Stop, KillsOneThatIsDeaf)
 {
     pm_process *process = Start({"deaf"});
-    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 100}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
+    pm_stop_plan plan =
+        Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 100}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
     pm_stop_report report = PM_STOP_REPORT_INIT;
     EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
     EXPECT_EQ(2u, report.ended_by);
@@ -88,7 +89,8 @@ TEST_F(Stop, AStepThatCannotBeDeliveredTakesNoTime)
     Child child({"sleep"});
     pm_process *process = Spawn(child);
     // Its stdin is no pipe.
-    pm_stop_plan plan = Plan({{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 3600000}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
+    pm_stop_plan plan = Plan(
+        {{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 3600000}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
     pm_stop_report report = PM_STOP_REPORT_INIT;
     EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
     EXPECT_EQ(PM_ERR_UNSUPPORTED, report.step_results[0]);
@@ -98,7 +100,8 @@ TEST_F(Stop, AStepThatCannotBeDeliveredTakesNoTime)
 TEST_F(Stop, ClosingStdinEndsOneThatReads)
 {
     pm_process *process = Start({"ready"});
-    pm_stop_plan plan = Plan({{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 10000}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
+    pm_stop_plan plan = Plan(
+        {{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 10000}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
     pm_stop_report report = PM_STOP_REPORT_INIT;
     EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
     EXPECT_EQ(1u, report.ended_by);
@@ -114,7 +117,8 @@ TEST_F(Stop, EndsTheTreeToo)
     pm_process *process = Start({"tree"}, &line);
     uint64_t grandchild = NumberAfter(line, "grandchild ");
     EXPECT_TRUE(PidAlive(grandchild));
-    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 500}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
+    pm_stop_plan plan =
+        Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 500}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
     pm_stop_report report = PM_STOP_REPORT_INIT;
     EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
     EXPECT_FALSE(report.tree_left);
@@ -167,7 +171,8 @@ TEST_F(Stop, TwoThreadsMayStopTheSame)
         std::atomic<int> good{0};
         std::vector<std::thread> threads;
         for (int t = 0; t < 2; t++) {
-            threads.emplace_back([&] { good += pm_process_stop(process, nullptr, nullptr) == PM_OK; });
+            threads.emplace_back(
+                [&] { good += pm_process_stop(process, nullptr, nullptr) == PM_OK; });
         }
         for (auto &thread : threads) {
             thread.join();
@@ -195,7 +200,8 @@ TEST_F(Stop, StopAllStopsThemInParallelAndTellsHow)
     for (int i = 0; i < 10; i++) {
         Child child({i % 2 == 0 ? "deaf" : "linger"});
         child->stdout_slot.kind = PM_STDIO_PIPE;
-        child->stop = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 1000}, {PM_STOP_KILL, PM_SCOPE_TREE, 5000}});
+        child->stop =
+            Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 1000}, {PM_STOP_KILL, PM_SCOPE_TREE, 5000}});
         children.push_back(Spawn(child));
     }
     for (pm_process *process : children) {
@@ -261,7 +267,8 @@ TEST_F(Stop, AGroupSignalAfterTheLeaderIsGoneReachesWhatIsLeft)
     Wait(process);
     EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_GROUP));
     EXPECT_TRUE(Eventually([&] { return !PidAlive(grandchild); }));
-    EXPECT_TRUE(Eventually([&] { return pm_process_signal(process, 0, PM_SCOPE_GROUP) == PM_ERR_GONE; }));
+    EXPECT_TRUE(
+        Eventually([&] { return pm_process_signal(process, 0, PM_SCOPE_GROUP) == PM_ERR_GONE; }));
 }
 
 #endif

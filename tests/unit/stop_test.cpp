@@ -17,7 +17,7 @@ namespace
 
 class Ladder : public testing::Test
 {
-protected:
+  protected:
     void SetUp() override
     {
         fake_reset();
@@ -185,7 +185,8 @@ TEST_F(Ladder, AZeroTimeoutGoesOnAtOnceAndTheLastOneSettles)
 {
     pm_process *p = Spawn();
     fake_next.dies_after[PM_STOP_KILL] = 0;
-    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 0}, {PM_STOP_KILL, PM_SCOPE_TREE, 0}});
+    pm_stop_plan plan =
+        Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 0}, {PM_STOP_KILL, PM_SCOPE_TREE, 0}});
     pm_stop_report report = PM_STOP_REPORT_INIT;
     EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
     EXPECT_EQ(0u, report.elapsed_ms);

@@ -1,6 +1,6 @@
-#include <processmgr/processmgr.h>
 #include <cstdio>
 #include <cstring>
+#include <processmgr/processmgr.h>
 
 int main(int argc, char **argv)
 {

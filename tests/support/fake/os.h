@@ -7,20 +7,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct pmi_mutex { int held; };
-struct pmi_cond { int unused; };
-struct pmi_thread { int unused; };
+struct pmi_mutex {
+    int held;
+};
+struct pmi_cond {
+    int unused;
+};
+struct pmi_thread {
+    int unused;
+};
 
 #define FAKE_NEVER INT64_MAX
 #define FAKE_ACTIONS 5
 
 // What a process of a test does. Times are on the fake clock; FAKE_NEVER = does not.
 struct fake_script {
-    int64_t exits_at;                  // By itself.
-    int64_t dies_after[FAKE_ACTIONS];  // Milliseconds after enum pm_stop_action N was delivered.
+    int64_t exits_at;                 // By itself.
+    int64_t dies_after[FAKE_ACTIONS]; // Milliseconds after enum pm_stop_action N was delivered.
     int64_t tree_dies_after[FAKE_ACTIONS];
-    bool has_tree;                     // Something else lives in its containment.
-    int undeliverable[FAKE_ACTIONS];   // PM_ERR_* for that action; 0 = delivered.
+    bool has_tree;                   // Something else lives in its containment.
+    int undeliverable[FAKE_ACTIONS]; // PM_ERR_* for that action; 0 = delivered.
     bool status_stays_pending;
     uint32_t code;
 };
@@ -34,16 +40,39 @@ struct pmi_os_process {
     bool reaped;
     unsigned slot;
 };
-#define PMI_OS_PROCESS_INIT {0}
+#define PMI_OS_PROCESS_INIT                                                                        \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
-struct pmi_os_stream { bool open; };
-#define PMI_OS_STREAM_INIT {0}
-struct pmi_os_dir { int fd; };
-#define PMI_OS_DIR_INIT {-1}
-struct pmi_os_lock { int fd; };
-#define PMI_OS_LOCK_INIT {-1}
-struct pmi_os_manager { bool wake; };
-#define PMI_OS_MANAGER_INIT {0}
+struct pmi_os_stream {
+    bool open;
+};
+#define PMI_OS_STREAM_INIT                                                                         \
+    {                                                                                              \
+        0                                                                                          \
+    }
+struct pmi_os_dir {
+    int fd;
+};
+#define PMI_OS_DIR_INIT                                                                            \
+    {                                                                                              \
+        -1                                                                                         \
+    }
+struct pmi_os_lock {
+    int fd;
+};
+#define PMI_OS_LOCK_INIT                                                                           \
+    {                                                                                              \
+        -1                                                                                         \
+    }
+struct pmi_os_manager {
+    bool wake;
+};
+#define PMI_OS_MANAGER_INIT                                                                        \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
 // The test's side.
 struct fake_delivery {
@@ -51,15 +80,16 @@ struct fake_delivery {
     uint64_t pid;
     int action, scope;
 };
-extern struct fake_script fake_next;            // For the next start.
-extern int64_t fake_clock;                      // Now.
+extern struct fake_script fake_next; // For the next start.
+extern int64_t fake_clock;           // Now.
 extern struct fake_delivery fake_deliveries[64];
 extern size_t fake_deliveries_count;
-extern int fake_start_error, fake_start_stage;  // The next start fails so, once.
-extern unsigned fake_reaps;                     // Statuses taken.
-extern unsigned fake_closed;                    // Processes closed.
+extern int fake_start_error, fake_start_stage; // The next start fails so, once.
+extern unsigned fake_reaps;                    // Statuses taken.
+extern unsigned fake_closed;                   // Processes closed.
 extern unsigned fake_started;
 void fake_reset(void);
-void fake_script_clear(struct fake_script *script); // Lives for ever, hears everything, dies of KILL.
+void fake_script_clear(
+    struct fake_script *script); // Lives for ever, hears everything, dies of KILL.
 
 #endif
