@@ -18,17 +18,12 @@
 
 int pmi_exec_reached(pid_t pid)
 {
-#ifdef __linux__
-    // PF_FORKNOEXEC: set by fork, cleared by exec, still to be read on the zombie.
+    // PF_FORKNOEXEC of Linux: set by fork, cleared by exec, still to be read on the zombie.
     const uint64_t fork_no_exec = 0x40;
     struct pmi_stat stat;
     if (pmi_stat_read(pid, &stat) != PM_OK)
         return -1;
     return ((uint64_t)stat.flags & fork_no_exec) == 0;
-#else
-    (void)pid;
-    return -1;
-#endif
 }
 
 // Waits for a child that is about to end and takes its status: its exit code, or -1.
