@@ -124,7 +124,10 @@ int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
     }
     count = 0;
     for (pm_process *p = m->first; p != NULL; p = p->next) {
-        if (atomic_load(&p->state) != PM_STATE_STARTING) {
+        int state = atomic_load(&p->state);
+        // One that has just ended and that nobody holds is on its way out of the list.
+        bool leaving = state == PM_STATE_ENDED && atomic_load(&p->user_refs) == 0;
+        if (state != PM_STATE_STARTING && !leaving) {
             list[count++] = pmi_process_hold(p);
         }
     }
