@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/strbuf.h"
+#include "launcher/launcher.h"
 
 // Same machine, so native byte order. The strings follow the descriptors: program, cwd if any, the
 // arguments, the environment; each ends with a NUL, the last one with the data.
@@ -35,6 +36,9 @@ int pmi_launch_plan_encode(const struct pmi_launch_plan *plan, char **ret_data, 
 {
     struct pmi_strbuf sb = PMI_STRBUF_INIT;
     struct head head;
+    if (plan->fds_count > PMI_LAUNCH_FDS_MAX) {
+        return PM_ERR_TOO_BIG;
+    }
     memset(&head, 0, sizeof head);
     head.magic = PMI_LAUNCH_MAGIC;
     head.version = PMI_LAUNCH_VERSION;
@@ -98,6 +102,25 @@ static int take_strings(const char **at, const char *end, const char **list, uin
     return PM_OK;
 }
 
+// The stub puts the descriptors in place in any order: that is right only if every source lies above
+// every target, and above the launcher's own.
+static bool fds_are_good(const struct pmi_launch_fd *fds, uint32_t count)
+{
+    int32_t highest = PMI_LAUNCHER_FDS - 1;
+    for (uint32_t i = 0; i < count; i++) {
+        if (fds[i].target < 0) {
+            return false;
+        }
+        highest = fds[i].target > highest ? fds[i].target : highest;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (fds[i].source <= highest) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int check_head(const struct head *head, size_t size)
 {
     if (head->magic != PMI_LAUNCH_MAGIC || head->version != PMI_LAUNCH_VERSION ||
@@ -153,7 +176,8 @@ int pmi_launch_plan_decode(const char *data, size_t size, struct pmi_launch_plan
         plan.fds_count = head.fds_count;
         plan.program = next_string(&at, end);
         plan.cwd = head.has_cwd ? next_string(&at, end) : NULL;
-        bool good = plan.program != NULL && plan.program[0] == '/' &&
+        bool good = fds_are_good(plan.fds, plan.fds_count) && plan.program != NULL &&
+                    plan.program[0] == '/' &&
                     (!head.has_cwd || plan.cwd != NULL) &&
                     take_strings(&at, end, argv, head.args_count) == PM_OK &&
                     take_strings(&at, end, env, head.env_count) == PM_OK && at == end;

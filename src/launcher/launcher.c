@@ -57,9 +57,9 @@ static bool parent_is_author(const struct pmi_launch_plan *plan)
     struct pmi_stat stat;
     if ((uint64_t)getppid() != plan->parent_pid)
         return false;
-    if (plan->parent_start == 0)
-        return true; // A system that does not tell.
-    return pmi_stat_read(getppid(), &stat) == PM_OK && stat.starttime == plan->parent_start;
+    if (pmi_stat_read(getppid(), &stat) != PM_OK)
+        return plan->parent_start == 0; // A system that tells neither of us.
+    return stat.starttime == plan->parent_start;
 }
 
 static void run_keeper(void)

@@ -63,7 +63,9 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
 
     // Out of the way of the daemon's descriptors.
     int gate = fcntl(PMI_LAUNCHER_GATE_FD, F_DUPFD_CLOEXEC, highest);
-    if (gate < 0)
+    // Before the gate: once GO has come there is no want of memory any more.
+    struct pmi_child_fd *fds = calloc(plan->fds_count + 1, sizeof(*fds));
+    if (gate < 0 || fds == NULL)
         _exit(EXIT_NOT_ASKED);
     (void)close(PMI_LAUNCHER_REPORT_FD);
     (void)close(PMI_LAUNCHER_PLAN_FD);
@@ -72,9 +74,6 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
     if (!pass_gate(gate, pmi_now_ms() + plan->gate_timeout_ms, &message))
         _exit(EXIT_NOT_ASKED);
 
-    struct pmi_child_fd *fds = calloc(plan->fds_count + 1, sizeof(*fds));
-    if (fds == NULL)
-        _exit(EXIT_NOT_ASKED);
     for (uint32_t i = 0; i < plan->fds_count; i++)
         fds[i] = (struct pmi_child_fd){plan->fds[i].source, plan->fds[i].target};
     struct pmi_child_plan child = {

@@ -8,6 +8,7 @@
 #include "reactor.h"
 #include "start.h"
 #include "sys.h"
+#include "zombies.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,9 @@
 #include <sys/stat.h>
 #ifdef HAVE_MEMFD_CREATE
 #include <sys/mman.h>
+#endif
+#ifdef HAVE_CHILD_SUBREAPER
+#include <sys/prctl.h>
 #endif
 
 // Above every descriptor that a launcher or keeper is given by number.
@@ -45,9 +49,9 @@ int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path
     if (helper == NULL && access(PMI_LAUNCHER_INSTALL_PATH, X_OK) == 0)
         helper = PMI_LAUNCHER_INSTALL_PATH;
     if (helper != NULL) {
-        om->launcher_path = strdup(helper);
-        if (om->launcher_path == NULL)
-            return PM_ERR_NO_MEMORY;
+        // Absolute: the host may go to another folder before the first start.
+        uint32_t ignored;
+        return pmi_os_absolute(helper, &om->launcher_path, &ignored);
     }
     return PM_OK; // None at all is an error of those who need one.
 }
@@ -161,8 +165,11 @@ struct daemon_start {
     int report, gate;                            // Our ends.
     int their_report, their_gate, plan_fd, null; // The launcher's.
     struct pmi_os_process launcher, stub;
-    pid_t stub_pid;
-    bool stub_known;
+    pid_t session;   // The launcher's own, and the stub's until it has passed the gate.
+    pid_t stub_pid;  // As reported; 0 = not yet.
+    int stub_pidfd;  // Pins stub_pid until `stub` takes it over; -1 = none.
+    uint64_t stub_start; // Start time of stub_pid where there is no pidfd.
+    bool stub_known; // `stub` is valid, and proven.
     struct pmi_started started;
 };
 
@@ -213,7 +220,9 @@ static int make_daemon_plan(struct daemon_start *d, const struct pmi_launch_fd *
     int64_t wait = d->plan->launcher_deadline - pmi_now_ms();
     struct pmi_launch_plan plan = {
         .role = PMI_LAUNCH_DAEMON,
-        .gate_timeout_ms = wait > 0 && wait < UINT32_MAX ? (uint32_t)wait : 1,
+        .gate_timeout_ms = wait <= 0           ? 1
+                           : wait > UINT32_MAX ? UINT32_MAX
+                                               : (uint32_t)wait,
         .program = d->plan->program,
         .cwd = d->plan->cwd,
         .argv = d->plan->argv,
@@ -274,6 +283,8 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
         pmi_fail_hint(d->err, "the launcher %s could not be started (at %s)", command.program,
                       pm_stage_name(d->err->stage));
         d->err->stage = PM_STAGE_LAUNCHER;
+    } else {
+        d->session = d->launcher.pid;
     }
     return result;
 }
@@ -340,6 +351,10 @@ static bool report_ready(struct daemon_start *d, bool *ret_launcher_ended)
                             {.fd = d->launcher.exit_fd, .events = POLLIN}};
     int n = pmi_sys_poll(fds, 2, pmi_poll_timeout(d->plan->launcher_deadline));
     *ret_launcher_ended = n > 0 && fds[1].revents != 0;
+    // poll() looks at one after the other: a launcher that wrote and ended between the two looks
+    // has still reported.
+    if (*ret_launcher_ended && fds[0].revents == 0)
+        n = pmi_sys_poll(fds, 1, 0);
     return n > 0 && fds[0].revents != 0;
 }
 
@@ -431,57 +446,66 @@ static bool send_message(int gate, const struct pmi_gate_message *message)
     return pmi_sys_sendmsg(gate, &header, flags) == (ssize_t)sizeof(*message);
 }
 
-// Opens the kernel's object first and proves after that it is the stub that answers.
-static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
+// Before the launcher is waited for, so that a failure from here on knows whom to end.
+static int pin_stub(struct daemon_start *d)
 {
-    struct pmi_gate_message message, echo;
-    struct pmi_stat stat;
-    size_t done = 0;
-    int pidfd = -1;
 #ifdef HAVE_PIDFD
-    pidfd = pmi_sys_pidfd_open(d->stub_pid);
-    if (pidfd < 0 && errno != ENOSYS && errno != EPERM)
+    d->stub_pidfd = pmi_sys_pidfd_open(d->stub_pid);
+    if (d->stub_pidfd < 0 && errno != ENOSYS && errno != EPERM)
         return errno == ESRCH ? fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has ended")
                               : fail_errno(d, PM_STAGE_GATE);
 #endif
+    struct pmi_stat stat;
+    if (d->stub_pidfd < 0 && pmi_stat_read(d->stub_pid, &stat) == PM_OK)
+        d->stub_start = stat.starttime;
+    return PM_OK;
+}
+
+// NONCE and its ECHO.
+static int challenge_stub(struct daemon_start *d, struct pmi_gate_message *ret_echo)
+{
+    struct pmi_gate_message message;
+    size_t done = 0;
     memset(&message, 0, sizeof(message));
     message.kind = PMI_GATE_NONCE;
     int result = pmi_os_random(message.nonce, sizeof(message.nonce));
     if (result != PM_OK)
-        (void)fail_gate(d, result, "no random number");
-    else if (!send_message(d->gate, &message))
-        result = fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
-    else {
-        int got = receive(d->gate, &echo, &done, d->plan->launcher_deadline);
-        if (got != 1)
-            result = fail_gate(d, got == 0 ? PM_ERR_DIED_BEFORE_EXEC : PM_ERR_LAUNCHER,
-                               got == 0 ? "the stub has left the gate" : "the stub is silent");
-        else if (echo.kind != PMI_GATE_ECHO || echo.nonce[0] != message.nonce[0] ||
-                 echo.nonce[1] != message.nonce[1] || echo.pid != (uint64_t)d->stub_pid)
-            result = fail_gate(d, PM_ERR_LAUNCHER, "the stub's answer is not right");
-    }
-    if (result == PM_OK) {
-        result = pmi_identity_of(d->stub_pid, pidfd, ret_id);
-        if (result != PM_OK || (echo.start != 0 && ret_id->start != echo.start) ||
-            pmi_stat_read(d->stub_pid, &stat) != PM_OK)
-            result = fail_gate(d, PM_ERR_IDENTITY, "the stub cannot be told from a stranger");
-    }
-    if (result != PM_OK) {
-        (void)pmi_sys_close(pidfd);
+        return fail_gate(d, result, "no random number");
+    if (!send_message(d->gate, &message))
+        return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
+    int got = receive(d->gate, ret_echo, &done, d->plan->launcher_deadline);
+    if (got != 1)
+        return fail_gate(d, got == 0 ? PM_ERR_DIED_BEFORE_EXEC : PM_ERR_LAUNCHER,
+                         got == 0 ? "the stub has left the gate" : "the stub is silent");
+    if (ret_echo->kind != PMI_GATE_ECHO || ret_echo->nonce[0] != message.nonce[0] ||
+        ret_echo->nonce[1] != message.nonce[1] || ret_echo->pid != (uint64_t)d->stub_pid)
+        return fail_gate(d, PM_ERR_LAUNCHER, "the stub's answer is not right");
+    return PM_OK;
+}
+
+// The kernel's object is open already; this proves that it is the stub that answers.
+static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
+{
+    struct pmi_gate_message echo;
+    struct pmi_stat stat;
+    int result = challenge_stub(d, &echo);
+    if (result != PM_OK)
         return result;
-    }
+    result = pmi_identity_of(d->stub_pid, d->stub_pidfd, ret_id);
+    if (result != PM_OK || (echo.start != 0 && ret_id->start != echo.start) ||
+        pmi_stat_read(d->stub_pid, &stat) != PM_OK)
+        return fail_gate(d, PM_ERR_IDENTITY, "the stub cannot be told from a stranger");
     d->stub.start = ret_id->start;
     d->stub.pidns = ret_id->pidns;
     d->stub.pidfs = ret_id->pidfs;
     d->started.adopted = stat.ppid == getpid(); // We are PID 1 or a subreaper.
-    result = pmi_process_attach(&d->stub, d->stub_pid, pidfd, d->started.adopted);
-    if (result != PM_OK) {
-        (void)pmi_sys_close(pidfd);
+    result = pmi_process_attach(&d->stub, d->stub_pid, d->stub_pidfd, d->started.adopted);
+    if (result != PM_OK)
         return pmi_fail_code(d->err, PM_STAGE_WATCH, result);
-    }
+    d->started.best_effort = d->stub_pidfd < 0;
+    d->started.fallbacks |= d->stub_pidfd < 0;
+    d->stub_pidfd = -1;
     d->stub_known = true;
-    d->started.best_effort = pidfd < 0;
-    d->started.fallbacks |= pidfd < 0;
     return PM_OK;
 }
 
@@ -503,6 +527,10 @@ static int look_for_exec(struct daemon_start *d, bool gate_closed)
 {
     int reached = pmi_exec_reached(d->stub_pid);
     bool ended = pmi_os_process_wait(&d->stub, 0) == PM_OK;
+    struct pmi_stat stat;
+    // Collected by its parent already, the number may be a stranger's.
+    if (ended && (pmi_stat_read(d->stub_pid, &stat) != PM_OK || stat.starttime != d->stub.start))
+        reached = -1;
     if (reached == 1)
         return PM_OK;
     if (ended && reached == 0)
@@ -573,19 +601,112 @@ static int pass_gate(struct daemon_start *d)
 // Together
 // ------------------------------------------------------------------------------------------------
 
-// Nothing is left of a failed start: the launcher is killed and waited for, the stub hears the gate
-// close, and is killed where it is known.
+// Whether a process is of the launcher's session, so the launcher's making and nobody else's: a
+// number is not given out again while it names a session that has members.
+static bool is_of_launcher(const struct daemon_start *d, const struct pmi_stat *stat)
+{
+    return d->session != 0 && stat->session == d->session;
+}
+
+// Whether the process that the launcher reported lives, and is no stranger that it named.
+static bool reported_lives(const struct daemon_start *d)
+{
+    struct pmi_stat stat;
+    struct pollfd in = {.fd = d->stub_pidfd, .events = POLLIN};
+    // The look at /proc first: as long as the pidfd has not fired it was a look at the right one.
+    if (d->stub_pid == 0 || pmi_stat_read(d->stub_pid, &stat) != PM_OK ||
+        !is_of_launcher(d, &stat))
+        return false;
+    return d->stub_pidfd >= 0 ? pmi_sys_poll(&in, 1, 0) == 0
+                              : stat.starttime == d->stub_start && stat.state != 'Z';
+}
+
+// The stub never proved itself at the gate. It may be stopped, or no stub of this library at all,
+// and would then outlive the closed gate.
+static void end_unproven_stub(struct daemon_start *d)
+{
+    int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
+    if (!reported_lives(d))
+        return;
+    int r = -1;
+#ifdef HAVE_PIDFD
+    if (d->stub_pidfd >= 0)
+        r = pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0);
+#endif
+    if (r < 0 && reported_lives(d)) // No pidfd, or a seccomp filter on its signals.
+        (void)pmi_sys_kill(d->stub_pid, SIGKILL);
+    while (reported_lives(d) && pmi_now_ms() < deadline)
+        pmi_sleep_ms(1);
+}
+
+static bool orphans_come_to_us(void)
+{
+    int on = 0;
+#ifdef HAVE_CHILD_SUBREAPER
+    if (prctl(PR_GET_CHILD_SUBREAPER, &on, 0, 0, 0) < 0)
+        on = 0;
+#endif
+    return on != 0 || getpid() == 1;
+}
+
+struct orphan_visit {
+    const struct daemon_start *d;
+    size_t left;
+};
+
+static void end_orphan(void *context, pid_t pid)
+{
+    struct orphan_visit *orphans = context;
+    struct pmi_stat stat;
+    siginfo_t info;
+    if (pid == orphans->d->launcher.pid || pmi_stat_read(pid, &stat) != PM_OK ||
+        !is_of_launcher(orphans->d, &stat))
+        return;
+    // Our child and not waited for: the number is still its own.
+    memset(&info, 0, sizeof(info));
+    (void)pmi_sys_kill(pid, SIGKILL);
+    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid == 0)
+        orphans->left++;
+}
+
+// PID 1 or a subreaper inherits what a dead launcher leaves, reported or not, and nobody else would
+// ever wait for it.
+static void end_orphans(struct daemon_start *d)
+{
+    int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
+    struct orphan_visit orphans = {.d = d};
+    if (d->session == 0 || !orphans_come_to_us())
+        return;
+    for (;;) {
+        orphans.left = 0;
+        if (pmi_children_visit(end_orphan, &orphans) != PM_OK || orphans.left == 0 ||
+            pmi_now_ms() >= deadline)
+            return;
+        pmi_sleep_ms(1);
+    }
+}
+
+// Nothing is left of a failed start: the launcher is killed, the stub hears the gate close and is
+// killed where it is known, and both are waited for where they are ours.
 static void undo(struct daemon_start *d)
 {
-    pmi_os_process_abandon(&d->launcher);
+    struct pm_exit record = PM_EXIT_INIT;
+    // Dead, but waited for last: its number holds the name of its session until then.
+    if (d->launcher.exit_fd >= 0) {
+        (void)pmi_os_process_act(&d->launcher, PM_STOP_KILL, PM_SCOPE_TREE);
+        (void)pmi_os_process_wait(&d->launcher, pmi_now_ms() + KILL_WAIT_MS);
+    }
     d->gate = pmi_sys_close(d->gate);
     if (d->stub_known) {
-        struct pm_exit record = PM_EXIT_INIT;
         (void)pmi_os_process_act(&d->stub, PM_STOP_KILL, PM_SCOPE_PROCESS);
         if (pmi_os_process_wait(&d->stub, pmi_now_ms() + KILL_WAIT_MS) == PM_OK && d->stub.child)
             (void)pmi_os_process_reap(&d->stub, &record);
         pmi_os_process_close(&d->stub);
+    } else {
+        end_unproven_stub(d);
+        end_orphans(d);
     }
+    pmi_os_process_abandon(&d->launcher);
 }
 
 static void release(struct daemon_start *d)
@@ -596,6 +717,7 @@ static void release(struct daemon_start *d)
     pmi_stdio_release(&d->stdio);
     (void)pmi_sys_close(d->report);
     (void)pmi_sys_close(d->gate);
+    (void)pmi_sys_close(d->stub_pidfd);
 }
 
 int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *plan,
@@ -613,6 +735,7 @@ int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *pla
         .their_gate = -1,
         .plan_fd = -1,
         .null = -1,
+        .stub_pidfd = -1,
         .launcher = PMI_OS_PROCESS_INIT,
         .stub = PMI_OS_PROCESS_INIT,
     };
@@ -620,6 +743,8 @@ int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *pla
     int result = prepare(&d);
     if (result == PM_OK)
         result = read_report(&d);
+    if (result == PM_OK)
+        result = pin_stub(&d);
     if (result == PM_OK)
         result = collect_launcher(&d);
     if (result == PM_OK)

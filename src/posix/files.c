@@ -55,15 +55,16 @@ static int prove_private(int fd, struct pm_error *err, const char *path)
 
 int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, struct pm_error *err)
 {
-    bool made = create && mkdir(path, 0700) == 0;
+    // The umask may have taken even our own rights, and then it could not be opened. Not through a
+    // link: somebody may have put one there since.
+    if (create && mkdir(path, 0700) == 0)
+        (void)fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
     int fd = pmi_sys_open(path, FOLDER_FLAGS, 0);
     if (fd < 0) {
         // A link is ELOOP or ENOTDIR, by system.
         pmi_fail(err, PM_STAGE_REGISTRY, errno == ELOOP ? ENOTDIR : errno);
         return err->code;
     }
-    if (made)
-        (void)fchmod(fd, 0700); // The umask may have taken even our own rights.
     int result = prove_private(fd, err, path);
     if (result != PM_OK) {
         (void)pmi_sys_close(fd);
@@ -81,7 +82,7 @@ int pmi_os_dir_open_sub(struct pmi_os_dir *dir, const char *name, bool create,
     if (create && !made && errno != EEXIST)
         return pmi_error_from_errno(errno);
     if (made) // A umask of 0777 would make it unopenable even for us.
-        (void)fchmodat(dir->fd, name, 0700, 0);
+        (void)fchmodat(dir->fd, name, 0700, AT_SYMLINK_NOFOLLOW);
     int fd = open_at(dir->fd, name, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return errno == ENOENT ? PM_ERR_NOT_FOUND : pmi_error_from_errno(errno);

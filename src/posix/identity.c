@@ -172,6 +172,14 @@ int pmi_os_self_identity(struct pmi_identity *ret_id)
     return result;
 }
 
+// /proc does not show the process: is it gone, or only hidden from us (hidepid=, no /proc)?
+static int check_hidden(pid_t pid, int pidfd)
+{
+    if (pidfd >= 0)
+        return pidfd_has_ended(pidfd) ? PM_ERR_GONE : PM_ERR_IDENTITY;
+    return pmi_sys_kill(pid, 0) < 0 && errno == ESRCH ? PM_ERR_GONE : PM_ERR_IDENTITY;
+}
+
 int pmi_os_identity_check(const struct pmi_identity *id)
 {
     char boot[40];
@@ -193,6 +201,8 @@ int pmi_os_identity_check(const struct pmi_identity *id)
     // The kernel object first, the proof after: what is proven stays proven.
     struct pmi_stat stat;
     int result = pmi_stat_read(pid, &stat);
+    if (result == PM_ERR_GONE)
+        result = check_hidden(pid, pidfd);
     uint64_t pidfs = pidfs_inode(pidfd);
     bool ended = pidfd >= 0 && pidfd_has_ended(pidfd);
     (void)pmi_sys_close(pidfd);

@@ -137,12 +137,7 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
         (void)pmi_sys_close(pidfd);
         return result;
     }
-    // Dead, and only its parent has not waited for it yet. Our own is opened: we have to wait for
-    // it.
-    if (opened.pidfd >= 0 && !opened.child && has_ended(&opened)) {
-        pmi_os_process_close(&opened);
-        return PM_ERR_GONE;
-    }
+    // It may be dead already: as long as its parent has not waited for it, its status can be told.
     *op = opened;
     *ret_started = (struct pmi_started){
         .containment = opened.group ? PM_CONTAIN_GROUP : PM_CONTAIN_NONE,

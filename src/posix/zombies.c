@@ -1,4 +1,6 @@
 // Dead children that nobody has waited for. Nothing here takes a status.
+#include "zombies.h"
+
 #include "backend.h"
 
 #include "identity.h"
@@ -9,23 +11,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef void visitor(void *context, uint64_t pid, uint64_t start);
+typedef void visitor(void *context, pid_t pid);
 
-// Dead is what waitid says: the letter Z is also shown by a process whose first thread has ended
-// while others run.
-static void look_at(pid_t pid, visitor *visit, void *context)
+// ------------------------------------------------------------------------------------------------
+// Children
+// ------------------------------------------------------------------------------------------------
+
+static int error_of_opendir(void)
 {
-    siginfo_t info;
-    struct pmi_stat stat;
-    memset(&info, 0, sizeof(info));
-    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-        info.si_pid == pid)
-        visit(context, (uint64_t)pid,
-              pmi_stat_read(pid, &stat) == PM_OK ? (uint64_t)stat.starttime : 0);
+    return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS
+           : errno == ENOMEM                  ? PM_ERR_NO_MEMORY
+                                              : PM_ERR_UNSUPPORTED;
 }
 
 // The children that one thread has made.
-static int look_at_list(int list_fd, visitor *visit, void *context)
+static int visit_list(int list_fd, visitor *visit, void *context)
 {
     char buffer[4096];
     ssize_t n;
@@ -35,38 +35,38 @@ static int look_at_list(int list_fd, visitor *visit, void *context)
             if (buffer[i] >= '0' && buffer[i] <= '9') {
                 pid = pid * 10 + (buffer[i] - '0');
             } else if (pid > 0) {
-                look_at(pid, visit, context);
+                visit(context, pid);
                 pid = 0;
             }
         }
     }
     if (pid > 0)
-        look_at(pid, visit, context);
+        visit(context, pid);
     return n < 0 ? -1 : 0;
 }
 
 // By the parent's number, for a kernel without CONFIG_PROC_CHILDREN.
-static int look_at_all(visitor *visit, void *context)
+static int visit_all(visitor *visit, void *context)
 {
     DIR *proc = opendir("/proc");
     if (proc == NULL)
-        return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS : PM_ERR_UNSUPPORTED;
+        return error_of_opendir();
     struct dirent *entry;
     while ((entry = readdir(proc)) != NULL) {
         struct pmi_stat stat;
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
         if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == getpid())
-            look_at(pid, visit, context);
+            visit(context, pid);
     }
     (void)closedir(proc);
     return PM_OK;
 }
 
-int pmi_os_zombies(visitor *visit, void *context)
+int pmi_children_visit(visitor *visit, void *context)
 {
     DIR *tasks = opendir("/proc/self/task");
     if (tasks == NULL)
-        return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS : PM_ERR_UNSUPPORTED;
+        return error_of_opendir();
     int result = PM_OK;
     bool lists = false;
     struct dirent *entry;
@@ -82,9 +82,38 @@ int pmi_os_zombies(visitor *visit, void *context)
             continue;
         }
         lists = true;
-        (void)look_at_list(fd, visit, context);
+        (void)visit_list(fd, visit, context);
         (void)pmi_sys_close(fd);
     }
     (void)closedir(tasks);
-    return result == PM_OK && !lists ? look_at_all(visit, context) : result;
+    return result == PM_OK && !lists ? visit_all(visit, context) : result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Zombies
+// ------------------------------------------------------------------------------------------------
+
+struct zombie_visit {
+    void (*visit)(void *context, uint64_t pid, uint64_t start);
+    void *context;
+};
+
+// Dead is what waitid says: the letter Z is also shown by a process whose first thread has ended
+// while others run.
+static void look_at(void *context, pid_t pid)
+{
+    const struct zombie_visit *zombie = context;
+    siginfo_t info;
+    struct pmi_stat stat;
+    memset(&info, 0, sizeof(info));
+    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+        info.si_pid == pid)
+        zombie->visit(zombie->context, (uint64_t)pid,
+                      pmi_stat_read(pid, &stat) == PM_OK ? (uint64_t)stat.starttime : 0);
+}
+
+int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+{
+    struct zombie_visit zombie = {.visit = visit, .context = context};
+    return pmi_children_visit(look_at, &zombie);
 }

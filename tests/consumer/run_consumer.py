@@ -83,8 +83,10 @@ class Consumers:
 
     def find_package(self):
         build = self.work / "find_package"
-        self.configure(build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
-                       f"-DCMAKE_FIND_ROOT_PATH={self.prefix}")
+        # A toolchain file says where to look and overrules the prefix: there the folder is named.
+        package = next(self.prefix.rglob("processmgr-config.cmake")).parent
+        self.configure(build, f"-Dprocessmgr_DIR={package}" if self.windows
+                       else f"-DCMAKE_PREFIX_PATH={self.prefix}")
         self.run_all(build, self.library_dirs())
 
     def add_subdirectory(self):

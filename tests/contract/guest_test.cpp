@@ -32,11 +32,14 @@ std::string Surroundings()
     all += path;
     all += " error mode " + std::to_string(GetErrorMode());
     all += " console " + std::to_string(GetConsoleCP());
-    char *block = GetEnvironmentStringsA();
-    for (const char *at = block; *at != '\0'; at += strlen(at) + 1) {
-        all += std::string("\n") + at;
+    wchar_t *block = GetEnvironmentStringsW();
+    for (const wchar_t *at = block; *at != L'\0'; at += wcslen(at) + 1) {
+        all += "\n";
+        for (const wchar_t *c = at; *c != L'\0'; c++) {
+            all += *c < 0x80 ? static_cast<char>(*c) : '?';
+        }
     }
-    FreeEnvironmentStringsA(block);
+    FreeEnvironmentStringsW(block);
 #else
     char path[4096];
     all += getcwd(path, sizeof path) != nullptr ? path : "?";

@@ -84,8 +84,10 @@ TEST_F(Manager, ListsWhatRunsAndWhatIsHeld)
     Child child({"linger"});
     child->stdout_slot.kind = PM_STDIO_PIPE;
     pm_process *held_one = Spawn(child);
+    EXPECT_EQ("ready", ReadLine(held_one));
     pm_process *freed = nullptr;
     ASSERT_EQ(PM_OK, pm_spawn(manager, child.Get(), &freed, nullptr));
+    EXPECT_EQ("ready", ReadLine(freed));
     uint64_t freed_pid = pm_process_pid(freed);
     EXPECT_EQ(nullptr, pm_process_unref(freed));
     EXPECT_EQ((std::vector<uint64_t>{pm_process_pid(held_one), freed_pid}), Listed());
@@ -179,9 +181,11 @@ TEST_F(Manager, FourThreadsStartAndStop)
     for (int t = 0; t < 4; t++) {
         threads.emplace_back([&] {
             for (int i = 0; i < 10; i++) {
-                Child child({"sleep"});
+                Child child({"linger"});
+                child->stdout_slot.kind = PM_STDIO_PIPE;
                 pm_process *process = nullptr;
                 if (pm_spawn(manager, child.Get(), &process, nullptr) == PM_OK) {
+                    EXPECT_EQ("ready", ReadLine(process));
                     good += pm_process_stop(process, nullptr, nullptr) == PM_OK;
                     pm_process_unref(process);
                 }
@@ -207,7 +211,9 @@ TEST_F(Manager, LateStartsDuringCloseAreRefused)
             threads.emplace_back([&, m] {
                 running++;
                 while (!stop) {
-                    Child child({"sleep"});
+                    // Under Wine nothing may be killed while it is being born.
+                    Child child({OnWine() ? "both" : "sleep"});
+                    child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
                     int code = pm_spawn(m, child.Get(), nullptr, nullptr);
                     if (code == PM_ERR_CLOSED) {
                         refused++;

@@ -395,6 +395,10 @@ void MaybePlayRole(int argc, char **argv)
     _setmode(0, _O_BINARY);
     _setmode(1, _O_BINARY);
 #endif
+    const char *born = getenv("PM_TEST_BORN");
+    if (born != nullptr) {
+        WriteFile(born, "x");
+    }
     auto role = Roles().find(argv[2]);
     if (role == Roles().end()) {
         exit(98);
