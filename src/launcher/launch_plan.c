@@ -102,8 +102,8 @@ static int take_strings(const char **at, const char *end, const char **list, uin
     return PM_OK;
 }
 
-// The stub puts the descriptors in place in any order: that is right only if every source lies above
-// every target, and above the launcher's own.
+// The stub puts the descriptors in place in any order: that is right only if every source lies
+// above every target, and above the launcher's own.
 static bool fds_are_good(const struct pmi_launch_fd *fds, uint32_t count)
 {
     int32_t highest = PMI_LAUNCHER_FDS - 1;
@@ -177,8 +177,7 @@ int pmi_launch_plan_decode(const char *data, size_t size, struct pmi_launch_plan
         plan.program = next_string(&at, end);
         plan.cwd = head.has_cwd ? next_string(&at, end) : NULL;
         bool good = fds_are_good(plan.fds, plan.fds_count) && plan.program != NULL &&
-                    plan.program[0] == '/' &&
-                    (!head.has_cwd || plan.cwd != NULL) &&
+                    plan.program[0] == '/' && (!head.has_cwd || plan.cwd != NULL) &&
                     take_strings(&at, end, argv, head.args_count) == PM_OK &&
                     take_strings(&at, end, env, head.env_count) == PM_OK && at == end;
         if (!good) {

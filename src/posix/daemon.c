@@ -165,11 +165,11 @@ struct daemon_start {
     int report, gate;                            // Our ends.
     int their_report, their_gate, plan_fd, null; // The launcher's.
     struct pmi_os_process launcher, stub;
-    pid_t session;   // The launcher's own, and the stub's until it has passed the gate.
-    pid_t stub_pid;  // As reported; 0 = not yet.
-    int stub_pidfd;  // Pins stub_pid until `stub` takes it over; -1 = none.
+    pid_t session;       // The launcher's own, and the stub's until it has passed the gate.
+    pid_t stub_pid;      // As reported; 0 = not yet.
+    int stub_pidfd;      // Pins stub_pid until `stub` takes it over; -1 = none.
     uint64_t stub_start; // Start time of stub_pid where there is no pidfd.
-    bool stub_known; // `stub` is valid, and proven.
+    bool stub_known;     // `stub` is valid, and proven.
     struct pmi_started started;
 };
 
@@ -614,8 +614,7 @@ static bool reported_lives(const struct daemon_start *d)
     struct pmi_stat stat;
     struct pollfd in = {.fd = d->stub_pidfd, .events = POLLIN};
     // The look at /proc first: as long as the pidfd has not fired it was a look at the right one.
-    if (d->stub_pid == 0 || pmi_stat_read(d->stub_pid, &stat) != PM_OK ||
-        !is_of_launcher(d, &stat))
+    if (d->stub_pid == 0 || pmi_stat_read(d->stub_pid, &stat) != PM_OK || !is_of_launcher(d, &stat))
         return false;
     return d->stub_pidfd >= 0 ? pmi_sys_poll(&in, 1, 0) == 0
                               : stat.starttime == d->stub_start && stat.state != 'Z';
