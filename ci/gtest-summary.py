@@ -4,6 +4,9 @@
 A results folder holds, per program: NAME.rc (exit code), NAME.log (output), NAME.secs (time) and
 NAME.json (--gtest_output). A program without readable JSON has crashed or hung and counts as one
 failed case; so does one that ends with an error although all of its cases passed.
+
+NAME.again.* are the results of a second try of what failed (see --failed). A case that passed there
+counts as passed, and the report names it with its first failure.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import re
 import sys
 
 LOG_TAIL = 60
+TRIES_MAX = 3  # More failures than these are no accident.
 TIMEOUT_CODES = (124, 137)
 
 
@@ -57,6 +61,33 @@ def describe_end(code):
     return f"ended with exit code {code}"
 
 
+def read_report(folder, name):
+    """The JSON of one program, or None."""
+    try:
+        return json.loads((folder / f"{name}.json").read_text(errors="replace"))
+    except (OSError, ValueError):
+        return None
+
+
+def failed_filter(folder, name):
+    """A --gtest_filter for the failed cases; "*" for a crash; empty where no second try is due."""
+    report = read_report(folder, name)
+    if report is None:
+        crashed = int((folder / f"{name}.rc").read_text()) not in TIMEOUT_CODES
+        return "*" if crashed else ""
+    failed = [case for case, result, _ in outcomes(report) if result == "failed"]
+    return ":".join(failed) if len(failed) <= TRIES_MAX else ""
+
+
+def second_try(folder, name):
+    """The outcomes of the second try by case, and whether the program itself ended well."""
+    again = read_report(folder, f"{name}.again")
+    if again is None:
+        return {}, None, False
+    ended_well = (folder / f"{name}.again.rc").read_text().strip() == "0"
+    return {case: result for case, result, _ in outcomes(again)}, again, ended_well
+
+
 def summarise(folder, name):
     """Prints the report of one program and returns its (passed, failed, skipped)."""
     log_file = folder / f"{name}.log"
@@ -66,10 +97,12 @@ def summarise(folder, name):
     secs = secs_file.read_text().strip() if secs_file.exists() else "0.0"
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     notes = []
-    try:
-        report = json.loads((folder / f"{name}.json").read_text(errors="replace"))
-    except (OSError, ValueError):
-        report = None
+    report = read_report(folder, name)
+    again, again_report, again_ended_well = second_try(folder, name)
+    if report is None and again_ended_well:
+        notes.append(f"    second try: {name}: {describe_end(code)} at the first")
+        report = again_report
+        code = 0
 
     if report is None:
         counts["failed"] = 1
@@ -78,6 +111,13 @@ def summarise(folder, name):
         notes.append(f"    FAILED {name}: {describe_end(code)}{where}, no test report")
     else:
         for case, result, failures in outcomes(report):
+            if result == "failed" and again_ended_well and again.get(case) == "passed":
+                notes.append(f"    second try: {case} passed; the first time:")
+                for text in failures:
+                    notes.extend("        " + line for line in text.splitlines())
+                counts["passed"] += 1
+                code = 0
+                continue
             counts[result] += 1
             if result == "failed":
                 notes.append(f"    FAILED {case}")
@@ -104,13 +144,24 @@ def summarise(folder, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--title", required=True)
+    parser.add_argument("--title", default="tests")
     parser.add_argument("--counts", help="file to append 'passed failed skipped' to")
+    parser.add_argument(
+        "--failed",
+        action="store_true",
+        help="only print a filter for a second try; FOLDER is FOLDER/NAME then",
+    )
     parser.add_argument("folder", type=pathlib.Path)
     args = parser.parse_args()
 
+    if args.failed:
+        print(failed_filter(args.folder.parent, args.folder.name))
+        return 0
+
     total = {"passed": 0, "failed": 0, "skipped": 0}
     for rc_file in sorted(args.folder.glob("*.rc")):
+        if rc_file.stem.endswith(".again"):
+            continue
         for key, value in summarise(args.folder, rc_file.stem).items():
             total[key] += value
     print(

@@ -33,6 +33,13 @@ int64_t Patience()
     return int64_t{15000} * scale * (factor > 0 ? factor : 1);
 }
 
+std::string ErrorText(const pm_error &error)
+{
+    char line[4096];
+    pm_error_format(&error, line, sizeof line);
+    return line;
+}
+
 bool Eventually(const std::function<bool()> &reached)
 {
     auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(Patience());
@@ -302,9 +309,7 @@ void Contract::Open(pm_options options, bool registry)
     pm_error error = PM_ERROR_INIT;
     int code = pm_open(&options, &manager, &error);
     if (code != PM_OK) {
-        char line[4096];
-        pm_error_format(&error, line, sizeof line);
-        FAIL() << line;
+        FAIL() << ErrorText(error);
     }
 }
 
@@ -382,9 +387,7 @@ pm_process *Contract::Spawn(Child &child)
     pm_error error = PM_ERROR_INIT;
     pm_process *process = TrySpawn(child, &code, &error);
     if (code != PM_OK) {
-        char line[4096];
-        pm_error_format(&error, line, sizeof line);
-        ADD_FAILURE() << line;
+        ADD_FAILURE() << ErrorText(error);
     }
     return process;
 }

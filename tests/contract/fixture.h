@@ -23,6 +23,9 @@ std::string SelfPath();
 // Enters a role and never returns if argv asks for one.
 void MaybePlayRole(int argc, char **argv);
 
+// The error as its reader sees it.
+std::string ErrorText(const pm_error &error);
+
 // Waits until a state is reached; false at the bound.
 bool Eventually(const std::function<bool()> &reached);
 

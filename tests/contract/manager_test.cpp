@@ -184,11 +184,14 @@ TEST_F(Manager, FourThreadsStartAndStop)
                 Child child({"linger"});
                 child->stdout_slot.kind = PM_STDIO_PIPE;
                 pm_process *process = nullptr;
-                if (pm_spawn(manager, child.Get(), &process, nullptr) == PM_OK) {
-                    EXPECT_EQ("ready", ReadLine(process));
-                    good += pm_process_stop(process, nullptr, nullptr) == PM_OK;
-                    pm_process_unref(process);
-                }
+                pm_error error = PM_ERROR_INIT;
+                int code = pm_spawn(manager, child.Get(), &process, &error);
+                ASSERT_EQ(PM_OK, code) << ErrorText(error);
+                EXPECT_EQ("ready", ReadLine(process));
+                int stopped = pm_process_stop(process, nullptr, nullptr);
+                EXPECT_EQ(PM_OK, stopped);
+                good += stopped == PM_OK;
+                pm_process_unref(process);
             }
         });
     }

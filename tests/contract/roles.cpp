@@ -313,9 +313,7 @@ int Controller(const Args &a)
         child->die_with_parent = true;
         child->stdout_slot.kind = PM_STDIO_PIPE;
         if (pm_spawn(manager, child.Get(), &process, &error) != PM_OK) {
-            char line[4096];
-            pm_error_format(&error, line, sizeof line);
-            Say(line);
+            Say(ErrorText(error));
             return 1;
         }
         char text[64] = "";
@@ -330,9 +328,7 @@ int Controller(const Args &a)
         daemon->key = key.c_str();
         daemon->label = "made by a controller";
         if (pm_spawn(manager, daemon.Get(), &process, &error) != PM_OK) {
-            char line[4096];
-            pm_error_format(&error, line, sizeof line);
-            Say(line);
+            Say(ErrorText(error));
             return 1;
         }
         Say("daemon " + std::to_string(pm_process_pid(process)));
