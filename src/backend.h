@@ -46,6 +46,11 @@ void pmi_cond_broadcast(struct pmi_cond *c);
 int pmi_thread_start(struct pmi_thread *t, void (*run)(void *), void *arg);
 void pmi_thread_join(struct pmi_thread *t);
 uint64_t pmi_thread_self(void); // Never 0.
+// A thread that is cancelled half-way through a call would leave a process, descriptors or a lock
+// behind. Locks turn cancellation off while they are held (so they are released in the reverse
+// order); what goes beyond one lock is put between these two.
+int pmi_cancel_off(void); // The state before.
+void pmi_cancel_restore(int state);
 uint64_t pmi_self_pid(void);
 
 // ------------------------------------------------------------------------------------------------

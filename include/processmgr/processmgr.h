@@ -29,6 +29,9 @@
  *   - Times are monotonic milliseconds; wall times (ms since 1970-01-01 UTC) are for display only.
  *     A timeout of 0 polls, PM_FOREVER waits without a limit.
  *   - Any thread may call any function, callbacks included, unless said otherwise.
+ *   - pthread_cancel() is safe in every call: it is acted on while pm_process_wait() or
+ *     pm_process_stop() waits, else when the call is over. The shared library stays in memory after
+ *     dlclose() or FreeLibrary().
  *   - The library installs no signal handler, changes no process-wide state, never prints, exits or
  *     aborts. In the copy that a fork() of the host makes every call answers PM_ERR_FORKED.
  */

@@ -63,7 +63,7 @@ static uint64_t believe(pm_manager *m, struct sweep *sweep, uint64_t *ret_fresh,
     return leaked;
 }
 
-PM_API int pm_leak_scan(pm_manager *m, uint64_t *ret_found)
+static int leak_scan(pm_manager *m, uint64_t *ret_found)
 {
     int result = pmi_check_manager(m);
     if (result != PM_OK) {
@@ -101,4 +101,12 @@ PM_API int pm_leak_scan(pm_manager *m, uint64_t *ret_found)
         *ret_found = leaked;
     }
     return PM_OK;
+}
+
+PM_API int pm_leak_scan(pm_manager *m, uint64_t *ret_found)
+{
+    int cancel = pmi_cancel_off();
+    int result = leak_scan(m, ret_found);
+    pmi_cancel_restore(cancel);
+    return result;
 }

@@ -110,6 +110,17 @@ void pmi_list_remove(pm_manager *m, pm_process *p)
     pmi_process_drop(p);
 }
 
+bool pmi_key_is_taken(pm_manager *m, const char *key)
+{
+    for (pm_process *p = m->first; p != NULL; p = p->next) {
+        if (p->key != NULL && strcmp(p->key, key) == 0 &&
+            atomic_load(&p->state) != PM_STATE_ENDED) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
 {
     size_t count = 0;
@@ -145,24 +156,32 @@ void pmi_snapshot_free(pm_process **list, size_t count)
     free(list);
 }
 
-PM_API int pm_list(pm_manager *m, pm_process_visitor *visit, void *user)
+static int list(pm_manager *m, pm_process_visitor *visit, void *user)
 {
     int result = pmi_check_manager(m);
     if (result == PM_OK && visit == NULL) {
         result = PM_ERR_INVALID;
     }
-    pm_process **list = NULL;
+    pm_process **all = NULL;
     size_t count = 0;
     if (result == PM_OK) {
-        result = pmi_snapshot(m, &list, &count);
+        result = pmi_snapshot(m, &all, &count);
     }
     if (result != PM_OK) {
         return result;
     }
     for (size_t i = 0; i < count && result == 0; i++) {
-        result = visit(user, list[i]);
+        result = visit(user, all[i]);
     }
-    pmi_snapshot_free(list, count);
+    pmi_snapshot_free(all, count);
+    return result;
+}
+
+PM_API int pm_list(pm_manager *m, pm_process_visitor *visit, void *user)
+{
+    int cancel = pmi_cancel_off();
+    int result = list(m, visit, user);
+    pmi_cancel_restore(cancel);
     return result;
 }
 
@@ -320,8 +339,8 @@ static int open_parts(pm_manager *m, struct pm_error *err)
     return result;
 }
 
-PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
-                   struct pm_error *ret_error)
+static int open_manager(const struct pm_options *options, pm_manager **ret_manager,
+                        struct pm_error *ret_error)
 {
     struct pm_error err = PM_ERROR_INIT;
     (void)snprintf(err.action, sizeof err.action, "open");
@@ -350,6 +369,15 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
     all_add(m);
     *ret_manager = m;
     return PM_OK;
+}
+
+PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
+                   struct pm_error *ret_error)
+{
+    int cancel = pmi_cancel_off();
+    int result = open_manager(options, ret_manager, ret_error);
+    pmi_cancel_restore(cancel);
+    return result;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -423,7 +451,7 @@ static void unlist_all(pm_manager *m)
     pmi_mutex_unlock(&m->lock);
 }
 
-PM_API int pm_close(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report *ret_report)
+static int close_manager(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report *ret_report)
 {
     if (m == NULL) {
         return PM_OK;
@@ -456,6 +484,14 @@ PM_API int pm_close(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report
     pmi_os_manager_close(&m->os);
     pmi_manager_unref(m);
     return PM_OK;
+}
+
+PM_API int pm_close(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_report *ret_report)
+{
+    int cancel = pmi_cancel_off();
+    int result = close_manager(m, timeout_ms, ret_report);
+    pmi_cancel_restore(cancel);
+    return result;
 }
 
 // ------------------------------------------------------------------------------------------------

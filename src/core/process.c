@@ -98,6 +98,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
     }
     pm_manager *m = p->manager;
     if (m->pid == pmi_self_pid()) {
+        int cancel = pmi_cancel_off();
         for (int i = 0; i < 3; i++) {
             (void)pm_stream_close(&p->streams[i]);
         }
@@ -108,6 +109,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
         }
         pmi_mutex_unlock(&m->lock);
         pmi_process_drop(p);
+        pmi_cancel_restore(cancel);
     }
     return NULL;
 }

@@ -163,6 +163,9 @@ PM_API int pm_dispatch(pm_manager *m)
     if (atomic_load(&m->dispatching_thread) == pmi_thread_self()) {
         return PM_ERR_WOULD_DEADLOCK;
     }
+    int cancel = pmi_cancel_off();
     pmi_reactor_turn(m, 0);
-    return (int)pmi_events_run(m);
+    result = (int)pmi_events_run(m);
+    pmi_cancel_restore(cancel);
+    return result;
 }

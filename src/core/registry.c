@@ -397,16 +397,26 @@ struct recovery {
     struct pm_recover_report report;
 };
 
-static bool already_listed(pm_manager *m, const char *key)
+// Takes the key, as a start does, so that no start and no other recovery can come between. False:
+// somebody has it.
+static bool claim(pm_manager *m, pm_process *p)
 {
-    bool found = false;
     pmi_mutex_lock(&m->lock);
-    for (pm_process *p = m->first; p != NULL && !found; p = p->next) {
-        found =
-            p->key != NULL && strcmp(p->key, key) == 0 && atomic_load(&p->state) != PM_STATE_ENDED;
+    bool free_key = !pmi_key_is_taken(m, p->key);
+    if (free_key) {
+        pmi_list_add(m, p);
     }
     pmi_mutex_unlock(&m->lock);
-    return found;
+    return free_key;
+}
+
+static void unclaim(pm_manager *m, pm_process *p)
+{
+    pmi_mutex_lock(&m->lock);
+    if (p->listed) {
+        pmi_list_remove(m, p);
+    }
+    pmi_mutex_unlock(&m->lock);
 }
 
 static void quarantine(struct recovery *rc, const char *name, const char *problem)
@@ -445,10 +455,9 @@ static pm_process *from_record(pm_manager *m, const struct pmi_record *rec)
     return p;
 }
 
-static void enlist(pm_manager *m, pm_process *p)
+static void count_recovered(pm_manager *m)
 {
     pmi_mutex_lock(&m->lock);
-    pmi_list_add(m, p);
     m->stats.recovered++;
     pmi_mutex_unlock(&m->lock);
 }
@@ -458,15 +467,10 @@ static int show(struct recovery *rc, pm_process *p)
     return rc->visit != NULL ? rc->visit(rc->user, p) : 0;
 }
 
-static int recover_living(struct recovery *rc, const struct pmi_record *rec,
-                          struct pmi_os_process *op, const struct pmi_started *started)
+static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_process *op,
+                          const struct pmi_started *started)
 {
     pm_manager *m = rc->m;
-    pm_process *p = from_record(m, rec);
-    if (p == NULL) {
-        pmi_os_process_close(op);
-        return PM_ERR_NO_MEMORY;
-    }
     p->os = *op;
     p->started.containment = started->containment;
     p->started.adopted = started->adopted;
@@ -475,81 +479,109 @@ static int recover_living(struct recovery *rc, const struct pmi_record *rec,
     bool dead = pmi_os_process_wait(&p->os, 0) == PM_OK;
     atomic_store(&p->state, PM_STATE_RUNNING);
     int result = pmi_reactor_add(m, p);
-    if (result == PM_OK) {
-        enlist(m, p);
-        pmi_event_post_started(p, PM_EVENT_RECOVERED);
-        if (dead) {
-            rc->report.ended++;
-        } else {
-            rc->report.alive++;
-        }
-        result = show(rc, p);
+    if (result != PM_OK) {
+        unclaim(m, p);
+        return result;
     }
-    pmi_process_drop(p);
-    return result;
+    count_recovered(m);
+    pmi_event_post_started(p, PM_EVENT_RECOVERED);
+    if (dead) {
+        rc->report.ended++;
+    } else {
+        rc->report.alive++;
+    }
+    return show(rc, p);
 }
 
 // Its end was seen by nobody, unless it left an exit record of its own.
-static int recover_dead(struct recovery *rc, const struct pmi_record *rec, const char *name)
+static int recover_dead(struct recovery *rc, pm_process *p, const char *name)
 {
-    pm_manager *m = rc->m;
+    struct pmi_registry *r = &rc->m->registry;
     struct pmi_record own;
     const char *problem;
     struct pm_exit record = PM_EXIT_INIT;
     record.kind = PM_EXIT_LOST;
-    if (read_record(&m->registry.exits, name, &own, &problem) == PM_OK) {
-        if (own.id.pid == rec->id.pid && own.id.start == rec->id.start) {
+    if (read_record(&r->exits, name, &own, &problem) == PM_OK) {
+        if (own.id.pid == p->recovered_id.pid && own.id.start == p->recovered_id.start) {
             record = own.exit;
         }
         pmi_record_clear(&own);
     }
-    pm_process *p = from_record(m, rec);
-    if (p == NULL) {
-        return PM_ERR_NO_MEMORY;
-    }
     p->no_os = true;
     (void)pm_process_ref(p); // Listed as long as the visit lasts, or longer if it takes one too.
-    enlist(m, p);
+    count_recovered(rc->m);
     pmi_process_end(p, &record);
     rc->report.ended++;
     int result = show(rc, p);
     (void)pm_process_unref(p);
-    pmi_process_drop(p);
     return result;
 }
 
-// Decides about one record that could be read.
-static int recover_record(struct recovery *rc, const struct pmi_record *rec, const char *name)
+// Nobody was ever told of this one: its starter died in the middle.
+static void drop_starting(struct recovery *rc, struct pmi_os_process *op, const char *name)
+{
+    struct pmi_registry *r = &rc->m->registry;
+    pmi_os_process_abandon(op); // Does nothing to one that is gone.
+    pmi_mutex_lock(&r->lock);
+    (void)pmi_os_file_remove(&r->boot, name);
+    pmi_mutex_unlock(&r->lock);
+    rc->report.dropped++;
+}
+
+// Decides about one record whose key is claimed.
+static int recover_claimed(struct recovery *rc, pm_process *p, const struct pmi_record *rec,
+                           const char *name)
 {
     pm_manager *m = rc->m;
     struct pmi_os_process op = PMI_OS_PROCESS_INIT;
     struct pmi_started started;
     memset(&started, 0, sizeof started);
-    if (already_listed(m, rec->key)) {
-        return PM_OK;
-    }
     int result = pmi_os_process_open(&m->os, &rec->id, &op, &started);
-    if (result == PM_ERR_IDENTITY) {
+    if (rec->state != PMI_RECORD_STARTING && result == PM_OK) {
+        return recover_living(rc, p, &op, &started);
+    }
+    if (rec->state != PMI_RECORD_STARTING && result == PM_ERR_GONE) {
+        return recover_dead(rc, p, name);
+    }
+    if (result == PM_OK || result == PM_ERR_GONE) {
+        drop_starting(rc, &op, name);
+        result = PM_OK;
+    } else if (result == PM_ERR_IDENTITY) {
         rc->report.unproven++;
         pmi_log(m, PM_LOG_WARNING, "registry: pid %llu of '%s' cannot be proven; left alone",
                 (unsigned long long)rec->id.pid, rec->key);
-        return PM_OK;
+        result = PM_OK;
+    } // Else a transient error: nothing is deleted.
+    unclaim(m, p);
+    return result;
+}
+
+// Claims the key, then looks whether the record still is the one that was read before.
+static int recover_record(struct recovery *rc, const struct pmi_record *rec, const char *name)
+{
+    struct pmi_record now;
+    const char *problem;
+    pm_process *p = from_record(rc->m, rec);
+    if (p == NULL) {
+        return PM_ERR_NO_MEMORY;
     }
-    if (result != PM_OK && result != PM_ERR_GONE) {
-        return result; // A transient error: nothing is deleted.
-    }
-    if (rec->state == PMI_RECORD_STARTING) {
-        // Nobody was ever told of this one: its starter died in the middle.
-        if (result == PM_OK) {
-            pmi_os_process_abandon(&op);
+    int result = PM_OK;
+    if (claim(rc->m, p)) {
+        result = read_record(&rc->m->registry.boot, name, &now, &problem);
+        if (result != PM_OK) {
+            unclaim(rc->m, p);
+            result = result == PM_ERR_NOT_FOUND ? PM_OK : result; // It has ended meanwhile.
+        } else {
+            if (now.id.pid == rec->id.pid && now.id.start == rec->id.start) {
+                result = recover_claimed(rc, p, &now, name);
+            } else {
+                unclaim(rc->m, p); // Ended and started anew: likewise.
+            }
+            pmi_record_clear(&now);
         }
-        pmi_mutex_lock(&m->registry.lock);
-        (void)pmi_os_file_remove(&m->registry.boot, name);
-        pmi_mutex_unlock(&m->registry.lock);
-        rc->report.dropped++;
-        return PM_OK;
     }
-    return result == PM_OK ? recover_living(rc, rec, &op, &started) : recover_dead(rc, rec, name);
+    pmi_process_drop(p);
+    return result;
 }
 
 static int recover_one(struct recovery *rc, const char *name)
@@ -584,11 +616,13 @@ PM_API int pm_recover(pm_manager *m, pm_process_visitor *visit, void *user,
     struct recovery rc = {.m = m, .visit = visit, .user = user};
     rc.report.size = sizeof rc.report;
     struct names names = {0};
+    int cancel = pmi_cancel_off();
     result = pmi_os_dir_list(&m->registry.boot, add_name, &names);
     for (size_t i = 0; i < names.count && result == PM_OK; i++) {
         result = recover_one(&rc, names.list[i]);
     }
     free_names(&names);
+    pmi_cancel_restore(cancel);
     if (ret_report != NULL) {
         (void)pmi_copy_out(ret_report, &rc.report, sizeof rc.report);
     }
@@ -604,7 +638,10 @@ PM_API int pm_forget(pm_manager *m, const char *key)
     if (!m->registry.open) {
         return PM_ERR_NO_REGISTRY;
     }
-    if (already_listed(m, key)) {
+    pmi_mutex_lock(&m->lock);
+    bool listed = pmi_key_is_taken(m, key);
+    pmi_mutex_unlock(&m->lock);
+    if (listed) {
         return PM_ERR_BUSY;
     }
     char name[PMI_RECORD_NAME_MAX];

@@ -7,24 +7,13 @@
 // pm_spawn: reserve, prepare, launch, commit. A process is listed (and its key taken) before it is
 // born, so that no exit and no second start can come between.
 
-static bool key_is_taken(pm_manager *m, const char *key)
-{
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        if (p->key != NULL && strcmp(p->key, key) == 0 &&
-            atomic_load(&p->state) != PM_STATE_ENDED) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int reserve(pm_manager *m, pm_process *p, struct pm_error *err)
 {
     int result = PM_OK;
     pmi_mutex_lock(&m->lock);
     if (m->closing || m->closed) {
         result = pmi_set_error(err, PM_ERR_CLOSED, PM_STAGE_CHECK, NULL);
-    } else if (p->key != NULL && key_is_taken(m, p->key)) {
+    } else if (p->key != NULL && pmi_key_is_taken(m, p->key)) {
         result = pmi_set_error(err, PM_ERR_EXISTS, PM_STAGE_REGISTRY, "key");
     } else {
         m->starting++;
@@ -93,7 +82,9 @@ static int commit(pm_process *p, struct pm_error *err)
     if (result != PM_OK) {
         return result;
     }
+    pmi_mutex_lock(&m->lock); // The detector looks at every listed one.
     p->pid = pmi_os_process_pid(&p->os);
+    pmi_mutex_unlock(&m->lock);
     pmi_mutex_lock(&p->lock);
     atomic_store(&p->state, PM_STATE_RUNNING);
     pmi_mutex_unlock(&p->lock);
@@ -207,8 +198,8 @@ static void note_failure(pm_manager *m, const struct pm_spec *spec, struct pm_er
     }
 }
 
-PM_API int pm_spawn(pm_manager *m, const struct pm_spec *spec, pm_process **ret_process,
-                    struct pm_error *ret_error)
+static int spawn(pm_manager *m, const struct pm_spec *spec, pm_process **ret_process,
+                 struct pm_error *ret_error)
 {
     struct pm_error err = PM_ERROR_INIT;
     (void)snprintf(err.action, sizeof err.action, "start");
@@ -237,5 +228,14 @@ PM_API int pm_spawn(pm_manager *m, const struct pm_spec *spec, pm_process **ret_
     if (ret_error != NULL) {
         (void)pmi_copy_out(ret_error, &err, sizeof err);
     }
+    return result;
+}
+
+PM_API int pm_spawn(pm_manager *m, const struct pm_spec *spec, pm_process **ret_process,
+                    struct pm_error *ret_error)
+{
+    int cancel = pmi_cancel_off();
+    int result = spawn(m, spec, ret_process, ret_error);
+    pmi_cancel_restore(cancel);
     return result;
 }

@@ -343,7 +343,9 @@ static int stop_public(struct stop_all *all, int64_t timeout_ms,
         return result;
     }
     all->report.size = sizeof all->report;
+    int cancel = pmi_cancel_off();
     result = stop_matching(all, timeout_ms);
+    pmi_cancel_restore(cancel);
     if (ret_report != NULL && (result == PM_OK || result == PM_ERR_BUSY)) {
         (void)pmi_copy_out(ret_report, &all->report, sizeof all->report);
     }

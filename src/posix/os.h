@@ -10,6 +10,7 @@
 
 struct pmi_mutex {
     pthread_mutex_t mutex;
+    int cancel_state; // Of the holder before.
 };
 #define PMI_MUTEX_INIT                                                                             \
     {                                                                                              \

@@ -9,7 +9,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 // ------------------------------------------------------------------------------------------------
@@ -290,15 +289,10 @@ int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct 
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err)
 {
-    // A thread that is cancelled half-way would leave descriptors and a process behind.
-    int cancel_state;
-    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     assert(plan->mode == PM_MODE_NORMAL || plan->mode == PM_MODE_DAEMON);
-    int result = plan->mode == PM_MODE_DAEMON
-                     ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
-                     : start_normal(om, plan, op, streams, ret_started, err);
-    (void)pthread_setcancelstate(cancel_state, &cancel_state);
-    return result;
+    return plan->mode == PM_MODE_DAEMON
+               ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
+               : start_normal(om, plan, op, streams, ret_started, err);
 }
 
 int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err)

@@ -35,8 +35,21 @@ void pmi_sleep_ms(uint32_t ms)
         continue;
 }
 
+int pmi_cancel_off(void)
+{
+    int state;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    return state;
+}
+
+void pmi_cancel_restore(int state)
+{
+    (void)pthread_setcancelstate(state, &state);
+}
+
 void pmi_mutex_init(struct pmi_mutex *m)
 {
+    m->cancel_state = PTHREAD_CANCEL_ENABLE;
     int r = pthread_mutex_init(&m->mutex, NULL);
     assert(r == 0);
     (void)r;
@@ -49,16 +62,20 @@ void pmi_mutex_destroy(struct pmi_mutex *m)
 
 void pmi_mutex_lock(struct pmi_mutex *m)
 {
+    int state = pmi_cancel_off();
     int r = pthread_mutex_lock(&m->mutex);
     assert(r == 0);
     (void)r;
+    m->cancel_state = state;
 }
 
 void pmi_mutex_unlock(struct pmi_mutex *m)
 {
+    int state = m->cancel_state;
     int r = pthread_mutex_unlock(&m->mutex);
     assert(r == 0);
     (void)r;
+    pmi_cancel_restore(state);
 }
 
 void pmi_cond_init(struct pmi_cond *c)
@@ -81,7 +98,7 @@ void pmi_cond_destroy(struct pmi_cond *c)
     (void)pthread_cond_destroy(&c->cond);
 }
 
-void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
+static void wait_cond(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
 {
     if (deadline == PMI_NEVER) {
         (void)pthread_cond_wait(&c->cond, &m->mutex);
@@ -100,6 +117,13 @@ void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
                           .tv_nsec = (long)(rest % 1000) * 1000000};
     (void)pthread_cond_timedwait_relative_np(&c->cond, &m->mutex, &ts);
 #endif
+}
+
+void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
+{
+    int state = m->cancel_state; // Others hold the lock while we wait.
+    wait_cond(c, m, deadline);
+    m->cancel_state = state;
 }
 
 void pmi_cond_broadcast(struct pmi_cond *c)

@@ -24,10 +24,20 @@ struct pmi_reactor {
 // Manager
 // ------------------------------------------------------------------------------------------------
 
+// Threads of ours may run when the host unloads the module: it stays.
+static void pin_module(void)
+{
+    static const wchar_t inside;
+    HMODULE self;
+    (void)GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                             &inside, &self);
+}
+
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
                         struct pm_error *err)
 {
     (void)options; // There is no launcher.
+    pin_module();
     struct pmi_reactor *r = calloc(1, sizeof *r);
     struct pmi_job_keeper *keeper = pmi_win_keeper_new();
     HANDLE event = CreateEventW(NULL, TRUE, FALSE, NULL);

@@ -54,6 +54,16 @@ DWORD pmi_win_timeout(int64_t deadline)
     return rest <= 0 ? 0 : (DWORD)(rest < longest ? rest : longest);
 }
 
+int pmi_cancel_off(void)
+{
+    return 0; // Windows has no cancellation of threads.
+}
+
+void pmi_cancel_restore(int state)
+{
+    (void)state;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Locks
 // ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 #include "fixture.h"
 
+#include <atomic>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -261,6 +262,36 @@ TEST_F(Daemon, IsFoundAgainByTheNextManager)
     if (record.kind != PM_EXIT_LOST) {
         EXPECT_EQ(5u, record.code) << "the status of one that was never our child";
     }
+}
+
+TEST_F(Daemon, IsRecoveredOnceByFourThreadsAtOnce)
+{
+    const int daemons = 6;
+    for (int i = 0; i < daemons; i++) {
+        pm_process_unref(Start("d" + std::to_string(i)));
+    }
+    for (int round = 0; round < 5; round++) {
+        EXPECT_EQ(PM_OK, Close());
+        Open();
+        std::vector<std::thread> threads;
+        std::atomic<int> ready{0};
+        std::atomic<uint64_t> alive{0};
+        for (int t = 0; t < 4; t++) {
+            threads.emplace_back([&] {
+                ready++;
+                while (ready < 4) {
+                }
+                pm_recover_report report = PM_RECOVER_REPORT_INIT;
+                EXPECT_EQ(PM_OK, pm_recover(manager, nullptr, nullptr, &report));
+                alive += report.alive;
+            });
+        }
+        for (auto &thread : threads) {
+            thread.join();
+        }
+        EXPECT_EQ(static_cast<uint64_t>(daemons), alive);
+    }
+    EXPECT_EQ(PM_OK, pm_stop_daemons(manager, 10000, nullptr, nullptr, nullptr));
 }
 
 TEST_F(Daemon, OneThatDiedUnobservedIsLost)

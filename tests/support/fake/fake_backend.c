@@ -126,6 +126,16 @@ uint64_t pmi_thread_self(void)
     return 1;
 }
 
+int pmi_cancel_off(void)
+{
+    return 0;
+}
+
+void pmi_cancel_restore(int state)
+{
+    (void)state;
+}
+
 uint64_t pmi_self_pid(void)
 {
     return 1;
