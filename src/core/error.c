@@ -132,6 +132,14 @@ static void put_cause(struct line *line, const struct pm_error *e)
     }
 }
 
+static int end_line(struct line *line)
+{
+    if (line->capacity > 0) {
+        line->buffer[line->length < line->capacity ? line->length : line->capacity - 1] = '\0';
+    }
+    return (int)line->length;
+}
+
 PM_API int pm_error_format(const struct pm_error *error, char *buffer, size_t capacity)
 {
     if (error == NULL || (buffer == NULL && capacity != 0)) {
@@ -142,6 +150,10 @@ PM_API int pm_error_format(const struct pm_error *error, char *buffer, size_t ca
     memset(&e, 0, sizeof e);
     memcpy(&e, error, error->size < sizeof e ? error->size : sizeof e);
     struct line line = {buffer, capacity, 0};
+    if (e.code == PM_OK && e.os_code == 0) { // Nothing was filled in: nothing failed.
+        put_text(&line, pm_strerror(PM_OK));
+        return end_line(&line);
+    }
     if (e.action[0] != '\0') {
         put_escaped(&line, e.action, sizeof e.action);
     } else {
@@ -173,8 +185,5 @@ PM_API int pm_error_format(const struct pm_error *error, char *buffer, size_t ca
         put_text(&line, "; ");
         put_escaped(&line, e.hint, sizeof e.hint);
     }
-    if (capacity > 0) {
-        buffer[line.length < capacity ? line.length : capacity - 1] = '\0';
-    }
-    return (int)line.length;
+    return end_line(&line);
 }

@@ -209,8 +209,9 @@ static int check(const struct pmi_plan *plan, struct pm_error *err)
         (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
         pmi_fail_field(err, "group");
         pmi_fail_hint(err,
-                      "stdin is the caller's terminal: in a group of its own the child would stop "
-                      "at its first read; choose PM_GROUP_HOST or another stdin");
+                      "stdin is the caller's terminal, and in a group of its own the child would "
+                      "stop at its first read: set stdin_slot to PM_STDIO_NULL or PM_STDIO_PIPE, "
+                      "or group to PM_GROUP_HOST");
         return err->code;
     }
     return PM_OK;

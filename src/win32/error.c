@@ -100,6 +100,20 @@ int pmi_win_refuse(struct pm_error *err, int code, enum pm_stage stage, const ch
     return code;
 }
 
+// Some texts of the system have a place for a name that only the caller knows: "%1 is not a valid
+// Win32 application". The name stands before the text in our lines.
+static void copy_filled(char *buffer, size_t capacity, const char *text)
+{
+    const char *at = strstr(text, "%1");
+    if (at == NULL) {
+        pmi_win_copy_text(buffer, capacity, text);
+        return;
+    }
+    char filled[1024];
+    (void)snprintf(filled, sizeof filled, "%.*sthe file%s", (int)(at - text), text, at + 2);
+    pmi_win_copy_text(buffer, capacity, filled);
+}
+
 void pmi_os_error_text(uint32_t os_code, char *buffer, size_t capacity)
 {
     if (capacity == 0) {
@@ -118,7 +132,7 @@ void pmi_os_error_text(uint32_t os_code, char *buffer, size_t capacity)
     }
     char *text = NULL;
     if (length > 0 && pmi_utf16_to_utf8((const uint16_t *)wide, length, &text) == PM_OK) {
-        pmi_win_copy_text(buffer, capacity, text);
+        copy_filled(buffer, capacity, text);
         free(text);
     } else {
         (void)snprintf(buffer, capacity, "system error %lu", (unsigned long)os_code);

@@ -221,6 +221,11 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
     } else if (os_code == ERROR_ELEVATION_REQUIRED) {
         pmi_win_copy_text(err->hint, sizeof err->hint, "the program asks for elevation");
     }
+    bool of_program = err->code == PM_ERR_NOT_FOUND || err->code == PM_ERR_ACCESS ||
+                      err->code == PM_ERR_NOT_EXECUTABLE || err->code == PM_ERR_TEXT_BUSY;
+    if (err->field[0] == '\0' && of_program) {
+        pmi_win_copy_text(err->field, sizeof err->field, "program");
+    }
     return err->code;
 }
 

@@ -226,6 +226,9 @@ int pmi_os_search(const char *program, const char *cwd, const char *const *env, 
     if (s.result != PM_OK) {
         err->code = s.result;
         err->stage = PM_STAGE_SEARCH;
+        if (err->field[0] == '\0' && s.result != PM_ERR_NO_MEMORY) {
+            pmi_win_copy_text(err->field, sizeof err->field, "program");
+        }
         return s.result;
     }
     *ret_path = path;

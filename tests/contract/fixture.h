@@ -20,6 +20,12 @@ bool OnWine();
 bool OnWindows();
 std::string SelfPath();
 
+// One more role for the programs of a suite. Before MaybePlayRole(), so from a static object.
+using Role = int (*)(const std::vector<std::string> &args);
+struct RoleAdder {
+    RoleAdder(const char *name, Role role);
+};
+
 // Enters a role and never returns if argv asks for one.
 void MaybePlayRole(int argc, char **argv);
 

@@ -360,9 +360,9 @@ int Spawner(const Args &a)
     return 0;
 }
 
-const std::map<std::string, int (*)(const Args &)> &Roles()
+std::map<std::string, Role> &Roles()
 {
-    static const std::map<std::string, int (*)(const Args &)> roles = {
+    static std::map<std::string, Role> roles = {
         {"exit", Exit},       {"cat", Cat},
         {"spew", Spew},       {"both", Both},
         {"sleep", Sleep},     {"ready", Ready},
@@ -381,6 +381,11 @@ const std::map<std::string, int (*)(const Args &)> &Roles()
 }
 
 } // namespace
+
+RoleAdder::RoleAdder(const char *name, Role role)
+{
+    Roles()[name] = role;
+}
 
 void MaybePlayRole(int argc, char **argv)
 {
