@@ -268,7 +268,7 @@ TEST_F(Daemon, IsRecoveredOnceByFourThreadsAtOnce)
 {
     const int daemons = 6;
     for (int i = 0; i < daemons; i++) {
-        pm_process_unref(Start("d" + std::to_string(i)));
+        Start("d" + std::to_string(i));
     }
     for (int round = 0; round < 5; round++) {
         EXPECT_EQ(PM_OK, Close());
