@@ -402,53 +402,7 @@ TEST_F(Spec, TooManyArgumentsAreATypedError)
 
 #endif
 
-// ------------------------------------------------------------------------------------------------
-// Defaults
-// ------------------------------------------------------------------------------------------------
-
-TEST_F(Spec, DefaultContainmentIsAGroupOrAJob)
-{
-    Child child({"sleep"});
-    pm_info info = PM_INFO_INIT;
-    ASSERT_EQ(PM_OK, pm_process_info(Spawn(child), &info));
-    EXPECT_EQ(OnWindows() ? PM_CONTAIN_JOB : PM_CONTAIN_GROUP, info.containment);
-    EXPECT_FALSE(info.die_with_parent);
-    EXPECT_EQ(PM_MODE_NORMAL, info.mode);
-    EXPECT_EQ(PM_STATE_RUNNING, info.state);
-    EXPECT_EQ(PM_DETACH_NONE, info.detachment);
-    EXPECT_FALSE(info.best_effort && OnWindows());
-}
-
-TEST_F(Spec, DaemonModeWithoutARegistryIsRefused)
-{
-    pm_manager *bare = nullptr;
-    ASSERT_EQ(PM_OK, pm_open(nullptr, &bare, nullptr));
-    Child child({"exit", "0"});
-    child->mode = PM_MODE_DAEMON;
-    child->key = "k";
-    EXPECT_EQ(PM_ERR_NO_REGISTRY, pm_spawn(bare, child.Get(), nullptr, nullptr));
-    EXPECT_EQ(PM_OK, pm_close(bare, 0, nullptr));
-}
-
 #ifndef _WIN32
-TEST_F(Spec, DefaultGroupIsItsOwnAndHostIsOurs)
-{
-    Child own({"ids"});
-    own->stdout_slot.kind = PM_STDIO_PIPE;
-    std::string line = ReadLine(Spawn(own));
-    EXPECT_EQ(NumberAfter(line, "pid "), NumberAfter(line, "pgid "));
-    Child host({"ids"});
-    host->stdout_slot.kind = PM_STDIO_PIPE;
-    host->group = PM_GROUP_HOST;
-    pm_process *process = Spawn(host);
-    line = ReadLine(process);
-    EXPECT_EQ(static_cast<uint64_t>(getpgrp()), NumberAfter(line, "pgid "));
-    pm_info info = PM_INFO_INIT;
-    ASSERT_EQ(PM_OK, pm_process_info(process, &info));
-    EXPECT_EQ(PM_CONTAIN_NONE, info.containment);
-    EXPECT_EQ(PM_ERR_UNSUPPORTED, pm_process_signal(process, 0, PM_SCOPE_GROUP));
-}
-
 TEST_F(Spec, MaskAndDispositionsAreCleanInTheChild)
 {
     sigset_t all, old;
@@ -466,27 +420,5 @@ TEST_F(Spec, MaskAndDispositionsAreCleanInTheChild)
     EXPECT_EQ("SigIgn:\t0000000000000000", ReadLine(process));
 }
 #endif
-
-TEST(DefaultStateDir, IsMadeForThisUserAlone)
-{
-    char *path = nullptr;
-    EXPECT_EQ(PM_ERR_INVALID, pm_default_state_dir("a/b", &path));
-    EXPECT_EQ(PM_ERR_INVALID, pm_default_state_dir("", &path));
-    EXPECT_EQ(PM_ERR_INVALID, pm_default_state_dir("..", &path));
-#ifndef _WIN32
-    std::string folder = MakeTempFolder();
-    const char *before = getenv("XDG_STATE_HOME");
-    std::string kept = before != nullptr ? before : "";
-    setenv("XDG_STATE_HOME", (folder + "/new/state").c_str(), 1);
-    ASSERT_EQ(PM_OK, pm_default_state_dir("app", &path));
-    EXPECT_EQ(folder + "/new/state/app", path);
-    struct stat st;
-    ASSERT_EQ(0, stat(path, &st));
-    EXPECT_EQ(0700u, st.st_mode & 0777);
-    before != nullptr ? setenv("XDG_STATE_HOME", kept.c_str(), 1) : unsetenv("XDG_STATE_HOME");
-    RemoveTree(folder);
-    pm_free(path);
-#endif
-}
 
 } // namespace
