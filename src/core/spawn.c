@@ -14,6 +14,8 @@ static int reserve(pm_manager *m, pm_process *p, struct pm_error *err)
     if (m->closing || m->closed) {
         result = pmi_set_error(err, PM_ERR_CLOSED, PM_STAGE_CHECK, NULL);
     } else if (p->key != NULL && pmi_key_is_taken(m, p->key)) {
+        (void)snprintf(err->hint, sizeof err->hint,
+                       "a daemon of this key runs, or starts, and this manager has its Handle");
         result = pmi_set_error(err, PM_ERR_EXISTS, PM_STAGE_REGISTRY, "key");
     } else {
         m->starting++;
@@ -182,12 +184,32 @@ static int start_one(pm_manager *m, const struct pm_spec *spec, pm_process **ret
     return result;
 }
 
+// What only the Spec tells about an error: who, what, and which file or folder.
+static void describe_failure(const struct pm_spec *spec, struct pm_error *err)
+{
+    const struct {
+        const char *field, *what, *value;
+    } paths[] = {
+        {"cwd", "cwd is", spec->cwd},
+        {"stdin_slot.path", "file", spec->stdin_slot.path},
+        {"stdout_slot.path", "file", spec->stdout_slot.path},
+        {"stderr_slot.path", "file", spec->stderr_slot.path},
+    };
+    (void)snprintf(err->owner, sizeof err->owner, "%s", spec->owner != NULL ? spec->owner : "");
+    (void)snprintf(err->program, sizeof err->program, "%s",
+                   spec->program != NULL ? spec->program : "");
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0] && err->hint[0] == '\0'; i++) {
+        if (paths[i].value != NULL && strcmp(err->field, paths[i].field) == 0) {
+            (void)snprintf(err->hint, sizeof err->hint, "%s %s", paths[i].what, paths[i].value);
+        }
+    }
+}
+
 static void note_failure(pm_manager *m, const struct pm_spec *spec, struct pm_error *err)
 {
-    const char *owner = spec->size >= sizeof *spec ? spec->owner : NULL;
-    const char *program = spec->size >= sizeof *spec ? spec->program : NULL;
-    (void)snprintf(err->owner, sizeof err->owner, "%s", owner != NULL ? owner : "");
-    (void)snprintf(err->program, sizeof err->program, "%s", program != NULL ? program : "");
+    if (spec->size >= sizeof *spec) {
+        describe_failure(spec, err);
+    }
     pmi_mutex_lock(&m->lock);
     m->stats.start_failures++;
     pmi_mutex_unlock(&m->lock);

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,14 +8,20 @@
 // From the caller's Spec to a plan that a backend can carry out: checked, resolved, with every
 // default written out.
 
-static int bad(struct pm_error *err, const char *field)
+static int refuse(struct pm_error *err, int code, const char *field, const char *hint)
 {
-    return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, field);
+    (void)snprintf(err->hint, sizeof err->hint, "%s", hint);
+    return pmi_set_error(err, code, PM_STAGE_CHECK, field);
 }
 
-static int unsupported(struct pm_error *err, const char *field)
+static int bad(struct pm_error *err, const char *field, const char *hint)
 {
-    return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, field);
+    return refuse(err, PM_ERR_INVALID, field, hint);
+}
+
+static int unsupported(struct pm_error *err, const char *field, const char *hint)
+{
+    return refuse(err, PM_ERR_UNSUPPORTED, field, hint);
 }
 
 static bool length_within(const char *text, size_t low, size_t high)
@@ -46,7 +53,7 @@ static int check_not_yet(const struct pm_spec *s, struct pm_error *err)
     };
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
         if (later[i].used) {
-            return unsupported(err, later[i].field);
+            return unsupported(err, later[i].field, "comes with a later version");
         }
     }
     return PM_OK;
@@ -54,25 +61,28 @@ static int check_not_yet(const struct pm_spec *s, struct pm_error *err)
 
 static int check_daemon(const struct pm_spec *s, struct pm_error *err)
 {
+    static const char daemons_alone[] = "for daemons alone";
+    static const char lives_on[] = "a daemon outlives its parent, and what it started outlives it";
     if (s->mode != PM_MODE_DAEMON) {
         if (s->key != NULL || s->label != NULL) {
-            return bad(err, s->key != NULL ? "key" : "label");
+            return bad(err, s->key != NULL ? "key" : "label", daemons_alone);
         }
-        return s->accept_outer_job ? bad(err, "accept_outer_job") : PM_OK;
+        return s->accept_outer_job ? bad(err, "accept_outer_job", daemons_alone) : PM_OK;
     }
     if (!length_within(s->key, 1, PMI_KEY_MAX)) {
-        return bad(err, "key");
+        return bad(err, "key", "1 to 128 bytes");
     }
     if (s->label != NULL && !length_within(s->label, 0, PMI_LABEL_MAX)) {
-        return bad(err, "label");
+        return bad(err, "label", "1024 bytes at most");
     }
     if (s->die_with_parent) {
-        return unsupported(err, "die_with_parent");
+        return unsupported(err, "die_with_parent", lives_on);
     }
     if (s->kill_tree_on_exit) {
-        return unsupported(err, "kill_tree_on_exit");
+        return unsupported(err, "kill_tree_on_exit", lives_on);
     }
-    return s->group != PM_GROUP_OWN ? unsupported(err, "group") : PM_OK;
+    return s->group != PM_GROUP_OWN ? unsupported(err, "group", "a daemon has a group of its own")
+                                    : PM_OK;
 }
 
 static int check_slot(const struct pm_stdio *slot, int index, enum pm_mode mode)
@@ -97,6 +107,26 @@ static int check_slot(const struct pm_stdio *slot, int index, enum pm_mode mode)
     return PM_ERR_INVALID;
 }
 
+static const char *slot_hint(const struct pm_stdio *slot, int index)
+{
+    switch (slot->kind) {
+    case PM_STDIO_PIPE:
+        return "a daemon outlives who would hold the other end of a pipe";
+    case PM_STDIO_FILE_READ:
+    case PM_STDIO_FILE_TRUNCATE:
+    case PM_STDIO_FILE_APPEND:
+        return slot->path == NULL  ? "no path"
+               : index == PM_STDIN ? "stdin is read from"
+                                   : "stdout and stderr are written to";
+    case PM_STDIO_NATIVE:
+        return "no descriptor or handle";
+    case PM_STDIO_STDOUT:
+        return "for stderr alone";
+    default:
+        return "no such kind";
+    }
+}
+
 static int check_slots(const struct pm_spec *s, struct pm_error *err)
 {
     const struct pm_stdio *slots[3] = {&s->stdin_slot, &s->stdout_slot, &s->stderr_slot};
@@ -104,11 +134,11 @@ static int check_slots(const struct pm_spec *s, struct pm_error *err)
     for (int i = 0; i < 3; i++) {
         int result = check_slot(slots[i], i, s->mode);
         if (result != PM_OK) {
-            return pmi_set_error(err, result, PM_STAGE_CHECK, names[i]);
+            return refuse(err, result, names[i], slot_hint(slots[i], i));
         }
     }
     if (s->extras_count != 0 && s->extras == NULL) {
-        return bad(err, "extras");
+        return bad(err, "extras", "extras_count says that there are some");
     }
     return PM_OK;
 }
@@ -116,28 +146,28 @@ static int check_slots(const struct pm_spec *s, struct pm_error *err)
 static int check_spec(const struct pm_spec *s, struct pm_error *err)
 {
     if (!length_within(s->owner, 1, PMI_OWNER_MAX)) {
-        return bad(err, "owner");
+        return bad(err, "owner", "1 to 255 bytes");
     }
     if (s->program == NULL || s->program[0] == '\0') {
-        return bad(err, "program");
+        return bad(err, "program", "a name or a path");
     }
     if (s->argv != NULL && s->argv[0] == NULL) {
-        return bad(err, "argv");
+        return bad(err, "argv", "without argv[0]; NULL stands for the program alone");
     }
     if (s->mode < PM_MODE_NORMAL || s->mode > PM_MODE_DAEMON) {
-        return bad(err, "mode");
+        return bad(err, "mode", "no such mode");
     }
     if (s->env_base < PM_ENV_INHERIT || s->env_base > PM_ENV_EMPTY) {
-        return bad(err, "env_base");
+        return bad(err, "env_base", "no such base");
     }
     if (s->group < PM_GROUP_OWN || s->group > PM_GROUP_FOREGROUND) {
-        return bad(err, "group");
+        return bad(err, "group", "no such group");
     }
     if (s->containment < PM_CONTAIN_DEFAULT || s->containment > PM_CONTAIN_JOB) {
-        return bad(err, "containment");
+        return bad(err, "containment", "no such containment");
     }
     if (pmi_stop_plan_check(&s->stop) != PM_OK) {
-        return bad(err, "stop");
+        return bad(err, "stop", "more steps than a plan has, or an unknown action or scope");
     }
     int result = check_not_yet(s, err);
     if (result == PM_OK) {
@@ -166,6 +196,9 @@ static int resolve_env(struct pmi_start *start, struct pm_error *err)
     int result = pmi_env_merge(base, s->env != NULL ? s->env : empty, pmi_os_env_folds_case(),
                                &start->env, &culprit);
     if (result != PM_OK) {
+        if (culprit != NULL) {
+            (void)snprintf(err->hint, sizeof err->hint, "an entry without a name: %s", culprit);
+        }
         return pmi_set_error(err, result, PM_STAGE_CHECK, "env");
     }
     plan->env = (const char *const *)start->env;
@@ -228,17 +261,17 @@ int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_star
 {
     memset(start, 0, sizeof *start);
     if (pmi_copy_in(&start->spec, spec, sizeof start->spec) != PM_OK) {
-        return bad(err, "size");
+        return bad(err, "size", "not of this version, and what is more is not zero");
     }
     int result = check_spec(&start->spec, err);
     if (result == PM_OK && start->spec.mode == PM_MODE_DAEMON && !m->registry.open) {
-        result = pmi_set_error(err, PM_ERR_NO_REGISTRY, PM_STAGE_CHECK, "mode");
+        result = refuse(err, PM_ERR_NO_REGISTRY, "mode", "name a registry_dir to pm_open()");
     }
     if (result == PM_OK) {
         fill_plan(m, start);
         enum pm_containment asked = start->spec.containment;
         if (asked > PM_CONTAIN_NONE && asked > pmi_os_containment_offered(&start->plan)) {
-            result = unsupported(err, "containment");
+            result = unsupported(err, "containment", "more than this system offers here");
         }
     }
     if (result == PM_OK) {

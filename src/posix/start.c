@@ -67,7 +67,6 @@ void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
         break;
     case PM_STAGE_CHDIR:
         pmi_fail_field(err, "cwd");
-        pmi_fail_hint(err, "cwd is %s", plan->cwd);
         break;
     case PM_STAGE_KEEPER:
         pmi_fail_field(err, "die_with_parent");

@@ -218,6 +218,9 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
         err->code = PM_ERR_TEXT_BUSY;
     } else if (os_code == ERROR_NOT_ENOUGH_QUOTA) {
         err->code = PM_ERR_NO_PROCESS_SLOTS; // The limit on active processes of a job around us.
+    } else if (os_code == ERROR_BAD_EXE_FORMAT) {
+        pmi_win_copy_text(err->hint, sizeof err->hint,
+                          "no program of this system; a script needs its interpreter as program");
     } else if (os_code == ERROR_ELEVATION_REQUIRED) {
         pmi_win_copy_text(err->hint, sizeof err->hint, "the program asks for elevation");
     }

@@ -212,12 +212,10 @@ int pmi_os_search(const char *program, const char *cwd, const char *const *env, 
         s.result = pmi_win_refuse(err, PM_ERR_NOT_EXECUTABLE, PM_STAGE_SEARCH, NULL, "a folder");
     } else if (s.result == PM_OK && s.found == NULL) {
         s.result = pmi_win_fail(err, PM_STAGE_SEARCH, ERROR_FILE_NOT_FOUND);
-        if (with_path) {
-            char hint[sizeof err->hint + 16];
-            (void)snprintf(hint, sizeof hint, "looked in PATH=%.*s", (int)sizeof err->hint,
-                           find_path(env));
-            pmi_win_copy_text(err->hint, sizeof err->hint, hint);
-        }
+        char hint[sizeof err->hint + 16];
+        (void)snprintf(hint, sizeof hint, "looked %s%.*s", with_path ? "in PATH=" : "at ",
+                       (int)sizeof err->hint, with_path ? find_path(env) : program);
+        pmi_win_copy_text(err->hint, sizeof err->hint, hint);
     } else if (s.result == PM_OK) {
         s.result = pmi_win_narrow(s.found, &path);
     }

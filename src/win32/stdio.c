@@ -6,6 +6,10 @@
 #include "win32.h"
 
 static const char *const slot_fields[3] = {"stdin_slot", "stdout_slot", "stderr_slot"};
+static const char *const path_fields[3] = {"stdin_slot.path", "stdout_slot.path",
+                                           "stderr_slot.path"};
+static const char *const native_fields[3] = {"stdin_slot.native", "stdout_slot.native",
+                                             "stderr_slot.native"};
 
 static HANDLE valid(HANDLE handle)
 {
@@ -83,9 +87,9 @@ int pmi_win_pipe_open(bool reads, struct pmi_os_stream *ret_stream, HANDLE *ret_
 // Slots
 // ------------------------------------------------------------------------------------------------
 
-static int fail_slot(struct pm_error *err, int slot, enum pm_stage stage, DWORD os_code)
+static int fail_slot(struct pm_error *err, const char *field, enum pm_stage stage, DWORD os_code)
 {
-    pmi_win_copy_text(err->field, sizeof err->field, slot_fields[slot]);
+    pmi_win_copy_text(err->field, sizeof err->field, field);
     return pmi_win_fail(err, stage, os_code);
 }
 
@@ -95,7 +99,7 @@ static int open_null(int slot, HANDLE *ret_handle, struct pm_error *err)
         pmi_sys_create_file(L"NUL", slot == 0 ? GENERIC_READ : GENERIC_WRITE | FILE_READ_ATTRIBUTES,
                             OPEN_EXISTING, 0));
     if (handle == NULL) {
-        return fail_slot(err, slot, PM_STAGE_STDIO, GetLastError());
+        return fail_slot(err, slot_fields[slot], PM_STAGE_STDIO, GetLastError());
     }
     *ret_handle = handle;
     return PM_OK;
@@ -124,7 +128,7 @@ static int open_native(int slot, pm_native native, HANDLE *ret_handle, struct pm
 {
     DWORD flags;
     if (!GetHandleInformation((HANDLE)native, &flags) || !duplicate((HANDLE)native, ret_handle)) {
-        return fail_slot(err, slot, PM_STAGE_STDIO, ERROR_INVALID_HANDLE);
+        return fail_slot(err, native_fields[slot], PM_STAGE_STDIO, ERROR_INVALID_HANDLE);
     }
     return PM_OK;
 }
@@ -173,10 +177,10 @@ static int open_path(int slot, const struct pm_stdio *stdio, HANDLE *ret_handle,
     free(path);
     free(full);
     if (os_code != 0) {
-        return fail_slot(err, slot, PM_STAGE_STDIO, os_code);
+        return fail_slot(err, path_fields[slot], PM_STAGE_STDIO, os_code);
     }
     if (result != PM_OK) {
-        return pmi_win_refuse(err, result, PM_STAGE_STDIO, slot_fields[slot], NULL);
+        return pmi_win_refuse(err, result, PM_STAGE_STDIO, path_fields[slot], NULL);
     }
     *ret_handle = handle;
     return PM_OK;
@@ -194,8 +198,11 @@ static int open_slot(const struct pmi_plan *plan, int slot, struct pmi_os_stream
         return open_inherited(slot, &io->slots[slot], &io->shares_console, err);
     case PM_STDIO_PIPE:
         result = pmi_win_pipe_open(slot != 0, &streams[slot], &io->slots[slot], &os_code);
-        return result == PM_OK || os_code != 0
-                   ? (result == PM_OK ? PM_OK : fail_slot(err, slot, PM_STAGE_PIPE, os_code))
+        if (os_code != 0) {
+            return fail_slot(err, slot_fields[slot], PM_STAGE_PIPE, os_code);
+        }
+        return result == PM_OK
+                   ? PM_OK
                    : pmi_win_refuse(err, result, PM_STAGE_PIPE, slot_fields[slot], NULL);
     case PM_STDIO_FILE_READ:
     case PM_STDIO_FILE_TRUNCATE:
