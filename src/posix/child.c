@@ -112,27 +112,6 @@ IN_CHILD static void pause_ms(int ms)
 #endif
 }
 
-// A child that hangs on its way (a dead network file system, a stop signal) would hold its starter
-// inside the vfork. A timer of the child itself ends that, and exec deletes it: no watchdog needed.
-IN_CHILD static void arm_deadline(int64_t timeout_ms)
-{
-#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_timer_create) && defined(SYS_timer_settime)
-    struct sigevent event = {0};
-    event.sigev_notify = SIGEV_SIGNAL;
-    event.sigev_signo = SIGKILL;
-    int timer = 0;
-    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
-        return;
-    // The kernel's own layout for this call: two pairs of longs, also with a 64-bit time_t.
-    struct {
-        long interval_s, interval_ns, value_s, value_ns;
-    } in = {0, 0, (long)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000L};
-    (void)syscall(SYS_timer_settime, timer, 0, &in, NULL);
-#else
-    (void)timeout_ms;
-#endif
-}
-
 #if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_getdents64)
 
 // The number that a file name in /proc/self/fd spells, or -1.
@@ -253,8 +232,6 @@ IN_CHILD static int place_descriptors(struct pmi_child_plan *plan)
 IN_CHILD void pmi_child_run(struct pmi_child_plan *plan)
 {
     plan->progress = PMI_CHILD_RUNNING;
-    if (plan->start_timeout_ms > 0)
-        arm_deadline(plan->start_timeout_ms);
     reset_dispositions();
     if (plan->new_session && CALL_setsid() < 0) {
         (void)fail(plan, PM_STAGE_SESSION, errno);

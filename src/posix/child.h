@@ -26,8 +26,9 @@ struct pmi_child_hello {
 enum pmi_child_progress {
     PMI_CHILD_NOT_REACHED = 0, // Preset by the starter.
     PMI_CHILD_RUNNING,         // First thing the child stores.
-    PMI_CHILD_EXEC,  // Last thing before execve: from here on its death may be the program's.
-    PMI_CHILD_FAILED // stage and error are valid; the child is about to _exit.
+    PMI_CHILD_EXEC,   // Last thing before execve: from here on its death may be the program's.
+    PMI_CHILD_FAILED, // stage and error are valid; the child is about to _exit.
+    PMI_CHILD_OVERDUE // Stored by the starter, who has killed it at the deadline.
 };
 
 // All memory is prepared by the starter. With CLONE_VM the child writes progress, stage and error
@@ -41,13 +42,11 @@ struct pmi_child_plan {
     bool new_group; // Ignored with new_session.
     const struct pmi_child_fd *fds;
     size_t fds_count;
-    int report_fd;            // Kept close-on-exec through everything; -1 = none. Not a target.
-    int keeper_fd;            // die-with-parent: announce ourselves here before exec (keeper.c);
-                              // -1 = none. Not a target.
-    int parent_pid;           // die-with-parent: PDEATHSIG and the check that this is still our
-                              // parent; 0 = none.
-    int64_t start_timeout_ms; // > 0: kill ourselves (a POSIX timer, which exec deletes) if exec is
-                              // not reached by then; 0 = none.
+    int report_fd;  // Kept close-on-exec through everything; -1 = none. Not a target.
+    int keeper_fd;  // die-with-parent: announce ourselves here before exec (keeper.c);
+                    // -1 = none. Not a target.
+    int parent_pid; // die-with-parent: PDEATHSIG and the check that this is still our
+                    // parent; 0 = none.
 
     volatile int progress;          // enum pmi_child_progress
     volatile int stage;             // enum pm_stage
@@ -56,7 +55,7 @@ struct pmi_child_plan {
 };
 
 // Runs in the new process with every signal blocked: resets dispositions and mask, session or
-// group, timer, cwd, descriptors (everything but the targets becomes close-on-exec), exec. Returns
+// group, cwd, descriptors (everything but the targets becomes close-on-exec), exec. Returns
 // only on failure, with progress, stage and error set. Async-signal-safe, no allocation, no lock.
 void pmi_child_run(struct pmi_child_plan *plan);
 

@@ -1,5 +1,10 @@
 // The vfork-like clone: the child runs in our memory, on a stack of its own, and we sleep until it
 // has left by exec or exit. Costs the same however much memory the host has.
+//
+// Not CLONE_VFORK itself: that sleep ends with nothing but our death, so a child that is stopped,
+// or hangs, before its exec would hold us for ever. Instead the kernel clears a word and wakes us
+// when the child leaves, and the sleep has a deadline. Until then the two share one errno: we call
+// nothing that could write to it before the deadline, when the child's no longer matters.
 #include "start.h"
 
 #include "pmi_config.h"
@@ -11,10 +16,17 @@
 #include "quiet.h"
 #include "sys.h"
 
+#include <linux/futex.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #ifndef CLONE_PIDFD
 #include <linux/sched.h>
+#endif
+#ifndef SYS_futex
+#define SYS_futex SYS_futex_time64 // 32-bit systems that never knew another time.
 #endif
 
 #define STACK_SIZE (64 * 1024)
@@ -51,7 +63,24 @@ child_main(void *arg)
     return plan->error;
 }
 
-int pmi_clone_child(struct pmi_child_plan *plan, pid_t *ret_pid, int *ret_pidfd)
+// Sleeps until the kernel has cleared the word; false = not by the deadline. Shared, because the
+// kernel's own wake is.
+static bool await_departure(atomic_int *present, int64_t deadline)
+{
+    struct timespec rest = {0, 0};
+    while (atomic_load(present) != 0) {
+        int64_t ms = deadline == PMI_NEVER ? 0 : deadline - pmi_now_ms();
+        if (deadline != PMI_NEVER && ms <= 0)
+            return false;
+        rest.tv_sec = (time_t)(ms / 1000);
+        rest.tv_nsec = (long)(ms % 1000) * 1000000L;
+        (void)syscall(SYS_futex, present, FUTEX_WAIT, 1, deadline == PMI_NEVER ? NULL : &rest, NULL,
+                      0);
+    }
+    return true;
+}
+
+int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd)
 {
     void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
@@ -59,11 +88,18 @@ int pmi_clone_child(struct pmi_child_plan *plan, pid_t *ret_pid, int *ret_pidfd)
         return errno;
 
     struct pmi_quiet quiet;
+    atomic_int present = 1;
     int pidfd = -1; // Stays so before Linux 5.2, which does not know the flag.
     pmi_quiet_begin(&quiet);
     int pid = CLONE_CALL(child_main, (char *)stack + STACK_SIZE,
-                         CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, plan, &pidfd);
+                         CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD, plan, &pidfd,
+                         NULL, &present);
     int e = errno;
+    if (pid >= 0 && !await_departure(&present, deadline)) {
+        (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
+        (void)await_departure(&present, PMI_NEVER);
+        plan->progress = PMI_CHILD_OVERDUE;
+    }
     pmi_quiet_end(&quiet);
     (void)munmap(stack, STACK_SIZE);
     if (pid < 0)
@@ -75,9 +111,10 @@ int pmi_clone_child(struct pmi_child_plan *plan, pid_t *ret_pid, int *ret_pidfd)
 
 #else
 
-int pmi_clone_child(struct pmi_child_plan *plan, pid_t *ret_pid, int *ret_pidfd)
+int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd)
 {
     (void)plan;
+    (void)deadline;
     (void)ret_pid;
     (void)ret_pidfd;
     return ENOSYS;

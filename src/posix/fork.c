@@ -25,9 +25,8 @@ static bool has_ended(pid_t pid)
     return (r < 0 && errno == ECHILD) || (r == 0 && info.si_pid == pid);
 }
 
-// Until exec, failure, or death. A child that has not made it by the deadline is killed and dead
-// when this returns.
-static void await_exec(pid_t pid, const struct pmi_child_plan *plan, int pipe_fd, int64_t deadline)
+// Until exec, failure, or death. A child that has not made it by the deadline is killed.
+static void await_exec(pid_t pid, struct pmi_child_plan *plan, int pipe_fd, int64_t deadline)
 {
     for (;;) {
         int64_t rest = deadline == PMI_NEVER ? LOOK_MS : deadline - pmi_now_ms();
@@ -35,6 +34,7 @@ static void await_exec(pid_t pid, const struct pmi_child_plan *plan, int pipe_fd
             siginfo_t info;
             (void)pmi_sys_kill(pid, SIGKILL);
             (void)pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
+            plan->progress = PMI_CHILD_OVERDUE;
             return;
         }
         struct pollfd in = {.fd = pipe_fd, .events = POLLIN};

@@ -90,30 +90,37 @@ static void await_silent_exec(pid_t pid, int pidfd, int64_t deadline)
 static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64_t deadline,
                   struct pm_error *err)
 {
-    if (plan->progress == PMI_CHILD_FAILED) {
+    int code;
+    switch (plan->progress) {
+    case PMI_CHILD_OVERDUE:
+        (void)reap_failed(pid);
+        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_TIMEOUT);
+    case PMI_CHILD_FAILED:
         (void)reap_failed(pid);
         pmi_fail_in_child(plan, err);
         return err->code;
+    case PMI_CHILD_RUNNING: // Killed, and perhaps not quite dead yet.
+        (void)reap_failed(pid);
+        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_DIED_BEFORE_EXEC);
+    case PMI_CHILD_EXEC:
+        // Dead already? A short program, or killed on the last step of its way there.
+        if (!has_ended(pid, pidfd) || pmi_exec_reached(pid) != 0)
+            return PM_OK;
+        (void)reap_failed(pid);
+        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_DIED_BEFORE_EXEC);
+    default:
+        break;
     }
-    if (plan->progress == PMI_CHILD_NOT_REACHED)
-        await_silent_exec(pid, pidfd, deadline);
-    if (!has_ended(pid, pidfd))
+    await_silent_exec(pid, pidfd, deadline);
+    if (!has_ended(pid, pidfd) || pmi_exec_reached(pid) == 1)
         return PM_OK;
-
-    // Dead already. A short program, or killed on its way there.
-    bool reached = plan->progress == PMI_CHILD_EXEC          ? pmi_exec_reached(pid) != 0
-                   : plan->progress == PMI_CHILD_NOT_REACHED ? pmi_exec_reached(pid) == 1
-                                                             : false;
-    if (reached)
-        return PM_OK;
-    int code = reap_failed(pid);
-    if (plan->progress == PMI_CHILD_NOT_REACHED && code > 0) {
+    code = reap_failed(pid);
+    if (code > 0) {
         pmi_fail(err, PM_STAGE_EXEC, code); // See child_main in clone.c.
         return err->code;
     }
-    if (pmi_now_ms() >= deadline)
-        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_TIMEOUT);
-    return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_DIED_BEFORE_EXEC);
+    return pmi_fail_code(err, PM_STAGE_EXEC,
+                         pmi_now_ms() >= deadline ? PM_ERR_TIMEOUT : PM_ERR_DIED_BEFORE_EXEC);
 }
 
 struct birth {
@@ -128,9 +135,7 @@ struct birth {
 static void give_birth(void *arg)
 {
     struct birth *birth = arg;
-    int64_t rest = birth->deadline - pmi_now_ms();
-    birth->plan->start_timeout_ms = birth->deadline == PMI_NEVER ? 0 : rest > 0 ? rest : 1;
-    birth->e = pmi_clone_child(birth->plan, &birth->pid, &birth->pidfd);
+    birth->e = pmi_clone_child(birth->plan, birth->deadline, &birth->pid, &birth->pidfd);
     // EPERM: a seccomp filter; EINVAL: an emulator that knows only fork and threads.
     if (birth->e == ENOSYS || birth->e == EPERM || birth->e == EINVAL) {
         birth->forked = true;

@@ -19,9 +19,9 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
 int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool child);
 
 // The two ways to make the process of a plan, with every signal blocked: 0 or errno. The plan's
-// progress tells how far it came. `report`: the mechanism's own; released by pmi_launch.
-// ret_pidfd may be set to -1 (no pidfd on this kernel).
-int pmi_clone_child(struct pmi_child_plan *plan, pid_t *ret_pid, int *ret_pidfd);
+// progress tells how far it came. A child that has not left us by the deadline (a time of
+// pmi_now_ms) is killed: PMI_CHILD_OVERDUE. ret_pidfd may be set to -1 (no pidfd on this kernel).
+int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 
 // Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1
