@@ -186,8 +186,10 @@ void pmi_stopper_advance(struct pmi_stopper *s)
         s->report.steps_tried = s->step;
         s->report.step_results[s->step - 1] = result;
         s->backoff_ms = 1;
-        // GONE: look once more; what cannot be delivered takes no time.
-        s->step_deadline = result == PM_OK ? step_deadline(s, step) : now;
+        // GONE before we know of its end: whoever watches it is about to. Else look once more; what
+        // cannot be delivered takes no time.
+        bool ending = result == PM_ERR_GONE && !leader_dead && step->scope != PM_SCOPE_GROUP;
+        s->step_deadline = result == PM_OK || ending ? step_deadline(s, step) : now;
     }
 }
 

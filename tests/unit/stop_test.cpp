@@ -111,6 +111,20 @@ TEST_F(Ladder, AStepThatCannotBeDeliveredTakesNoTimeAndIsReported)
     EXPECT_EQ(7u, report.elapsed_ms);
 }
 
+TEST_F(Ladder, OneThatTheSystemKnowsToBeGoneBeforeWeDoIsWaitedFor)
+{
+    // Where ends are looked for now and then, a signal may find nobody before the end is noticed.
+    fake_next.undeliverable[PM_STOP_TERMINATE] = PM_ERR_GONE;
+    fake_next.exits_at = 1000 + 40; // The clock starts at 1000.
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(1u, report.steps_tried);
+    EXPECT_EQ(PM_ERR_GONE, report.step_results[0]);
+    EXPECT_EQ(0u, report.ended_by);
+    EXPECT_EQ(40u, report.elapsed_ms);
+}
+
 TEST_F(Ladder, AStepOnTheTreeIsDoneOnlyWhenTheTreeIsEmpty)
 {
     fake_next.has_tree = true;
