@@ -164,8 +164,8 @@ struct pm_manager {
 // manager.c
 int pmi_check_manager(pm_manager *m);
 void pmi_manager_unref(pm_manager *m);
-void pmi_list_add(pm_manager *m, pm_process *p);    // Under m->lock.
-void pmi_list_remove(pm_manager *m, pm_process *p); // Under m->lock; drops the list's ref.
+void pmi_list_add(pm_manager *m, pm_process *p);       // Under m->lock.
+void pmi_list_remove(pm_manager *m, pm_process *p);    // Under m->lock; drops the list's ref.
 bool pmi_key_is_taken(pm_manager *m, const char *key); // Under m->lock.
 // Snapshot with an internal reference on each; free with pmi_snapshot_free.
 int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count);

@@ -6,17 +6,11 @@
 #include "child.h"
 #include "identity.h"
 #include "launcher/launch_plan.h"
-#include "pmi_config.h"
 #include "reactor.h"
 #include "sys.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef HAVE_RT_SIGPROCMASK
-#include <sys/syscall.h>
-#endif
-#include <time.h>
 
 #define EXIT_NOT_ASKED 120 // Seen by nobody: the stub is init's child.
 
@@ -59,29 +53,6 @@ static bool pass_gate(int gate, int64_t deadline, struct pmi_gate_message *ret_g
     return receive(gate, ret_go, deadline) && ret_go->kind == PMI_GATE_GO;
 }
 
-// A stub that hangs or is stopped on its way to exec is killed by the manager. One whose manager is
-// gone by then has this: a timer of its own, which exec deletes.
-static void arm_deadline(int64_t timeout_ms)
-{
-#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_timer_create) && defined(SYS_timer_settime)
-    // By number: older C libraries have these calls in a library of their own.
-    struct sigevent event;
-    memset(&event, 0, sizeof(event));
-    event.sigev_notify = SIGEV_SIGNAL;
-    event.sigev_signo = SIGKILL;
-    int timer = 0;
-    if (timeout_ms <= 0 || syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
-        return;
-    // The kernel's own layout for this call: two pairs of longs, also with a 64-bit time_t.
-    struct {
-        long interval_s, interval_ns, value_s, value_ns;
-    } in = {0, 0, (long)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000L};
-    (void)syscall(SYS_timer_settime, timer, 0, &in, NULL);
-#else
-    (void)timeout_ms;
-#endif
-}
-
 void pmi_stub_run(const struct pmi_launch_plan *plan)
 {
     struct pmi_gate_message message;
@@ -116,7 +87,9 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
         .report_fd = gate,
         .keeper_fd = -1,
     };
-    arm_deadline((int64_t)message.time_ms);
+    // One that hangs on its way to exec is killed by the manager; one whose manager is gone by then
+    // has this.
+    pmi_child_arm_deadline((int64_t)message.time_ms);
     memset(&message, 0, sizeof(message));
     message.kind = PMI_GATE_ARMED;
     if (!send_message(gate, &message))

@@ -112,6 +112,27 @@ IN_CHILD static void pause_ms(int ms)
 #endif
 }
 
+void pmi_child_arm_deadline(int64_t timeout_ms)
+{
+#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_timer_create) && defined(SYS_timer_settime)
+    // By number: older C libraries have these calls in a library of their own.
+    struct sigevent event;
+    memset(&event, 0, sizeof(event));
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGKILL;
+    int timer = 0;
+    if (timeout_ms <= 0 || syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
+        return;
+    // The kernel's own layout for this call: two pairs of longs, also with a 64-bit time_t.
+    struct {
+        long interval_s, interval_ns, value_s, value_ns;
+    } in = {0, 0, (long)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000L};
+    (void)syscall(SYS_timer_settime, timer, 0, &in, NULL);
+#else
+    (void)timeout_ms;
+#endif
+}
+
 #if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_getdents64)
 
 // The number that a file name in /proc/self/fd spells, or -1.

@@ -59,4 +59,7 @@ struct pmi_child_plan {
 // only on failure, with progress, stage and error set. Async-signal-safe, no allocation, no lock.
 void pmi_child_run(struct pmi_child_plan *plan);
 
+// Kills this process (a POSIX timer of its own, which exec deletes) in timeout_ms > 0.
+void pmi_child_arm_deadline(int64_t timeout_ms);
+
 #endif

@@ -126,19 +126,6 @@ const RoleAdder plain_daemon("plain-daemon", PlainDaemon);
 const RoleAdder copy("copy", Copy);
 const RoleAdder inspect("inspect", Inspect);
 
-void EndStranger(uint64_t pid)
-{
-#ifdef _WIN32
-    HANDLE process = OpenProcess(PROCESS_TERMINATE | SYNCHRONIZE, FALSE, static_cast<DWORD>(pid));
-    TerminateProcess(process, 1);
-    WaitForSingleObject(process, static_cast<DWORD>(Patience()));
-    CloseHandle(process);
-#else
-    kill(static_cast<pid_t>(pid), SIGKILL);
-    EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
-#endif
-}
-
 class Defaults : public Contract
 {
   protected:
@@ -217,7 +204,7 @@ TEST_F(Defaults, AChildOutlivesItsParent)
     EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, nullptr));
     Wait(process);
     EXPECT_TRUE(PidAlive(grandchild));
-    EndStranger(grandchild);
+    KillByNumber(grandchild);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -355,7 +342,7 @@ TEST_F(Defaults, TheStateFolderIsTheUsersAndPrivate)
     KeptEnvironment kept({"XDG_STATE_HOME", "HOME"});
     struct stat st;
     KeptEnvironment::Set("HOME", folder + "/home");
-    ASSERT_EQ(0, mkdir((folder + "/home").c_str(), 0755));
+    MakeFolder(folder + "/home");
     KeptEnvironment::Set("XDG_STATE_HOME", folder + "/new/state");
     ASSERT_EQ(PM_OK, pm_default_state_dir("app", &path));
     EXPECT_EQ(folder + "/new/state/app", path);

@@ -113,6 +113,11 @@ std::vector<std::string> ListFolder(const std::string &folder)
     return names;
 }
 
+void MakeFolder(const std::string &folder)
+{
+    EXPECT_TRUE(CreateDirectoryA(folder.c_str(), nullptr));
+}
+
 void RemoveTree(const std::string &folder)
 {
     for (const auto &name : ListFolder(folder)) {
@@ -135,6 +140,14 @@ bool PidAlive(uint64_t pid)
     bool alive = WaitForSingleObject(process, 0) == WAIT_TIMEOUT;
     CloseHandle(process);
     return alive;
+}
+
+void KillByNumber(uint64_t pid)
+{
+    HANDLE process = OpenProcess(PROCESS_TERMINATE | SYNCHRONIZE, FALSE, static_cast<DWORD>(pid));
+    EXPECT_TRUE(TerminateProcess(process, 1));
+    EXPECT_EQ(WAIT_OBJECT_0, WaitForSingleObject(process, static_cast<DWORD>(Patience())));
+    CloseHandle(process);
 }
 
 static size_t CountDescriptors()
@@ -196,6 +209,11 @@ std::vector<std::string> ListFolder(const std::string &folder)
     return names;
 }
 
+void MakeFolder(const std::string &folder)
+{
+    EXPECT_EQ(0, mkdir(folder.c_str(), 0755));
+}
+
 void RemoveTree(const std::string &folder)
 {
     for (const auto &name : ListFolder(folder)) {
@@ -217,6 +235,12 @@ bool PidAlive(uint64_t pid)
     size_t at = stat.rfind(')');
     return at != std::string::npos && at + 2 < stat.size() && stat[at + 2] != 'Z' &&
            stat[at + 2] != 'X';
+}
+
+void KillByNumber(uint64_t pid)
+{
+    EXPECT_EQ(0, kill(static_cast<pid_t>(pid), SIGKILL));
+    EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
 }
 
 static size_t CountDescriptors()

@@ -36,12 +36,15 @@ std::string ErrorText(const pm_error &error);
 bool Eventually(const std::function<bool()> &reached);
 
 std::string MakeTempFolder();
+void MakeFolder(const std::string &folder);
 void RemoveTree(const std::string &folder);
 std::string ReadFile(const std::string &path);
 void WriteFile(const std::string &path, const std::string &text);
 std::vector<std::string> ListFolder(const std::string &folder);
 // Whether that process (not its number) still runs; by number, for processes of the test alone.
 bool PidAlive(uint64_t pid);
+// Kills one, also by number, and waits until it is dead.
+void KillByNumber(uint64_t pid);
 
 // A Spec that starts this program in a role, and everything that it points at.
 struct Child {

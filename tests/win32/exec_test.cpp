@@ -77,7 +77,7 @@ TEST_F(Exec, AMissingProgram)
 
 TEST_F(Exec, AFolder)
 {
-    CreateDirectoryA((folder + "\\folder.exe").c_str(), nullptr);
+    MakeFolder(folder + "\\folder.exe");
     Refused(folder + "\\folder.exe", PM_ERR_NOT_EXECUTABLE, PM_STAGE_SEARCH, "program");
 }
 
