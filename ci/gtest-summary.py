@@ -18,6 +18,7 @@ import sys
 import skip_list
 
 LOG_TAIL = 60
+FAILURE_HEAD = 40  # Lines of one failure; the rest is in the log.
 TRIES_MAX = 3  # More failures than these are no accident.
 TIMEOUT_CODES = (124, 137)
 
@@ -90,6 +91,15 @@ def second_try(folder, name):
     return {case: result for case, result, _ in outcomes(again)}, again, ended_well
 
 
+def indented(failures):
+    """The lines of failure texts, cut where they go on for too long."""
+    for text in failures:
+        lines = text.splitlines()
+        yield from ("        " + line for line in lines[:FAILURE_HEAD])
+        if len(lines) > FAILURE_HEAD:
+            yield f"        ... and {len(lines) - FAILURE_HEAD} lines more"
+
+
 def summarise(folder, name, may_skip):
     """Prints the report of one program and returns its (passed, failed, skipped).
 
@@ -118,8 +128,7 @@ def summarise(folder, name, may_skip):
         for case, result, failures in outcomes(report):
             if result == "failed" and again_ended_well and again.get(case) == "passed":
                 notes.append(f"    second try: {case} passed; the first time:")
-                for text in failures:
-                    notes.extend("        " + line for line in text.splitlines())
+                notes.extend(indented(failures))
                 counts["passed"] += 1
                 code = 0
                 continue
@@ -130,8 +139,7 @@ def summarise(folder, name, may_skip):
                 notes.append(f"        {skip_reason(log, case)}")
             elif result == "failed":
                 notes.append(f"    FAILED {case}")
-                for text in failures:
-                    notes.extend("        " + line for line in text.splitlines())
+                notes.extend(indented(failures))
             elif result == "skipped":
                 notes.append(f"    skipped {case}: {skip_reason(log, case)}")
         if code != 0 and counts["failed"] == 0:

@@ -31,6 +31,7 @@ endif()
 
 # Sanitizers have to reach the link of every program that takes the static library.
 add_library(pmi_sanitize INTERFACE)
+set(PMI_SANITIZE_LINK_FLAG "")
 if(PROCESSMGR_SANITIZE)
     string(REPLACE ";" "," pmi_sanitize_list "${PROCESSMGR_SANITIZE}")
     target_compile_options(pmi_sanitize INTERFACE -fsanitize=${pmi_sanitize_list}
@@ -38,7 +39,8 @@ if(PROCESSMGR_SANITIZE)
     if("undefined" IN_LIST PROCESSMGR_SANITIZE)
         target_compile_options(pmi_sanitize INTERFACE -fno-sanitize-recover=undefined)
     endif()
-    target_link_options(pmi_sanitize INTERFACE -fsanitize=${pmi_sanitize_list})
+    set(PMI_SANITIZE_LINK_FLAG -fsanitize=${pmi_sanitize_list})
+    target_link_options(pmi_sanitize INTERFACE ${PMI_SANITIZE_LINK_FLAG})
 endif()
 target_link_libraries(pmi_flags INTERFACE pmi_sanitize)
 
@@ -101,6 +103,8 @@ function(pmi_setup_library name objects)
     set_target_properties(${name} PROPERTIES OUTPUT_NAME processmgr LINKER_LANGUAGE C)
     target_link_libraries(${name} PRIVATE ${PMI_SYSTEM_LIBRARIES})
     target_link_libraries(${name} PUBLIC "$<BUILD_INTERFACE:pmi_sanitize>")
+    # Whoever links an instrumented library needs the sanitizer's runtime first.
+    target_link_options(${name} INTERFACE "$<INSTALL_INTERFACE:${PMI_SANITIZE_LINK_FLAG}>")
 endfunction()
 
 # pmi_setup_program(NAME): settings of a program of this project (launcher, example, test).
