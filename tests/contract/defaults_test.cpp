@@ -159,8 +159,7 @@ TEST_F(Defaults, ANormalChildInheritsStdinStdoutAndStderr)
     EXPECT_EQ(PM_OK, pm_stream_write(in, "through two", 11, Patience(), &count));
     EXPECT_EQ(PM_OK, pm_stream_close(in));
     EXPECT_EQ("through two", ReadAll(process));
-    EXPECT_NE(0u, NumberAfter(ReadLine(process, PM_STDERR), "started "));
-    EXPECT_EQ("copied", ReadLine(process, PM_STDERR).substr(0, 6));
+    EXPECT_NE(std::string::npos, ReadAll(process, PM_STDERR).find("copied"));
     EXPECT_EQ(7u, Wait(process).code);
 }
 
