@@ -10,7 +10,9 @@
 #include <set>
 #include <thread>
 
-#ifndef _WIN32
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <csignal>
 #include <unistd.h>
 #endif
@@ -141,6 +143,20 @@ TEST_F(Crash, AForkedWorkerThatKeepsTheLockDoesNotKeepTheRegistry)
 
 #endif
 
+#ifdef _WIN32
+// Numbers are given out again soon: whoever wrote the file is older than its last change.
+bool WroteThis(uint64_t pid, const std::string &path)
+{
+    FILETIME born = {}, ended, kernel, user;
+    WIN32_FILE_ATTRIBUTE_DATA file = {};
+    HANDLE process = OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, FALSE, static_cast<DWORD>(pid));
+    GetProcessTimes(process, &born, &ended, &kernel, &user);
+    CloseHandle(process);
+    GetFileAttributesExA(path.c_str(), GetFileExInfoStandard, &file);
+    return CompareFileTime(&born, &file.ftLastWriteTime) <= 0;
+}
+#endif
+
 // Processes that run a payload with a file in that folder: pid and key. On Windows only those that
 // have written into it, the others are found by a later look.
 std::map<uint64_t, std::string> LivingPayloads(const std::string &out)
@@ -150,7 +166,7 @@ std::map<uint64_t, std::string> LivingPayloads(const std::string &out)
     for (const auto &key : ListFolder(out)) {
         std::string line = ReadFile(out + "/" + key);
         uint64_t pid = line.rfind("pid ", 0) == 0 ? std::stoull(line.substr(4)) : 0;
-        if (pid != 0 && PidAlive(pid)) {
+        if (pid != 0 && PidAlive(pid) && WroteThis(pid, out + "/" + key)) {
             found[pid] = key;
         }
     }
