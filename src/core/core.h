@@ -95,6 +95,7 @@ struct pm_process {
     unsigned stop_step; // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
+    int direct_waiters; // Under manager->lock: threads that wait without the reactor.
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
     bool started_posted;                         // Under manager->lock.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
@@ -129,7 +130,8 @@ struct pm_manager {
     struct pm_options options; // Defaults filled in; strings cleared.
 
     struct pmi_mutex lock;
-    struct pmi_cond changed; // A process ended, a start finished, an event was queued.
+    struct pmi_cond changed; // A process ended, a start finished, the manager was closed.
+    struct pmi_cond queued;  // An event was queued: for the dispatcher alone.
     bool closing, closed;
     unsigned starting; // Starts under way.
     pm_process *first, *last;
@@ -185,6 +187,8 @@ int pmi_process_text(pm_process *p, const char *owner, const char *program, cons
                      const char *label);
 // Takes the exit if there is one: PM_OK (ENDED now or before), PM_ERR_TIMEOUT (lives),
 // PM_ERR_STATUS_PENDING. The thread that makes it ENDED also does what follows from that.
+// Around a wait that does not need the reactor: see pmi_os_reactor_pause.
+void pmi_process_wait_directly(pm_process *p, bool begin);
 int pmi_process_reap(pm_process *p);
 // Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
 void pmi_process_end(pm_process *p, const struct pm_exit *record);

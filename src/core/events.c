@@ -8,7 +8,14 @@ static void enqueue(pm_manager *m, struct pmi_event *event)
     event->next = NULL;
     *m->events_tail = event;
     m->events_tail = &event->next;
-    pmi_cond_broadcast(&m->changed);
+    pmi_cond_broadcast(&m->queued);
+}
+
+// What nobody listens to is not queued: it would wake a thread for nothing.
+static bool has_listener(const pm_manager *m, const struct pmi_event *event)
+{
+    return m->options.event != NULL ||
+           (event->kind == PM_EVENT_ENDED && event->process->on_exit != NULL);
 }
 
 static void wake_caller(pm_manager *m)
@@ -18,8 +25,23 @@ static void wake_caller(pm_manager *m)
     }
 }
 
+// Ends what the queue owns.
+static void discard(struct pmi_event *e)
+{
+    pm_process *p = e->process;
+    free(e->detail);
+    if (!e->embedded) {
+        free(e);
+    }
+    pmi_process_drop(p);
+}
+
 void pmi_event_post(pm_manager *m, struct pmi_event *event)
 {
+    if (!has_listener(m, event)) {
+        discard(event);
+        return;
+    }
     pmi_mutex_lock(&m->lock);
     enqueue(m, event);
     pmi_mutex_unlock(&m->lock);
@@ -29,6 +51,9 @@ void pmi_event_post(pm_manager *m, struct pmi_event *event)
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
 {
     pm_manager *m = p->manager;
+    if (m->options.event == NULL) {
+        return;
+    }
     pmi_mutex_lock(&m->lock);
     bool first = !p->started_posted;
     p->started_posted = true;
@@ -76,11 +101,7 @@ static void run_one(pm_manager *m, struct pmi_event *e)
     if (ended && p->on_exit != NULL) {
         p->on_exit(p, &record, p->user);
     }
-    free(e->detail);
-    if (!e->embedded) {
-        free(e);
-    }
-    pmi_process_drop(p);
+    discard(e);
 }
 
 // Takes the first event; NULL when there is none.
@@ -120,7 +141,7 @@ void pmi_dispatcher_run(void *manager)
         (void)pmi_events_run(m);
         pmi_mutex_lock(&m->lock);
         while (m->events == NULL && !m->dispatcher_stop) {
-            pmi_cond_wait(&m->changed, &m->lock, PMI_NEVER);
+            pmi_cond_wait(&m->queued, &m->lock, PMI_NEVER);
         }
         bool stop = m->events == NULL && m->dispatcher_stop;
         pmi_mutex_unlock(&m->lock);

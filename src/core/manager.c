@@ -83,6 +83,7 @@ void pmi_manager_unref(pm_manager *m)
     if (atomic_fetch_sub(&m->refs, 1) != 1) {
         return;
     }
+    pmi_cond_destroy(&m->queued);
     pmi_cond_destroy(&m->changed);
     pmi_mutex_destroy(&m->leak_lock);
     pmi_mutex_destroy(&m->reactor_lock);
@@ -291,6 +292,7 @@ static pm_manager *manager_new(void)
     pmi_mutex_init(&m->reactor_lock);
     pmi_mutex_init(&m->leak_lock);
     pmi_cond_init(&m->changed);
+    pmi_cond_init(&m->queued);
     return m;
 }
 
@@ -307,7 +309,7 @@ static int start_threads(pm_manager *m)
     if (result != PM_OK) {
         pmi_mutex_lock(&m->lock);
         m->dispatcher_stop = true;
-        pmi_cond_broadcast(&m->changed);
+        pmi_cond_broadcast(&m->queued);
         pmi_mutex_unlock(&m->lock);
         pmi_thread_join(&m->dispatcher);
     }
@@ -431,7 +433,7 @@ static void stop_threads(pm_manager *m)
     pmi_thread_join(&m->reactor);
     pmi_mutex_lock(&m->lock);
     m->dispatcher_stop = true;
-    pmi_cond_broadcast(&m->changed);
+    pmi_cond_broadcast(&m->queued);
     pmi_mutex_unlock(&m->lock);
     pmi_thread_join(&m->dispatcher);
 }

@@ -346,6 +346,33 @@ static int give_record(pm_process *p, struct pm_exit *ret_exit)
     return pmi_copy_out(ret_exit, &record, sizeof record);
 }
 
+void pmi_process_wait_directly(pm_process *p, bool begin)
+{
+    pm_manager *m = p->manager;
+    pmi_mutex_lock(&m->lock);
+    p->direct_waiters += begin ? 1 : -1;
+    if (!m->closed && !p->no_os && p->direct_waiters == (begin ? 1 : 0)) {
+        pmi_os_reactor_pause(&m->os, &p->os, p, begin);
+    }
+    pmi_mutex_unlock(&m->lock);
+}
+
+static int await_record(pm_process *p, int64_t deadline)
+{
+    int result;
+    for (;;) {
+        result = pmi_process_reap(p);
+        if (result == PM_OK || pmi_now_ms() >= deadline) {
+            return result;
+        }
+        if (result == PM_ERR_TIMEOUT) {
+            (void)pmi_os_process_wait(&p->os, deadline);
+        } else {
+            pmi_sleep_ms(PMI_PENDING_POLL_MS);
+        }
+    }
+}
+
 PM_API int pm_process_wait(pm_process *p, int64_t timeout_ms, struct pm_exit *ret_exit)
 {
     int result = check_handle(p);
@@ -358,21 +385,14 @@ PM_API int pm_process_wait(pm_process *p, int64_t timeout_ms, struct pm_exit *re
     if (manager_closed(p->manager)) {
         return PM_ERR_CLOSED;
     }
-    int64_t deadline = timeout_ms == 0 ? 0 : pmi_deadline(timeout_ms);
-    for (;;) {
-        result = pmi_process_reap(p);
-        if (result == PM_OK) {
-            return give_record(p, ret_exit);
-        }
-        if (timeout_ms == 0 || pmi_now_ms() >= deadline) {
-            return result;
-        }
-        if (result == PM_ERR_TIMEOUT) {
-            (void)pmi_os_process_wait(&p->os, deadline);
-        } else {
-            pmi_sleep_ms(PMI_PENDING_POLL_MS);
-        }
+    result = pmi_process_reap(p);
+    if (result != PM_OK && timeout_ms != 0) {
+        int64_t deadline = pmi_deadline(timeout_ms);
+        pmi_process_wait_directly(p, true);
+        result = await_record(p, deadline);
+        pmi_process_wait_directly(p, false);
     }
+    return result == PM_OK ? give_record(p, ret_exit) : result;
 }
 
 PM_API int pm_process_exit_waitable(pm_process *p, pm_native *ret_native)

@@ -208,6 +208,7 @@ PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
     }
     struct pmi_stopper s;
     pmi_stopper_begin(&s, p, plan != NULL ? plan : &p->stop, PMI_NEVER);
+    pmi_process_wait_directly(p, true);
     for (pmi_stopper_advance(&s); !s.done; pmi_stopper_advance(&s)) {
         if (atomic_load(&p->state) < PM_STATE_STATUS_PENDING) {
             (void)pmi_os_process_wait(&p->os, s.wake);
@@ -216,6 +217,7 @@ PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
             pmi_sleep_ms(ms > 0 ? (uint32_t)ms : 0);
         }
     }
+    pmi_process_wait_directly(p, false);
     if (ret_report != NULL) {
         (void)pmi_copy_out(ret_report, &s.report, sizeof s.report);
     }

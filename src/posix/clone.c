@@ -63,6 +63,34 @@ child_main(void *arg)
     return plan->error;
 }
 
+// A few stacks are kept: a new one costs page faults, and giving it back an interrupt of every
+// processor that the child has run on.
+#define SPARE_STACKS 4
+static _Atomic(void *) spare_stacks[SPARE_STACKS];
+
+// NULL with errno.
+static void *take_stack(void)
+{
+    for (int i = 0; i < SPARE_STACKS; i++) {
+        void *stack = atomic_exchange(&spare_stacks[i], NULL);
+        if (stack != NULL)
+            return stack;
+    }
+    void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+    return stack != MAP_FAILED ? stack : NULL;
+}
+
+static void give_stack(void *stack)
+{
+    for (int i = 0; i < SPARE_STACKS; i++) {
+        void *empty = NULL;
+        if (atomic_compare_exchange_strong(&spare_stacks[i], &empty, stack))
+            return;
+    }
+    (void)munmap(stack, STACK_SIZE);
+}
+
 // Sleeps until the kernel has cleared the word; false = not by the deadline. Shared, because the
 // kernel's own wake is.
 static bool await_departure(atomic_int *present, int64_t deadline)
@@ -82,9 +110,8 @@ static bool await_departure(atomic_int *present, int64_t deadline)
 
 int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd)
 {
-    void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
-    if (stack == MAP_FAILED)
+    void *stack = take_stack();
+    if (stack == NULL)
         return errno;
 
     struct pmi_quiet quiet;
@@ -101,7 +128,7 @@ int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pi
         plan->progress = PMI_CHILD_OVERDUE;
     }
     pmi_quiet_end(&quiet);
-    (void)munmap(stack, STACK_SIZE);
+    give_stack(stack);
     if (pid < 0)
         return e;
     *ret_pid = pid;

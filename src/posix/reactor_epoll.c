@@ -55,6 +55,14 @@ void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op
         (void)PMI_SYS(epoll_ctl)(om->poll_fd, EPOLL_CTL_DEL, op->exit_fd, NULL);
 }
 
+void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
+                          bool pause)
+{
+    struct epoll_event event = {.events = pause ? 0 : EPOLLIN, .data = {.ptr = token}};
+    if (op->exit_fd >= 0) // ENOENT: not watched any more.
+        (void)PMI_SYS(epoll_ctl)(om->poll_fd, EPOLL_CTL_MOD, op->exit_fd, &event);
+}
+
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
                            int64_t deadline)
 {

@@ -258,6 +258,15 @@ static nfds_t gather(struct pmi_os_manager *om, int *timeout)
     return n;
 }
 
+void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
+                          bool pause)
+{
+    (void)om;
+    (void)op;
+    (void)token;
+    (void)pause;
+}
+
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
                            int64_t deadline)
 {

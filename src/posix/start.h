@@ -38,6 +38,7 @@ struct pmi_stdio_plan {
     int *owned; // Ours to close when the child has its copies.
     size_t owned_count;
     int streams[3]; // Our ends of the pipes.
+    int null;       // The null device, once it was needed; among the owned.
     int floor;      // One above the highest target.
 };
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,

@@ -33,9 +33,12 @@ static int own(struct pmi_stdio_plan *stdio, int fd)
     return lifted;
 }
 
+// One for all slots.
 static int source_null(struct pmi_stdio_plan *stdio)
 {
-    return own(stdio, pmi_sys_open("/dev/null", O_RDWR | O_NOCTTY, 0));
+    if (stdio->null < 0)
+        stdio->null = own(stdio, pmi_sys_open("/dev/null", O_RDWR | O_NOCTTY, 0));
+    return stdio->null;
 }
 
 static int source_file(struct pmi_stdio_plan *stdio, const struct pm_stdio *slot)
@@ -178,7 +181,7 @@ void pmi_stdio_release(struct pmi_stdio_plan *stdio)
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,
                       struct pm_error *err)
 {
-    struct pmi_stdio_plan stdio = {.streams = {-1, -1, -1}, .floor = 3};
+    struct pmi_stdio_plan stdio = {.streams = {-1, -1, -1}, .null = -1, .floor = 3};
     size_t most = 3 + plan->extras_count;
     int result = check_extras(plan, err);
 

@@ -194,6 +194,17 @@ static void take_turns(const char *parameters, int rounds, int few, size_t ways_
     }
 }
 
+static void take_alone(const char *name, double (*run)(void), int rounds)
+{
+    struct bench_samples samples = {0};
+    for (int i = 0; i < rounds; i++) {
+        double begin = bench_now_us();
+        (void)run();
+        bench_add(&samples, bench_now_us() - begin);
+    }
+    bench_row("spawn+wait alone", name, "", &samples);
+}
+
 // A program in another language that prints its samples, a line each.
 static void run_peer(const char *name, const char *const argv[])
 {
@@ -221,7 +232,7 @@ static void run_peer(const char *name, const char *const argv[])
     check(pm_process_wait(process, PM_FOREVER, &record), NULL);
     (void)pm_process_unref(process);
     if (record.kind == PM_EXIT_EXITED && record.code == 0 && samples.count > 0) {
-        bench_row("spawn+wait", name, "", &samples);
+        bench_row("spawn+wait alone", name, "", &samples);
     } else {
         fprintf(stderr, "bench: %s left out: it has failed\n", name);
         bench_clear(&samples);
@@ -234,6 +245,15 @@ static void group_compare(void)
     (void)snprintf(rounds, sizeof rounds, "%d", 1000 / scale);
     open_manager(NULL);
     take_turns("", 1000 / scale, 1000 / scale, WAYS);
+    // Programs of their own cannot take turns with us: each way by itself, then.
+    take_alone("processmgr", run_processmgr, 1000 / scale);
+    take_alone("vfork", run_vfork, 1000 / scale);
+#ifdef BENCH_HAVE_UV
+    take_alone("libuv", run_uv, 1000 / scale);
+#endif
+#ifdef BENCH_HAVE_GLIB
+    take_alone("glib", run_glib, 1000 / scale);
+#endif
 #ifdef BENCH_PYTHON
     run_peer("python", (const char *const[]){BENCH_PYTHON, BENCH_PEERS "/spawn.py", BENCH_TARGET,
                                              rounds, NULL});
@@ -252,7 +272,7 @@ static void group_compare(void)
     for (size_t i = 0; i < sizeof peers / sizeof peers[0]; i++) {
         char what[64];
         (void)snprintf(what, sizeof what, "spawn + wait : %s", peers[i]);
-        bench_ratio(what, "spawn+wait", "", "processmgr", peers[i], 1.0, true);
+        bench_ratio(what, "spawn+wait alone", "", "processmgr", peers[i], 1.0, true);
     }
 }
 
