@@ -86,6 +86,7 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
         .fds_count = plan->fds_count,
         .report_fd = gate,
         .keeper_fd = -1,
+        .program_fd = -1,
     };
     // One that hangs on its way to exec is killed by the manager; one whose manager is gone by then
     // has this.

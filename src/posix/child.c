@@ -250,8 +250,24 @@ IN_CHILD static int place_descriptors(struct pmi_child_plan *plan)
     return 0;
 }
 
+// A table of our own. Until then every descriptor is the starter's, and may only be looked at.
+IN_CHILD static bool part_tables(const struct pmi_child_plan *plan)
+{
+#ifdef HAVE_CLOSE_RANGE
+    const unsigned unshare = 1U << 1; // CLOSE_RANGE_UNSHARE
+    return syscall(SYS_close_range, (unsigned)plan->keep_below, ~0U, unshare) == 0;
+#else
+    (void)plan;
+    return false;
+#endif
+}
+
 IN_CHILD void pmi_child_run(struct pmi_child_plan *plan)
 {
+    if (plan->keep_below > 0 && !part_tables(plan)) {
+        plan->progress = PMI_CHILD_NOT_APART;
+        return;
+    }
     plan->progress = PMI_CHILD_RUNNING;
     reset_dispositions();
     if (plan->new_session && CALL_setsid() < 0) {

@@ -26,9 +26,10 @@ struct pmi_child_hello {
 enum pmi_child_progress {
     PMI_CHILD_NOT_REACHED = 0, // Preset by the starter.
     PMI_CHILD_RUNNING,         // First thing the child stores.
-    PMI_CHILD_EXEC,   // Last thing before execve: from here on its death may be the program's.
-    PMI_CHILD_FAILED, // stage and error are valid; the child is about to _exit.
-    PMI_CHILD_OVERDUE // Stored by the starter, who has killed it at the deadline.
+    PMI_CHILD_EXEC,      // Last thing before execve: from here on its death may be the program's.
+    PMI_CHILD_FAILED,    // stage and error are valid; the child is about to _exit.
+    PMI_CHILD_NOT_APART, // keep_below could not be done: nothing was touched.
+    PMI_CHILD_OVERDUE    // Stored by the starter, who has killed it at the deadline.
 };
 
 // All memory is prepared by the starter. With CLONE_VM the child writes progress, stage and error
@@ -47,6 +48,11 @@ struct pmi_child_plan {
                     // -1 = none. Not a target.
     int parent_pid; // die-with-parent: PDEATHSIG and the check that this is still our
                     // parent; 0 = none.
+
+    struct pmi_low_fds *low_fds; // Where the starter may find low numbers; NULL = nowhere.
+    int program_fd; // The program is /proc/self/fd/ of this number; -1 = it has a path of its own.
+    int keep_below; // > 0: the table is the starter's own. Only the end below this number is taken
+                    // along, and that comes first.
 
     volatile int progress;          // enum pmi_child_progress
     volatile int stage;             // enum pm_stage

@@ -13,6 +13,7 @@
 
 #if defined(HAVE_CLONE) && defined(HAVE_CLONE_PIDFD)
 
+#include "low_fds.h"
 #include "quiet.h"
 #include "sys.h"
 
@@ -108,19 +109,18 @@ static bool await_departure(atomic_int *present, int64_t deadline)
     return true;
 }
 
-int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd)
+static int clone_once(struct pmi_child_plan *plan, void *stack, int64_t deadline, pid_t *ret_pid,
+                      int *ret_pidfd)
 {
-    void *stack = take_stack();
-    if (stack == NULL)
-        return errno;
-
     struct pmi_quiet quiet;
     atomic_int present = 1;
-    int pidfd = -1; // Stays so before Linux 5.2, which does not know the flag.
+    int flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD;
+    if (plan->keep_below > 0)
+        flags |= CLONE_FILES;
+    *ret_pidfd = -1; // Stays so before Linux 5.2, which does not know the flag.
     pmi_quiet_begin(&quiet);
-    int pid = CLONE_CALL(child_main, (char *)stack + STACK_SIZE,
-                         CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD, plan, &pidfd,
-                         NULL, &present);
+    int pid =
+        CLONE_CALL(child_main, (char *)stack + STACK_SIZE, flags, plan, ret_pidfd, NULL, &present);
     int e = errno;
     if (pid >= 0 && !await_departure(&present, deadline)) {
         (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
@@ -128,12 +128,39 @@ int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pi
         plan->progress = PMI_CHILD_OVERDUE;
     }
     pmi_quiet_end(&quiet);
-    give_stack(stack);
-    if (pid < 0)
-        return e;
     *ret_pid = pid;
-    *ret_pidfd = pidfd;
-    return 0;
+    return pid < 0 ? e : 0;
+}
+
+// A child that could not take its table apart has touched nothing, and is as good as never born.
+static bool try_with_our_table(struct pmi_child_plan *plan, void *stack, int64_t deadline,
+                               pid_t *ret_pid, int *ret_pidfd, int *ret_errno)
+{
+    struct pmi_low_loan loan;
+    siginfo_t info;
+    if (!pmi_low_fds_lend(plan->low_fds, plan, &loan))
+        return false;
+    *ret_errno = clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
+    bool refused = *ret_errno == 0 && plan->progress == PMI_CHILD_NOT_APART;
+    pmi_low_fds_take_back(plan->low_fds, plan, &loan, refused);
+    if (refused) {
+        (void)pmi_sys_waitid(P_PID, (id_t)*ret_pid, &info, WEXITED);
+        (void)pmi_sys_close(*ret_pidfd);
+        plan->progress = PMI_CHILD_NOT_REACHED;
+    }
+    return !refused;
+}
+
+int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd)
+{
+    int e = 0;
+    void *stack = take_stack();
+    if (stack == NULL)
+        return errno;
+    if (!try_with_our_table(plan, stack, deadline, ret_pid, ret_pidfd, &e))
+        e = clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
+    give_stack(stack);
+    return e;
 }
 
 #else

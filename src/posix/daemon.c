@@ -274,6 +274,8 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
         .fds_count = count,
         .report_fd = -1,
         .keeper_fd = -1,
+        .low_fds = &d->om->low_fds,
+        .program_fd = exe >= 0 ? exe : d->om->exe_fd,
     };
     result =
         pmi_launch(NULL, &child, d->plan->launcher_deadline, &d->launcher, &d->started, d->err);

@@ -174,6 +174,7 @@ static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds,
         .fds_count = fds->parent >= 0 ? 6 : 5,
         .report_fd = -1,
         .keeper_fd = -1,
+        .program_fd = om->exe_fd,
     };
     struct pmi_started started;
     result = pmi_launch(NULL, &plan, deadline, &om->keeper.process, &started, err);

@@ -3,6 +3,7 @@
 #include "daemon.h"
 #include "error.h"
 #include "keeper.h"
+#include "low_fds.h"
 #include "reactor.h"
 #include "start.h"
 #include "sys.h"
@@ -28,6 +29,7 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
     }
     pmi_mutex_init(&om->keeper.lock);
     pmi_spawner_init(&om->spawner);
+    pmi_low_fds_open(&om->low_fds);
     om->open = true;
     return PM_OK;
 }
@@ -38,6 +40,7 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
         return;
     pmi_spawner_stop(&om->spawner);
     pmi_keeper_stop(om);
+    pmi_low_fds_close(&om->low_fds);
     pmi_mutex_destroy(&om->keeper.lock);
     pmi_posix_launcher_close(om);
     pmi_reactor_close(om);

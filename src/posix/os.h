@@ -89,6 +89,16 @@ struct pmi_spawner {
     uint64_t taken, done; // Tickets.
 };
 
+// Low numbers for a child's descriptors (low_fds.h).
+#define PMI_LOW_FDS 12
+struct pmi_low_fds {
+    struct pmi_mutex lock;
+    int fds[PMI_LOW_FDS];
+    bool lent[PMI_LOW_FDS];
+    size_t count;
+    bool refused;
+};
+
 struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 
 struct pmi_os_manager {
@@ -98,6 +108,7 @@ struct pmi_os_manager {
     struct pmi_poll_set *set; // Only with the poll() reactor.
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;
+    struct pmi_low_fds low_fds;
     int exe_fd;          // Our own executable as it was at open, or -1 (daemon.c).
     char *launcher_path; // Helper program, or NULL (daemon.c).
 };

@@ -279,6 +279,8 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         .fds_count = stdio.fds_count,
         .report_fd = -1,
         .keeper_fd = -1,
+        .low_fds = &om->low_fds,
+        .program_fd = -1,
         .parent_pid = plan->die_with_parent ? (int)getpid() : 0,
     };
     result = launch_normal(om, plan, &child, stdio.floor, op, &started, err);

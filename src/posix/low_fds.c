@@ -1,0 +1,150 @@
+#include "low_fds.h"
+
+#include "backend.h"
+#include "sys.h"
+
+// Above what a launcher and its stub are given by number, below the first 64: every table has room
+// for that many.
+#define LOWEST 16
+#define HIGHEST 64
+
+#if defined(HAVE_CLOSE_RANGE) && defined(HAVE_CLONE_PIDFD)
+
+// fds[0] is never lent: its file, the null device, keeps the others when they are not in use.
+void pmi_low_fds_open(struct pmi_low_fds *low)
+{
+    *low = (struct pmi_low_fds){.count = 0};
+    pmi_mutex_init(&low->lock);
+    int fd = pmi_sys_lift(pmi_sys_open("/dev/null", O_RDWR, 0), LOWEST);
+    while (fd >= 0 && fd < HIGHEST) {
+        low->fds[low->count++] = fd;
+        fd = low->count < PMI_LOW_FDS ? pmi_sys_dup_above(low->fds[0], LOWEST) : -1;
+    }
+    (void)pmi_sys_close(fd);
+}
+
+void pmi_low_fds_close(struct pmi_low_fds *low)
+{
+    for (size_t i = 0; i < low->count; i++)
+        (void)pmi_sys_close(low->fds[i]);
+    low->count = 0;
+    pmi_mutex_destroy(&low->lock);
+}
+
+// Index of a number that is not lent; 0 = none.
+static size_t take_slot(struct pmi_low_fds *low)
+{
+    size_t slot = 0;
+    pmi_mutex_lock(&low->lock);
+    for (size_t i = 1; i < low->count && slot == 0 && !low->refused; i++) {
+        if (!low->lent[i]) {
+            low->lent[i] = true;
+            slot = i;
+        }
+    }
+    pmi_mutex_unlock(&low->lock);
+    return slot;
+}
+
+// Puts `fd` on a low number, which is returned; -1 = cannot be done.
+static int lend_one(struct pmi_low_fds *low, struct pmi_low_loan *loan, int fd)
+{
+    size_t slot = take_slot(low);
+    if (slot == 0)
+        return -1;
+    loan->slots[loan->slots_count++] = (int)slot;
+    return PMI_SYS(dup3)(fd, low->fds[slot], O_CLOEXEC);
+}
+
+static bool lend_all(struct pmi_low_fds *low, struct pmi_child_plan *plan,
+                     struct pmi_low_loan *loan)
+{
+    for (size_t i = 0; i < plan->fds_count; i++) {
+        struct pmi_child_fd fd = plan->fds[i];
+        // A low number must not be a target, and what stays in its place has to be low already.
+        if (fd.target >= LOWEST)
+            return false;
+        int source = fd.source == fd.target ? fd.source : -1;
+        for (size_t k = 0; k < i && source < 0; k++)
+            if (plan->fds[k].source == fd.source && fd.source != plan->fds[k].target)
+                source = loan->fds[k].source; // The same file a second time.
+        if (source < 0)
+            source = lend_one(low, loan, fd.source);
+        if (source < 0)
+            return false;
+        loan->fds[i] = (struct pmi_child_fd){.source = source, .target = fd.target};
+    }
+    if (plan->keeper_fd >= 0) {
+        int keeper_fd = lend_one(low, loan, plan->keeper_fd);
+        if (keeper_fd < 0)
+            return false;
+        plan->keeper_fd = keeper_fd;
+    }
+    return true;
+}
+
+bool pmi_low_fds_lend(struct pmi_low_fds *low, struct pmi_child_plan *plan,
+                      struct pmi_low_loan *loan)
+{
+    if (low == NULL || low->count < 2 || plan->fds_count > PMI_LOW_FDS || plan->report_fd >= 0 ||
+        plan->program_fd >= HIGHEST)
+        return false;
+    loan->slots_count = 0;
+    loan->old_fds = plan->fds;
+    loan->old_keeper_fd = plan->keeper_fd;
+    if (!lend_all(low, plan, loan)) {
+        pmi_low_fds_take_back(low, plan, loan, false);
+        return false;
+    }
+    plan->fds = loan->fds;
+    plan->keep_below = HIGHEST;
+    return true;
+}
+
+void pmi_low_fds_take_back(struct pmi_low_fds *low, struct pmi_child_plan *plan,
+                           const struct pmi_low_loan *loan, bool refused)
+{
+    // A copy of a pipe's end that stayed here would hold back its end of file.
+    for (size_t i = 0; i < loan->slots_count; i++)
+        (void)PMI_SYS(dup3)(low->fds[0], low->fds[loan->slots[i]], O_CLOEXEC);
+    pmi_mutex_lock(&low->lock);
+    for (size_t i = 0; i < loan->slots_count; i++)
+        low->lent[loan->slots[i]] = false;
+    low->refused |= refused;
+    pmi_mutex_unlock(&low->lock);
+    plan->fds = loan->old_fds;
+    plan->keeper_fd = loan->old_keeper_fd;
+    plan->keep_below = 0;
+}
+
+#else
+
+void pmi_low_fds_open(struct pmi_low_fds *low)
+{
+    *low = (struct pmi_low_fds){.count = 0};
+}
+
+void pmi_low_fds_close(struct pmi_low_fds *low)
+{
+    (void)low;
+}
+
+bool pmi_low_fds_lend(struct pmi_low_fds *low, struct pmi_child_plan *plan,
+                      struct pmi_low_loan *loan)
+{
+    (void)low;
+    (void)plan;
+    (void)loan;
+    return false;
+}
+
+void pmi_low_fds_take_back(struct pmi_low_fds *low, struct pmi_child_plan *plan,
+                           const struct pmi_low_loan *loan, bool refused)
+{
+    (void)low;
+    (void)plan;
+    (void)loan;
+    (void)refused;
+}
+
+#endif
