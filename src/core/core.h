@@ -78,8 +78,8 @@ struct pm_process {
     enum pm_mode mode;
     struct pm_stop_plan stop;
     bool die_with_parent, kill_tree_on_exit, recovered;
-    bool no_os; // Recovered after its death: there is no kernel object.
-    struct pmi_identity recovered_id;
+    bool no_os;                        // Recovered after its death: there is no kernel object.
+    struct pmi_identity *recovered_id; // Of a recovered one: as its record has it.
     uint64_t pid;
     pm_exit_callback *on_exit;
     void *user;

@@ -52,6 +52,7 @@ void pmi_process_drop(pm_process *p)
         pmi_os_process_close(&p->os);
     }
     pmi_mutex_destroy(&p->lock);
+    free(p->recovered_id);
     pmi_manager_unref(p->manager);
     free(p->text);
     free(p);

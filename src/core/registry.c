@@ -271,9 +271,9 @@ int pmi_registry_put_exit(pm_manager *m, const pm_process *p)
     memset(&rec, 0, sizeof rec);
     describe(p, &rec);
     rec.state = PMI_RECORD_EXITED;
-    if (p->no_os) {
-        rec.id = p->recovered_id;
-    } else {
+    if (p->recovered_id != NULL) {
+        rec.id = *p->recovered_id;
+    } else if (!p->no_os) {
         (void)pmi_os_process_identity(&p->os, &rec.id);
     }
     rec.starter = r->self;
@@ -441,13 +441,15 @@ static pm_process *from_record(pm_manager *m, const struct pmi_record *rec)
     if (p == NULL) {
         return NULL;
     }
-    if (pmi_process_text(p, rec->owner, rec->program, rec->key, rec->label) != PM_OK) {
+    p->recovered_id = malloc(sizeof *p->recovered_id);
+    if (p->recovered_id == NULL ||
+        pmi_process_text(p, rec->owner, rec->program, rec->key, rec->label) != PM_OK) {
         pmi_process_drop(p);
         return NULL;
     }
     p->mode = PM_MODE_DAEMON;
     p->recovered = true;
-    p->recovered_id = rec->id;
+    *p->recovered_id = rec->id;
     p->pid = rec->id.pid;
     p->started.started_wall_ms = rec->started_wall_ms;
     p->started.started_ms = pmi_now_ms();
@@ -502,7 +504,7 @@ static int recover_dead(struct recovery *rc, pm_process *p, const char *name)
     struct pm_exit record = PM_EXIT_INIT;
     record.kind = PM_EXIT_LOST;
     if (read_record(&r->exits, name, &own, &problem) == PM_OK) {
-        if (own.id.pid == p->recovered_id.pid && own.id.start == p->recovered_id.start) {
+        if (own.id.pid == p->recovered_id->pid && own.id.start == p->recovered_id->start) {
             record = own.exit;
         }
         pmi_record_clear(&own);
