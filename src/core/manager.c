@@ -332,6 +332,7 @@ static int open_parts(pm_manager *m, struct pm_error *err)
         result = start_threads(m);
         if (result != PM_OK) {
             (void)pmi_set_error(err, result, PM_STAGE_WATCH, NULL);
+            (void)snprintf(err->hint, sizeof err->hint, "a thread could not be started");
             pmi_registry_close(&m->registry);
         }
     }
