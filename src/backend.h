@@ -51,6 +51,8 @@ uint64_t pmi_thread_self(void); // Never 0.
 // order); what goes beyond one lock is put between these two.
 int pmi_cancel_off(void); // The state before.
 void pmi_cancel_restore(int state);
+// Runs body(arg) and then undo(arg): also when the thread is cancelled in the body.
+void pmi_guarded(void (*body)(void *), void (*undo)(void *), void *arg);
 uint64_t pmi_self_pid(void);
 
 // ------------------------------------------------------------------------------------------------

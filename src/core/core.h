@@ -187,8 +187,9 @@ int pmi_process_text(pm_process *p, const char *owner, const char *program, cons
                      const char *label);
 // Takes the exit if there is one: PM_OK (ENDED now or before), PM_ERR_TIMEOUT (lives),
 // PM_ERR_STATUS_PENDING. The thread that makes it ENDED also does what follows from that.
-// Around a wait that does not need the reactor: see pmi_os_reactor_pause.
-void pmi_process_wait_directly(pm_process *p, bool begin);
+// Runs body(arg), which waits for the process by itself: meanwhile its exit need not wake the
+// reactor.
+void pmi_process_wait_directly(pm_process *p, void (*body)(void *), void *arg);
 int pmi_process_reap(pm_process *p);
 // Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
 void pmi_process_end(pm_process *p, const struct pm_exit *record);

@@ -188,7 +188,8 @@ static void after_end(pm_process *p, int registry_result)
     pmi_event_post(m, &p->ended_event);
 }
 
-int pmi_process_reap(pm_process *p)
+// From the status to the last event, nothing may come between.
+static int reap(pm_process *p)
 {
     int state = atomic_load(&p->state);
     if (state == PM_STATE_ENDED) {
@@ -226,6 +227,14 @@ int pmi_process_reap(pm_process *p)
     if (result == PM_OK) {
         after_end(p, registry_result);
     }
+    return result;
+}
+
+int pmi_process_reap(pm_process *p)
+{
+    int cancel = pmi_cancel_off();
+    int result = reap(p);
+    pmi_cancel_restore(cancel);
     return result;
 }
 
@@ -347,7 +356,8 @@ static int give_record(pm_process *p, struct pm_exit *ret_exit)
     return pmi_copy_out(ret_exit, &record, sizeof record);
 }
 
-void pmi_process_wait_directly(pm_process *p, bool begin)
+// Around a wait that does not need the reactor: see pmi_os_reactor_pause.
+static void count_direct_waiter(pm_process *p, bool begin)
 {
     pm_manager *m = p->manager;
     pmi_mutex_lock(&m->lock);
@@ -358,16 +368,47 @@ void pmi_process_wait_directly(pm_process *p, bool begin)
     pmi_mutex_unlock(&m->lock);
 }
 
-static int await_record(pm_process *p, int64_t deadline)
+struct direct_wait {
+    pm_process *process;
+    void (*body)(void *);
+    void *arg;
+};
+
+static void run_body(void *arg)
 {
+    struct direct_wait *wait = arg;
+    wait->body(wait->arg);
+}
+
+static void end_direct_wait(void *arg)
+{
+    struct direct_wait *wait = arg;
+    count_direct_waiter(wait->process, false);
+}
+
+void pmi_process_wait_directly(pm_process *p, void (*body)(void *), void *arg)
+{
+    struct direct_wait wait = {.process = p, .body = body, .arg = arg};
+    count_direct_waiter(p, true);
+    pmi_guarded(run_body, end_direct_wait, &wait);
+}
+
+struct record_wait {
+    pm_process *process;
+    int64_t deadline;
     int result;
+};
+
+static void await_record(void *arg)
+{
+    struct record_wait *wait = arg;
     for (;;) {
-        result = pmi_process_reap(p);
-        if (result == PM_OK || pmi_now_ms() >= deadline) {
-            return result;
+        wait->result = pmi_process_reap(wait->process);
+        if (wait->result == PM_OK || pmi_now_ms() >= wait->deadline) {
+            return;
         }
-        if (result == PM_ERR_TIMEOUT) {
-            (void)pmi_os_process_wait(&p->os, deadline);
+        if (wait->result == PM_ERR_TIMEOUT) {
+            (void)pmi_os_process_wait(&wait->process->os, wait->deadline);
         } else {
             pmi_sleep_ms(PMI_PENDING_POLL_MS);
         }
@@ -388,10 +429,9 @@ PM_API int pm_process_wait(pm_process *p, int64_t timeout_ms, struct pm_exit *re
     }
     result = pmi_process_reap(p);
     if (result != PM_OK && timeout_ms != 0) {
-        int64_t deadline = pmi_deadline(timeout_ms);
-        pmi_process_wait_directly(p, true);
-        result = await_record(p, deadline);
-        pmi_process_wait_directly(p, false);
+        struct record_wait wait = {.process = p, .deadline = pmi_deadline(timeout_ms)};
+        pmi_process_wait_directly(p, await_record, &wait);
+        result = wait.result;
     }
     return result == PM_OK ? give_record(p, ret_exit) : result;
 }

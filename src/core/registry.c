@@ -479,12 +479,16 @@ static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_proc
     p->started.best_effort = started->best_effort;
     // Proven, but dead: its parent has not waited for it yet, so its status may still be told.
     bool dead = pmi_os_process_wait(&p->os, 0) == PM_OK;
-    atomic_store(&p->state, PM_STATE_RUNNING);
     int result = pmi_reactor_add(m, p);
     if (result != PM_OK) {
-        unclaim(m, p);
+        unclaim(m, p); // Found by nobody: not running yet.
         return result;
     }
+    pmi_mutex_lock(&p->lock);
+    if (atomic_load(&p->state) == PM_STATE_STARTING) { // Else its end has been seen already.
+        atomic_store(&p->state, PM_STATE_RUNNING);
+    }
+    pmi_mutex_unlock(&p->lock);
     count_recovered(m);
     pmi_event_post_started(p, PM_EVENT_RECOVERED);
     if (dead) {
@@ -720,6 +724,7 @@ PM_API int pm_registry_list(const char *registry_dir, pm_registry_visitor *visit
     struct pmi_os_dir root = PMI_OS_DIR_INIT;
     char boot_id[40];
     char boot[64];
+    int cancel = pmi_cancel_off();
     int result = pmi_os_boot_id(boot_id);
     if (result == PM_OK) {
         boot_folder(boot_id, boot);
@@ -735,5 +740,6 @@ PM_API int pm_registry_list(const char *registry_dir, pm_registry_visitor *visit
         }
         pmi_os_dir_close(&root);
     }
+    pmi_cancel_restore(cancel);
     return result;
 }

@@ -15,7 +15,7 @@ static int reserve(pm_manager *m, pm_process *p, struct pm_error *err)
         result = pmi_set_error(err, PM_ERR_CLOSED, PM_STAGE_CHECK, NULL);
     } else if (p->key != NULL && pmi_key_is_taken(m, p->key)) {
         (void)snprintf(err->hint, sizeof err->hint,
-                       "a daemon of this key runs, or starts, and this manager has its Handle");
+                       "a daemon of this key runs, starts or is being recovered in this manager");
         result = pmi_set_error(err, PM_ERR_EXISTS, PM_STAGE_REGISTRY, "key");
     } else {
         m->starting++;

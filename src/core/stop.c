@@ -193,6 +193,20 @@ void pmi_stopper_advance(struct pmi_stopper *s)
     }
 }
 
+static void drive_one(void *arg)
+{
+    struct pmi_stopper *s = arg;
+    pm_process *p = s->process;
+    for (pmi_stopper_advance(s); !s->done; pmi_stopper_advance(s)) {
+        if (atomic_load(&p->state) < PM_STATE_STATUS_PENDING) {
+            (void)pmi_os_process_wait(&p->os, s->wake);
+        } else {
+            int64_t ms = s->wake - pmi_now_ms();
+            pmi_sleep_ms(ms > 0 ? (uint32_t)ms : 0);
+        }
+    }
+}
+
 PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
                            struct pm_stop_report *ret_report)
 {
@@ -208,16 +222,7 @@ PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
     }
     struct pmi_stopper s;
     pmi_stopper_begin(&s, p, plan != NULL ? plan : &p->stop, PMI_NEVER);
-    pmi_process_wait_directly(p, true);
-    for (pmi_stopper_advance(&s); !s.done; pmi_stopper_advance(&s)) {
-        if (atomic_load(&p->state) < PM_STATE_STATUS_PENDING) {
-            (void)pmi_os_process_wait(&p->os, s.wake);
-        } else {
-            int64_t ms = s.wake - pmi_now_ms();
-            pmi_sleep_ms(ms > 0 ? (uint32_t)ms : 0);
-        }
-    }
-    pmi_process_wait_directly(p, false);
+    pmi_process_wait_directly(p, drive_one, &s);
     if (ret_report != NULL) {
         (void)pmi_copy_out(ret_report, &s.report, sizeof s.report);
     }

@@ -104,20 +104,23 @@ IN_CHILD static void empty_mask(void)
 
 IN_CHILD static void pause_ms(int ms)
 {
-    struct timespec ts = {.tv_sec = 0, .tv_nsec = ms * 1000000L};
 #if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_nanosleep)
-    (void)syscall(SYS_nanosleep, &ts, NULL);
+    // What this call takes, also where time_t is longer than that.
+    struct {
+        long s, ns;
+    } time = {0, ms * 1000000L};
+    (void)syscall(SYS_nanosleep, &time, NULL);
 #else
+    struct timespec ts = {.tv_sec = 0, .tv_nsec = ms * 1000000L};
     (void)nanosleep(&ts, NULL);
 #endif
 }
 
-void pmi_child_arm_deadline(int64_t timeout_ms)
+IN_CHILD void pmi_child_arm_deadline(int64_t timeout_ms)
 {
 #if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_timer_create) && defined(SYS_timer_settime)
     // By number: older C libraries have these calls in a library of their own.
-    struct sigevent event;
-    memset(&event, 0, sizeof(event));
+    struct sigevent event = {0};
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = SIGKILL;
     int timer = 0;

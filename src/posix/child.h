@@ -54,6 +54,8 @@ struct pmi_child_plan {
     int keep_below; // > 0: the table is the starter's own. Only the end below this number is taken
                     // along, and that comes first.
 
+    int64_t timer_ms; // > 0: the child arms a timer of its own (clone.c); 0 = none.
+
     volatile int progress;          // enum pmi_child_progress
     volatile int stage;             // enum pm_stage
     volatile int error;             // errno

@@ -26,11 +26,9 @@
 #ifndef CLONE_PIDFD
 #include <linux/sched.h>
 #endif
-#ifndef SYS_futex
-#define SYS_futex SYS_futex_time64 // 32-bit systems that never knew another time.
-#endif
 
 #define STACK_SIZE (64 * 1024)
+#define KILL_WAIT_MS 2000
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -58,6 +56,8 @@ static int
 child_main(void *arg)
 {
     struct pmi_child_plan *plan = arg;
+    if (plan->timer_ms > 0)
+        pmi_child_arm_deadline(plan->timer_ms);
     pmi_child_run(plan);
     // The number is also the exit code: an emulator may have given the child a copy of our memory,
     // and then this is all that comes back.
@@ -92,53 +92,132 @@ static void give_stack(void *stack)
     (void)munmap(stack, STACK_SIZE);
 }
 
+// How the starter learns that the child has left.
+enum way {
+    WAY_UNKNOWN,
+    WAY_WORD, // CLONE_CHILD_CLEARTID: see above.
+    WAY_VFORK // CLONE_VFORK, and a timer of the child's own for the deadline.
+};
+static atomic_int way;
+
+// Who knows clone3 knows all flags in all combinations: the kernel since 5.3, but not valgrind,
+// which ends the program at a combination that it does not know, and no emulator. Nothing is made
+// by this call. Some C libraries (musl since 1.2.5) refuse CLONE_CHILD_CLEARTID in their clone(),
+// which turns up later.
+static int find_way(void)
+{
+    int found = atomic_load(&way);
+    if (found == WAY_UNKNOWN) {
+#ifdef SYS_clone3
+        found = syscall(SYS_clone3, NULL, 0) < 0 && errno == EINVAL ? WAY_WORD : WAY_VFORK;
+#else
+        found = WAY_VFORK;
+#endif
+        atomic_store(&way, found);
+    }
+    return found;
+}
+
 // Sleeps until the kernel has cleared the word; false = not by the deadline. Shared, because the
 // kernel's own wake is.
 static bool await_departure(atomic_int *present, int64_t deadline)
 {
-    struct timespec rest = {0, 0};
+#ifdef SYS_futex
+    struct {
+        long s, ns; // What this call takes, also where time_t is longer than that.
+    } rest;
+#else
+    struct timespec rest_ts; // 32-bit systems that never had the other call.
+#define SYS_futex SYS_futex_time64
+#define rest rest_ts
+#define s tv_sec
+#define ns tv_nsec
+#endif
     while (atomic_load(present) != 0) {
         int64_t ms = deadline == PMI_NEVER ? 0 : deadline - pmi_now_ms();
         if (deadline != PMI_NEVER && ms <= 0)
             return false;
-        rest.tv_sec = (time_t)(ms / 1000);
-        rest.tv_nsec = (long)(ms % 1000) * 1000000L;
+        rest.s = ms / 1000;
+        rest.ns = ms % 1000 * 1000000;
         (void)syscall(SYS_futex, present, FUTEX_WAIT, 1, deadline == PMI_NEVER ? NULL : &rest, NULL,
                       0);
     }
     return true;
 }
 
-static int clone_once(struct pmi_child_plan *plan, void *stack, int64_t deadline, pid_t *ret_pid,
+// The child was killed. Not the word is waited for: not every kernel clears it for a task that dies
+// by a signal, and none in a memory that was not shared after all. False: it is caught in the
+// kernel and uses its stack still.
+static bool await_death(pid_t pid, int pidfd, atomic_int *present)
+{
+    int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
+    while (atomic_load(present) != 0) {
+        struct pollfd in = {.fd = pidfd, .events = POLLIN};
+        siginfo_t info = {0};
+        if (pidfd >= 0 && pmi_sys_poll(&in, 1, 1) > 0)
+            return true;
+        int r =
+            pidfd >= 0 ? 0 : pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
+        if (r < 0 || info.si_pid == pid)
+            return true;
+        if (pmi_now_ms() >= deadline)
+            return false;
+        if (pidfd < 0)
+            pmi_sleep_ms(1);
+    }
+    return true;
+}
+
+static void kill_overdue(pid_t pid, int pidfd)
+{
+#ifdef HAVE_PIDFD
+    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0)
+        return;
+#endif
+    (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
+}
+
+// *stack is NULL afterwards where it has to stay with a child that cannot die.
+static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadline, pid_t *ret_pid,
                       int *ret_pidfd)
 {
     struct pmi_quiet quiet;
-    atomic_int present = 1;
-    int flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | SIGCHLD;
+    atomic_int *present = *stack; // At its far end, and with it as long as the kernel may clear it.
+    int flags = CLONE_VM | CLONE_PIDFD | SIGCHLD;
+    bool by_word = find_way() == WAY_WORD;
+    flags |= by_word ? CLONE_CHILD_CLEARTID : CLONE_VFORK;
     if (plan->keep_below > 0)
         flags |= CLONE_FILES;
+    int64_t rest = deadline == PMI_NEVER ? 0 : deadline - pmi_now_ms();
+    plan->timer_ms = by_word || deadline == PMI_NEVER ? 0 : rest > 0 ? rest : 1;
     *ret_pidfd = -1; // Stays so before Linux 5.2, which does not know the flag.
+    atomic_store(present, by_word);
     pmi_quiet_begin(&quiet);
     int pid =
-        CLONE_CALL(child_main, (char *)stack + STACK_SIZE, flags, plan, ret_pidfd, NULL, &present);
+        CLONE_CALL(child_main, (char *)*stack + STACK_SIZE, flags, plan, ret_pidfd, NULL, present);
     int e = errno;
-    if (pid >= 0 && !await_departure(&present, deadline)) {
-        (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
-        (void)await_departure(&present, PMI_NEVER);
+    if (pid >= 0 && !await_departure(present, deadline)) {
+        kill_overdue(pid, *ret_pidfd);
+        if (!await_death(pid, *ret_pidfd, present))
+            *stack = NULL;
         plan->progress = PMI_CHILD_OVERDUE;
     }
     pmi_quiet_end(&quiet);
     *ret_pid = pid;
+    if (pid < 0 && e == EINVAL && by_word) {
+        atomic_store(&way, WAY_VFORK);
+        return clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
+    }
     return pid < 0 ? e : 0;
 }
 
 // A child that could not take its table apart has touched nothing, and is as good as never born.
-static bool try_with_our_table(struct pmi_child_plan *plan, void *stack, int64_t deadline,
+static bool try_with_our_table(struct pmi_child_plan *plan, void **stack, int64_t deadline,
                                pid_t *ret_pid, int *ret_pidfd, int *ret_errno)
 {
     struct pmi_low_loan loan;
     siginfo_t info;
-    if (!pmi_low_fds_lend(plan->low_fds, plan, &loan))
+    if (find_way() != WAY_WORD || !pmi_low_fds_lend(plan->low_fds, plan, &loan))
         return false;
     *ret_errno = clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
     bool refused = *ret_errno == 0 && plan->progress == PMI_CHILD_NOT_APART;
@@ -157,9 +236,10 @@ int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pi
     void *stack = take_stack();
     if (stack == NULL)
         return errno;
-    if (!try_with_our_table(plan, stack, deadline, ret_pid, ret_pidfd, &e))
-        e = clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
-    give_stack(stack);
+    if (!try_with_our_table(plan, &stack, deadline, ret_pid, ret_pidfd, &e))
+        e = clone_once(plan, &stack, deadline, ret_pid, ret_pidfd);
+    if (stack != NULL)
+        give_stack(stack);
     return e;
 }
 

@@ -282,9 +282,11 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
     pmi_os_environ_free(env);
     (void)pmi_sys_close(exe);
     if (result != PM_OK) {
-        pmi_fail_field(d->err, "launcher_path");
-        pmi_fail_hint(d->err, "the launcher %s could not be started (at %s)", command.program,
-                      pm_stage_name(d->err->stage));
+        if (d->err->stage == PM_STAGE_EXEC && d->om->launcher_path != NULL)
+            pmi_fail_field(d->err, "launcher_path");
+        if (d->err->hint[0] == '\0')
+            pmi_fail_hint(d->err, "the launcher %s could not be started (at %s)", command.program,
+                          pm_stage_name(d->err->stage));
         d->err->stage = PM_STAGE_LAUNCHER;
     } else {
         d->session = d->launcher.pid;

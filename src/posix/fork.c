@@ -30,7 +30,7 @@ static void await_exec(pid_t pid, struct pmi_child_plan *plan, int pipe_fd, int6
 {
     for (;;) {
         int64_t rest = deadline == PMI_NEVER ? LOOK_MS : deadline - pmi_now_ms();
-        if (rest <= 0) {
+        if (rest <= 0 && !(plan->progress == PMI_CHILD_EXEC && pmi_exec_reached(pid) == 1)) {
             siginfo_t info;
             (void)pmi_sys_kill(pid, SIGKILL);
             (void)pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
@@ -38,7 +38,7 @@ static void await_exec(pid_t pid, struct pmi_child_plan *plan, int pipe_fd, int6
             return;
         }
         struct pollfd in = {.fd = pipe_fd, .events = POLLIN};
-        if (pmi_sys_poll(&in, 1, rest < LOOK_MS ? (int)rest : LOOK_MS) > 0)
+        if (pmi_sys_poll(&in, 1, rest <= 0 ? 0 : rest < LOOK_MS ? (int)rest : LOOK_MS) > 0)
             return;
         if (plan->progress == PMI_CHILD_FAILED || has_ended(pid))
             return;

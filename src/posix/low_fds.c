@@ -3,6 +3,9 @@
 #include "backend.h"
 #include "sys.h"
 
+#include <stdio.h>
+#include <sys/utsname.h>
+
 // Above what a launcher and its stub are given by number, below the first 64: every table has room
 // for that many.
 #define LOWEST 16
@@ -10,12 +13,22 @@
 
 #if defined(HAVE_CLOSE_RANGE) && defined(HAVE_CLONE_PIDFD)
 
+// Kernels before 6.11 (and before the stable releases of August 2024) may hand the child a table
+// that takes some free numbers for used ones: CVE-2024-45025. A slower start is the better choice.
+static bool kernel_is_sound(void)
+{
+    struct utsname name;
+    int major = 0, minor = 0;
+    return uname(&name) == 0 && sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+           (major > 6 || (major == 6 && minor >= 11));
+}
+
 // fds[0] is never lent: its file, the null device, keeps the others when they are not in use.
 void pmi_low_fds_open(struct pmi_low_fds *low)
 {
     *low = (struct pmi_low_fds){.count = 0};
     pmi_mutex_init(&low->lock);
-    int fd = pmi_sys_lift(pmi_sys_open("/dev/null", O_RDWR, 0), LOWEST);
+    int fd = kernel_is_sound() ? pmi_sys_lift(pmi_sys_open("/dev/null", O_RDWR, 0), LOWEST) : -1;
     while (fd >= 0 && fd < HIGHEST) {
         low->fds[low->count++] = fd;
         fd = low->count < PMI_LOW_FDS ? pmi_sys_dup_above(low->fds[0], LOWEST) : -1;

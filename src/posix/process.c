@@ -349,7 +349,10 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))
         return PM_ERR_GONE;
-    return pmi_group_signal(op, signal_number);
+    int result = pmi_group_signal(op, signal_number);
+    if (result == PM_ERR_GONE && scope == PM_SCOPE_TREE && !has_ended(op))
+        return signal_process(op, signal_number); // It has left its group.
+    return result;
 }
 
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)

@@ -9,6 +9,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
 #include <string.h>
 
 // ------------------------------------------------------------------------------------------------
@@ -45,6 +48,28 @@ static bool has_ended(pid_t pid, int pidfd)
     memset(&info, 0, sizeof(info));
     int r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
     return r < 0 || info.si_pid == pid;
+}
+
+static void *reap_later(void *arg)
+{
+    (void)reap_failed((pid_t)(intptr_t)arg);
+    return NULL;
+}
+
+// Killed. One that is caught in the kernel (a dead network file system) dies when that lets it go.
+static void reap_overdue(pid_t pid, int pidfd)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    if (has_ended(pid, pidfd)) {
+        (void)reap_failed(pid);
+        return;
+    }
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&thread, NULL, reap_later, (void *)(intptr_t)pid) == 0)
+        (void)pthread_detach(thread);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
@@ -91,9 +116,11 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
                   struct pm_error *err)
 {
     int code;
+    // The child's own timer may have ended it: the rest is as with any death.
+    int died = pmi_now_ms() >= deadline ? PM_ERR_TIMEOUT : PM_ERR_DIED_BEFORE_EXEC;
     switch (plan->progress) {
     case PMI_CHILD_OVERDUE:
-        (void)reap_failed(pid);
+        reap_overdue(pid, pidfd);
         return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_TIMEOUT);
     case PMI_CHILD_FAILED:
         (void)reap_failed(pid);
@@ -101,13 +128,13 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
         return err->code;
     case PMI_CHILD_RUNNING: // Killed, and perhaps not quite dead yet.
         (void)reap_failed(pid);
-        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_DIED_BEFORE_EXEC);
+        return pmi_fail_code(err, PM_STAGE_EXEC, died);
     case PMI_CHILD_EXEC:
         // Dead already? A short program, or killed on the last step of its way there.
         if (!has_ended(pid, pidfd) || pmi_exec_reached(pid) != 0)
             return PM_OK;
         (void)reap_failed(pid);
-        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_DIED_BEFORE_EXEC);
+        return pmi_fail_code(err, PM_STAGE_EXEC, died);
     default:
         break;
     }
@@ -119,8 +146,7 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
         pmi_fail(err, PM_STAGE_EXEC, code); // See child_main in clone.c.
         return err->code;
     }
-    return pmi_fail_code(err, PM_STAGE_EXEC,
-                         pmi_now_ms() >= deadline ? PM_ERR_TIMEOUT : PM_ERR_DIED_BEFORE_EXEC);
+    return pmi_fail_code(err, PM_STAGE_EXEC, pmi_now_ms() >= deadline ? PM_ERR_TIMEOUT : died);
 }
 
 struct birth {

@@ -5,9 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +45,13 @@ int pmi_cancel_off(void)
 void pmi_cancel_restore(int state)
 {
     (void)pthread_setcancelstate(state, &state);
+}
+
+void pmi_guarded(void (*body)(void *), void (*undo)(void *), void *arg)
+{
+    pthread_cleanup_push(undo, arg);
+    body(arg);
+    pthread_cleanup_pop(1);
 }
 
 void pmi_mutex_init(struct pmi_mutex *m)
@@ -182,45 +187,7 @@ uint64_t pmi_thread_self(void)
     return (uint64_t)(uintptr_t)&here;
 }
 
-#ifdef MADV_WIPEONFORK
-
-// Asked in every call, so remembered: in a page that reads as zeros in whoever is forked, by
-// whatever means. NULL until the first call, and where the kernel (before 4.14) has no such page.
-static _Atomic(_Atomic uint64_t *) pid_page;
-
-static _Atomic uint64_t *make_pid_page(void)
-{
-    size_t size = (size_t)sysconf(_SC_PAGESIZE);
-    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED)
-        return NULL;
-    _Atomic uint64_t *none = NULL;
-    if (madvise(page, size, MADV_WIPEONFORK) != 0 ||
-        !atomic_compare_exchange_strong(&pid_page, &none, (_Atomic uint64_t *)page))
-        (void)munmap(page, size);
-    return atomic_load(&pid_page);
-}
-
-uint64_t pmi_self_pid(void)
-{
-    _Atomic uint64_t *page = atomic_load(&pid_page);
-    if (page == NULL)
-        page = make_pid_page();
-    if (page == NULL)
-        return (uint64_t)getpid();
-    uint64_t pid = atomic_load(page);
-    if (pid == 0) {
-        pid = (uint64_t)getpid();
-        atomic_store(page, pid);
-    }
-    return pid;
-}
-
-#else
-
 uint64_t pmi_self_pid(void)
 {
     return (uint64_t)getpid();
 }
-
-#endif

@@ -169,7 +169,7 @@ TEST_F(ErrorLines, Registry)
     Spawn(child);
     ASSERT_TRUE(Eventually([&] { return !ReadFile(folder + "/out").empty(); }));
     EXPECT_EQ("start of '{program}' (owner contract) failed at registry: already exists; field "
-              "'key'; a daemon of this key runs, or starts, and this manager has its Handle",
+              "'key'; a daemon of this key runs, starts or is being recovered in this manager",
               StartLine(child));
     std::string dir = folder + "/registry";
     pm_options options = DefaultOptions();

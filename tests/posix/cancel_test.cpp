@@ -90,8 +90,13 @@ void *WaitForEver(void *argument)
 
 TEST_F(Cancel, OfAWaitLeavesTheHandleUsable)
 {
+    std::atomic<bool> told{false};
     Child child({"linger"});
     child->stdout_slot.kind = PM_STDIO_PIPE;
+    child->user = &told;
+    child->on_exit = [](pm_process *, const pm_exit *, void *user) {
+        *static_cast<std::atomic<bool> *>(user) = true;
+    };
     pm_process *process = Spawn(child);
     EXPECT_EQ("ready", ReadLine(process));
     for (int i = 0; i < 20; i++) {
@@ -100,7 +105,9 @@ TEST_F(Cancel, OfAWaitLeavesTheHandleUsable)
         pthread_cancel(thread);
         ASSERT_EQ(0, pthread_join(thread, nullptr));
     }
-    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+    // Its end is seen although nobody waits any more.
+    KillByNumber(pm_process_pid(process));
+    EXPECT_TRUE(Eventually([&] { return told.load(); }));
     EXPECT_EQ(PM_OK, pm_process_wait(process, 0, nullptr));
 }
 

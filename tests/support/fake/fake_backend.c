@@ -136,6 +136,12 @@ void pmi_cancel_restore(int state)
     (void)state;
 }
 
+void pmi_guarded(void (*body)(void *), void (*undo)(void *), void *arg)
+{
+    body(arg);
+    undo(arg);
+}
+
 uint64_t pmi_self_pid(void)
 {
     return 1;

@@ -1,0 +1,202 @@
+// Command lines of Windows: whatever the arguments, the programs that split the line again get the
+// same ones. An input is the arguments, each ended by a line end or a NUL, argv[0] first.
+//
+// The splitting below is written from Microsoft's rules, not from our quoting:
+// https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments
+// https://learn.microsoft.com/windows/win32/api/shellapi/nf-shellapi-commandlinetoargvw
+#include <processmgr/processmgr.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cmdline.h"
+#include "fuzz.h"
+
+#define ARGS_MAX 64
+
+const struct fuzz_word fuzz_words[] = {FUZZ_WORD("\\"),
+                                       FUZZ_WORD("\\\\"),
+                                       FUZZ_WORD("\""),
+                                       FUZZ_WORD("\"\""),
+                                       FUZZ_WORD("\\\""),
+                                       FUZZ_WORD("\\\\\""),
+                                       FUZZ_WORD(" "),
+                                       FUZZ_WORD("\t"),
+                                       FUZZ_WORD("\v"),
+                                       FUZZ_WORD("\r"),
+                                       FUZZ_WORD("\x01"),
+                                       FUZZ_WORD("\n"),
+                                       FUZZ_WORD("\n\n"),
+                                       FUZZ_WORD("a b"),
+                                       FUZZ_WORD("C:\\Program Files\\"),
+                                       FUZZ_WORD(".bat"),
+                                       FUZZ_WORD(".CMD"),
+                                       FUZZ_WORD("::$DATA"),
+                                       FUZZ_WORD("\\.."),
+                                       FUZZ_WORD("/."),
+                                       FUZZ_WORDS_END};
+
+// The programs that split differ in two places. All of them have to get our arguments.
+struct splitter {
+    // argv[0] of CommandLineToArgvW: up to the next mark if it begins with one, else up to the first
+    // blank or control character. Of the C runtimes: marks toggle.
+    bool shell_name;
+    // "" within quotation marks is one mark, and the quotation goes on (C runtimes since 2008), or
+    // ends (before that, and CommandLineToArgvW).
+    bool pair_goes_on;
+};
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+// The name of the program: here a backslash is never special. Returns where it ends.
+static const char *split_name(const char *at, bool shell_name, char **out)
+{
+    if (shell_name && *at != '"') {
+        while ((unsigned char)*at > ' ') {
+            *(*out)++ = *at++;
+        }
+        return at;
+    }
+    bool quoted = false;
+    while (*at != '\0' && (quoted || !is_blank(*at))) {
+        if (*at == '"') {
+            quoted = !quoted;
+            if (shell_name && !quoted) {
+                return at + 1;
+            }
+        } else {
+            *(*out)++ = *at;
+        }
+        at++;
+    }
+    return at;
+}
+
+static const char *split_argument(const char *at, bool pair_goes_on, char **out)
+{
+    bool quoted = false;
+    while (*at != '\0' && (quoted || !is_blank(*at))) {
+        size_t backslashes = strspn(at, "\\");
+        at += backslashes;
+        if (*at != '"') { // They are as they stand.
+            for (; backslashes > 0; backslashes--) {
+                *(*out)++ = '\\';
+            }
+            if (*at != '\0' && (quoted || !is_blank(*at))) {
+                *(*out)++ = *at++;
+            }
+            continue;
+        }
+        for (size_t i = 0; i < backslashes / 2; i++) {
+            *(*out)++ = '\\';
+        }
+        at++;
+        if (backslashes % 2 == 1) {
+            *(*out)++ = '"';
+        } else if (quoted && *at == '"') {
+            *(*out)++ = *at++;
+            quoted = pair_goes_on;
+        } else {
+            quoted = !quoted;
+        }
+    }
+    return at;
+}
+
+// Splits a line into NUL-terminated arguments, one behind the other, in `out`, which is as large as
+// any result can be. Returns their number.
+static size_t split(const char *line, struct splitter how, char *out, size_t *ret_size)
+{
+    const char *begin = out;
+    size_t count = 1;
+    const char *at = split_name(line, how.shell_name, &out);
+    *out++ = '\0';
+    for (;;) {
+        while (is_blank(*at)) {
+            at++;
+        }
+        if (*at == '\0') {
+            break;
+        }
+        at = split_argument(at, how.pair_goes_on, &out);
+        *out++ = '\0';
+        count++;
+    }
+    *ret_size = (size_t)(out - begin);
+    return count;
+}
+
+static void check_line(const char *line, const char *expected, size_t expected_size, size_t count)
+{
+    char *out = fuzz_alloc(strlen(line) + 2);
+    for (int i = 0; i < 4; i++) {
+        struct splitter how = {(i & 1) != 0, (i & 2) != 0};
+        size_t size;
+        size_t found = split(line, how, out, &size);
+        fuzz_check_same(line, expected, expected_size, out, size);
+        FUZZ_CHECK(found == count);
+    }
+    free(out);
+}
+
+static bool is_batch_with(const char *before, const char *path, const char *after)
+{
+    size_t size = strlen(before) + strlen(path) + strlen(after) + 1;
+    char *text = fuzz_alloc(size);
+    strcpy(text, before);
+    strcat(text, path);
+    strcat(text, after);
+    bool batch = pmi_cmdline_is_batch(text);
+    free(text);
+    return batch;
+}
+
+// What must not matter to whether a path is one of a batch file.
+static void check_batch(const char *path)
+{
+    bool batch = pmi_cmdline_is_batch(path);
+    FUZZ_CHECK(is_batch_with("", path, "\\.") == batch);
+    FUZZ_CHECK(is_batch_with("", path, "/x/..") == batch);
+    FUZZ_CHECK(path[0] == '\0' || is_batch_with("dir\\", path, "") == batch);
+    FUZZ_CHECK(is_batch_with("", path, "/a.bat. "));
+    FUZZ_CHECK(!is_batch_with("", path, "/a.exe"));
+    char *other = fuzz_copy(path, strlen(path) + 1);
+    for (char *c = other; *c != '\0'; c++) {
+        *c = (char)(*c == '/' ? '\\' : *c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c);
+    }
+    FUZZ_CHECK(pmi_cmdline_is_batch(other) == batch);
+    free(other);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const char *argv[ARGS_MAX + 1];
+    char *text = fuzz_text(data, size);
+    size_t count = 0, used = 0;
+    while (used < size && count < ARGS_MAX) {
+        argv[count++] = text + used;
+        used += strcspn(text + used, "\n");
+        text[used++] = '\0';
+    }
+    argv[count] = NULL;
+    if (count > 0 && used > size) {
+        used = size + 1; // The last one was ended by the end.
+    }
+    char *line = NULL;
+    int result = pmi_cmdline_join(argv, &line);
+    fuzz_note(result == PM_OK);
+    if (count == 0 || strchr(argv[0], '"') != NULL) {
+        FUZZ_CHECK(result == PM_ERR_INVALID && line == NULL);
+    } else {
+        FUZZ_CHECK(result == PM_OK);
+        check_line(line, text, used, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        check_batch(argv[i]);
+    }
+    free(line);
+    free(text);
+    return 0;
+}
