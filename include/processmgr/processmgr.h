@@ -29,9 +29,9 @@
  *   - Times are monotonic milliseconds; wall times (ms since 1970-01-01 UTC) are for display only.
  *     A timeout of 0 polls, PM_FOREVER waits without a limit.
  *   - Any thread may call any function, callbacks included, unless said otherwise.
- *   - pthread_cancel() is safe in every call: it is acted on while pm_process_wait() or
- *     pm_process_stop() waits, else when the call is over. The shared library stays in memory after
- *     dlclose() or FreeLibrary().
+ *   - pthread_cancel() of the deferred type is safe in every call: it is acted on while
+ *     pm_process_wait() or pm_process_stop() waits, else when the call is over. The shared library
+ *     stays in memory after dlclose() or FreeLibrary() (not on macOS).
  *   - The library installs no signal handler, changes no process-wide state, never prints, exits or
  *     aborts. In the copy that a fork() of the host makes every call answers PM_ERR_FORKED.
  */
@@ -702,7 +702,9 @@ PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_
 
 /**
  * Starts a process. When it returns PM_OK the program is running (or already over): exec is proven,
- * and a daemon is in the registry. When it fails, nothing is left behind.
+ * and a daemon is in the registry. When it fails, nothing is left behind. (POSIX: a child that
+ * somebody else kills in the very last step before its program counts as started; its record tells
+ * the signal.)
  *
  * @param manager the manager.
  * @param spec what to start; copied.

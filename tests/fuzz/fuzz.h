@@ -1,5 +1,5 @@
-// What the fuzz targets and their driver share. A target is one C file with LLVMFuzzerTestOneInput(),
-// so that libFuzzer can run it as well as our own driver.
+// What the fuzz targets and their driver share. A target is one C file with
+// LLVMFuzzerTestOneInput(), so that libFuzzer can run it as well as our own driver.
 #ifndef PM_FUZZ_H
 #define PM_FUZZ_H
 

@@ -9,8 +9,8 @@
 // added. Mutations would hardly ever get past the checksum without it. Malloc'd.
 char *sealed_repair(const char *text, size_t size, size_t *ret_size);
 
-// What encoding writes for a text that decoding takes: without the lines of later versions, each byte
-// escaped exactly where it must be, sealed again. Malloc'd.
+// What encoding writes for a text that decoding takes: without the lines of later versions, each
+// byte escaped exactly where it must be, sealed again. Malloc'd.
 char *sealed_canonical(const char *text, size_t size, size_t *ret_size);
 
 #endif

@@ -1,5 +1,6 @@
 // Command lines of Windows: whatever the arguments, the programs that split the line again get the
-// same ones. An input is the arguments, each ended by a line end or a NUL, argv[0] first.
+// same ones. An input is the arguments, argv[0] first, each ended by a NUL, or by a line end where
+// there is no NUL at all.
 //
 // The splitting below is written from Microsoft's rules, not from our quoting:
 // https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments
@@ -13,32 +14,18 @@
 
 #define ARGS_MAX 64
 
-const struct fuzz_word fuzz_words[] = {FUZZ_WORD("\\"),
-                                       FUZZ_WORD("\\\\"),
-                                       FUZZ_WORD("\""),
-                                       FUZZ_WORD("\"\""),
-                                       FUZZ_WORD("\\\""),
-                                       FUZZ_WORD("\\\\\""),
-                                       FUZZ_WORD(" "),
-                                       FUZZ_WORD("\t"),
-                                       FUZZ_WORD("\v"),
-                                       FUZZ_WORD("\r"),
-                                       FUZZ_WORD("\x01"),
-                                       FUZZ_WORD("\n"),
-                                       FUZZ_WORD("\n\n"),
-                                       FUZZ_WORD("a b"),
-                                       FUZZ_WORD("C:\\Program Files\\"),
-                                       FUZZ_WORD(".bat"),
-                                       FUZZ_WORD(".CMD"),
-                                       FUZZ_WORD("::$DATA"),
-                                       FUZZ_WORD("\\.."),
-                                       FUZZ_WORD("/."),
-                                       FUZZ_WORDS_END};
+const struct fuzz_word fuzz_words[] = {
+    FUZZ_WORD("\\"),   FUZZ_WORD("\\\\"),   FUZZ_WORD("\""),      FUZZ_WORD("\"\""),
+    FUZZ_WORD("\\\""), FUZZ_WORD("\\\\\""), FUZZ_WORD(" "),       FUZZ_WORD("\t"),
+    FUZZ_WORD("\v"),   FUZZ_WORD("\r"),     FUZZ_WORD("\x01"),    FUZZ_WORD("\n"),
+    FUZZ_WORD("\n\n"), FUZZ_WORD("\0"),     FUZZ_WORD("a b"),     FUZZ_WORD("C:\\Program Files\\"),
+    FUZZ_WORD(".bat"), FUZZ_WORD(".CMD"),   FUZZ_WORD("::$DATA"), FUZZ_WORD("\\.."),
+    FUZZ_WORD("/."),   FUZZ_WORDS_END};
 
 // The programs that split differ in two places. All of them have to get our arguments.
 struct splitter {
-    // argv[0] of CommandLineToArgvW: up to the next mark if it begins with one, else up to the first
-    // blank or control character. Of the C runtimes: marks toggle.
+    // argv[0] of CommandLineToArgvW: up to the next mark if it begins with one, else up to the
+    // first blank or control character. Of the C runtimes: marks toggle.
     bool shell_name;
     // "" within quotation marks is one mark, and the quotation goes on (C runtimes since 2008), or
     // ends (before that, and CommandLineToArgvW).
@@ -174,16 +161,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *argv[ARGS_MAX + 1];
     char *text = fuzz_text(data, size);
+    const char *ends = strlen(text) < size ? "" : "\n";
     size_t count = 0, used = 0;
     while (used < size && count < ARGS_MAX) {
         argv[count++] = text + used;
-        used += strcspn(text + used, "\n");
+        used += strcspn(text + used, ends);
         text[used++] = '\0';
     }
     argv[count] = NULL;
-    if (count > 0 && used > size) {
-        used = size + 1; // The last one was ended by the end.
-    }
     char *line = NULL;
     int result = pmi_cmdline_join(argv, &line);
     fuzz_note(result == PM_OK);

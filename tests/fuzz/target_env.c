@@ -10,28 +10,18 @@
 
 #define ENTRIES_MAX 96
 
-const struct fuzz_word fuzz_words[] = {FUZZ_WORD("\n"),
-                                       FUZZ_WORD("\n+"),
-                                       FUZZ_WORD("\n+A\n"),
-                                       FUZZ_WORD("\n+A=9\n"),
-                                       FUZZ_WORD("\na=1\n"),
-                                       FUZZ_WORD("\nA=2\n"),
-                                       FUZZ_WORD("\nA\n"),
-                                       FUZZ_WORD("\n=C:=C:\\\n"),
-                                       FUZZ_WORD("\n=c:=x\n"),
-                                       FUZZ_WORD("\n+=\n"),
-                                       FUZZ_WORD("\n+\n"),
-                                       FUZZ_WORD("="),
-                                       FUZZ_WORD("_"),
-                                       FUZZ_WORD("Path"),
-                                       FUZZ_WORD("PATH"),
-                                       FUZZ_WORD("\xc3\xa9"),
-                                       FUZZ_WORDS_END};
+const struct fuzz_word fuzz_words[] = {
+    FUZZ_WORD("\n"),        FUZZ_WORD("\n+"),     FUZZ_WORD("\n+A\n"), FUZZ_WORD("\n+A=9\n"),
+    FUZZ_WORD("\na=1\n"),   FUZZ_WORD("\nA=2\n"), FUZZ_WORD("\nA\n"),  FUZZ_WORD("\n=C:=C:\\\n"),
+    FUZZ_WORD("\n=c:=x\n"), FUZZ_WORD("\n+=\n"),  FUZZ_WORD("\n+\n"),  FUZZ_WORD("="),
+    FUZZ_WORD("_"),         FUZZ_WORD("Path"),    FUZZ_WORD("PATH"),   FUZZ_WORD("\xc3\xa9"),
+    FUZZ_WORDS_END};
 
 struct input {
     bool fold;
     const char *base[ENTRIES_MAX + 1], *changes[ENTRIES_MAX + 1];
     size_t base_count, changes_count;
+    char *owned[2 * ENTRIES_MAX]; // All of them.
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -69,19 +59,16 @@ static int compare_names(const char *a, const char *b, bool fold)
 // Order of the result with `fold`. An entry that begins with '=' is a name as a whole.
 static bool comes_before(const char *a, const char *b)
 {
-    size_t skip = 0;
-    // Signs of equality count as letters there, so they are gone through by hand.
-    while ((a[0] == '=' || b[0] == '=') && folded(a[skip], true) == folded(b[skip], true) &&
-           a[skip] != '\0') {
-        skip++;
+    size_t a_length = a[0] == '=' ? strlen(a) : strcspn(a, "=");
+    size_t b_length = b[0] == '=' ? strlen(b) : strcspn(b, "=");
+    size_t same = 0;
+    while (same < a_length && same < b_length && folded(a[same], true) == folded(b[same], true)) {
+        same++;
     }
-    int order;
-    if (a[0] == '=' || b[0] == '=') {
-        order = folded(a[skip], true) - folded(b[skip], true);
-    } else {
-        order = compare_names(a, b, true);
+    if (same == a_length && same == b_length) {
+        return strcmp(a, b) < 0;
     }
-    return order != 0 ? order < 0 : strcmp(a, b) < 0;
+    return same == a_length || (same < b_length && folded(a[same], true) < folded(b[same], true));
 }
 
 // What stands at an index of base and changes, one behind the other.
@@ -97,8 +84,8 @@ static bool speaks_about(const struct input *in, size_t i, size_t about)
     return speaks && compare_names(statement(in, i), statement(in, about), in->fold) == 0;
 }
 
-// The entry that stands in the place that entry i opens, or NULL if i opens none: it is the first of
-// its name since the name was last taken out, and the last word about it counts.
+// The entry that stands in the place that entry i opens, or NULL if i opens none: it is the first
+// of its name since the name was last taken out, and the last word about it counts.
 static const char *entry_of_place(const struct input *in, size_t i)
 {
     size_t all = in->base_count + in->changes_count;
@@ -217,6 +204,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         // A copy of its own size, so that a sanitizer sees each step beyond its end.
         bool change = entry[0] == '+';
         entry = fuzz_copy(entry + change, strlen(entry + change) + 1);
+        in.owned[in.base_count + in.changes_count] = entry;
         if (change) {
             in.changes[in.changes_count++] = entry;
         } else {
@@ -224,11 +212,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     }
     check_merge(&in);
-    for (size_t i = 0; i < in.base_count; i++) {
-        free((void *)(uintptr_t)in.base[i]);
-    }
-    for (size_t i = 0; i < in.changes_count; i++) {
-        free((void *)(uintptr_t)in.changes[i]);
+    for (size_t i = 0; i < in.base_count + in.changes_count; i++) {
+        free(in.owned[i]);
     }
     free(text);
     return 0;

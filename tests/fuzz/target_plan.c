@@ -9,19 +9,12 @@
 
 #define HEAD_SIZE 56 // As src/launcher/launch_plan.c has it; its last field is the size of all.
 
-const struct fuzz_word fuzz_words[] = {FUZZ_WORD("pmln"),
-                                       FUZZ_WORD("\x01\0\0\0"),
-                                       FUZZ_WORD("\x02\0\0\0"),
-                                       FUZZ_WORD("\0\0\0\0"),
-                                       FUZZ_WORD("\xff\xff\xff\xff"),
-                                       FUZZ_WORD("\xff\xff\xff\x7f"),
-                                       FUZZ_WORD("\0\0\0\x20"),
-                                       FUZZ_WORD("\x06\0\0\0\x05\0\0\0"),
-                                       FUZZ_WORD("\0"),
-                                       FUZZ_WORD("/"),
-                                       FUZZ_WORD("/bin/x\0x\0"),
-                                       FUZZ_WORD("A=1\0"),
-                                       FUZZ_WORDS_END};
+const struct fuzz_word fuzz_words[] = {
+    FUZZ_WORD("pmln"),       FUZZ_WORD("\x01\0\0\0"),           FUZZ_WORD("\x02\0\0\0"),
+    FUZZ_WORD("\0\0\0\0"),   FUZZ_WORD("\xff\xff\xff\xff"),     FUZZ_WORD("\xff\xff\xff\x7f"),
+    FUZZ_WORD("\0\0\0\x20"), FUZZ_WORD("\x06\0\0\0\x05\0\0\0"), FUZZ_WORD("\0"),
+    FUZZ_WORD("/"),          FUZZ_WORD("/bin/x\0x\0"),          FUZZ_WORD("A=1\0"),
+    FUZZ_WORDS_END};
 
 static bool lies_in(const char *text, const char *data, size_t size)
 {

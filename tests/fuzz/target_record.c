@@ -1,5 +1,5 @@
-// The loader of registry records: whatever stands in a file, it is refused with a reason, or it is a
-// record that encodes to the same text again.
+// The loader of registry records: whatever stands in a file, it is refused with a reason, or it is
+// a record that encodes to the same text again.
 #include <processmgr/processmgr.h>
 #include <stdlib.h>
 #include <string.h>

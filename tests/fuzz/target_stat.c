@@ -1,6 +1,6 @@
 // The parser of /proc/PID/stat. The kernel writes the file, but a program chooses its name, and the
-// name stands in the middle of it. Parsing is a function of its own (pmi_stat_parse), so nothing has to
-// be read here.
+// name stands in the middle of it. Parsing is a function of its own (pmi_stat_parse), so nothing
+// has to be read here.
 #include <processmgr/processmgr.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +22,9 @@ const struct fuzz_word fuzz_words[] = {FUZZ_WORD(")"),
                                        FUZZ_WORD(" 0 0 0 0 0 0 0 0 0 0"),
                                        FUZZ_WORDS_END};
 
-// Fields 4 to 22 as the manual page has them: one blank, then a decimal number that may be negative.
-// 1: all there and as the kernel writes them; 0: not; -1: a number is beyond what this can read.
+// Fields 4 to 22 as the manual page has them: one blank, then a decimal number that may be
+// negative. 1: all there and as the kernel writes them; 0: not; -1: a number is beyond what this
+// can read.
 static int read_plainly(const char *text, char *ret_state, long long fields[23])
 {
     size_t length = strlen(text), at = length;
@@ -76,8 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(s.num_threads == (long)fields[20]);
         FUZZ_CHECK(s.starttime == (unsigned long long)fields[22]);
     } else if (result == PM_OK) {
-        // More is taken than the kernel writes (strtoull reads over white space and a '+'), but never
-        // without a state and nineteen fields behind the name.
+        // More is taken than the kernel writes (strtoull reads over white space and a '+'), but
+        // never without a state and nineteen fields behind the name.
         FUZZ_CHECK(strlen(strrchr(text, ')')) >= 3 + 19 * 2);
     } else {
         FUZZ_CHECK(result == PM_ERR_CORRUPT);
