@@ -147,7 +147,8 @@ static const char *first_bad(const struct input *in)
     return NULL;
 }
 
-// Each name that was spoken of is found in the result, or not, as the reference has it.
+// Each name that was spoken of is found in env, or not, with the last value that stands in
+// expected.
 static void check_get(const struct input *in, const char *const *env, const char *const *expected)
 {
     for (size_t i = 0; i < in->base_count + in->changes_count; i++) {
@@ -189,6 +190,7 @@ static void check_merge(const struct input *in)
     }
     FUZZ_CHECK(env[count] == NULL);
     check_get(in, (const char *const *)env, expected);
+    check_get(in, in->base, in->base);
     free(env);
 }
 

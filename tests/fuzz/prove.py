@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Proves that the fuzz targets find something: plants defects, one by one, in a copy of the sources.
+
+    tests/fuzz/prove.py [--seconds 3] [--seed 1] [TARGET...]
+
+Each target must pass without a defect, and fail with each of its own within the time of the quick
+run. A plant whose text is no longer in the sources is an error.
+"""
+
+import argparse
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+RECORD = "src/core/record.c"
+STAT = "src/posix/identity.c"
+CMDLINE = "src/core/cmdline.c"
+ENV = "src/core/env.c"
+PLAN = "src/launcher/launch_plan.c"
+
+# (target, what is wrong, file, text, text in its place)
+PLANTS = [
+    ("record", "no room for the NUL", RECORD, "malloc(size + 1)", "malloc(size)"),
+    ("record", "DEL is not escaped", RECORD, "u >= 0x7f ||", "u > 0x7f ||"),
+    ("record", "any number of stop steps", RECORD, '"exit-step", PM_STOP_STEPS_MAX',
+     '"exit-step", UINT32_MAX'),
+    ("record", "an overflow at the last digit", RECORD, "(UINT64_MAX - digit) / 10",
+     "UINT64_MAX / 10"),
+    ("lock", "lines behind the last one", RECORD,
+     'epoch = read_number(&in, "epoch", UINT64_MAX);\n        at_end(&in);',
+     'epoch = read_number(&in, "epoch", UINT64_MAX);'),
+    ("lock", "no boot id", RECORD, "read_text(in, name, 1, sizeof id->boot - 1",
+     "read_text(in, name, 0, sizeof id->boot - 1"),
+    ("lock", "a boot id without its NUL", RECORD,
+     '(void)snprintf(id->boot, sizeof id->boot, "%s", boot);',
+     "memcpy(id->boot, boot, strlen(boot) + 2);"),
+    ("stat", "the name ends at its first ')'", STAT, "strrchr(text, ')')", "strchr(text, ')')"),
+    ("stat", "reads on behind the end", STAT, "|| at[2] == '\\0')", ")"),
+    ("stat", "a missing last field is 0", STAT,
+     "if (end == at + 1)", "if (end == at + 1 && i < 22)"),
+    ("cmdline", "backslashes at the end are not doubled", CMDLINE,
+     "add_backslashes(sb, backslashes * 2);", "add_backslashes(sb, backslashes);"),
+    ("cmdline", "the name is quoted for blanks only", CMDLINE, "(unsigned char)*c <= ' '",
+     "*c == ' ' || *c == '\\t'"),
+    ("cmdline", "more than seven backslashes are lost", CMDLINE, "for (; count > 0; count--)",
+     "for (count &= 7; count > 0; count--)"),
+    ("env", "z has no upper case", ENV, "c <= 'z' ?", "c < 'z' ?"),
+    ("env", "a prefix is the same name", ENV, "if (a_length != b_length)",
+     "if (a_length > b_length)"),
+    ("env", "the first value is found, not the last", ENV, "value = *env + length + 1;",
+     "return *env + length + 1;"),
+    ("plan", "more descriptors than there is data", PLAN,
+     "head->fds_count * sizeof(struct pmi_launch_fd) > rest", "rest == 0"),
+    ("plan", "bytes behind the last string", PLAN, " && at == end;", ";"),
+    ("plan", "a source that is a target", PLAN, "fds[i].source <= highest",
+     "fds[i].source < highest"),
+]
+
+
+def copy_sources(folder):
+    names = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-coz", "--exclude-standard"],
+        stdout=subprocess.PIPE, check=False).stdout.split(b"\0")
+    paths = [pathlib.Path(n.decode(errors="surrogateescape")) for n in names if n]
+    if not paths:  # Not a checkout.
+        paths = [p.relative_to(ROOT) for p in ROOT.rglob("*") if "build" not in p.parts]
+    for path in paths:
+        if (ROOT / path).is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, folder / path)
+
+
+class Copy:
+    """A copy of the sources with a build folder."""
+
+    def __init__(self, folder):
+        self.sources = folder / "sources"
+        self.build = folder / "build"
+        copy_sources(self.sources)
+        self.run(["cmake", "-S", str(self.sources), "-B", str(self.build),
+                  "-DCMAKE_BUILD_TYPE=Debug", "-DPROCESSMGR_BUILD_EXAMPLES=OFF"])
+
+    @staticmethod
+    def run(command):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", check=False)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}:\n{done.stdout}")
+
+    def fuzz(self, target, seconds, seed):
+        """Builds and runs a target. Returns (whether it failed, seconds, where and how)."""
+        self.run(["cmake", "--build", str(self.build), "--target", f"fuzz_{target}"])
+        input_file = self.build / f"{target}.input"
+        begin = time.monotonic()
+        done = subprocess.run(
+            [str(self.build / "tests" / "bin" / f"fuzz_{target}"), "--seconds", str(seconds),
+             "--seed", str(seed), "--input", str(input_file)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            check=False)
+        took = time.monotonic() - begin
+        where = "changes" if ".Changes" in done.stdout else "corpus"
+        how = re.findall(r"not so: .*|ERROR: AddressSanitizer: [-\w]+|runtime error: .*",
+                         done.stdout)
+        again = None
+        if done.returncode != 0 and input_file.exists():
+            again = subprocess.run(
+                [str(self.build / "tests" / "bin" / f"fuzz_{target}"), str(input_file)],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+            input_file.unlink()
+        if done.returncode != 0 and not again:
+            how.append("BUT NOT AGAIN WITH ITS INPUT")
+        return done.returncode != 0, took, f"{where}: {how[0] if how else 'no message'}", again
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("target", nargs="*")
+    args = parser.parse_args()
+    targets = args.target or list(dict.fromkeys(p[0] for p in PLANTS))
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="pm-fuzz-") as folder:
+        copy = Copy(pathlib.Path(folder))
+        for target in targets:
+            failed, took, how, _ = copy.fuzz(target, args.seconds, args.seed)
+            print(f"{target}: without a defect: {f'FAILED ({how})' if failed else 'passed'}")
+            bad += failed
+            for _, title, file, old, new in (p for p in PLANTS if p[0] == target):
+                path = copy.sources / file
+                text = path.read_text()
+                if text.count(old) != 1:
+                    print(f"{target}: {title}: no place for it in {file}")
+                    bad += 1
+                    continue
+                path.write_text(text.replace(old, new))
+                failed, took, how, again = copy.fuzz(target, args.seconds, args.seed)
+                path.write_text(text)
+                found = f"found in {took:.2f} s, {how}" if failed else "NOT FOUND"
+                print(f"{target}: {title}: {found}", flush=True)
+                bad += not failed or not again
+    print(f"{bad} failed" if bad else "every defect was found")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
