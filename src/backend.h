@@ -105,9 +105,9 @@ int pmi_os_reactor_watch(struct pmi_os_manager *om, struct pmi_os_process *op, v
 // After this returns the token is not given any more. Called only between polls by the thread that
 // polls, or when nobody polls.
 void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op);
-// A hint, for a watched process or one that was: while somebody waits for it directly, its exit need
-// not wake whoever polls. pause = false takes that back, and an exit that has come meanwhile is
-// given then. Any thread.
+// A hint, for a watched process or one that was: while somebody waits for it directly, its exit
+// need not wake whoever polls. pause = false takes that back, and an exit that has come meanwhile
+// is given then. Any thread.
 void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
                           bool pause);
 // Waits until a watched process has ended, pmi_os_reactor_wake is called, or the deadline; fills
