@@ -4,6 +4,7 @@
 #include "sys.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 // Above what a launcher and its stub are given by number, below the first 64: every table has room
@@ -23,12 +24,40 @@ static bool kernel_is_sound(void)
            (major > 6 || (major == 6 && minor >= 11));
 }
 
-// fds[0] is never lent: its file, the null device, keeps the others when they are not in use.
+// Whether the number still holds that file. The host may have closed it, with all that it did not
+// know, and have opened a file of its own there.
+static bool holds(int fd, const struct pmi_file_id *id)
+{
+    struct stat st;
+    return PMI_SYS(fstat)(fd, &st) == 0 && st.st_dev == id->device && st.st_ino == id->inode;
+}
+
+static bool look_at(int fd, struct pmi_file_id *ret_id)
+{
+    struct stat st;
+    if (PMI_SYS(fstat)(fd, &st) < 0)
+        return false;
+    *ret_id = (struct pmi_file_id){.device = st.st_dev, .inode = st.st_ino};
+    return true;
+}
+
+// A file that nobody else in the process has: a pipe without a writer.
+static int open_idle_file(struct pmi_file_id *ret_id)
+{
+    int fds[2];
+    if (!kernel_is_sound() || pmi_sys_pipe(fds) < 0)
+        return -1;
+    (void)pmi_sys_close(fds[1]);
+    int fd = pmi_sys_lift(fds[0], LOWEST);
+    return fd < 0 || look_at(fd, ret_id) ? fd : pmi_sys_close(fd);
+}
+
+// fds[0] is never lent: its file goes back to the others when they return.
 void pmi_low_fds_open(struct pmi_low_fds *low)
 {
     *low = (struct pmi_low_fds){.count = 0};
     pmi_mutex_init(&low->lock);
-    int fd = kernel_is_sound() ? pmi_sys_lift(pmi_sys_open("/dev/null", O_RDWR, 0), LOWEST) : -1;
+    int fd = open_idle_file(&low->idle);
     while (fd >= 0 && fd < HIGHEST) {
         low->fds[low->count++] = fd;
         fd = low->count < PMI_LOW_FDS ? pmi_sys_dup_above(low->fds[0], LOWEST) : -1;
@@ -39,12 +68,13 @@ void pmi_low_fds_open(struct pmi_low_fds *low)
 void pmi_low_fds_close(struct pmi_low_fds *low)
 {
     for (size_t i = 0; i < low->count; i++)
-        (void)pmi_sys_close(low->fds[i]);
+        if (holds(low->fds[i], &low->idle))
+            (void)pmi_sys_close(low->fds[i]);
     low->count = 0;
     pmi_mutex_destroy(&low->lock);
 }
 
-// Index of a number that is not lent; 0 = none.
+// Index of a number that is ours and not lent; 0 = none. A lost one stays lent for ever.
 static size_t take_slot(struct pmi_low_fds *low)
 {
     size_t slot = 0;
@@ -52,7 +82,7 @@ static size_t take_slot(struct pmi_low_fds *low)
     for (size_t i = 1; i < low->count && slot == 0 && !low->refused; i++) {
         if (!low->lent[i]) {
             low->lent[i] = true;
-            slot = i;
+            slot = holds(low->fds[i], &low->idle) ? i : 0;
         }
     }
     pmi_mutex_unlock(&low->lock);
@@ -62,11 +92,14 @@ static size_t take_slot(struct pmi_low_fds *low)
 // Puts `fd` on a low number, which is returned; -1 = cannot be done.
 static int lend_one(struct pmi_low_fds *low, struct pmi_low_loan *loan, int fd)
 {
-    size_t slot = take_slot(low);
-    if (slot == 0)
+    struct pmi_low_slot taken = {.slot = take_slot(low), .file = low->idle};
+    if (taken.slot == 0)
         return -1;
-    loan->slots[loan->slots_count++] = (int)slot;
-    return PMI_SYS(dup3)(fd, low->fds[slot], O_CLOEXEC);
+    int number = look_at(fd, &taken.file) ? PMI_SYS(dup3)(fd, low->fds[taken.slot], O_CLOEXEC) : -1;
+    if (number < 0)
+        taken.file = low->idle;
+    loan->slots[loan->slots_count++] = taken;
+    return number;
 }
 
 static bool lend_all(struct pmi_low_fds *low, struct pmi_child_plan *plan,
@@ -115,14 +148,22 @@ bool pmi_low_fds_lend(struct pmi_low_fds *low, struct pmi_child_plan *plan,
 }
 
 void pmi_low_fds_take_back(struct pmi_low_fds *low, struct pmi_child_plan *plan,
-                           const struct pmi_low_loan *loan, bool refused)
+                           struct pmi_low_loan *loan, bool refused)
 {
     // A copy of a pipe's end that stayed here would hold back its end of file.
-    for (size_t i = 0; i < loan->slots_count; i++)
-        (void)PMI_SYS(dup3)(low->fds[0], low->fds[loan->slots[i]], O_CLOEXEC);
+    bool idle_is_ours = holds(low->fds[0], &low->idle);
+    for (size_t i = 0; i < loan->slots_count; i++) {
+        struct pmi_low_slot *taken = &loan->slots[i];
+        int fd = low->fds[taken->slot];
+        if (!holds(fd, &taken->file))
+            taken->slot = 0; // Not ours any more.
+        else if (!idle_is_ours || PMI_SYS(dup3)(low->fds[0], fd, O_CLOEXEC) < 0)
+            (void)pmi_sys_close(fd);
+    }
     pmi_mutex_lock(&low->lock);
     for (size_t i = 0; i < loan->slots_count; i++)
-        low->lent[loan->slots[i]] = false;
+        if (loan->slots[i].slot != 0)
+            low->lent[loan->slots[i].slot] = false;
     low->refused |= refused;
     pmi_mutex_unlock(&low->lock);
     plan->fds = loan->old_fds;
@@ -152,7 +193,7 @@ bool pmi_low_fds_lend(struct pmi_low_fds *low, struct pmi_child_plan *plan,
 }
 
 void pmi_low_fds_take_back(struct pmi_low_fds *low, struct pmi_child_plan *plan,
-                           const struct pmi_low_loan *loan, bool refused)
+                           struct pmi_low_loan *loan, bool refused)
 {
     (void)low;
     (void)plan;

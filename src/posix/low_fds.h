@@ -5,6 +5,10 @@
 // born with the host's own table and, first thing, take a copy of no more than its low end
 // (close_range with CLOSE_RANGE_UNSHARE, Linux 5.9). What it needs has to be there: that is what
 // these numbers are for.
+//
+// A host may close descriptors that it did not open, and open others with their numbers. So a
+// number is looked at before each use: one that holds another file than we have put there is never
+// touched again.
 #ifndef PMI_POSIX_LOW_FDS_H
 #define PMI_POSIX_LOW_FDS_H
 
@@ -14,10 +18,16 @@
 #include "child.h"
 #include "os.h"
 
+// A number that is lent, by its index, and what it holds meanwhile.
+struct pmi_low_slot {
+    size_t slot;
+    struct pmi_file_id file;
+};
+
 // What a plan had before it was moved to low numbers.
 struct pmi_low_loan {
     struct pmi_child_fd fds[PMI_LOW_FDS];
-    int slots[PMI_LOW_FDS]; // Indexes of the numbers that are lent.
+    struct pmi_low_slot slots[PMI_LOW_FDS];
     size_t slots_count;
     const struct pmi_child_fd *old_fds;
     int old_keeper_fd;
@@ -31,8 +41,9 @@ void pmi_low_fds_close(struct pmi_low_fds *low);
 // possible for this plan or not now; the plan is as it was.
 bool pmi_low_fds_lend(struct pmi_low_fds *low, struct pmi_child_plan *plan,
                       struct pmi_low_loan *loan);
-// Takes everything back. refused: this kernel, or a filter, does not let a child keep a low end.
+// Takes everything back but what is not ours any more. refused: this kernel, or a filter, does not
+// let a child keep a low end.
 void pmi_low_fds_take_back(struct pmi_low_fds *low, struct pmi_child_plan *plan,
-                           const struct pmi_low_loan *loan, bool refused);
+                           struct pmi_low_loan *loan, bool refused);
 
 #endif

@@ -91,11 +91,16 @@ struct pmi_spawner {
 
 // Low numbers for a child's descriptors (low_fds.h).
 #define PMI_LOW_FDS 12
+struct pmi_file_id {
+    dev_t device;
+    ino_t inode;
+};
 struct pmi_low_fds {
     struct pmi_mutex lock;
     int fds[PMI_LOW_FDS];
     bool lent[PMI_LOW_FDS];
     size_t count;
+    struct pmi_file_id idle; // What a number holds that is not lent.
     bool refused;
 };
 
