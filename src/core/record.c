@@ -259,9 +259,8 @@ static void open_reader(struct reader *in, const char *text, size_t size, const 
     }
 }
 
-// The value of the next line if that line has this name.
-static bool next_value(struct reader *in, const char *name, const char **ret_value,
-                       size_t *ret_size)
+// Whether there is a line, and where it ends. Reads over the lines of later versions.
+static bool next_line(struct reader *in, const char **ret_end)
 {
     while (in->problem == NULL && in->at < in->end) {
         const char *line_end = memchr(in->at, '\n', (size_t)(in->end - in->at));
@@ -269,22 +268,35 @@ static bool next_value(struct reader *in, const char *name, const char **ret_val
             fail(in, "a line without an end");
             return false;
         }
-        size_t length = (size_t)(line_end - in->at), name_length = strlen(name);
-        if (length > 2 && in->at[0] == 'x' && in->at[1] == '-' &&
-            memchr(in->at, '=', length) != NULL) {
-            in->at = line_end + 1;
-            continue;
+        size_t length = (size_t)(line_end - in->at);
+        if (length <= 2 || in->at[0] != 'x' || in->at[1] != '-' ||
+            memchr(in->at, '=', length) == NULL) {
+            *ret_end = line_end;
+            return true;
         }
-        if (length <= name_length || memcmp(in->at, name, name_length) != 0 ||
-            in->at[name_length] != '=') {
-            return false;
-        }
-        *ret_value = in->at + name_length + 1;
-        *ret_size = length - name_length - 1;
         in->at = line_end + 1;
-        return true;
     }
     return false;
+}
+
+// The value of the next line if that line has this name.
+static bool next_value(struct reader *in, const char *name, const char **ret_value,
+                       size_t *ret_size)
+{
+    const char *line_end;
+    size_t name_length = strlen(name);
+    if (!next_line(in, &line_end)) {
+        return false;
+    }
+    size_t length = (size_t)(line_end - in->at);
+    if (length <= name_length || memcmp(in->at, name, name_length) != 0 ||
+        in->at[name_length] != '=') {
+        return false;
+    }
+    *ret_value = in->at + name_length + 1;
+    *ret_size = length - name_length - 1;
+    in->at = line_end + 1;
+    return true;
 }
 
 static int hex_digit(char c)
@@ -423,10 +435,8 @@ static enum pmi_record_state read_state(struct reader *in)
 
 static void at_end(struct reader *in)
 {
-    const char *value;
-    size_t size;
-    (void)next_value(in, "", &value, &size); // Reads over "x-" lines.
-    if (in->problem == NULL && in->at != in->end) {
+    const char *line_end;
+    if (next_line(in, &line_end)) {
         fail(in, "an unknown or doubled field");
     }
 }

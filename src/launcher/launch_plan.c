@@ -128,18 +128,21 @@ static int check_head(const struct head *head, size_t size)
         return PM_ERR_CORRUPT;
     }
     if (head->role == PMI_LAUNCH_KEEPER) {
-        return size == sizeof *head ? PM_OK : PM_ERR_CORRUPT;
+        bool bare = size == sizeof *head && head->fds_count == 0 && head->has_cwd == 0 &&
+                    head->args_count == 0 && head->env_count == 0;
+        return bare ? PM_OK : PM_ERR_CORRUPT;
     }
     size_t rest = size - sizeof *head;
-    if (head->role != PMI_LAUNCH_DAEMON || head->has_cwd > 1 ||
+    if (head->role != PMI_LAUNCH_DAEMON || head->has_cwd > 1 || head->args_count < 1 ||
         head->fds_count > PMI_LAUNCH_FDS_MAX ||
         head->fds_count * sizeof(struct pmi_launch_fd) > rest) {
         return PM_ERR_CORRUPT;
     }
-    // Each string takes at least its NUL.
-    return head->args_count >= 1 && head->args_count < rest && head->env_count < rest
-               ? PM_OK
-               : PM_ERR_CORRUPT;
+    // What the counts ask for is allocated, so the data has to justify it: a string takes at least
+    // its NUL.
+    uint64_t strings = 1 + (uint64_t)head->has_cwd + head->args_count + head->env_count;
+    return strings <= rest - head->fds_count * sizeof(struct pmi_launch_fd) ? PM_OK
+                                                                            : PM_ERR_CORRUPT;
 }
 
 int pmi_launch_plan_decode(const char *data, size_t size, struct pmi_launch_plan *ret_plan,

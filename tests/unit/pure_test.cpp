@@ -753,6 +753,7 @@ TEST(Record, ALaterVersionIsSaidToBeOneAndRoomIsLeftForIt)
     EXPECT_EQ(PM_OK, Decode(Replaced("epoch=3\n", "x-new=1\nepoch=3\nx-other=2\n")));
     EXPECT_EQ(PM_OK, Decode(Reseal(Body() + "x-last=1\n")));
     EXPECT_EQ(PM_ERR_CORRUPT, Decode(Reseal(Body() + "last=1\n")));
+    EXPECT_EQ(PM_ERR_CORRUPT, Decode(Reseal(Body() + "=1\n")));
     EXPECT_EQ(PM_ERR_CORRUPT, Decode(Reseal(Body() + "x-no-value\n")));
     EXPECT_EQ(PM_ERR_CORRUPT, Decode(Reseal(Body() + "x-last=1")));
 }
