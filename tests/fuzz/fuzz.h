@@ -28,10 +28,9 @@ extern const struct fuzz_word fuzz_words[]; // Of the target.
 // Whether the tested code took an input or refused it: one line of statistics, and the driver goes
 // on from what was taken.
 void fuzz_note(bool taken);
-struct fuzz_notes {
+extern struct fuzz_counts {
     unsigned long long taken, refused;
-};
-extern struct fuzz_notes fuzz_notes;
+} fuzz_notes;
 
 #define FUZZ_CHECK(condition)                                                                      \
     do {                                                                                           \

@@ -118,7 +118,9 @@ static void copy_part(struct work *w)
     size_t size = own ? w->size : w->other->size;
     size_t from = below(w, size), length = some_length(w, size - from);
     length = length < sizeof part ? length : sizeof part;
-    memcpy(part, source + from, length);
+    if (length > 0) { // An empty input may be NULL.
+        memcpy(part, source + from, length);
+    }
     size_t at = below(w, w->size + 1);
     size_t over = below(w, 2) != 0 ? length : 0;
     replace(w, at, over < w->size - at ? over : w->size - at, part, length);

@@ -8,7 +8,7 @@
 #define MUTATE_SIZE_MAX 4096
 
 struct mutate_input {
-    uint8_t *bytes;
+    const uint8_t *bytes;
     size_t size;
 };
 
