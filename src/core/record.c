@@ -239,7 +239,7 @@ static void open_reader(struct reader *in, const char *text, size_t size, const 
         return;
     }
     char expected[32];
-    if (size < tail) {
+    if ((size_t)(text + size - (line_end + 1)) < tail) {
         fail(in, "torn");
         return;
     }

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Proves that the fuzz targets find something: plants defects, one by one, in a copy of the sources.
 
-    tests/fuzz/prove.py [--seconds 3] [--seed 1] [TARGET...]
+    tests/fuzz/prove.py [--seconds 15] [--seed 1] [TARGET...]
 
-Each target must pass without a defect, and fail with each of its own within the time of the quick
-run. A plant whose text is no longer in the sources is an error.
+Each target must pass without a defect, and with each of its own it must fail by changes of its
+corpus within the time of the quick run, and again by the input that it left. A plant whose text is
+no longer in the sources is an error.
 """
 
 import argparse
+import os
 import pathlib
 import re
 import shutil
@@ -32,6 +34,8 @@ PLANTS = [
      '"exit-step", UINT32_MAX'),
     ("record", "an overflow at the last digit", RECORD, "(UINT64_MAX - digit) / 10",
      "UINT64_MAX / 10"),
+    ("record", "a last line of any name", RECORD, "if (next_line(in, &line_end)) {",
+     "if (next_line(in, &line_end) && *in->at != '=') {"),
     ("lock", "lines behind the last one", RECORD,
      'epoch = read_number(&in, "epoch", UINT64_MAX);\n        at_end(&in);',
      'epoch = read_number(&in, "epoch", UINT64_MAX);'),
@@ -57,6 +61,10 @@ PLANTS = [
      "return *env + length + 1;"),
     ("plan", "more descriptors than there is data", PLAN,
      "head->fds_count * sizeof(struct pmi_launch_fd) > rest", "rest == 0"),
+    ("plan", "more strings than there is data", PLAN, "return strings <= rest -",
+     "return strings != rest -"),
+    ("plan", "a keeper with arguments", PLAN, "head->args_count == 0 && head->env_count == 0",
+     "head->env_count == 0"),
     ("plan", "bytes behind the last string", PLAN, " && at == end;", ";"),
     ("plan", "a source that is a target", PLAN, "fds[i].source <= highest",
      "fds[i].source < highest"),
@@ -66,14 +74,23 @@ PLANTS = [
 def copy_sources(folder):
     names = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-coz", "--exclude-standard"],
-        stdout=subprocess.PIPE, check=False).stdout.split(b"\0")
-    paths = [pathlib.Path(n.decode(errors="surrogateescape")) for n in names if n]
-    if not paths:  # Not a checkout.
-        paths = [p.relative_to(ROOT) for p in ROOT.rglob("*") if "build" not in p.parts]
-    for path in paths:
-        if (ROOT / path).is_file():
+        stdout=subprocess.PIPE, check=True).stdout.split(b"\0")
+    for name in names:
+        path = pathlib.Path(name.decode(errors="surrogateescape"))
+        if name and (ROOT / path).is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, folder / path)
+
+
+def run(command, **env):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace", check=False, env={**os.environ, **env})
+
+
+def must_run(command):
+    done = run(command)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}:\n{done.stdout}")
 
 
 class Copy:
@@ -83,68 +100,56 @@ class Copy:
         self.sources = folder / "sources"
         self.build = folder / "build"
         copy_sources(self.sources)
-        self.run(["cmake", "-S", str(self.sources), "-B", str(self.build),
+        must_run(["cmake", "-S", str(self.sources), "-B", str(self.build),
                   "-DCMAKE_BUILD_TYPE=Debug", "-DPROCESSMGR_BUILD_EXAMPLES=OFF"])
 
-    @staticmethod
-    def run(command):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", check=False)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}:\n{done.stdout}")
-
-    def fuzz(self, target, seconds, seed):
-        """Builds and runs a target. Returns (whether it failed, seconds, where and how)."""
-        self.run(["cmake", "--build", str(self.build), "--target", f"fuzz_{target}"])
-        input_file = self.build / f"{target}.input"
+    def fuzz(self, target, filters, seconds, seed):
+        """Builds and runs a target. Returns how it failed, or None."""
+        must_run(["cmake", "--build", str(self.build), "--target", f"fuzz_{target}"])
+        program = str(self.build / "tests" / "bin" / f"fuzz_{target}")
+        left = self.build / "tests" / "fuzz" / f"{target}.input"
         begin = time.monotonic()
-        done = subprocess.run(
-            [str(self.build / "tests" / "bin" / f"fuzz_{target}"), "--seconds", str(seconds),
-             "--seed", str(seed), "--input", str(input_file)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            check=False)
+        done = run([program, f"--gtest_filter={filters}"], PM_FUZZ_SECONDS=str(seconds),
+                   PM_FUZZ_SEED=str(seed))
         took = time.monotonic() - begin
-        where = "changes" if ".Changes" in done.stdout else "corpus"
-        how = re.findall(r"not so: .*|ERROR: AddressSanitizer: [-\w]+|runtime error: .*",
-                         done.stdout)
-        again = None
-        if done.returncode != 0 and input_file.exists():
-            again = subprocess.run(
-                [str(self.build / "tests" / "bin" / f"fuzz_{target}"), str(input_file)],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
-            input_file.unlink()
-        if done.returncode != 0 and not again:
-            how.append("BUT NOT AGAIN WITH ITS INPUT")
-        return done.returncode != 0, took, f"{where}: {how[0] if how else 'no message'}", again
+        if done.returncode == 0:
+            return None
+        how = re.search(r"not so: .*|ERROR: AddressSanitizer: [-\w]+|runtime error: .*",
+                        done.stdout)
+        again = left.exists() and run([program, str(left)]).returncode != 0
+        left.unlink(missing_ok=True)
+        return (f"{took:.2f} s, {how.group() if how else 'no message'}"
+                f"{'' if again else ', BUT NOT AGAIN WITH ITS INPUT'}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("target", nargs="*")
     args = parser.parse_args()
-    targets = args.target or list(dict.fromkeys(p[0] for p in PLANTS))
     bad = 0
+
+    def report(target, title, good, text):
+        nonlocal bad
+        print(f"{target}: {title}: {text}", flush=True)
+        bad += not good
+
     with tempfile.TemporaryDirectory(prefix="pm-fuzz-") as folder:
         copy = Copy(pathlib.Path(folder))
-        for target in targets:
-            failed, took, how, _ = copy.fuzz(target, args.seconds, args.seed)
-            print(f"{target}: without a defect: {f'FAILED ({how})' if failed else 'passed'}")
-            bad += failed
+        for target in args.target or dict.fromkeys(p[0] for p in PLANTS):
+            failed = copy.fuzz(target, "*", 1, args.seed)
+            report(target, "without a defect", not failed, failed or "passed")
             for _, title, file, old, new in (p for p in PLANTS if p[0] == target):
                 path = copy.sources / file
                 text = path.read_text()
                 if text.count(old) != 1:
-                    print(f"{target}: {title}: no place for it in {file}")
-                    bad += 1
+                    report(target, title, False, f"no place for it in {file}")
                     continue
                 path.write_text(text.replace(old, new))
-                failed, took, how, again = copy.fuzz(target, args.seconds, args.seed)
+                failed = copy.fuzz(target, "*.Changes*", args.seconds, args.seed)
                 path.write_text(text)
-                found = f"found in {took:.2f} s, {how}" if failed else "NOT FOUND"
-                print(f"{target}: {title}: {found}", flush=True)
-                bad += not failed or not again
+                report(target, title, failed and "BUT NOT" not in failed, failed or "NOT FOUND")
     print(f"{bad} failed" if bad else "every defect was found")
     return 1 if bad else 0
 
