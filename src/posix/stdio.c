@@ -104,7 +104,7 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
         source = stdio->fds[PM_STDOUT].source;
         break;
     case PM_STDIO_DEFAULT:
-        assert(!"resolved by the core");
+        assert(false && "resolved by the core");
         errno = EINVAL;
         break;
     }
