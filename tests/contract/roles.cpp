@@ -151,9 +151,9 @@ int Argv(const Args &a)
 {
     for (const auto &arg : a) {
         std::string hex;
-        for (unsigned char c : arg) {
+        for (char c : arg) {
             char two[3];
-            snprintf(two, sizeof two, "%02x", c);
+            snprintf(two, sizeof two, "%02x", static_cast<unsigned char>(c));
             hex += two;
         }
         Say("<" + hex + ">");

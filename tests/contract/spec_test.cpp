@@ -214,9 +214,9 @@ TEST_F(Spec, ArgumentsArriveAsTheyAre)
     pm_process *process = Spawn(child);
     for (const auto &arg : hostile) {
         std::string hex;
-        for (unsigned char c : arg) {
+        for (char c : arg) {
             char two[3];
-            snprintf(two, sizeof two, "%02x", c);
+            snprintf(two, sizeof two, "%02x", static_cast<unsigned char>(c));
             hex += two;
         }
         std::string line = ReadLine(process);
