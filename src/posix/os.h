@@ -35,10 +35,10 @@ struct pmi_thread {
         .started = false                                                                           \
     }
 
-struct pmi_waiter; // The thread behind exit_fd where there is no pidfd (reactor_threads.c).
+struct pmi_waiter; // A thread behind exit_fd (reactor_threads.c).
 
 // One process. `exit_fd` becomes readable when the process has ended and stays so: it is the pidfd
-// itself, or the read end of a pipe that a waiter thread writes to.
+// itself, a kqueue, or the read end of a pipe that a waiter thread writes to.
 struct pmi_os_process {
     pid_t pid;
     int pidfd;                 // -1 = none: best effort.
@@ -108,8 +108,8 @@ struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 
 struct pmi_os_manager {
     bool open;
-    int poll_fd;              // epoll; -1 with the poll() reactor.
-    int wake_fds[2];          // Read and write end; the same number twice for an eventfd.
+    int poll_fd;              // epoll or kqueue; -1 with the poll() reactor.
+    int wake_fds[2];          // Read and write end; an eventfd twice; not with kqueue.
     struct pmi_poll_set *set; // Only with the poll() reactor.
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;

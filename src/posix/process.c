@@ -4,18 +4,22 @@
 #include "error.h"
 #include "group.h"
 #include "identity.h"
+#include "kqueue.h"
 #include "reactor.h"
 #include "start.h"
 #include "waiter.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
 // How long an abandoned start may take to die.
 #define ABANDON_MS 2000
+// How long the status of a child that has ended may take to come.
+#define LATE_STATUS_MS 1000
 
 // ------------------------------------------------------------------------------------------------
 // Make and unmake
@@ -192,8 +196,17 @@ static void set_signaled(struct pm_exit *record, int signal_number, bool core)
     record->core_dumped = core;
 }
 
-// A status as wait() gives it, from a kernel that shows it to those who did not wait. PM_OK,
-// PM_ERR_STATUS_PENDING, or PM_ERR_UNSUPPORTED: nobody will ever tell.
+// A status in the format of wait().
+static void set_status(struct pm_exit *record, int status)
+{
+    if (WIFEXITED(status))
+        set_exited(record, WEXITSTATUS(status));
+    else
+        set_signaled(record, WTERMSIG(status), WCOREDUMP(status));
+}
+
+// A status from a kernel that shows it to those who did not wait. PM_OK, PM_ERR_STATUS_PENDING, or
+// PM_ERR_UNSUPPORTED: nobody will ever tell.
 static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
 {
 #ifdef HAVE_PIDFD
@@ -209,16 +222,30 @@ static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
         return PM_ERR_UNSUPPORTED;
     if ((info.mask & (1U << 3)) == 0)
         return PM_ERR_STATUS_PENDING;
-    if (WIFEXITED(info.exit_code))
-        set_exited(record, WEXITSTATUS(info.exit_code));
-    else
-        set_signaled(record, WTERMSIG(info.exit_code), WCOREDUMP(info.exit_code));
+    set_status(record, info.exit_code);
     return PM_OK;
 #else
     (void)op;
     (void)record;
     return PM_ERR_UNSUPPORTED;
 #endif
+}
+
+// Whether exit_fd is a kqueue (see kqueue.h).
+static bool has_kqueue(const struct pmi_os_process *op)
+{
+    return op->exit_fd >= 0 && op->pidfd < 0 && op->waiter == NULL;
+}
+
+static int ask_kernel(const struct pmi_os_process *op, struct pm_exit *record)
+{
+    int status;
+    if (!has_kqueue(op))
+        return ask_pidfd(op, record);
+    int result = pmi_kqueue_exit_status(op->exit_fd, &status);
+    if (result == PM_OK)
+        set_status(record, status);
+    return result;
 }
 
 // waitid for our child without blocking: 0 and info->si_pid 0 while it lives; 0 and the status; -1.
@@ -252,7 +279,7 @@ static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
 {
     if (!has_ended(op))
         return PM_ERR_TIMEOUT;
-    int result = ask_pidfd(op, record);
+    int result = ask_kernel(op, record);
     if (result == PM_ERR_STATUS_PENDING)
         return result; // It is just being taken.
     if (result != PM_OK)
@@ -269,7 +296,12 @@ static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
     if (op->waiter != NULL && !has_ended(op))
         return PM_ERR_TIMEOUT;
     pmi_group_remember(op);
-    if (take_status(op, &info, &usage) < 0)
+    // macOS and FreeBSD tell a kqueue of the end a moment before there is a status to take.
+    int64_t last = has_kqueue(op) && has_ended(op) ? pmi_now_ms() + LATE_STATUS_MS : 0;
+    int r;
+    while ((r = take_status(op, &info, &usage)) == 0 && info.si_pid == 0 && pmi_now_ms() < last)
+        (void)sched_yield();
+    if (r < 0)
         return recover_status(op, record);
     if (info.si_pid == 0)
         return PM_ERR_TIMEOUT;
@@ -293,7 +325,7 @@ int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
     if (!has_ended(op))
         return PM_ERR_TIMEOUT;
     pmi_group_remember(op);
-    int result = ask_pidfd(op, ret_exit);
+    int result = ask_kernel(op, ret_exit);
     if (result == PM_ERR_STATUS_PENDING)
         return result; // Its parent has not waited for it yet.
     if (result != PM_OK)

@@ -1,10 +1,12 @@
-// What stands in for a pidfd: one thread per process that waits for it and then makes a pipe
-// readable. And the reactor over poll(), for systems without epoll.
+// What stands in for a pidfd where there is no kqueue either: one thread per process that waits for
+// it and then makes a pipe readable. And the reactor over poll(), for systems with neither epoll
+// nor kqueue.
 #include "reactor.h"
 #include "waiter.h"
 
 #include "error.h"
 #include "keeper.h"
+#include "kqueue.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -55,11 +57,16 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
                      struct pmi_waiter **ret_waiter, int *ret_exit_fd)
 {
     int fds[2];
+    int result = pmi_kqueue_exit_open(pid, child, id, ret_exit_fd);
+    if (result != PM_ERR_UNSUPPORTED) {
+        *ret_waiter = NULL;
+        return result;
+    }
     struct pmi_waiter *waiter = calloc(1, sizeof(*waiter));
     if (waiter == NULL)
         return PM_ERR_NO_MEMORY;
     if (pmi_sys_pipe(fds) < 0) {
-        int result = pmi_error_from_errno(errno);
+        result = pmi_error_from_errno(errno);
         free(waiter);
         return result;
     }
@@ -71,7 +78,7 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
         waiter->id = *id;
     waiter->read_fd = fds[0];
     waiter->write_fd = fds[1];
-    int result = pmi_thread_start(&waiter->thread, wait_for, waiter);
+    result = pmi_thread_start(&waiter->thread, wait_for, waiter);
     if (result != PM_OK) {
         (void)pmi_sys_close(fds[0]);
         (void)pmi_sys_close(fds[1]);
@@ -96,8 +103,18 @@ void pmi_waiter_close(struct pmi_waiter *waiter)
 }
 
 // ------------------------------------------------------------------------------------------------
-// Wake-up and timeouts, for every reactor
+// Timeouts, for every reactor; the wake-up of those that have none of their own
 // ------------------------------------------------------------------------------------------------
+
+int pmi_poll_timeout(int64_t deadline)
+{
+    if (deadline == PMI_NEVER)
+        return -1;
+    int64_t rest = deadline - pmi_now_ms();
+    return rest <= 0 ? 0 : rest > INT_MAX ? INT_MAX : (int)rest;
+}
+
+#ifndef HAVE_KQUEUE
 
 int pmi_wake_open(int fds[2])
 {
@@ -137,24 +154,18 @@ void pmi_wake_drain(const int fds[2])
         continue;
 }
 
-int pmi_poll_timeout(int64_t deadline)
-{
-    if (deadline == PMI_NEVER)
-        return -1;
-    int64_t rest = deadline - pmi_now_ms();
-    return rest <= 0 ? 0 : rest > INT_MAX ? INT_MAX : (int)rest;
-}
-
 void pmi_os_reactor_wake(struct pmi_os_manager *om)
 {
     pmi_wake_set(om->wake_fds);
 }
 
+#endif
+
 // ------------------------------------------------------------------------------------------------
 // The reactor over poll()
 // ------------------------------------------------------------------------------------------------
 
-#ifndef HAVE_EPOLL
+#if !defined(HAVE_EPOLL) && !defined(HAVE_KQUEUE)
 
 struct watch {
     int fd;

@@ -18,6 +18,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/paths.c
     src/posix/process.c
     src/posix/reactor_epoll.c
+    src/posix/reactor_kqueue.c
     src/posix/reactor_threads.c
     src/posix/spawner.c
     src/posix/start.c
@@ -25,3 +26,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/stream.c
     src/posix/threads.c
     src/posix/zombies.c)
+
+# Only where PROCESSMGR_KQUEUE asks for them (cmake/PmiKqueue.cmake).
+list(APPEND PMI_BACKEND_SOURCES ${PMI_KQUEUE_SOURCES})
+set(PMI_BACKEND_LIBRARIES ${PMI_KQUEUE_LIBRARIES})

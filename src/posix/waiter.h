@@ -1,4 +1,4 @@
-// A thread that waits for one process where there is no pidfd to poll.
+// The exit_fd of one process where there is no pidfd to poll: a kqueue, or a thread that waits.
 #ifndef PMI_POSIX_WAITER_H
 #define PMI_POSIX_WAITER_H
 
@@ -6,9 +6,10 @@
 
 struct pmi_waiter;
 
-// ret_exit_fd, owned by the waiter, becomes readable when the process has ended and stays so. A
-// child is waited for without taking its status; anybody else is looked at every PMI_WAITER_LOOK_MS
-// by the identity `id` (unused for a child).
+// ret_exit_fd becomes readable when the process has ended and stays so. It is owned by the waiter,
+// or by the caller where that is NULL: then it is a kqueue. The thread of a waiter waits for a
+// child without taking its status, and looks at anybody else every PMI_WAITER_LOOK_MS by the
+// identity `id` (unused for a child).
 #define PMI_WAITER_LOOK_MS 50
 int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
                      struct pmi_waiter **ret_waiter, int *ret_exit_fd);

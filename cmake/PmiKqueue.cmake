@@ -1,0 +1,26 @@
+# PROCESSMGR_KQUEUE: the kqueue reactor on a system that has no kqueue of its own, for tests.
+#
+#   ON         libkqueue, found by pkg-config
+#   STANDIN    tests/support/kqueue: what the reactor needs of the real thing, over epoll and pidfd
+#
+# Sets HAVE_KQUEUE, PMI_LIBKQUEUE, PMI_KQUEUE_SOURCES and PMI_KQUEUE_LIBRARIES; takes back HAVE_EPOLL
+# and HAVE_EVENTFD.
+set(PMI_KQUEUE_SOURCES)
+set(PMI_KQUEUE_LIBRARIES)
+if(NOT HAVE_KQUEUE)
+    set(HAVE_EPOLL OFF)
+    set(HAVE_EVENTFD OFF)
+    set(HAVE_KQUEUE ON)
+    if(PROCESSMGR_KQUEUE STREQUAL "STANDIN")
+        set(PMI_KQUEUE_SOURCES tests/support/kqueue/kqueue.c)
+        list(APPEND PMI_PRIVATE_INCLUDE_DIRS "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/kqueue")
+        message(STATUS "processmgr: kqueue is a stand-in, for tests only")
+    else()
+        find_package(PkgConfig REQUIRED)
+        pkg_check_modules(PMI_PC_KQUEUE REQUIRED libkqueue)
+        set(PMI_LIBKQUEUE ON)
+        list(APPEND PMI_PRIVATE_INCLUDE_DIRS ${PMI_PC_KQUEUE_INCLUDE_DIRS})
+        set(PMI_KQUEUE_LIBRARIES ${PMI_PC_KQUEUE_LINK_LIBRARIES})
+        message(STATUS "processmgr: kqueue is libkqueue ${PMI_PC_KQUEUE_VERSION}, for tests only")
+    endif()
+endif()
