@@ -8,7 +8,7 @@
 
 #define PMI_LAUNCH_MAGIC 0x6e6c6d70u // "pmln"
 #define PMI_LAUNCH_VERSION 1u
-#define PMI_LAUNCH_SIZE_MAX (64u * 1024 * 1024)
+#define PMI_LAUNCH_SIZE_MAX ((size_t)64 * 1024 * 1024)
 #define PMI_LAUNCH_FDS_MAX 4096u
 
 enum pmi_launch_role {
