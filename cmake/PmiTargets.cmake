@@ -87,8 +87,11 @@ function(pmi_add_objects name)
             target_link_libraries(${name}_${part} PRIVATE Threads::Threads)
         endif()
     endforeach()
-    target_sources(${name}_core PRIVATE ${PMI_CORE_SOURCES})
-    target_sources(${name}_backend PRIVATE ${PMI_BACKEND_SOURCES})
+    list(TRANSFORM PMI_CORE_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/" OUTPUT_VARIABLE core_sources)
+    list(TRANSFORM PMI_BACKEND_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/"
+                                       OUTPUT_VARIABLE backend_sources)
+    target_sources(${name}_core PRIVATE ${core_sources})
+    target_sources(${name}_backend PRIVATE ${backend_sources})
     target_link_libraries(${name}_core PRIVATE pmi_guard)
 endfunction()
 

@@ -240,7 +240,9 @@ int pmi_os_dir_list(struct pmi_os_dir *dir, int (*visit)(void *context, const ch
 // PM_ERR_NOT_FOUND; PM_ERR_CORRUPT: not a regular file, or larger than cap.
 int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char **ret_data,
                      size_t *ret_size);
-// Replaces or makes the file in one step (temp + rename); durable: on disk before it returns.
+// Replaces or makes the file in one step (temp + rename); durable: on disk before it returns. The
+// name of the temporary file begins so:
+#define PMI_TEMPORARY_PREFIX ".tmp-"
 int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data, size_t size,
                       bool durable, uint32_t *ret_os_code);
 int pmi_os_file_remove(struct pmi_os_dir *dir, const char *name);

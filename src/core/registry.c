@@ -137,6 +137,22 @@ static void drop_other_boots(struct pmi_registry *r, const char *ours)
     }
 }
 
+static int remove_temporary(void *context, const char *name)
+{
+    if (strncmp(name, PMI_TEMPORARY_PREFIX, strlen(PMI_TEMPORARY_PREFIX)) == 0) {
+        (void)pmi_os_file_remove(context, name);
+    }
+    return 0;
+}
+
+// What a writer has left that was killed, or could not even take it away. We own the registry:
+// nobody else is writing.
+static void drop_temporary_files(struct pmi_registry *r)
+{
+    (void)pmi_os_dir_list(&r->boot, remove_temporary, &r->boot);
+    (void)pmi_os_dir_list(&r->exits, remove_temporary, &r->exits);
+}
+
 static void close_dirs(struct pmi_registry *r)
 {
     pmi_os_dir_close(&r->quarantine);
@@ -181,6 +197,7 @@ int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error 
         return pmi_set_error(err, result, PM_STAGE_REGISTRY, "registry_dir");
     }
     drop_other_boots(r, boot);
+    drop_temporary_files(r);
     pmi_mutex_init(&r->lock);
     r->open = true;
     return PM_OK;

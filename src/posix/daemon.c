@@ -32,19 +32,28 @@
 // Which launcher
 // ------------------------------------------------------------------------------------------------
 
+// Our own executable, whatever became of its name; -1 with errno.
+static int open_self(void)
+{
+#ifdef O_PATH
+    return pmi_sys_lift(pmi_sys_open("/proc/self/exe", O_PATH, 0), EXE_FD_FLOOR);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
 int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path)
 {
     om->exe_fd = -1;
     om->launcher_path = NULL;
     const char *helper = launcher_path;
     if (helper == NULL && pmi_launcher_is_wired()) {
-#ifdef O_PATH
-        om->exe_fd = pmi_sys_lift(pmi_sys_open("/proc/self/exe", O_PATH, 0), EXE_FD_FLOOR);
+        om->exe_fd = open_self();
         if (om->exe_fd >= 0)
             return PM_OK;
-        if (errno == EMFILE || errno == ENFILE)
-            return PM_ERR_NO_DESCRIPTORS;
-#endif
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+            return pmi_error_from_errno(errno);
     }
     if (helper == NULL && access(PMI_LAUNCHER_INSTALL_PATH, X_OK) == 0)
         helper = PMI_LAUNCHER_INSTALL_PATH;
@@ -63,16 +72,26 @@ void pmi_posix_launcher_close(struct pmi_os_manager *om)
     om->launcher_path = NULL;
 }
 
+// What could not be opened with the manager may be there now.
+static void open_self_late(struct pmi_os_manager *om)
+{
+    int none = -1, fd = open_self();
+    if (fd >= 0 && !atomic_compare_exchange_strong(&om->exe_fd, &none, fd))
+        (void)pmi_sys_close(fd);
+}
+
 int pmi_posix_launcher_argv(struct pmi_os_manager *om, struct pmi_launcher_argv *command,
                             struct pm_error *err)
 {
+    if (om->exe_fd < 0 && om->launcher_path == NULL && pmi_launcher_is_wired())
+        open_self_late(om);
     if (om->exe_fd < 0 && om->launcher_path == NULL) {
         (void)pmi_fail_code(err, PM_STAGE_LAUNCHER, PM_ERR_NO_LAUNCHER);
         pmi_fail_hint(err, "call pm_launcher_main() first in main(), or install %s",
                       PMI_LAUNCHER_INSTALL_PATH);
         return err->code;
     }
-    // The file as it was when the manager was opened: an update on disk does not matter.
+    // The program that runs, not what has its name by now: an update on disk does not matter.
     (void)snprintf(command->path, sizeof(command->path), "/proc/self/fd/%d", om->exe_fd);
     command->program = om->exe_fd >= 0 ? command->path : om->launcher_path;
     command->argv[0] = om->exe_fd >= 0 ? "processmgr-launcher" : om->launcher_path;

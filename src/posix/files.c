@@ -115,9 +115,11 @@ int pmi_os_dir_list(struct pmi_os_dir *dir, int (*visit)(void *context, const ch
     }
     int result = 0;
     struct dirent *entry;
-    while (result == 0 && (entry = readdir(entries)) != NULL)
+    while (errno = 0, result == 0 && (entry = readdir(entries)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = visit(context, entry->d_name);
+    if (result == 0 && errno != 0)
+        result = pmi_error_from_errno(errno);
     (void)closedir(entries);
     return result;
 }
@@ -201,7 +203,7 @@ int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data
 {
     static atomic_uint counter;
     char temp[96];
-    (void)snprintf(temp, sizeof(temp), ".tmp-%ld-%u", (long)getpid(),
+    (void)snprintf(temp, sizeof(temp), PMI_TEMPORARY_PREFIX "%ld-%u", (long)getpid(),
                    atomic_fetch_add(&counter, 1));
     (void)unlinkat(dir->fd, temp, 0); // Left by a process of the same number that was killed.
     int fd = open_at(dir->fd, temp, O_WRONLY | O_CREAT | O_EXCL);
@@ -243,12 +245,15 @@ int pmi_os_file_move(struct pmi_os_dir *dir, const char *name, struct pmi_os_dir
 // Locks: flock, which dies with the last copy of the descriptor
 // ------------------------------------------------------------------------------------------------
 
-// Whether the name still means the file that was locked: its owner may have replaced it.
-static bool is_still_named(int fd, struct pmi_os_dir *dir, const char *name)
+// Whether the name still means the file that was locked, which its owner may have replaced: PM_OK,
+// PM_ERR_NOT_FOUND or another error.
+static int check_still_named(int fd, struct pmi_os_dir *dir, const char *name)
 {
     struct stat open_file, named;
-    return fstat(fd, &open_file) == 0 && fstatat(dir->fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-           open_file.st_dev == named.st_dev && open_file.st_ino == named.st_ino;
+    if (fstat(fd, &open_file) < 0 || fstatat(dir->fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return pmi_error_from_errno(errno);
+    return open_file.st_dev == named.st_dev && open_file.st_ino == named.st_ino ? PM_OK
+                                                                                : PM_ERR_NOT_FOUND;
 }
 
 int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock *ret_lock)
@@ -266,13 +271,15 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
         else if (flock(fd, LOCK_EX | LOCK_NB) < 0)
             result =
                 errno == EWOULDBLOCK || errno == EINTR ? PM_ERR_BUSY : pmi_error_from_errno(errno);
-        if (result == PM_OK && is_still_named(fd, dir, name)) {
+        if (result == PM_OK)
+            result = check_still_named(fd, dir, name);
+        if (result == PM_OK) {
             (void)fchmod(fd, 0600);
             ret_lock->fd = fd;
             return PM_OK;
         }
         (void)pmi_sys_close(fd);
-        if (result != PM_OK)
+        if (result != PM_ERR_NOT_FOUND)
             return result;
     }
 }

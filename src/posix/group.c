@@ -34,14 +34,17 @@ static bool is_dead(const struct pmi_stat *stat)
            stat->num_threads <= 1;
 }
 
-static bool matches(const struct search *search, pid_t pid)
+static enum found look_at(const struct search *search, pid_t pid)
 {
     struct pmi_stat stat;
-    if (pid == search->except || pmi_stat_read(pid, &stat) != PM_OK)
-        return false;
+    int result = pid == search->except ? PM_ERR_GONE : pmi_stat_read(pid, &stat);
+    if (result != PM_OK)
+        return result == PM_ERR_GONE || result == PM_ERR_ACCESS ? NOBODY : CANNOT_TELL;
     return (pid_t)stat.pgrp == search->group && !is_dead(&stat) &&
-           (search->session == 0 || (pid_t)stat.session == search->session) &&
-           (uint64_t)stat.starttime >= search->oldest;
+                   (search->session == 0 || (pid_t)stat.session == search->session) &&
+                   (uint64_t)stat.starttime >= search->oldest
+               ? SOMEBODY
+               : NOBODY;
 }
 
 static enum found look_for(const struct search *search)
@@ -52,17 +55,20 @@ static enum found look_for(const struct search *search)
         return CANNOT_TELL;
     struct dirent *entry;
     bool seen_any = false;
-    while (found == NOBODY && (entry = readdir(dir)) != NULL) {
+    while (errno = 0, found != SOMEBODY && (entry = readdir(dir)) != NULL) {
         char *end;
         long pid = strtol(entry->d_name, &end, 10);
         if (end == entry->d_name || *end != '\0' || pid <= 0)
             continue;
         seen_any = true;
-        if (matches(search, (pid_t)pid))
-            found = SOMEBODY;
+        enum found one = look_at(search, (pid_t)pid);
+        found = one != NOBODY ? one : found;
     }
+    // An empty /proc is one that is not mounted.
+    if (found == NOBODY && (errno != 0 || !seen_any))
+        found = CANNOT_TELL;
     (void)closedir(dir);
-    return seen_any ? found : CANNOT_TELL; // An empty /proc is one that is not mounted.
+    return found;
 }
 
 // ------------------------------------------------------------------------------------------------

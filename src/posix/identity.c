@@ -1,8 +1,10 @@
 #include "identity.h"
 
+#include "backend.h"
+#include "error.h"
 #include "sys.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +72,8 @@ int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat)
     errno = 0;
     (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
     if (read_small(path, text, sizeof(text)) <= 0)
-        return errno == ENOENT || errno == ESRCH || errno == 0 ? PM_ERR_GONE : PM_ERR_SYSTEM;
+        return errno == ENOENT || errno == ESRCH || errno == 0 ? PM_ERR_GONE
+                                                               : pmi_error_from_errno(errno);
     return pmi_stat_parse(text, ret_stat) == PM_OK ? PM_OK : PM_ERR_SYSTEM;
 }
 
@@ -78,43 +81,65 @@ int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat)
 // Boot and namespace: they never change while we live
 // ------------------------------------------------------------------------------------------------
 
-static pthread_once_t facts_once = PTHREAD_ONCE_INIT;
+static struct pmi_mutex facts_lock = PMI_MUTEX_INIT;
+static atomic_bool facts_known;
 static char boot_id[40];
-static uint64_t own_pidns;
+static uint64_t own_pidns; // 0 = there are none.
 
-static void learn_boot_id(void)
+// 0 or errno.
+static int learn_boot_id(void)
 {
     char text[64];
+    errno = 0;
     if (read_small("/proc/sys/kernel/random/boot_id", text, sizeof(text)) > 0) {
         text[strcspn(text, "\n")] = '\0';
         (void)snprintf(boot_id, sizeof(boot_id), "%.36s", text);
-        return;
+        return 0;
     }
 #ifdef HAVE_KERN_BOOTTIME
     // Whole seconds: the kernel moves the rest when the clock is set.
     struct timeval boot;
     size_t size = sizeof(boot);
     int name[2] = {CTL_KERN, KERN_BOOTTIME};
-    if (sysctl(name, 2, &boot, &size, NULL, 0) == 0)
+    if (sysctl(name, 2, &boot, &size, NULL, 0) == 0) {
         (void)snprintf(boot_id, sizeof(boot_id), "%lld", (long long)boot.tv_sec);
+        return 0;
+    }
 #endif
+    return errno != 0 ? errno : ENOENT;
 }
 
-static void learn_facts(void)
+// Not remembered when it fails: want of a descriptor is over a moment later.
+static int learn_facts(void)
 {
     struct stat st;
-    learn_boot_id();
-    if (stat("/proc/self/ns/pid", &st) == 0)
+    int e = learn_boot_id();
+    if (e == 0 && stat("/proc/self/ns/pid", &st) == 0)
         own_pidns = (uint64_t)st.st_ino;
+    else if (e == 0 && errno != ENOENT && errno != ENOTDIR)
+        e = errno;
+    atomic_store(&facts_known, e == 0);
+    return e == ENOENT || e == ENOTDIR ? PM_ERR_UNSUPPORTED
+           : e != 0                    ? pmi_error_from_errno(e)
+                                       : PM_OK;
+}
+
+static int know_facts(void)
+{
+    if (atomic_load(&facts_known))
+        return PM_OK;
+    pmi_mutex_lock(&facts_lock);
+    int result = atomic_load(&facts_known) ? PM_OK : learn_facts();
+    pmi_mutex_unlock(&facts_lock);
+    return result;
 }
 
 int pmi_os_boot_id(char boot[40])
 {
-    (void)pthread_once(&facts_once, learn_facts);
-    if (boot_id[0] == '\0')
-        return PM_ERR_UNSUPPORTED;
-    memcpy(boot, boot_id, sizeof(boot_id));
-    return PM_OK;
+    int result = know_facts();
+    if (result == PM_OK)
+        memcpy(boot, boot_id, sizeof(boot_id));
+    return result;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -142,17 +167,25 @@ static bool pidfd_has_ended(int pidfd)
     return pmi_sys_poll(&in, 1, 0) > 0;
 }
 
+// What a failed look at a process means for its proof. Want of a resource is over a moment later,
+// and must not be taken for a doubt about the process.
+static int unproven(int result)
+{
+    return result == PM_ERR_GONE || result == PM_ERR_NO_DESCRIPTORS || result == PM_ERR_NO_MEMORY
+               ? result
+               : PM_ERR_IDENTITY;
+}
+
 int pmi_identity_of(pid_t pid, int pidfd, struct pmi_identity *ret_id)
 {
     struct pmi_identity id;
     struct pmi_stat stat;
     memset(&id, 0, sizeof(id));
     int result = pmi_os_boot_id(id.boot);
+    if (result == PM_OK)
+        result = pmi_stat_read(pid, &stat);
     if (result != PM_OK)
-        return PM_ERR_IDENTITY;
-    result = pmi_stat_read(pid, &stat);
-    if (result != PM_OK)
-        return result == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
+        return unproven(result);
     id.pid = (uint64_t)pid;
     id.start = stat.starttime;
     id.pidns = own_pidns;
@@ -183,8 +216,9 @@ static int check_hidden(pid_t pid, int pidfd)
 int pmi_os_identity_check(const struct pmi_identity *id)
 {
     char boot[40];
-    if (pmi_os_boot_id(boot) != PM_OK)
-        return PM_ERR_IDENTITY;
+    int result = pmi_os_boot_id(boot);
+    if (result != PM_OK)
+        return unproven(result);
     if (strcmp(boot, id->boot) != 0)
         return PM_ERR_GONE;
     if (id->pidns != own_pidns)
@@ -200,14 +234,14 @@ int pmi_os_identity_check(const struct pmi_identity *id)
 #endif
     // The kernel object first, the proof after: what is proven stays proven.
     struct pmi_stat stat;
-    int result = pmi_stat_read(pid, &stat);
+    result = pmi_stat_read(pid, &stat);
     if (result == PM_ERR_GONE)
         result = check_hidden(pid, pidfd);
     uint64_t pidfs = pidfs_inode(pidfd);
     bool ended = pidfd >= 0 && pidfd_has_ended(pidfd);
     (void)pmi_sys_close(pidfd);
     if (result != PM_OK)
-        return result == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
+        return unproven(result);
     bool same = stat.starttime == id->start && (id->pidfs == 0 || pidfs == 0 || pidfs == id->pidfs);
     // Without a pidfd the letter has to do: dead is Z or X without another living thread.
     bool dead =

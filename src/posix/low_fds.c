@@ -1,6 +1,7 @@
 #include "low_fds.h"
 
 #include "backend.h"
+#include "guards.h"
 #include "sys.h"
 
 #include <stdio.h>
@@ -24,32 +25,39 @@ static bool kernel_is_sound(void)
            (major > 6 || (major == 6 && minor >= 11));
 }
 
-// Whether the number still holds that file. The host may have closed it, with all that it did not
-// know, and have opened a file of its own there.
-static bool holds(int fd, const struct pmi_file_id *id)
+// Whether the number still holds the file of the idle ones. The host may have closed it, with all
+// that it did not know, and have opened a file of its own there.
+static bool is_idle(const struct pmi_low_fds *low, int fd)
 {
     struct stat st;
-    return PMI_SYS(fstat)(fd, &st) == 0 && st.st_dev == id->device && st.st_ino == id->inode;
+    return PMI_WITHOUT("slot check") ||
+           (PMI_SYS(fstat)(fd, &st) == 0 && st.st_dev == low->idle.device &&
+            st.st_ino == low->idle.inode);
 }
 
-static bool look_at(int fd, struct pmi_file_id *ret_id)
+// The same for a lent one. Not by fstat: that may fail on a file of a network file system.
+static bool is_lent(const struct pmi_low_fds *low, const struct pmi_low_slot *taken)
 {
-    struct stat st;
-    if (PMI_SYS(fstat)(fd, &st) < 0)
-        return false;
-    *ret_id = (struct pmi_file_id){.device = st.st_dev, .inode = st.st_ino};
-    return true;
+    const int dupfd_query = 1027; // F_DUPFD_QUERY, Linux 6.10; older headers lack it.
+    int fd = low->fds[taken->slot];
+    return taken->source < 0
+               ? is_idle(low, fd)
+               : PMI_SYS(fcntl)(fd, dupfd_query, taken->source) == 1 || PMI_WITHOUT("slot check");
 }
 
 // A file that nobody else in the process has: a pipe without a writer.
 static int open_idle_file(struct pmi_file_id *ret_id)
 {
     int fds[2];
+    struct stat st;
     if (!kernel_is_sound() || pmi_sys_pipe(fds) < 0)
         return -1;
     (void)pmi_sys_close(fds[1]);
     int fd = pmi_sys_lift(fds[0], LOWEST);
-    return fd < 0 || look_at(fd, ret_id) ? fd : pmi_sys_close(fd);
+    if (fd >= 0 && PMI_SYS(fstat)(fd, &st) < 0)
+        return pmi_sys_close(fd);
+    *ret_id = (struct pmi_file_id){.device = st.st_dev, .inode = st.st_ino};
+    return fd;
 }
 
 // fds[0] is never lent: its file goes back to the others when they return.
@@ -68,7 +76,7 @@ void pmi_low_fds_open(struct pmi_low_fds *low)
 void pmi_low_fds_close(struct pmi_low_fds *low)
 {
     for (size_t i = 0; i < low->count; i++)
-        if (holds(low->fds[i], &low->idle))
+        if (is_idle(low, low->fds[i]))
             (void)pmi_sys_close(low->fds[i]);
     low->count = 0;
     pmi_mutex_destroy(&low->lock);
@@ -82,7 +90,7 @@ static size_t take_slot(struct pmi_low_fds *low)
     for (size_t i = 1; i < low->count && slot == 0 && !low->refused; i++) {
         if (!low->lent[i]) {
             low->lent[i] = true;
-            slot = holds(low->fds[i], &low->idle) ? i : 0;
+            slot = is_idle(low, low->fds[i]) ? i : 0;
         }
     }
     pmi_mutex_unlock(&low->lock);
@@ -92,12 +100,12 @@ static size_t take_slot(struct pmi_low_fds *low)
 // Puts `fd` on a low number, which is returned; -1 = cannot be done.
 static int lend_one(struct pmi_low_fds *low, struct pmi_low_loan *loan, int fd)
 {
-    struct pmi_low_slot taken = {.slot = take_slot(low), .file = low->idle};
+    struct pmi_low_slot taken = {.slot = take_slot(low), .source = -1};
     if (taken.slot == 0)
         return -1;
-    int number = look_at(fd, &taken.file) ? PMI_SYS(dup3)(fd, low->fds[taken.slot], O_CLOEXEC) : -1;
-    if (number < 0)
-        taken.file = low->idle;
+    int number = PMI_SYS(dup3)(fd, low->fds[taken.slot], O_CLOEXEC);
+    if (number >= 0)
+        taken.source = fd;
     loan->slots[loan->slots_count++] = taken;
     return number;
 }
@@ -151,13 +159,13 @@ void pmi_low_fds_take_back(struct pmi_low_fds *low, struct pmi_child_plan *plan,
                            struct pmi_low_loan *loan, bool refused)
 {
     // A copy of a pipe's end that stayed here would hold back its end of file.
-    bool idle_is_ours = holds(low->fds[0], &low->idle);
+    bool can_return = is_idle(low, low->fds[0]);
     for (size_t i = 0; i < loan->slots_count; i++) {
         struct pmi_low_slot *taken = &loan->slots[i];
         int fd = low->fds[taken->slot];
-        if (!holds(fd, &taken->file))
+        if (!is_lent(low, taken))
             taken->slot = 0; // Not ours any more.
-        else if (!idle_is_ours || PMI_SYS(dup3)(low->fds[0], fd, O_CLOEXEC) < 0)
+        else if (!can_return || PMI_SYS(dup3)(low->fds[0], fd, O_CLOEXEC) < 0)
             (void)pmi_sys_close(fd);
     }
     pmi_mutex_lock(&low->lock);

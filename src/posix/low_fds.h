@@ -18,10 +18,11 @@
 #include "child.h"
 #include "os.h"
 
-// A number that is lent, by its index, and what it holds meanwhile.
+// A number that is lent, by its index, and the descriptor whose file it holds; -1 = still the idle
+// one.
 struct pmi_low_slot {
     size_t slot;
-    struct pmi_file_id file;
+    int source;
 };
 
 // What a plan had before it was moved to low numbers.

@@ -3,6 +3,7 @@
 #define PMI_POSIX_OS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -114,7 +115,7 @@ struct pmi_os_manager {
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;
     struct pmi_low_fds low_fds;
-    int exe_fd;          // Our own executable as it was at open, or -1 (daemon.c).
+    atomic_int exe_fd;   // Our own executable, or -1 (daemon.c).
     char *launcher_path; // Helper program, or NULL (daemon.c).
 };
 #define PMI_OS_MANAGER_INIT                                                                        \

@@ -56,8 +56,9 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
     struct pm_exit record = PM_EXIT_INIT;
     if (op->exit_fd >= 0) {
         (void)pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
-        if (pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS) == PM_OK && op->child)
-            (void)pmi_os_process_reap(op, &record);
+        (void)pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS);
+        if (op->child && pmi_os_process_reap(op, &record) != PM_OK)
+            pmi_reap_later(op->pid);
     }
     pmi_os_process_close(op);
 }
@@ -158,6 +159,16 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 // The end
 // ------------------------------------------------------------------------------------------------
 
+// Asked of the kernel by another way than poll().
+static bool is_dead_child(const struct pmi_os_process *op)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    return op->child && !op->reaped &&
+           pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == op->pid;
+}
+
 int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
 {
     struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
@@ -165,7 +176,7 @@ int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
         return PM_OK; // Closed: nothing more to wait for.
     for (;;) {
         int n = pmi_sys_poll(&in, 1, pmi_poll_timeout(deadline));
-        if (n > 0)
+        if (n > 0 || (n < 0 && errno == ENOMEM && is_dead_child(op)))
             return PM_OK;
         if (pmi_now_ms() >= deadline)
             return PM_ERR_TIMEOUT;
@@ -218,8 +229,12 @@ static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
         int32_t exit_code;
     } info = {.mask = 1U << 3}; // PIDFD_INFO_EXIT
     _Static_assert(sizeof(info) == 64, "the first published size of struct pidfd_info");
-    if (op->pidfd < 0 || PMI_SYS(ioctl)(op->pidfd, _IOWR(0xff, 11, char[64]), &info) < 0)
+    if (op->pidfd < 0)
         return PM_ERR_UNSUPPORTED;
+    if (PMI_SYS(ioctl)(op->pidfd, _IOWR(0xff, 11, char[64]), &info) < 0)
+        // ESRCH: somebody is just waiting for it, and the kernel has let go of the one and not got
+        // to the other. (6.13 and 6.14, which never tell, stay at this.)
+        return errno == ESRCH ? PM_ERR_STATUS_PENDING : PM_ERR_UNSUPPORTED;
     if ((info.mask & (1U << 3)) == 0)
         return PM_ERR_STATUS_PENDING;
     set_status(record, info.exit_code);

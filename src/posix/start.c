@@ -50,26 +50,30 @@ static bool has_ended(pid_t pid, int pidfd)
     return r < 0 || info.si_pid == pid;
 }
 
-static void *reap_later(void *arg)
+static void *reap_it(void *arg)
 {
     (void)reap_failed((pid_t)(intptr_t)arg);
     return NULL;
 }
 
-// Killed. One that is caught in the kernel (a dead network file system) dies when that lets it go.
-static void reap_overdue(pid_t pid, int pidfd)
+void pmi_reap_later(pid_t pid)
 {
     pthread_t thread;
     sigset_t all, before;
-    if (has_ended(pid, pidfd)) {
-        (void)reap_failed(pid);
-        return;
-    }
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (pthread_create(&thread, NULL, reap_later, (void *)(intptr_t)pid) == 0)
+    if (pthread_create(&thread, NULL, reap_it, (void *)(intptr_t)pid) == 0)
         (void)pthread_detach(thread);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+// Killed.
+static void reap_overdue(pid_t pid, int pidfd)
+{
+    if (has_ended(pid, pidfd))
+        (void)reap_failed(pid);
+    else
+        pmi_reap_later(pid);
 }
 
 void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)

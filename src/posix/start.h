@@ -24,6 +24,10 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
 int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 
+// Waits for a killed child of ours on a thread of its own: one that is caught in the kernel (a dead
+// network file system) dies when that lets it go.
+void pmi_reap_later(pid_t pid);
+
 // Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1
 // cannot be told.
 int pmi_exec_reached(pid_t pid);

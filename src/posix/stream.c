@@ -96,7 +96,7 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
         } else if (errno == EPIPE) {
             result = PM_ERR_BROKEN_PIPE;
         } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
-            return PM_ERR_IO;
+            result = PM_ERR_IO;
         } else if (pmi_now_ms() >= deadline) {
             result = PM_ERR_TIMEOUT;
         } else {

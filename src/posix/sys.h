@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef HAVE_RT_SIGPROCMASK
 #include <sys/syscall.h>
@@ -147,10 +148,17 @@ static inline int pmi_sys_socketpair(int type, int ret_fds[2])
     return 0;
 }
 
-// Does not retry: the caller has a deadline to recompute.
+// Does not retry: the caller has a deadline to recompute. A call that fails at once, for want of
+// memory, takes its millisecond all the same: its callers are loops.
 static inline int pmi_sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
-    return PMI_SYS(poll)(fds, count, timeout_ms);
+    int n = PMI_SYS(poll)(fds, count, timeout_ms);
+    if (n < 0 && errno != EINTR && timeout_ms != 0) {
+        int e = errno;
+        (void)PMI_SYS(nanosleep)(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        errno = e;
+    }
+    return n;
 }
 
 static inline int pmi_sys_kill(pid_t pid, int signal_number)

@@ -3,6 +3,7 @@
 
 #include "backend.h"
 
+#include "error.h"
 #include "identity.h"
 #include "sys.h"
 
@@ -52,14 +53,15 @@ static int visit_all(visitor *visit, void *context)
     if (proc == NULL)
         return error_of_opendir();
     struct dirent *entry;
-    while ((entry = readdir(proc)) != NULL) {
+    while (errno = 0, (entry = readdir(proc)) != NULL) {
         struct pmi_stat stat;
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
         if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == getpid())
             visit(context, pid);
     }
+    int result = errno != 0 ? pmi_error_from_errno(errno) : PM_OK;
     (void)closedir(proc);
-    return PM_OK;
+    return result;
 }
 
 int pmi_children_visit(visitor *visit, void *context)
@@ -70,7 +72,7 @@ int pmi_children_visit(visitor *visit, void *context)
     int result = PM_OK;
     bool lists = false;
     struct dirent *entry;
-    while (result == PM_OK && (entry = readdir(tasks)) != NULL) {
+    while (errno = 0, result == PM_OK && (entry = readdir(tasks)) != NULL) {
         char path[64];
         if (entry->d_name[0] == '.')
             continue;
@@ -78,13 +80,18 @@ int pmi_children_visit(visitor *visit, void *context)
         int fd = pmi_sys_open(path, O_RDONLY, 0);
         if (fd < 0) {
             // ENOENT: the thread has ended, or there are no such lists at all.
-            result = errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS : PM_OK;
+            if (errno != ENOENT && errno != ESRCH && errno != EACCES)
+                result = pmi_error_from_errno(errno);
             continue;
         }
         lists = true;
-        (void)visit_list(fd, visit, context);
+        // ESRCH: it has ended meanwhile.
+        if (visit_list(fd, visit, context) < 0 && errno != ESRCH)
+            result = pmi_error_from_errno(errno);
         (void)pmi_sys_close(fd);
     }
+    if (result == PM_OK && errno != 0)
+        result = pmi_error_from_errno(errno);
     (void)closedir(tasks);
     return result == PM_OK && !lists ? visit_all(visit, context) : result;
 }

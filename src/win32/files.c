@@ -350,7 +350,8 @@ int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data
     uint64_t nonce = 0;
     DWORD os_code = ERROR_SUCCESS;
     int result = pmi_os_random(&nonce, sizeof nonce);
-    (void)_snwprintf(temporary_name, 32, L".tmp-%016llx", (unsigned long long)nonce);
+    (void)_snwprintf(temporary_name, 32, L"%hs%016llx", PMI_TEMPORARY_PREFIX,
+                     (unsigned long long)nonce);
     if (result == PM_OK) {
         result = pmi_win_entry_path(dir, name, &path);
     }

@@ -154,10 +154,10 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
         }
         done += count;
     }
+    *ret_count = done;
     if (os_code != ERROR_SUCCESS && !is_broken(os_code)) {
         return PM_ERR_IO;
     }
-    *ret_count = done;
     return os_code != ERROR_SUCCESS ? PM_ERR_BROKEN_PIPE : done < size ? PM_ERR_TIMEOUT : PM_OK;
 }
 

@@ -1,0 +1,562 @@
+// A table of thin wrappers; the child between birth and exec calls some of them in the memory of
+// its starter, so they do nothing but count, compare, and call.
+#include "fault.h"
+
+#include <stdatomic.h>
+
+#include "guards.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <pthread.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+// ------------------------------------------------------------------------------------------------
+// What is asked for
+// ------------------------------------------------------------------------------------------------
+
+struct state {
+    atomic_int armed; // enum pm_fault_mode + 1; 0 = not.
+    atomic_int calls;
+    int target, variant;
+    atomic_int fired;
+    atomic_int error;
+    int variants;
+    char name[32];
+};
+
+static struct state own_state;
+static struct state *state = &own_state;
+static atomic_long blocks;
+
+static int eintr_every;
+static atomic_int eintr_count;
+static bool clock_jumps;
+static char denied_list[128] = ",";
+static char without[32];
+
+// Before main(): the launcher's own entry is the first thing there.
+__attribute__((constructor)) static void read_environment(void)
+{
+    const char *path = getenv("PM_FAULT_STATE"), *text;
+    int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        void *memory = mmap(NULL, sizeof(*state), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory != MAP_FAILED)
+            state = memory;
+        (void)close(fd);
+    }
+    if ((text = getenv("PM_FAULT_EINTR")) != NULL)
+        eintr_every = atoi(text);
+    clock_jumps = getenv("PM_FAULT_CLOCK") != NULL;
+    if ((text = getenv("PM_FAULT_DENY")) != NULL)
+        (void)snprintf(denied_list, sizeof(denied_list), ",%s,", text);
+    if ((text = getenv("PM_FAULT_WITHOUT")) != NULL)
+        (void)snprintf(without, sizeof(without), "%s", text);
+}
+
+bool pmi_fault_without(const char *guard)
+{
+    return strcmp(without, guard) == 0;
+}
+
+void pm_fault_arm(enum pm_fault_mode mode, int target, int variant)
+{
+    pm_fault_disarm();
+    state->target = target;
+    state->variant = variant;
+    state->variants = 0;
+    state->name[0] = '\0';
+    atomic_store(&state->error, 0);
+    atomic_store(&state->fired, 0);
+    atomic_store(&state->calls, 0);
+    atomic_store(&state->armed, (int)mode + 1);
+}
+
+void pm_fault_disarm(void)
+{
+    atomic_store(&state->armed, 0);
+}
+
+struct pm_fault_report pm_fault_report(void)
+{
+    struct pm_fault_report report = {.calls = atomic_load(&state->calls),
+                                     .fired = atomic_load(&state->fired) != 0,
+                                     .error = atomic_load(&state->error),
+                                     .variants = state->variants};
+    memcpy(report.name, state->name, sizeof(report.name));
+    return report;
+}
+
+long pm_fault_blocks(void)
+{
+    return atomic_load(&blocks);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Decisions
+// ------------------------------------------------------------------------------------------------
+
+static bool is_denied(const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = denied_list; (at = strstr(at, name)) != NULL; at++)
+        if (at[-1] == ',' && at[length] == ',')
+            return true;
+    return false;
+}
+
+static bool lists(const int *errors, int count, int error)
+{
+    for (int i = 0; i < count; i++)
+        if (errors[i] == error)
+            return true;
+    return false;
+}
+
+// True: the call must fail, errno says how.
+static bool fails(const char *name, const int *errors, int count)
+{
+    int mode = atomic_load(&state->armed);
+    if (denied_list[1] != '\0' && is_denied(name)) {
+        errno = ENOSYS;
+        return true;
+    }
+    if (mode == 0)
+        return false;
+    int number = atomic_fetch_add(&state->calls, 1) + 1;
+    if (mode == PM_FAULT_COUNT + 1 || number < state->target)
+        return false;
+    if (number == state->target) {
+        state->variants = count;
+        if (state->variant >= count)
+            return false;
+        size_t length = strnlen(name, sizeof(state->name) - 1);
+        memcpy(state->name, name, length);
+        state->name[length] = '\0';
+        atomic_store(&state->error, errors[state->variant]);
+        atomic_store(&state->fired, 1);
+        errno = errors[state->variant];
+        return true;
+    }
+    int error = atomic_load(&state->error);
+    if (mode != PM_FAULT_STICKY + 1 || error == 0 || error == EINTR || !lists(errors, count, error))
+        return false;
+    errno = error;
+    return true;
+}
+
+#define ERRORS(...)                                                                                \
+    (const int[]){__VA_ARGS__}, (int)(sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
+#define FAILS(name, ...) fails(#name, ERRORS(__VA_ARGS__))
+
+// A call that a signal may interrupt: every Nth one is.
+static bool is_interrupted(void)
+{
+    if (eintr_every == 0 || atomic_fetch_add(&eintr_count, 1) % eintr_every != eintr_every - 1)
+        return false;
+    errno = EINTR;
+    return true;
+}
+
+#define WRAP(type, failure, name, parameters, arguments, ...)                                      \
+    type pmi_fault_##name parameters;                                                              \
+    type pmi_fault_##name parameters                                                               \
+    {                                                                                              \
+        return FAILS(name, __VA_ARGS__) ? (failure) : name arguments;                              \
+    }
+
+#define WRAP_INTERRUPTIBLE(type, failure, name, parameters, arguments, ...)                        \
+    type pmi_fault_##name parameters;                                                              \
+    type pmi_fault_##name parameters                                                               \
+    {                                                                                              \
+        return is_interrupted() || FAILS(name, __VA_ARGS__) ? (failure) : name arguments;          \
+    }
+
+static int cloexec(int flags, int flag)
+{
+    return pmi_fault_without("cloexec") ? flags & ~flag : flags;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Memory
+// ------------------------------------------------------------------------------------------------
+
+static void *counted(void *block)
+{
+    if (block != NULL)
+        atomic_fetch_add(&blocks, 1);
+    return block;
+}
+
+#define WRAP_ALLOCATION(name, parameters, arguments)                                               \
+    void *pmi_fault_##name parameters;                                                             \
+    void *pmi_fault_##name parameters                                                              \
+    {                                                                                              \
+        return FAILS(name, ENOMEM) ? NULL : counted(name arguments);                               \
+    }
+
+WRAP_ALLOCATION(malloc, (size_t size), (size))
+WRAP_ALLOCATION(calloc, (size_t count, size_t size), (count, size))
+WRAP_ALLOCATION(strdup, (const char *text), (text))
+
+void *pmi_fault_realloc(void *block, size_t size);
+void *pmi_fault_realloc(void *block, size_t size)
+{
+    if (FAILS(realloc, ENOMEM))
+        return NULL;
+    return block == NULL ? counted(malloc(size)) : realloc(block, size);
+}
+
+void pmi_fault_free(void *block);
+void pmi_fault_free(void *block)
+{
+    if (block != NULL)
+        atomic_fetch_sub(&blocks, 1);
+    free(block);
+}
+
+void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
+void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    return FAILS(mmap, ENOMEM) ? MAP_FAILED : mmap(at, size, protection, flags, fd, offset);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Descriptors and files
+// ------------------------------------------------------------------------------------------------
+
+int pmi_fault_open(const char *path, int flags, ...);
+int pmi_fault_open(const char *path, int flags, ...)
+{
+    va_list list;
+    va_start(list, flags);
+    mode_t mode = va_arg(list, mode_t);
+    va_end(list);
+    if (is_interrupted() || FAILS(open, EMFILE, ENFILE, ENOMEM, EACCES))
+        return -1;
+    return open(path, cloexec(flags, O_CLOEXEC), mode);
+}
+
+int pmi_fault_openat(int dir, const char *path, int flags, ...);
+int pmi_fault_openat(int dir, const char *path, int flags, ...)
+{
+    va_list list;
+    va_start(list, flags);
+    mode_t mode = va_arg(list, mode_t);
+    va_end(list);
+    if (is_interrupted())
+        return -1;
+    if ((flags & O_CREAT) != 0 ? FAILS(openat, EMFILE, ENOMEM, ENOSPC, EACCES)
+                               : FAILS(openat, EMFILE, ENOMEM, EIO))
+        return -1;
+    return openat(dir, path, cloexec(flags, O_CLOEXEC), mode);
+}
+
+int pmi_fault_fcntl(int fd, int command, ...);
+int pmi_fault_fcntl(int fd, int command, ...)
+{
+    va_list list;
+    va_start(list, command);
+    long argument = va_arg(list, long);
+    va_end(list);
+    if (command != F_DUPFD_CLOEXEC)
+        return fcntl(fd, command, argument);
+    if (FAILS(fcntl, EMFILE))
+        return -1;
+    return fcntl(fd, pmi_fault_without("cloexec") ? F_DUPFD : F_DUPFD_CLOEXEC, argument);
+}
+
+// Pipes, sockets and counters in memory have no errors of a disk.
+static bool is_on_disk(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+ssize_t pmi_fault_read(int fd, void *buffer, size_t size);
+ssize_t pmi_fault_read(int fd, void *buffer, size_t size)
+{
+    if (is_interrupted() || (is_on_disk(fd) ? FAILS(read, EINTR, EIO) : FAILS(read, EINTR)))
+        return -1;
+    return read(fd, buffer, size);
+}
+
+ssize_t pmi_fault_write(int fd, const void *data, size_t size);
+ssize_t pmi_fault_write(int fd, const void *data, size_t size)
+{
+    if (is_interrupted() ||
+        (is_on_disk(fd) ? FAILS(write, EINTR, EIO, ENOSPC) : FAILS(write, EINTR)))
+        return -1;
+    return write(fd, data, size);
+}
+
+// Of a file on a disk. The others have nothing that could fail.
+int pmi_fault_fstat(int fd, struct stat *st);
+int pmi_fault_fstat(int fd, struct stat *st)
+{
+    int result = fstat(fd, st);
+    return result == 0 && (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)) && FAILS(fstat, EIO)
+               ? -1
+               : result;
+}
+
+// The descriptor is gone whatever the call says.
+int pmi_fault_close(int fd);
+int pmi_fault_close(int fd)
+{
+    int result = close(fd), e = errno;
+    if (FAILS(close, EINTR, EIO))
+        return -1;
+    errno = e;
+    return result;
+}
+
+WRAP(int, -1, pipe2, (int fds[2], int flags), (fds, cloexec(flags, O_CLOEXEC)), EMFILE, ENFILE)
+WRAP(int, -1, dup3, (int from, int to, int flags), (from, to, cloexec(flags, O_CLOEXEC)), EBUSY)
+WRAP(int, -1, socketpair, (int domain, int type, int protocol, int fds[2]),
+     (domain, cloexec(type, SOCK_CLOEXEC), protocol, fds), EMFILE, ENFILE, ENOMEM)
+WRAP(int, -1, setsockopt, (int fd, int level, int name, const void *value, socklen_t size),
+     (fd, level, name, value, size), ENOMEM)
+WRAP(int, -1, eventfd, (unsigned value, int flags), (value, cloexec(flags, EFD_CLOEXEC)), EMFILE,
+     ENFILE, ENOMEM)
+WRAP(int, -1, epoll_create1, (int flags), (cloexec(flags, EPOLL_CLOEXEC)), EMFILE, ENFILE, ENOMEM)
+WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, ENOMEM,
+     ENOSYS)
+WRAP(int, -1, mkostemp, (char *name, int flags), (name, flags), EMFILE, ENOSPC, EACCES)
+WRAP(DIR *, NULL, opendir, (const char *path), (path), EMFILE, ENOMEM)
+WRAP(DIR *, NULL, fdopendir, (int fd), (fd), ENOMEM)
+WRAP(struct dirent *, NULL, readdir, (DIR * dir), (dir), EIO)
+WRAP(int, -1, access, (const char *path, int mode), (path, mode), EACCES)
+WRAP(int, -1, faccessat, (int dir, const char *path, int mode, int flags), (dir, path, mode, flags),
+     EACCES, ENOMEM)
+WRAP(int, -1, stat, (const char *path, struct stat *st), (path, st), EACCES, EIO)
+WRAP(int, -1, fstatat, (int dir, const char *path, struct stat *st, int flags),
+     (dir, path, st, flags), EIO)
+WRAP(int, -1, fstatfs, (int fd, struct statfs *fs), (fd, fs), ENOSYS)
+WRAP(int, -1, fchmod, (int fd, mode_t mode), (fd, mode), EPERM)
+WRAP(int, -1, fchmodat, (int dir, const char *path, mode_t mode, int flags),
+     (dir, path, mode, flags), EPERM)
+WRAP(int, -1, mkdir, (const char *path, mode_t mode), (path, mode), ENOSPC, EACCES)
+WRAP(int, -1, mkdirat, (int dir, const char *path, mode_t mode), (dir, path, mode), ENOSPC, EACCES)
+WRAP(int, -1, unlink, (const char *path), (path), EACCES)
+WRAP(int, -1, unlinkat, (int dir, const char *path, int flags), (dir, path, flags), EACCES, EIO)
+WRAP(int, -1, renameat, (int from_dir, const char *from, int to_dir, const char *to),
+     (from_dir, from, to_dir, to), ENOSPC, EIO)
+WRAP(int, -1, ftruncate, (int fd, off_t size), (fd, size), EIO)
+WRAP(int, -1, fsync, (int fd), (fd), EIO, ENOSPC)
+WRAP(char *, NULL, getcwd, (char *buffer, size_t size), (buffer, size), ENOENT, ENOMEM)
+WRAP_INTERRUPTIBLE(int, -1, flock, (int fd, int operation), (fd, operation), ENOLCK, EINTR)
+WRAP_INTERRUPTIBLE(ssize_t, -1, pread, (int fd, void *buffer, size_t size, off_t at),
+                   (fd, buffer, size, at), EINTR, EIO)
+WRAP_INTERRUPTIBLE(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, int flags),
+                   (fd, message, flags), EINTR, ENOBUFS, ENOMEM)
+WRAP_INTERRUPTIBLE(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags),
+                   (fd, message, flags), EINTR, ENOMEM)
+WRAP_INTERRUPTIBLE(int, -1, poll, (struct pollfd * fds, nfds_t count, int timeout),
+                   (fds, count, timeout), EINTR, ENOMEM)
+WRAP_INTERRUPTIBLE(int, -1, epoll_wait,
+                   (int fd, struct epoll_event *events, int count, int timeout),
+                   (fd, events, count, timeout), EINTR)
+
+int pmi_fault_epoll_ctl(int fd, int operation, int target, struct epoll_event *event);
+int pmi_fault_epoll_ctl(int fd, int operation, int target, struct epoll_event *event)
+{
+    if (operation == EPOLL_CTL_ADD && FAILS(epoll_ctl, ENOMEM, ENOSPC))
+        return -1;
+    return epoll_ctl(fd, operation, target, event);
+}
+
+int pmi_fault_getpwuid_r(uid_t uid, struct passwd *entry, char *buffer, size_t size,
+                         struct passwd **result);
+int pmi_fault_getpwuid_r(uid_t uid, struct passwd *entry, char *buffer, size_t size,
+                         struct passwd **result)
+{
+    *result = NULL;
+    return FAILS(getpwuid_r, EIO, ENOMEM) ? errno : getpwuid_r(uid, entry, buffer, size, result);
+}
+
+int pmi_fault_ioctl(int fd, unsigned long request, ...);
+int pmi_fault_ioctl(int fd, unsigned long request, ...)
+{
+    va_list list;
+    va_start(list, request);
+    void *argument = va_arg(list, void *);
+    va_end(list);
+    return FAILS(ioctl, ENOTTY) ? -1 : ioctl(fd, request, argument);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Time
+// ------------------------------------------------------------------------------------------------
+
+int pmi_fault_clock_gettime(clockid_t clock, struct timespec *ts);
+int pmi_fault_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+    struct timespec now;
+    bool monotonic = clock == CLOCK_MONOTONIC;
+    if (monotonic && pmi_fault_without("monotonic clock"))
+        clock = CLOCK_REALTIME;
+    int result = clock_gettime(clock, ts);
+    if (clock_jumps && clock == CLOCK_REALTIME && result == 0 &&
+        clock_gettime(CLOCK_MONOTONIC, &now) == 0)
+        ts->tv_sec += now.tv_nsec / 50000000 % 2 == 0 ? 3600 : -3600;
+    return result;
+}
+
+int pmi_fault_nanosleep(const struct timespec *time, struct timespec *rest);
+int pmi_fault_nanosleep(const struct timespec *time, struct timespec *rest)
+{
+    if (is_interrupted() || FAILS(nanosleep, EINTR)) {
+        if (rest != NULL)
+            *rest = *time;
+        return -1;
+    }
+    return nanosleep(time, rest);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Threads and processes
+// ------------------------------------------------------------------------------------------------
+
+int pmi_fault_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                             void *(*run)(void *), void *argument);
+int pmi_fault_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                             void *(*run)(void *), void *argument)
+{
+    return FAILS(pthread_create, EAGAIN) ? errno
+                                         : pthread_create(thread, attributes, run, argument);
+}
+
+WRAP(pid_t, -1, fork, (void), (), EAGAIN, ENOMEM)
+WRAP(pid_t, -1, setsid, (void), (), EPERM)
+WRAP(int, -1, setrlimit, (__rlimit_resource_t resource, const struct rlimit *limit),
+     (resource, limit), EPERM)
+
+int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, ...);
+int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, ...)
+{
+    va_list list;
+    va_start(list, argument);
+    pid_t *parent_tid = va_arg(list, pid_t *);
+    void *tls = va_arg(list, void *);
+    pid_t *child_tid = va_arg(list, pid_t *);
+    va_end(list);
+    if (FAILS(clone, EAGAIN, ENOMEM, EPERM, ENOSYS))
+        return -1;
+    return clone(run, stack, flags, argument, parent_tid, tls, child_tid);
+}
+
+void pmi_fault__exit(int code);
+void pmi_fault__exit(int code)
+{
+    if (pmi_fault_without("_exit"))
+        exit(code);
+    _exit(code);
+}
+
+// Our own child without its leave: kill() fails for a stranger only.
+int pmi_fault_kill(pid_t pid, int signal_number);
+int pmi_fault_kill(pid_t pid, int signal_number)
+{
+    if (signal_number == SIGCONT && pmi_fault_without("SIGCONT"))
+        return 0;
+    return kill(pid, signal_number);
+}
+
+int pmi_fault_waitid(idtype_t type, id_t id, siginfo_t *info, int options);
+int pmi_fault_waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    if (is_interrupted() || FAILS(waitid, EINTR))
+        return -1;
+    return waitid(pmi_fault_without("own wait") ? P_ALL : type, id, info, options);
+}
+
+// What the library asks of the kernel by number.
+static bool syscall_fails(long number, long first)
+{
+    switch (number) {
+    case SYS_pidfd_open:
+        return FAILS(pidfd_open, EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM);
+    case SYS_pidfd_send_signal:
+        return FAILS(pidfd_send_signal, ENOSYS, EPERM);
+    case SYS_close_range:
+        return FAILS(close_range, ENOSYS, EPERM, ENOMEM, EMFILE);
+    case SYS_clone3:
+        return FAILS(clone3, ENOSYS, EPERM);
+    case SYS_waitid:
+        // P_PIDFD (3) is what old kernels and filters do not know.
+        return is_interrupted() ||
+               (first == 3 ? FAILS(waitid, EINTR, EINVAL, EPERM) : FAILS(waitid, EINTR));
+    case SYS_futex:
+        return is_interrupted() || FAILS(futex, EINTR);
+    case SYS_setsid:
+        return FAILS(setsid, EPERM);
+    case SYS_setpgid:
+        return FAILS(setpgid, EPERM);
+    case SYS_chdir:
+        return FAILS(chdir, EACCES, EIO);
+    case SYS_dup3:
+        return FAILS(dup3, EMFILE, EBUSY);
+    case SYS_prctl:
+        return FAILS(prctl, EINVAL);
+    case SYS_execve:
+        return FAILS(execve, ENOENT, ENOMEM, E2BIG, ETXTBSY, EACCES);
+    case SYS_openat:
+        return FAILS(openat, EMFILE, ENOMEM, EACCES);
+    case SYS_getdents64:
+        return FAILS(getdents64, EIO, ENOMEM);
+    case SYS_timer_create:
+        return FAILS(timer_create, EAGAIN, ENOMEM);
+    default:
+        return false;
+    }
+}
+
+long pmi_fault_syscall(long number, ...);
+long pmi_fault_syscall(long number, ...)
+{
+    va_list list;
+    long a[6];
+    va_start(list, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(list, long);
+    va_end(list);
+    if (syscall_fails(number, a[0]))
+        return -1;
+    if (without[0] != '\0') {
+        if (number == SYS_pidfd_send_signal && a[1] == SIGCONT && pmi_fault_without("SIGCONT"))
+            return 0;
+        if (number == SYS_rt_sigprocmask && pmi_fault_without("mask"))
+            return 0;
+        if (number == SYS_close_range && (a[2] & CLOSE_RANGE_CLOEXEC) != 0 &&
+            pmi_fault_without("cloexec"))
+            return 0;
+        if (number == SYS_waitid && pmi_fault_without("own wait"))
+            a[0] = P_ALL;
+    }
+    return syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}

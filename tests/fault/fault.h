@@ -1,0 +1,47 @@
+// The library of the fault build calls the system through the functions in fault.c: objcopy gives
+// its undefined symbols their names (symbols.txt). So every call of the library, and none of the
+// tests', can be made to fail, in all processes that a start goes through: what is asked for stands
+// in a file that all of them map, named by PM_FAULT_STATE.
+//
+// Other variables, for whole suites of tests:
+//   PM_FAULT_EINTR=N        each Nth call that a signal can interrupt is interrupted
+//   PM_FAULT_CLOCK=1        the wall clock jumps by an hour, to and fro, 20 times a second
+//   PM_FAULT_DENY=A[,B]     these system calls do not exist (ENOSYS)
+//   PM_FAULT_WITHOUT=G      the guard G is missing: see guards in fault.c
+#ifndef PM_TEST_FAULT_H
+#define PM_TEST_FAULT_H
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum pm_fault_mode {
+    PM_FAULT_COUNT,  // No call fails.
+    PM_FAULT_ONCE,   // The call number `target`.
+    PM_FAULT_STICKY, // That one, and all after it for which the same would be plausible.
+};
+
+// Arms: the counts begin at zero. variant: which of the call's plausible errors, from 0.
+void pm_fault_arm(enum pm_fault_mode mode, int target, int variant);
+void pm_fault_disarm(void);
+
+// Since the last arming, in all processes.
+struct pm_fault_report {
+    int calls;     // That could have failed.
+    bool fired;    // One did.
+    char name[32]; // Which,
+    int error;     // with what,
+    int variants;  // out of how many.
+};
+struct pm_fault_report pm_fault_report(void);
+
+// Blocks of memory that this process's library holds.
+long pm_fault_blocks(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

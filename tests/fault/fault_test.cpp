@@ -1,0 +1,719 @@
+// Every call that the library makes to the system fails once, or from then on, with each error that
+// such a call can plausibly give. Each run has a process of its own, so that first uses fail as
+// well, and a hang or a crash is a finding like any other.
+#include "fault.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <processmgr/processmgr.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace
+{
+
+constexpr int64_t kPatience = 20000;
+constexpr int kCallsMost = 200000;
+constexpr int kRunSeconds = 30; // After that a run hangs.
+
+size_t CountEntries(const char *folder)
+{
+    size_t count = 0;
+    DIR *dir = opendir(folder);
+    if (dir == nullptr)
+        return 0;
+    while (dirent *entry = readdir(dir))
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count;
+}
+
+bool Eventually(const std::function<bool()> &reached, int64_t timeout_ms = 5000)
+{
+    auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+    while (!reached()) {
+        if (std::chrono::steady_clock::now() >= end)
+            return false;
+        usleep(1000);
+    }
+    return true;
+}
+
+std::string Mask()
+{
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    std::string text;
+    for (int s = 1; s < NSIG; s++)
+        text += sigismember(&mask, s) == 1 ? '1' : '0';
+    return text;
+}
+
+// One pass through a scenario with one fault. In the run's own process.
+class Run
+{
+  public:
+    explicit Run(const std::string &folder) : registry(folder + "/registry"), file(folder + "/file")
+    {
+    }
+
+    // A call that may fail because of the fault. Then its error must be a known one, and the same
+    // call must work once the fault is over.
+    void Do(const char *what, const std::function<int(pm_error *)> &call)
+    {
+        pm_error error = PM_ERROR_INIT;
+        int result = call(&error);
+        if (result >= 0)
+            return;
+        bool fired = pm_fault_report().fired;
+        pm_fault_disarm();
+        std::string name = pm_error_name(result);
+        Note(std::string(what) + ": " + name);
+        Expect(fired, std::string(what) + " failed without a fault: " + name);
+        Expect(strncmp(pm_strerror(result), "unknown", 7) != 0,
+               std::string(what) + ": no known error");
+        if (error.code != 0) {
+            char line[1024];
+            Expect(error.code == result, std::string(what) + ": two codes");
+            Expect(pm_error_format(&error, line, sizeof(line)) > 0,
+                   std::string(what) + ": no line");
+            Expect(error.stage != 0 || strcmp(what, "spawn") != 0,
+                   std::string("no stage in ") + line);
+            failures += std::string(what) + ": " + line + "; ";
+        } else {
+            failures += std::string(what) + ": " + name + "; ";
+        }
+        pm_error again = PM_ERROR_INIT;
+        result = call(&again);
+        char line[1024] = "";
+        (void)pm_error_format(&again, line, sizeof(line));
+        Expect(result >= 0, std::string(what) + " fails without the fault, too: " +
+                                pm_error_name(result) + " " + line);
+    }
+
+    // For those who run a single one with PM_FAULT_ONLY.
+    void Note(const std::string &line)
+    {
+        if (getenv("PM_FAULT_ONLY") != nullptr)
+            fprintf(stderr, "    %s\n", line.c_str());
+    }
+
+    void Expect(bool good, const std::string &problem)
+    {
+        if (!good)
+            problems += "    " + problem + "\n";
+    }
+
+    void Open(bool with_registry, pm_loop loop = PM_LOOP_OWN)
+    {
+        pm_options options = PM_OPTIONS_INIT;
+        options.loop = loop;
+        options.registry_dir = with_registry ? registry.c_str() : nullptr;
+        options.status_pending_ms = 3000;
+        options.drain_ms = 2000;
+        Do("open", [&](pm_error *error) { return pm_open(&options, &manager, error); });
+    }
+
+    void Close()
+    {
+        Do("close", [&](pm_error *) { return pm_close(manager, kPatience, nullptr); });
+        manager = nullptr;
+    }
+
+    pm_process *Spawn(const pm_spec &spec)
+    {
+        pm_process *process = nullptr;
+        Do("spawn", [&](pm_error *error) { return pm_spawn(manager, &spec, &process, error); });
+        Expect(process != nullptr, "no Handle");
+        return process;
+    }
+
+    void Wait(pm_process *process, pm_exit_kind kind, uint32_t code, bool daemon = false)
+    {
+        pm_exit record = PM_EXIT_INIT;
+        if (process == nullptr)
+            return;
+        Do("wait", [&](pm_error *) { return pm_process_wait(process, kPatience, &record); });
+        if (record.kind == PM_EXIT_LOST && daemon && MayBeLost())
+            return;
+        Expect(record.kind == kind, "kind " + std::to_string(record.kind));
+        Expect(kind != PM_EXIT_EXITED || record.code == code,
+               "code " + std::to_string(record.code));
+    }
+
+    // How a process ended that is not our child is told by one call only, on a pidfd.
+    static bool MayBeLost()
+    {
+        struct pm_fault_report report = pm_fault_report();
+        return strcmp(report.name, "ioctl") == 0 || report.error == ENOSYS || report.error == EPERM;
+    }
+
+    void Stop(pm_process *process)
+    {
+        pm_stop_plan plan = {};
+        plan.steps_count = 1;
+        // Without /proc nobody can tell whether a group has but zombies left.
+        plan.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, 300};
+        if (process != nullptr)
+            Do("stop", [&](pm_error *) { return pm_process_stop(process, &plan, nullptr); });
+    }
+
+    std::string registry, file;
+    std::string problems, failures;
+    pm_manager *manager = nullptr;
+};
+
+// A Spec with its arguments.
+struct Program {
+    Program(const char *path, std::vector<const char *> args)
+    {
+        spec.start_timeout_ms = 5000;
+        spec.owner = "fault";
+        spec.program = path;
+        argv.push_back(path);
+        argv.insert(argv.end(), args.begin(), args.end());
+        argv.push_back(nullptr);
+        spec.argv = argv.data();
+        spec.stdin_slot.kind = PM_STDIO_NULL;
+        spec.stdout_slot.kind = PM_STDIO_NULL;
+        spec.stderr_slot.kind = PM_STDIO_NULL;
+    }
+    pm_spec spec = PM_SPEC_INIT;
+    std::vector<const char *> argv;
+};
+
+struct Shell : Program {
+    explicit Shell(const char *script) : Program("/bin/sh", {"-c", script})
+    {
+    }
+};
+
+struct Sleeper : Program {
+    Sleeper() : Program("/bin/sleep", {"1000"})
+    {
+    }
+};
+
+// ------------------------------------------------------------------------------------------------
+// Scenarios
+// ------------------------------------------------------------------------------------------------
+
+void OpenClose(Run &run)
+{
+    run.Open(false);
+    run.Close();
+}
+
+void Registry(Run &run)
+{
+    run.Open(true);
+    size_t count = 0;
+    auto visit = [](void *user, const pm_registry_entry *) {
+        ++*static_cast<size_t *>(user);
+        return 0;
+    };
+    run.Do("list",
+           [&](pm_error *) { return pm_registry_list(run.registry.c_str(), visit, &count); });
+    run.Close();
+}
+
+void Normal(Run &run)
+{
+    run.Open(false);
+    Shell child("exit 7");
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 7);
+    pm_process_unref(process);
+    run.Close();
+}
+
+void Pipes(Run &run)
+{
+    run.Open(false);
+    Shell child("read line; echo got $line; echo error >&2; exit 3");
+    child.spec.stdin_slot.kind = PM_STDIO_PIPE;
+    child.spec.stdout_slot.kind = PM_STDIO_PIPE;
+    child.spec.stderr_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = run.Spawn(child.spec);
+    if (process == nullptr)
+        return run.Close();
+    const char *text = "text\n";
+    size_t at = 0;
+    run.Do("write", [&](pm_error *) {
+        size_t count = 0;
+        int result = pm_stream_write(pm_process_stream(process, PM_STDIN), text + at,
+                                     strlen(text) - at, kPatience, &count);
+        at += count;
+        return result;
+    });
+    for (pm_stream_id id : {PM_STDOUT, PM_STDERR}) {
+        std::string all;
+        bool ended = false;
+        while (!ended && run.problems.empty()) {
+            run.Do("read", [&](pm_error *) {
+                char buffer[64];
+                size_t count = 0;
+                int result = pm_stream_read(pm_process_stream(process, id), buffer, sizeof(buffer),
+                                            kPatience, &count);
+                ended = result == PM_OK && count == 0;
+                all.append(buffer, result == PM_OK ? count : 0);
+                return result;
+            });
+        }
+        run.Expect(all == (id == PM_STDOUT ? "got text\n" : "error\n"), "read \"" + all + "\"");
+    }
+    run.Wait(process, PM_EXIT_EXITED, 3);
+    pm_process_unref(process);
+    run.Close();
+}
+
+void Files(Run &run)
+{
+    run.Open(false);
+    Shell child("echo $PM_FAULT_WORD; pwd >&2; exec 2>&-; echo extra >&7");
+    const char *env[] = {"PM_FAULT_WORD=word", "HOME", nullptr};
+    int pair[2];
+    run.Expect(pipe2(pair, O_CLOEXEC) == 0, "pipe");
+    pm_extra extra = {pair[1], 7};
+    child.spec.env = env;
+    child.spec.cwd = "/tmp";
+    child.spec.extras = &extra;
+    child.spec.extras_count = 1;
+    child.spec.stdin_slot = {PM_STDIO_FILE_READ, "/dev/null", PM_NATIVE_INVALID};
+    child.spec.stdout_slot = {PM_STDIO_FILE_TRUNCATE, run.file.c_str(), PM_NATIVE_INVALID};
+    child.spec.stderr_slot.kind = PM_STDIO_STDOUT;
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 0);
+    close(pair[1]);
+    char buffer[16];
+    // Twice where a start was undone that could not be watched.
+    run.Expect(read(pair[0], buffer, sizeof(buffer)) >= 6, "the extra descriptor");
+    close(pair[0]);
+    FILE *in = fopen(run.file.c_str(), "r");
+    size_t size = in != nullptr ? fread(buffer, 1, sizeof(buffer), in) : 0;
+    if (in != nullptr)
+        fclose(in);
+    run.Expect(std::string(buffer, size) == "word\n/tmp\n", std::string(buffer, size));
+    pm_process_unref(process);
+    run.Close();
+}
+
+// The program is missing: that is an error in any case, and the next start is none.
+void MissingProgram(Run &run)
+{
+    run.Open(false);
+    for (const char *path : {"/nonexistent/program", "/etc/passwd"}) {
+        Program child(path, {});
+        pm_process *process = nullptr;
+        pm_error error = PM_ERROR_INIT;
+        run.Expect(pm_spawn(run.manager, &child.spec, &process, &error) < 0, "started");
+        run.Expect(process == nullptr, "a Handle");
+        run.Expect(error.code < 0 && error.stage != 0, "no stage");
+    }
+    Shell child("exit 1");
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 1);
+    pm_process_unref(process);
+    run.Close();
+}
+
+void StopOne(Run &run)
+{
+    run.Open(false);
+    Shell child("trap '' TERM; echo ready; sleep 1000 & wait; wait");
+    child.spec.stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = run.Spawn(child.spec);
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0);
+    pm_process_unref(process);
+    run.Close();
+}
+
+void StopAll(Run &run)
+{
+    run.Open(false);
+    Sleeper child;
+    pm_process *processes[3];
+    for (pm_process *&process : processes)
+        process = run.Spawn(child.spec);
+    struct pm_stats stats = PM_STATS_INIT;
+    run.Do("stats", [&](pm_error *) { return pm_stats(run.manager, &stats); });
+    run.Expect(stats.running == 3, "running " + std::to_string(stats.running));
+    run.Do("scan", [&](pm_error *) { return pm_leak_scan(run.manager, nullptr); });
+    run.Do("stop all", [&](pm_error *) {
+        return pm_stop_all(run.manager, kPatience, nullptr, nullptr, nullptr);
+    });
+    for (pm_process *process : processes) {
+        run.Wait(process, PM_EXIT_SIGNALED, 0);
+        pm_process_unref(process);
+    }
+    run.Close();
+}
+
+void DieWithParent(Run &run)
+{
+    run.Open(false);
+    Shell child("exit 5");
+    child.spec.die_with_parent = true;
+    for (int i = 0; i < 2; i++) {
+        pm_process *process = run.Spawn(child.spec);
+        run.Wait(process, PM_EXIT_EXITED, 5);
+        pm_process_unref(process);
+    }
+    run.Close();
+}
+
+void Daemon(Run &run)
+{
+    run.Open(true);
+    Sleeper child;
+    child.spec.mode = PM_MODE_DAEMON;
+    child.spec.key = "one";
+    pm_process *process = run.Spawn(child.spec);
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0, true);
+    pm_process_unref(process);
+    run.Close();
+}
+
+void MissingDaemon(Run &run)
+{
+    run.Open(true);
+    Program child("/etc/passwd", {});
+    child.spec.mode = PM_MODE_DAEMON;
+    child.spec.key = "one";
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    run.Expect(pm_spawn(run.manager, &child.spec, &process, &error) < 0, "started");
+    run.Expect(process == nullptr, "a Handle");
+    run.Expect(error.code < 0 && error.stage != 0, "no stage");
+    run.Close();
+}
+
+void Recover(Run &run)
+{
+    run.Open(true);
+    Sleeper child;
+    child.spec.mode = PM_MODE_DAEMON;
+    child.spec.key = "one";
+    pm_process *process = run.Spawn(child.spec);
+    pm_process_unref(process);
+    run.Close();
+    run.Open(true);
+    run.Do("recover",
+           [&](pm_error *) { return pm_recover(run.manager, nullptr, nullptr, nullptr); });
+    process = nullptr;
+    run.Do("find", [&](pm_error *) { return pm_find(run.manager, "one", &process); });
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0, true);
+    pm_process_unref(process);
+    run.Close();
+}
+
+void CallersLoop(Run &run)
+{
+    run.Open(false, PM_LOOP_CALLER);
+    Shell child("exit 4");
+    int ends = 0;
+    child.spec.user = &ends;
+    child.spec.on_exit = [](pm_process *, const pm_exit *, void *user) {
+        ++*static_cast<int *>(user);
+    };
+    pm_process *process = run.Spawn(child.spec);
+    pm_native native = PM_NATIVE_INVALID;
+    run.Do("native", [&](pm_error *) { return pm_loop_native(run.manager, &native); });
+    Eventually(
+        [&] {
+            pollfd in = {};
+            in.fd = static_cast<int>(native);
+            in.events = POLLIN;
+            (void)poll(&in, 1, 100);
+            run.Do("dispatch", [&](pm_error *) { return pm_dispatch(run.manager); });
+            return ends > 0;
+        },
+        kPatience);
+    run.Expect(ends == 1, "callbacks: " + std::to_string(ends));
+    run.Wait(process, PM_EXIT_EXITED, 4);
+    pm_process_unref(process);
+    run.Close();
+}
+
+// Nobody waits, nobody holds a Handle.
+void LetGo(Run &run)
+{
+    static std::atomic<int> ends;
+    ends = 0;
+    run.Open(false);
+    Shell child("exit 2");
+    child.spec.on_exit = [](pm_process *, const pm_exit *record, void *) {
+        ends += record->kind == PM_EXIT_EXITED && record->code == 2 ? 1 : 100;
+    };
+    for (int i = 0; i < 3; i++)
+        pm_process_unref(run.Spawn(child.spec));
+    run.Expect(Eventually([] { return ends >= 3; }, kPatience), "an end was not told");
+    run.Expect(ends == 3, "ends: " + std::to_string(ends));
+    run.Close();
+}
+
+struct Scenario {
+    const char *name;
+    void (*play)(Run &run);
+};
+
+const Scenario kScenarios[] = {
+    {"OpenClose", OpenClose},
+    {"Registry", Registry},
+    {"Normal", Normal},
+    {"Pipes", Pipes},
+    {"Files", Files},
+    {"MissingProgram", MissingProgram},
+    {"StopOne", StopOne},
+    {"StopAll", StopAll},
+    {"DieWithParent", DieWithParent},
+    {"Daemon", Daemon},
+    {"MissingDaemon", MissingDaemon},
+    {"Recover", Recover},
+    {"CallersLoop", CallersLoop},
+    {"LetGo", LetGo},
+};
+
+// ------------------------------------------------------------------------------------------------
+// Runs
+// ------------------------------------------------------------------------------------------------
+
+// Running records, whatever the boot; temporary files, too.
+std::string RecordsIn(const std::string &registry)
+{
+    std::string found;
+    DIR *dir = opendir(registry.c_str());
+    while (dirent *entry = dir != nullptr ? readdir(dir) : nullptr) {
+        std::string name = entry->d_name;
+        if (name.rfind("boot-", 0) != 0 && name != "quarantine")
+            continue;
+        DIR *sub = opendir((registry + "/" + name).c_str());
+        while (dirent *record = sub != nullptr ? readdir(sub) : nullptr)
+            if (strcmp(record->d_name, ".") != 0 && strcmp(record->d_name, "..") != 0)
+                found += " " + name + "/" + record->d_name;
+        if (sub != nullptr)
+            closedir(sub);
+    }
+    if (dir != nullptr)
+        closedir(dir);
+    return found;
+}
+
+// In the run's own process: plays, and looks at what is left. The findings go to out.
+void PlayAndLook(const Scenario &scenario, const std::string &folder, pm_fault_mode mode,
+                 int target, int variant, int out)
+{
+    Run run(folder);
+    size_t descriptors = CountEntries("/proc/self/fd");
+    std::string mask = Mask();
+    pm_fault_arm(mode, target, variant);
+    scenario.play(run);
+    pm_fault_disarm();
+    // A record that could not be taken away is left to the next recovery.
+    if (!RecordsIn(run.registry).empty()) {
+        pm_recover_report report = PM_RECOVER_REPORT_INIT;
+        run.Open(true);
+        run.Do("recover",
+               [&](pm_error *) { return pm_recover(run.manager, nullptr, nullptr, &report); });
+        run.Close();
+        run.Expect(RecordsIn(run.registry).empty(),
+                   "records are left in" + RecordsIn(run.registry));
+    }
+
+    size_t left = CountEntries("/proc/self/fd");
+    run.Expect(left == descriptors,
+               std::to_string(left) + " descriptors, before " + std::to_string(descriptors));
+    run.Expect(Mask() == mask, "another signal mask");
+    run.Expect(Eventually([] { return CountEntries("/proc/self/task") == 1; }), "a thread is left");
+    run.Expect(pm_fault_blocks() == 0, std::to_string(pm_fault_blocks()) + " blocks of memory");
+    siginfo_t info = {};
+    errno = 0;
+    run.Expect(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD,
+               "a child is left");
+    if (!run.problems.empty() && !run.failures.empty())
+        run.problems += "    errors: " + run.failures + "\n";
+    (void)!write(out, run.problems.data(), run.problems.size());
+}
+
+class Fault : public testing::TestWithParam<std::tuple<Scenario, pm_fault_mode>>
+{
+  protected:
+    void SetUp() override
+    {
+        char name[] = "/tmp/pm-test-XXXXXX";
+        folder = mkdtemp(name);
+    }
+    void TearDown() override
+    {
+        std::string command = "rm -rf " + folder;
+        EXPECT_EQ(0, system(command.c_str()));
+    }
+
+    // What was found.
+    std::string One(const Scenario &scenario, pm_fault_mode mode, int target, int variant)
+    {
+        int out[2];
+        std::string problems;
+        EXPECT_EQ(0, pipe2(out, O_CLOEXEC));
+        pid_t pid = fork();
+        if (pid == 0) {
+            PlayAndLook(scenario, folder, mode, target, variant, out[1]);
+            _exit(0);
+        }
+        close(out[1]);
+        problems = Await(pid, out[0]);
+        close(out[0]);
+        pm_fault_disarm();
+        // The rig is the parent of what is left: keepers and stubs end by themselves, at once.
+        if (!Eventually([] { return !Reap(0, nullptr); })) {
+            problems += "    a process is left\n";
+            EndAll();
+        }
+        std::string records = RecordsIn(folder + "/registry");
+        if (!records.empty()) {
+            problems += "    records are left in" + records + "\n";
+            std::string command = "rm -rf " + folder + "/registry";
+            EXPECT_EQ(0, system(command.c_str()));
+        }
+        return problems;
+    }
+
+    // Waits for children that have ended; false when none is left. The status of `pid` is kept.
+    static bool Reap(pid_t pid, int *ret_status)
+    {
+        for (;;) {
+            int status = 0;
+            pid_t ended = waitpid(-1, &status, WNOHANG);
+            if (ended <= 0)
+                return ended == 0;
+            if (ended == pid)
+                *ret_status = status;
+        }
+    }
+
+    // The findings of a run, and what can be seen from outside. Orphans are waited for at once, as
+    // by any good parent.
+    static std::string Await(pid_t pid, int in_fd)
+    {
+        int status = -1;
+        std::string problems;
+        auto read_all = [&] {
+            char buffer[4096];
+            pollfd in = {};
+            in.fd = in_fd;
+            in.events = POLLIN;
+            ssize_t n;
+            while (poll(&in, 1, 5) > 0 && (n = read(in_fd, buffer, sizeof(buffer))) > 0)
+                problems.append(buffer, static_cast<size_t>(n));
+            (void)Reap(pid, &status);
+            return status != -1;
+        };
+        if (!Eventually(read_all, kRunSeconds * 1000)) {
+            problems += "    hangs\n";
+            kill(pid, SIGABRT);
+            (void)Eventually(read_all);
+        }
+        if (status != 0)
+            problems += "    ended with status " + std::to_string(status) + "\n";
+        return problems;
+    }
+
+    static void EndAll()
+    {
+        siginfo_t info = {};
+        std::string path = "/proc/self/task/" + std::to_string(getpid()) + "/children";
+        FILE *in = fopen(path.c_str(), "r");
+        int pid = 0;
+        while (in != nullptr && fscanf(in, "%d", &pid) == 1)
+            kill(pid, SIGKILL);
+        if (in != nullptr)
+            fclose(in);
+        while (waitid(P_ALL, 0, &info, WEXITED) == 0)
+            continue;
+    }
+
+    std::string folder;
+};
+
+// Every how manieth call, for the errors but the first and for sticky faults, in a quick run; and
+// for the first error, in scenarios of so many calls.
+int Stride()
+{
+    return getenv("PM_TEST_FULL") != nullptr ? 1 : 5;
+}
+
+int FirstStride(int calls)
+{
+    return getenv("PM_TEST_FULL") != nullptr || calls < 150 ? 1 : 3;
+}
+
+TEST_P(Fault, LeavesNothingAndTheNextCallWorks)
+{
+    const Scenario &scenario = std::get<0>(GetParam());
+    pm_fault_mode mode = std::get<1>(GetParam());
+    int runs = 0, fired = 0, bad = 0, most = 0;
+    ASSERT_EQ("", One(scenario, PM_FAULT_COUNT, 0, 0)) << "without a fault";
+    const int stride = mode == PM_FAULT_STICKY ? Stride() : FirstStride(pm_fault_report().calls);
+    const char *only = getenv("PM_FAULT_ONLY"); // K:VARIANT
+    for (int k = 1;; k += stride) {
+        int variants = 1;
+        bool last = false;
+        for (int variant = 0; variant < variants && !last; variant++) {
+            if (variant > 0 && k / stride % Stride() != 0)
+                break;
+            if (only != nullptr && std::to_string(k) + ":" + std::to_string(variant) != only) {
+                One(scenario, PM_FAULT_COUNT, k, 0);
+                last = pm_fault_report().calls < k;
+                variants = 9;
+                continue;
+            }
+            std::string problems = One(scenario, mode, k, variant);
+            struct pm_fault_report report = pm_fault_report();
+            runs++;
+            fired += report.fired;
+            most = std::max(most, report.calls);
+            variants = std::max(variants, report.variants);
+            last = report.calls < k;
+            if (report.calls > kCallsMost)
+                problems += "    spins: " + std::to_string(report.calls) + " calls\n";
+            if (!problems.empty()) {
+                ADD_FAILURE() << scenario.name << (mode == PM_FAULT_STICKY ? ", sticky" : ", once")
+                              << ", call " << k << ":" << variant << ": " << report.name << " = "
+                              << strerror(report.error) << "\n"
+                              << problems;
+                bad++;
+            }
+        }
+        if (last || bad > 9)
+            break;
+    }
+    printf("%d runs, %d faults, up to %d calls\n", runs, fired, most);
+    RecordProperty("runs", runs);
+}
+
+std::string NameOf(const testing::TestParamInfo<Fault::ParamType> &info)
+{
+    return std::string(std::get<0>(info.param).name) +
+           (std::get<1>(info.param) == PM_FAULT_STICKY ? "Sticky" : "Once");
+}
+
+INSTANTIATE_TEST_SUITE_P(Calls, Fault,
+                         testing::Combine(testing::ValuesIn(kScenarios),
+                                          testing::Values(PM_FAULT_ONCE, PM_FAULT_STICKY)),
+                         NameOf);
+
+} // namespace
