@@ -497,7 +497,7 @@ int pmi_lock_decode(const char *text, size_t size, struct pmi_identity *ret_owne
         at_end(&in);
     }
     if (in.problem != NULL) {
-        return PM_ERR_CORRUPT;
+        return in.no_memory ? PM_ERR_NO_MEMORY : PM_ERR_CORRUPT;
     }
     *ret_owner = owner;
     *ret_epoch = epoch;

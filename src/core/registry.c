@@ -28,16 +28,15 @@ static void registry_hint(struct pm_error *err, const char *path)
 // One owner
 // ------------------------------------------------------------------------------------------------
 
-// Who the lock file names. PM_ERR_NOT_FOUND when there is no usable content.
+// Who the lock file names. PM_ERR_NOT_FOUND, PM_ERR_CORRUPT: nobody, for good.
 static int read_owner(struct pmi_registry *r, struct pmi_identity *ret_id, uint64_t *ret_epoch)
 {
     char *text = NULL;
     size_t size = 0;
     int result = pmi_os_file_read(&r->root, "lock", PMI_RECORD_SIZE_MAX, &text, &size);
-    if (result != PM_OK) {
-        return PM_ERR_NOT_FOUND;
+    if (result == PM_OK) {
+        result = pmi_lock_decode(text, size, ret_id, ret_epoch);
     }
-    result = pmi_lock_decode(text, size, ret_id, ret_epoch) == PM_OK ? PM_OK : PM_ERR_NOT_FOUND;
     free(text);
     return result;
 }
@@ -60,8 +59,13 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
 {
     struct pmi_identity owner;
     uint64_t epoch = 0;
-    bool known = read_owner(r, &owner, &epoch) == PM_OK;
-    int result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
+    int result = read_owner(r, &owner, &epoch);
+    bool known = result == PM_OK;
+    // For any other reason the epoch would begin anew.
+    if (!known && result != PM_ERR_NOT_FOUND && result != PM_ERR_CORRUPT) {
+        return result;
+    }
+    result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
     if (result == PM_ERR_BUSY && known && pmi_os_identity_check(&owner) == PM_ERR_GONE) {
         result = pmi_os_file_remove(&r->root, "lock");
         if (result == PM_OK || result == PM_ERR_NOT_FOUND) {

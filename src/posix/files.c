@@ -286,9 +286,12 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
 
 int pmi_os_lock_write(struct pmi_os_lock *lock, const void *data, size_t size)
 {
-    if (ftruncate(lock->fd, 0) < 0 || lseek(lock->fd, 0, SEEK_SET) < 0)
+    // Over what is there: on a full disk that may still work.
+    if (lseek(lock->fd, 0, SEEK_SET) < 0)
         return pmi_error_from_errno(errno);
     int e = write_all(lock->fd, data, size);
+    if (e == 0 && ftruncate(lock->fd, (off_t)size) < 0)
+        e = errno;
     return e == 0 ? PM_OK : pmi_error_from_errno(e);
 }
 
