@@ -151,6 +151,7 @@ PM_FORBID_CRT(popen, PM_FORBID_SHELL);
 #else /* POSIX */
 
 #include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -237,7 +238,7 @@ int daemon(int, int) PM_FORBID_NOTHROW
 #ifdef __OpenBSD__
 pid_t forkpty(int *, char *, const struct termios *, const struct winsize *)
     PM_FORBID_USE("forkpty() forks; start in mode PM_MODE_PTY");
-#elif defined(__NetBSD__)
+#elif defined(__FreeBSD__) || defined(__DragonFly__) || defined(__NetBSD__)
 pid_t forkpty(int *, char *, struct termios *, struct winsize *)
     PM_FORBID_USE("forkpty() forks; start in mode PM_MODE_PTY");
 #else

@@ -13,7 +13,7 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef HAVE_RT_SIGPROCMASK
+#if defined(HAVE_RT_SIGPROCMASK) || defined(HAVE_CLOSE_RANGE)
 #include <sys/syscall.h>
 #endif
 #ifdef HAVE_PDEATHSIG
