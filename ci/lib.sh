@@ -3,6 +3,12 @@
 
 pm_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 pm_build_root=${PM_BUILD_ROOT:-$pm_root/build}
+# Made by "ci/dependencies zig"; the toolchain files of "zig cc" ask for the folder.
+case $pm_build_root in
+/*) pm_zig=$pm_build_root/zig ;;
+*) pm_zig=$PWD/$pm_build_root/zig ;;
+esac
+export PMI_ZIG_BIN=$pm_zig/bin
 pm_jobs=${PM_JOBS:-$(nproc 2>/dev/null || echo 2)}
 
 pm_die() {
