@@ -361,6 +361,10 @@ void Contract::TearDown()
         EXPECT_EQ(PM_OK, Close());
     }
     RemoveTree(folder);
+#ifdef PM_TEST_LIBKQUEUE
+    // It closes what is its own on a thread of its own.
+    EXPECT_TRUE(Eventually([this] { return CountDescriptors() == descriptors_before; }));
+#endif
     EXPECT_EQ(descriptors_before, CountDescriptors()) << "descriptors were leaked";
     // A joined thread leaves the task list a moment later.
     EXPECT_TRUE(Eventually([this] { return CountThreads() == threads_before; }));

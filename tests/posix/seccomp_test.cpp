@@ -202,6 +202,9 @@ class PoorHosts : public Contract
 
 TEST_F(PoorHosts, WithoutAnyOneCallWork)
 {
+#ifdef PM_TEST_LIBKQUEUE
+    GTEST_SKIP() << "libkqueue waits for ever for its thread where no thread can be started";
+#endif
     // The control. Best effort: this build, or this kernel, has no pidfd to begin with.
     Child child({"exit", "0"});
     pm_info info = PM_INFO_INIT;
