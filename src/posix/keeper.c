@@ -381,6 +381,15 @@ static bool add_ward(struct wards *wards, const struct ward *ward)
     return true;
 }
 
+// musl's macro compares lengths of different signedness.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+static struct cmsghdr *next_header(struct msghdr *message, struct cmsghdr *header)
+{
+    return CMSG_NXTHDR(message, header);
+}
+#pragma GCC diagnostic pop
+
 // Receives one message: its size, the sender's pid if told, and a descriptor that came with it.
 static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *ret_fd)
 {
@@ -399,7 +408,7 @@ static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *r
     if (n < 0)
         return n;
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
-         header = CMSG_NXTHDR(&message, header)) {
+         header = next_header(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET)
             continue;
         if (header->cmsg_type == SCM_RIGHTS)

@@ -231,7 +231,11 @@ static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
     _Static_assert(sizeof(info) == 64, "the first published size of struct pidfd_info");
     if (op->pidfd < 0)
         return PM_ERR_UNSUPPORTED;
-    if (PMI_SYS(ioctl)(op->pidfd, _IOWR(0xff, 11, char[64]), &info) < 0)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion" // musl's ioctl() takes an int.
+    int r = PMI_SYS(ioctl)(op->pidfd, _IOWR(0xff, 11, char[64]), &info);
+#pragma GCC diagnostic pop
+    if (r < 0)
         // ESRCH: somebody is just waiting for it, and the kernel has let go of the one and not got
         // to the other. (6.13 and 6.14, which never tell, stay at this.)
         return errno == ESRCH ? PM_ERR_STATUS_PENDING : PM_ERR_UNSUPPORTED;

@@ -61,7 +61,7 @@ std::string Surroundings()
     }
     for (int limit : {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_CORE, RLIMIT_STACK}) {
         rlimit value = {};
-        getrlimit(static_cast<__rlimit_resource>(limit), &value);
+        getrlimit(static_cast<decltype(RLIMIT_NOFILE)>(limit), &value);
         all += "\nlimit " + std::to_string(value.rlim_cur) + " " + std::to_string(value.rlim_max);
     }
     all += "\npgrp " + std::to_string(getpgrp()) + " sid " + std::to_string(getsid(0));
