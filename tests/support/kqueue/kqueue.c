@@ -24,7 +24,7 @@
 
 // Always readable. In an epoll set it is the EVFILT_USER entry; its address marks the event. It is
 // made ahead of main, so that no test finds one descriptor more after its first kqueue; but not in
-// the helper program, which tells tests what descriptors it was born with.
+// what tests start of themselves, some of which tells what descriptors it was born with.
 static int user_fd = -1;
 static pthread_once_t user_fd_once = PTHREAD_ONCE_INIT;
 
@@ -38,9 +38,9 @@ static void open_user_fd(void)
         (void)close(fd);
 }
 
-__attribute__((constructor)) static void prepare(void)
+__attribute__((constructor)) static void prepare(int argc, char **argv)
 {
-    if (strcmp(program_invocation_short_name, "pm-child") != 0)
+    if (argc < 2 || strcmp(argv[1], "--role") != 0)
         (void)pthread_once(&user_fd_once, open_user_fd);
 }
 
