@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/core.h"
+#include "guards.h"
 
 // ------------------------------------------------------------------------------------------------
 // References
@@ -206,7 +207,13 @@ static int reap(pm_process *p)
     struct pm_exit record = PM_EXIT_INIT;
     bool died = false;
     int registry_result = PM_OK;
+    if (PMI_WITHOUT("reap lock")) {
+        pmi_mutex_unlock(&p->lock);
+    }
     int result = pmi_os_process_reap(&p->os, &record);
+    if (PMI_WITHOUT("reap lock")) {
+        pmi_mutex_lock(&p->lock);
+    }
     if (result == PM_ERR_STATUS_PENDING) {
         died = note_death(p);
         atomic_store(&p->state, PM_STATE_STATUS_PENDING);

@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "child.h"
+#include "guards.h"
 #include "identity.h"
 #include "launcher/launch_plan.h"
 #include "reactor.h"
@@ -50,6 +51,11 @@ static bool pass_gate(int gate, int64_t deadline, struct pmi_gate_message *ret_g
     message.start = pmi_stat_read(getpid(), &stat) == PM_OK ? (uint64_t)stat.starttime : 0;
     if (!send_message(gate, &message))
         return false;
+    if (PMI_WITHOUT("gate")) {
+        *ret_go = message;
+        ret_go->time_ms = UINT32_MAX;
+        return true;
+    }
     return receive(gate, ret_go, deadline) && ret_go->kind == PMI_GATE_GO;
 }
 

@@ -256,6 +256,15 @@ static int check_still_named(int fd, struct pmi_os_dir *dir, const char *name)
                                                                                 : PM_ERR_NOT_FOUND;
 }
 
+static int lock_now(int fd)
+{
+    int r;
+    do
+        r = flock(fd, LOCK_EX | LOCK_NB);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
 int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock *ret_lock)
 {
     for (;;) {
@@ -268,9 +277,8 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
             result = pmi_error_from_errno(errno);
         else if (!S_ISREG(st.st_mode))
             result = PM_ERR_CORRUPT;
-        else if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-            result =
-                errno == EWOULDBLOCK || errno == EINTR ? PM_ERR_BUSY : pmi_error_from_errno(errno);
+        else if (lock_now(fd) < 0)
+            result = errno == EWOULDBLOCK ? PM_ERR_BUSY : pmi_error_from_errno(errno);
         if (result == PM_OK)
             result = check_still_named(fd, dir, name);
         if (result == PM_OK) {

@@ -2,6 +2,7 @@
 
 #include "backend.h"
 #include "error.h"
+#include "guards.h"
 #include "sys.h"
 
 #include <stdatomic.h>
@@ -24,7 +25,7 @@
 
 int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat)
 {
-    const char *at = strrchr(text, ')');
+    const char *at = PMI_WITHOUT("stat parser") ? strchr(text, ')') : strrchr(text, ')');
     if (at == NULL || at[1] != ' ' || at[2] == '\0')
         return PM_ERR_CORRUPT;
     struct pmi_stat s = {.state = at[2]};

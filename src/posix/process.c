@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "error.h"
 #include "group.h"
+#include "guards.h"
 #include "identity.h"
 #include "kqueue.h"
 #include "reactor.h"
@@ -367,6 +368,8 @@ int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
 
 static int signal_process(const struct pmi_os_process *op, int signal_number)
 {
+    if (PMI_WITHOUT("process proof"))
+        return pmi_sys_kill(op->pid, signal_number) == 0 ? PM_OK : PM_ERR_GONE;
     // A signal to a zombie succeeds and does nothing.
     if (op->reaped || has_ended(op))
         return PM_ERR_GONE;

@@ -1,5 +1,6 @@
 #include "backend.h"
 #include "error.h"
+#include "guards.h"
 #include "reactor.h"
 #include "sys.h"
 
@@ -29,6 +30,10 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
         // The exit first: a byte that was there before it must not be missed.
         if (op != NULL)
             look_at_exit(s, op);
+        if (PMI_WITHOUT("drain") && s->exit_seen != 0) {
+            *ret_count = 0;
+            return PM_OK;
+        }
         ssize_t n = pmi_sys_read(s->fd, buffer, capacity);
         if (n >= 0) {
             if (n > 0)

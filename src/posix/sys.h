@@ -148,11 +148,14 @@ static inline int pmi_sys_socketpair(int type, int ret_fds[2])
     return 0;
 }
 
-// Does not retry: the caller has a deadline to recompute. A call that fails at once, for want of
-// memory, takes its millisecond all the same: its callers are loops.
+// Retries a mere look. A wait it does not: the caller has a deadline to recompute. One that fails
+// at once, for want of memory, takes its millisecond all the same: its callers are loops.
 static inline int pmi_sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
-    int n = PMI_SYS(poll)(fds, count, timeout_ms);
+    int n;
+    do
+        n = PMI_SYS(poll)(fds, count, timeout_ms);
+    while (n < 0 && errno == EINTR && timeout_ms == 0);
     if (n < 0 && errno != EINTR && timeout_ms != 0) {
         int e = errno;
         (void)PMI_SYS(nanosleep)(&(struct timespec){.tv_nsec = 1000000}, NULL);

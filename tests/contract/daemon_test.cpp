@@ -439,7 +439,9 @@ TEST_F(Daemon, TheDetectorFindsARealLeakAndTakesNothing)
         _exit(7);
     }
     siginfo_t info = {};
-    ASSERT_EQ(0, waitid(P_PID, static_cast<id_t>(leaked), &info, WEXITED | WNOWAIT));
+    ASSERT_EQ(0, Uninterrupted([&] {
+                  return waitid(P_PID, static_cast<id_t>(leaked), &info, WEXITED | WNOWAIT);
+              }));
     uint64_t found = 99;
     EXPECT_EQ(PM_OK, pm_leak_scan(manager, &found));
     EXPECT_EQ(0u, found) << "believed only in the second sweep";
@@ -452,7 +454,8 @@ TEST_F(Daemon, TheDetectorFindsARealLeakAndTakesNothing)
     EXPECT_EQ(1u, stats.leaked_total) << "each counted once";
     EXPECT_EQ(static_cast<uint64_t>(leaked), stats.leaked_pid);
     int status = 0;
-    EXPECT_EQ(leaked, waitpid(leaked, &status, 0)) << "the host's own wait gets its code";
+    EXPECT_EQ(leaked, Uninterrupted([&] { return waitpid(leaked, &status, 0); }))
+        << "the host's own wait gets its code";
     EXPECT_EQ(7 << 8, status);
     EXPECT_EQ(PM_OK, pm_leak_scan(manager, &found));
     EXPECT_EQ(0u, found);
@@ -586,7 +589,7 @@ TEST_F(Launcher, ThatNamesAStrangerIsRefused)
     EXPECT_EQ(PM_STAGE_GATE, error.stage);
     EXPECT_EQ(0, waitpid(stranger, nullptr, WNOHANG)) << "the stranger lives";
     kill(stranger, SIGKILL);
-    waitpid(stranger, nullptr, 0);
+    Uninterrupted([&] { return waitpid(stranger, nullptr, 0); });
 }
 
 TEST_F(Launcher, ThatNeverEndsIsKilled)

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <processmgr/processmgr.h>
 
+#include <cerrno>
 #include <chrono>
 #include <functional>
 #include <string>
@@ -31,6 +32,16 @@ void MaybePlayRole(int argc, char **argv);
 
 // The error as its reader sees it.
 std::string ErrorText(const pm_error &error);
+
+// Calls again what a signal interrupted.
+template <typename Call>
+auto Uninterrupted(Call call)
+{
+    auto result = call();
+    while (result < 0 && errno == EINTR)
+        result = call();
+    return result;
+}
 
 // Waits until a state is reached; false at the bound.
 bool Eventually(const std::function<bool()> &reached);

@@ -276,7 +276,7 @@ TEST_F(Manager, TheCallersLoopNeedsNoThreadOfOurs)
         ASSERT_TRUE(got == WAIT_OBJECT_0 || timeout != PM_FOREVER);
 #else
         pollfd in = {static_cast<int>(native), POLLIN, 0};
-        int got = poll(&in, 1, static_cast<int>(wait));
+        int got = Uninterrupted([&] { return poll(&in, 1, static_cast<int>(wait)); });
         ASSERT_TRUE(got == 1 || timeout != PM_FOREVER);
 #endif
         ASSERT_GE(pm_dispatch(manager), 0);

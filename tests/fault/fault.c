@@ -29,6 +29,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -58,6 +59,22 @@ static bool clock_jumps;
 static char denied_list[128] = ",";
 static char without[32];
 
+static void take_note(int signal_number)
+{
+    (void)signal_number;
+}
+
+// For this process alone: those that it starts find no variable.
+static void begin_storm(void)
+{
+    struct sigaction action = {.sa_handler = take_note}; // No SA_RESTART.
+    const struct itimerval rhythm = {.it_interval = {.tv_usec = 1000},
+                                     .it_value = {.tv_usec = 1000}};
+    (void)unsetenv("PM_FAULT_STORM");
+    (void)sigaction(SIGALRM, &action, NULL);
+    (void)setitimer(ITIMER_REAL, &rhythm, NULL);
+}
+
 // Before main(): the launcher's own entry is the first thing there.
 __attribute__((constructor)) static void read_environment(void)
 {
@@ -71,6 +88,8 @@ __attribute__((constructor)) static void read_environment(void)
     }
     if ((text = getenv("PM_FAULT_EINTR")) != NULL)
         eintr_every = atoi(text);
+    if (getenv("PM_FAULT_STORM") != NULL)
+        begin_storm();
     clock_jumps = getenv("PM_FAULT_CLOCK") != NULL;
     if ((text = getenv("PM_FAULT_DENY")) != NULL)
         (void)snprintf(denied_list, sizeof(denied_list), ",%s,", text);

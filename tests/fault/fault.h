@@ -5,6 +5,7 @@
 //
 // Other variables, for whole suites of tests:
 //   PM_FAULT_EINTR=N        each Nth call that a signal can interrupt is interrupted
+//   PM_FAULT_STORM=1        a signal every millisecond, for the tests' own threads
 //   PM_FAULT_CLOCK=1        the wall clock jumps by an hour, to and fro, 20 times a second
 //   PM_FAULT_DENY=A[,B]     these system calls do not exist (ENOSYS)
 //   PM_FAULT_WITHOUT=G      the guard G is missing: see guards in fault.c

@@ -1,0 +1,42 @@
+// What a start must not do to its host. Where starts fork (no vfork-like clone), the copy has the
+// host's buffers and handlers, and must leave them alone.
+#include <cstdio>
+#include <cstdlib>
+
+#include "fixture.h"
+
+using namespace contract;
+
+namespace
+{
+
+class Start : public Contract
+{
+};
+
+TEST_F(Start, LeavesTheHostsBuffersAlone)
+{
+    Open();
+    std::string path = folder + "/buffer";
+    FILE *buffer = fopen(path.c_str(), "w");
+    ASSERT_NE(nullptr, buffer);
+    fputs("once", buffer);
+    for (int i = 0; i < 3; i++) {
+        Child child({"exit", "0"});
+        child.spec.cwd = "/nonexistent";
+        pm_process *process = nullptr;
+        pm_error error = PM_ERROR_INIT;
+        EXPECT_EQ(PM_ERR_NOT_FOUND, pm_spawn(manager, child.Get(), &process, &error));
+        EXPECT_EQ(PM_STAGE_CHDIR, error.stage);
+        pm_process *good = nullptr;
+        child.spec.cwd = nullptr;
+        int code = 0;
+        good = TrySpawn(child, &code);
+        ASSERT_EQ(PM_OK, code);
+        EXPECT_EQ(0u, Wait(good).code);
+    }
+    fclose(buffer);
+    EXPECT_EQ("once", ReadFile(path));
+}
+
+} // namespace
