@@ -1,0 +1,311 @@
+// The system gives the number of a process that has ended to a stranger. In a pid namespace of its
+// own the number can be chosen; the stranger leads a group and a session of that number, too.
+#ifdef __linux__
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "fixture.h"
+
+using namespace contract;
+
+namespace
+{
+
+using Args = std::vector<std::string>;
+
+constexpr int kNoNamespace = 77;
+
+// ------------------------------------------------------------------------------------------------
+// Inside of the namespace
+// ------------------------------------------------------------------------------------------------
+
+void Fail(int round, const std::string &what)
+{
+    printf("round %d: %s\n", round, what.c_str());
+    fflush(stdout);
+    _exit(1);
+}
+
+void Await(int round, const std::string &what, const std::function<bool()> &reached)
+{
+    if (!Eventually(reached))
+        Fail(round, what);
+}
+
+std::string StatOf(pid_t pid)
+{
+    return ReadFile("/proc/" + std::to_string(pid) + "/stat");
+}
+
+// The 22nd field: when it was started, in ticks.
+std::string StartOf(pid_t pid)
+{
+    std::string stat = StatOf(pid);
+    size_t at = stat.rfind(')') + 1;
+    for (int field = 3; field < 22; field++)
+        at = stat.find(' ', at + 1);
+    return stat.substr(at, stat.find(' ', at + 1) - at);
+}
+
+// A child of ours with that number: one that stays, or one that has ended and is not waited for.
+pid_t Stranger(int round, pid_t wanted, bool stays)
+{
+    for (int i = 0; i < 200; i++) {
+        WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 1));
+        pid_t pid = fork();
+        if (pid == 0) {
+            setsid();
+            if (!stays)
+                _exit(0);
+            for (;;)
+                pause();
+        }
+        if (pid == wanted) {
+            siginfo_t info = {};
+            if (stays)
+                Await(round, "the stranger's session", [&] { return getsid(pid) == pid; });
+            else
+                waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
+            return pid;
+        }
+        kill(pid, SIGKILL);
+        waitpid(pid, nullptr, 0);
+    }
+    Fail(round, "the number was not given again");
+    return 0;
+}
+
+void ExpectAlive(int round, pid_t stranger, const std::string &after)
+{
+    if (waitpid(stranger, nullptr, WNOHANG) != 0)
+        Fail(round, "a stranger was ended by " + after);
+}
+
+void End(pid_t stranger)
+{
+    kill(stranger, SIGKILL);
+    waitpid(stranger, nullptr, 0);
+}
+
+pm_manager *OpenManager(int round, const std::string &registry, pm_loop loop)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    options.registry_dir = registry.c_str();
+    options.loop = loop;
+    options.status_pending_ms = 10;
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        Fail(round, ErrorText(error));
+    return manager;
+}
+
+pm_process *StartOne(int round, pm_manager *manager, bool daemon)
+{
+    Child child({"sleep"});
+    child->key = daemon ? "reused" : nullptr;
+    child->mode = daemon ? PM_MODE_DAEMON : PM_MODE_NORMAL;
+    child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_spawn(manager, child.Get(), &process, &error) != PM_OK)
+        Fail(round, ErrorText(error));
+    return process;
+}
+
+void AwaitFree(int round, pid_t pid)
+{
+    Await(round, "the number stays taken",
+          [&] { return kill(pid, 0) != 0 && StatOf(pid).empty(); });
+}
+
+void TrySignals(int round, pm_process *process, pid_t stranger)
+{
+    for (pm_stop_scope scope : {PM_SCOPE_PROCESS, PM_SCOPE_GROUP, PM_SCOPE_TREE}) {
+        int result = pm_process_signal(process, SIGKILL, scope);
+        ExpectAlive(round, stranger, "a signal of scope " + std::to_string(scope));
+        if (result == PM_OK)
+            Fail(round, "a signal was delivered to nobody");
+    }
+    pm_stop_plan plan = {};
+    plan.steps_count = 2;
+    plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, 10};
+    plan.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10};
+    if (pm_process_stop(process, &plan, nullptr) != PM_OK)
+        Fail(round, "a stop of one that is gone fails");
+    ExpectAlive(round, stranger, "a stop");
+}
+
+// Nobody has looked at the Handle since its process died: there is no thread that would.
+void Signals(int round, const std::string &registry)
+{
+    pm_manager *manager = OpenManager(round, registry, PM_LOOP_CALLER);
+    pm_process *process = StartOne(round, manager, true);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    kill(pid, SIGKILL);
+    AwaitFree(round, pid);
+    pid_t stranger = Stranger(round, pid, true);
+    TrySignals(round, process, stranger);
+    pm_process_unref(process);
+    if (pm_close(manager, 20000, nullptr) != PM_OK)
+        Fail(round, "close");
+    ExpectAlive(round, stranger, "a close");
+    End(stranger);
+}
+
+// Our own child, waited for: its group may still be asked for.
+void Children(int round, const std::string &registry)
+{
+    pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
+    pm_process *process = StartOne(round, manager, false);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    kill(pid, SIGKILL);
+    if (pm_process_wait(process, 20000, nullptr) != PM_OK)
+        Fail(round, "wait");
+    AwaitFree(round, pid);
+    pid_t stranger = Stranger(round, pid, true);
+    TrySignals(round, process, stranger);
+    pm_process_unref(process);
+    pm_close(manager, 20000, nullptr);
+    ExpectAlive(round, stranger, "a close");
+    End(stranger);
+}
+
+void Recovery(int round, const std::string &registry)
+{
+    pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
+    pm_process *process = StartOne(round, manager, true);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    pm_process_unref(process);
+    pm_close(manager, 20000, nullptr);
+    std::string start = StartOf(pid);
+    kill(pid, SIGKILL);
+    AwaitFree(round, pid);
+    pid_t stranger = Stranger(round, pid, true);
+
+    manager = OpenManager(round, registry, PM_LOOP_OWN);
+    pm_recover_report report = PM_RECOVER_REPORT_INIT;
+    if (pm_recover(manager, nullptr, nullptr, &report) != PM_OK || report.alive != 0 ||
+        report.ended != 1)
+        Fail(round, "a stranger was taken for a daemon");
+    pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr);
+    pm_close(manager, 20000, nullptr);
+    ExpectAlive(round, stranger, "a recovery");
+    End(stranger);
+}
+
+// Another zombie with the number of the one in the sweep before is a new one.
+void Detector(int round, const std::string &registry)
+{
+    pm_manager *manager = OpenManager(round, registry, PM_LOOP_CALLER);
+    pid_t first = fork();
+    if (first == 0)
+        _exit(0);
+    siginfo_t info = {};
+    uint64_t found = 0;
+    waitid(P_PID, static_cast<id_t>(first), &info, WEXITED | WNOWAIT);
+    std::string start = StartOf(first);
+    pm_leak_scan(manager, &found);
+    waitpid(first, nullptr, 0);
+    AwaitFree(round, first);
+    pid_t second;
+    for (;;) {
+        second = Stranger(round, first, false);
+        if (StartOf(second) != start)
+            break;
+        waitpid(second, nullptr, 0); // In the same tick.
+    }
+    pm_leak_scan(manager, &found);
+    if (found != 0)
+        Fail(round, "two zombies were taken for one");
+    pm_leak_scan(manager, &found);
+    if (found != 1)
+        Fail(round, "a leak was not found");
+    if (waitpid(second, nullptr, WNOHANG) != second)
+        Fail(round, "the detector took a status");
+    pm_close(manager, 20000, nullptr);
+}
+
+int ReuseHost(const Args &args)
+{
+    int rounds = std::stoi(args.at(0));
+    for (int round = 0; round < rounds; round++) {
+        Signals(round, args.at(1));
+        Children(round, args.at(1));
+        Recovery(round, args.at(1));
+        Detector(round, args.at(1));
+    }
+    return 0;
+}
+
+const RoleAdder reuse_host("reuse-host", ReuseHost);
+
+// The first process of the namespace: waits for everybody, ends with its host.
+[[noreturn]] void BeInit(const std::vector<std::string> &args)
+{
+    if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("proc", "/proc", "proc", 0, nullptr) != 0)
+        _exit(kNoNamespace);
+    pid_t host = fork();
+    if (host == 0) {
+        std::vector<char *> argv;
+        for (const auto &arg : args)
+            argv.push_back(const_cast<char *>(arg.c_str()));
+        argv.push_back(nullptr);
+        execv(argv[0], argv.data());
+        _exit(126);
+    }
+    int status = 0;
+    pid_t ended;
+    while ((ended = waitpid(-1, &status, 0)) != host && ended > 0)
+        continue;
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128);
+}
+
+// ------------------------------------------------------------------------------------------------
+// The tests
+// ------------------------------------------------------------------------------------------------
+
+TEST(Reuse, OfANumberNeverHitsAStranger)
+{
+    const bool full = getenv("PM_TEST_FULL") != nullptr;
+    std::string folder = MakeTempFolder();
+    const std::vector<std::string> args = {SelfPath(), "--role", "reuse-host", full ? "500" : "25",
+                                           folder + "/registry"};
+    int out[2];
+    ASSERT_EQ(0, pipe(out));
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(out[1], 1);
+        close(out[0]);
+        if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0)
+            _exit(kNoNamespace);
+        pid_t init = fork();
+        if (init == 0)
+            BeInit(args);
+        int status = 0;
+        waitpid(init, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128);
+    }
+    close(out[1]);
+    std::string text;
+    char buffer[256];
+    for (ssize_t n; (n = read(out[0], buffer, sizeof(buffer))) > 0;)
+        text.append(buffer, static_cast<size_t>(n));
+    close(out[0]);
+    int status = 0;
+    EXPECT_EQ(pid, Uninterrupted([&] { return waitpid(pid, &status, 0); }));
+    RemoveTree(folder);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == kNoNamespace)
+        GTEST_SKIP() << "no pid namespace here";
+    EXPECT_EQ(0, status) << text;
+}
+
+} // namespace
+#endif
