@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 
 #include "fixture.h"
@@ -53,19 +54,38 @@ std::string StartOf(pid_t pid)
     return stat.substr(at, stat.find(' ', at + 1) - at);
 }
 
+int answers[2]; // A stranger's: a pipe.
+
+// Answers each SIGUSR1 with a byte: one that has another signal before it answers no more.
+[[noreturn]] void Live()
+{
+    sigset_t only;
+    sigemptyset(&only);
+    sigaddset(&only, SIGUSR1);
+    for (;;) {
+        int number;
+        if (sigwait(&only, &number) == 0 && write(answers[1], "a", 1) != 1)
+            _exit(1);
+    }
+}
+
 // A child of ours with that number: one that stays, or one that has ended and is not waited for.
 pid_t Stranger(int round, pid_t wanted, bool stays)
 {
     for (int i = 0; i < 200; i++) {
         WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 1));
+        sigset_t mask, before;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGUSR1);
+        sigprocmask(SIG_BLOCK, &mask, &before);
         pid_t pid = fork();
         if (pid == 0) {
             setsid();
             if (!stays)
                 _exit(0);
-            for (;;)
-                pause();
+            Live();
         }
+        sigprocmask(SIG_SETMASK, &before, nullptr);
         if (pid == wanted) {
             siginfo_t info = {};
             if (stays)
@@ -83,8 +103,13 @@ pid_t Stranger(int round, pid_t wanted, bool stays)
 
 void ExpectAlive(int round, pid_t stranger, const std::string &after)
 {
-    if (waitpid(stranger, nullptr, WNOHANG) != 0)
-        Fail(round, "a stranger was ended by " + after);
+    char answer;
+    kill(stranger, SIGUSR1);
+    Await(round, "a stranger is silent", [&] {
+        if (waitpid(stranger, nullptr, WNOHANG) != 0)
+            Fail(round, "a stranger was ended by " + after);
+        return read(answers[0], &answer, 1) == 1;
+    });
 }
 
 void End(pid_t stranger)
@@ -235,6 +260,8 @@ void Detector(int round, const std::string &registry)
 int ReuseHost(const Args &args)
 {
     int rounds = std::stoi(args.at(0));
+    if (pipe2(answers, O_CLOEXEC | O_NONBLOCK) != 0)
+        return 1;
     for (int round = 0; round < rounds; round++) {
         Signals(round, args.at(1));
         Children(round, args.at(1));
