@@ -17,6 +17,9 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <iterator>
+#include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -715,5 +718,51 @@ INSTANTIATE_TEST_SUITE_P(Calls, Fault,
                          testing::Combine(testing::ValuesIn(kScenarios),
                                           testing::Values(PM_FAULT_ONCE, PM_FAULT_STICKY)),
                          NameOf);
+
+// ------------------------------------------------------------------------------------------------
+// Completeness
+// ------------------------------------------------------------------------------------------------
+
+std::set<std::string> Words(FILE *in,
+                            const std::function<bool(const std::vector<std::string> &)> &use)
+{
+    std::set<std::string> found;
+    char line[512];
+    while (in != nullptr && fgets(line, sizeof(line), in) != nullptr) {
+        std::istringstream text(line);
+        std::vector<std::string> words{std::istream_iterator<std::string>(text), {}};
+        if (words.size() >= 2 && use(words))
+            found.insert(words.back());
+    }
+    return found;
+}
+
+// A call that is new in the library fails in no run until it stands in the list.
+TEST(Symbols, AreAllKnown)
+{
+    FILE *list = fopen(PM_FAULT_SYMBOLS, "r");
+    ASSERT_NE(nullptr, list);
+    std::set<std::string> known =
+        Words(list, [](const auto &words) { return words[0] == "wrap" || words[0] == "safe"; });
+    fclose(list);
+    const std::string command = std::string(PM_FAULT_NM) + " " + PM_FAULT_LIBRARY;
+    FILE *nm = popen(command.c_str(), "r");
+    std::set<std::string> defined, needed;
+    needed = Words(nm, [&](const auto &words) {
+        if (words[words.size() - 2] != "U")
+            defined.insert(words.back());
+        return words[words.size() - 2] == "U";
+    });
+    ASSERT_EQ(0, pclose(nm));
+    ASSERT_GT(needed.size(), 50u);
+    for (const auto &name : needed) {
+        bool of_compiler = name.rfind("__asan", 0) == 0 || name.rfind("__ubsan", 0) == 0 ||
+                           name.rfind("__sanitizer", 0) == 0 || name.rfind("__gcov", 0) == 0 ||
+                           name == "_GLOBAL_OFFSET_TABLE_" || name == "__stack_chk_fail";
+        EXPECT_TRUE(known.count(name) != 0 || defined.count(name) != 0 || of_compiler ||
+                    name == "pmi_fault_without")
+            << name << " stands not in " << PM_FAULT_SYMBOLS;
+    }
+}
 
 } // namespace
