@@ -15,6 +15,7 @@
 
 #include "low_fds.h"
 #include "quiet.h"
+#include "raw_clone.h"
 #include "sys.h"
 
 #include <linux/futex.h>
@@ -95,16 +96,18 @@ static void give_stack(void *stack)
 // How the starter learns that the child has left.
 enum way {
     WAY_UNKNOWN,
-    WAY_WORD, // CLONE_CHILD_CLEARTID: see above.
-    WAY_VFORK // CLONE_VFORK, and a timer of the child's own for the deadline.
+    WAY_WORD,     // CLONE_CHILD_CLEARTID: see above.
+    WAY_WORD_RAW, // The same past a C library that refuses the flag.
+    // CLONE_VFORK, and a timer of the child's own for the deadline. What stops the child before its
+    // first step holds us all the same.
+    WAY_VFORK
 };
 static atomic_int way;
 
 // Who knows clone3 knows all flags in all combinations: the kernel since 5.3, but not valgrind,
 // which ends the program at a combination that it does not know, and no emulator. Nothing is made
-// by this call. Some C libraries (musl since 1.2.5) refuse CLONE_CHILD_CLEARTID in their clone(),
-// which turns up later.
-static int find_way(void)
+// by this call. A C library that refuses the flag turns up later.
+static enum way find_way(void)
 {
     int found = atomic_load(&way);
     if (found == WAY_UNKNOWN) {
@@ -115,7 +118,7 @@ static int find_way(void)
 #endif
         atomic_store(&way, found);
     }
-    return found;
+    return (enum way)found;
 }
 
 // Sleeps until the kernel has cleared the word; false = not by the deadline. Shared, because the
@@ -168,6 +171,30 @@ static bool await_death(pid_t pid, int pidfd, atomic_int *present)
     return true;
 }
 
+static int call_clone(enum way by, void *stack_end, int flags, struct pmi_child_plan *plan,
+                      int *ret_pidfd, atomic_int *present)
+{
+#ifdef PMI_HAVE_RAW_CLONE
+    if (by == WAY_WORD_RAW)
+        return pmi_raw_clone(child_main, stack_end, flags, plan, ret_pidfd, present);
+#else
+    (void)by;
+#endif
+    return CLONE_CALL(child_main, stack_end, flags, plan, ret_pidfd, NULL, present);
+}
+
+// What is left when EINVAL was the answer to this way.
+static enum way next_way(enum way refused)
+{
+#ifdef PMI_HAVE_RAW_CLONE
+    if (refused == WAY_WORD)
+        return WAY_WORD_RAW;
+#else
+    (void)refused;
+#endif
+    return WAY_VFORK;
+}
+
 static void kill_overdue(pid_t pid, int pidfd)
 {
 #ifdef HAVE_PIDFD
@@ -184,7 +211,8 @@ static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadlin
     struct pmi_quiet quiet;
     atomic_int *present = *stack; // At its far end, and with it as long as the kernel may clear it.
     int flags = CLONE_VM | CLONE_PIDFD | SIGCHLD;
-    bool by_word = find_way() == WAY_WORD;
+    enum way by = find_way();
+    bool by_word = by != WAY_VFORK;
     flags |= by_word ? CLONE_CHILD_CLEARTID : CLONE_VFORK;
     if (plan->keep_below > 0)
         flags |= CLONE_FILES;
@@ -193,8 +221,7 @@ static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadlin
     *ret_pidfd = -1; // Stays so before Linux 5.2, which does not know the flag.
     atomic_store(present, by_word);
     pmi_quiet_begin(&quiet);
-    int pid =
-        CLONE_CALL(child_main, (char *)*stack + STACK_SIZE, flags, plan, ret_pidfd, NULL, present);
+    int pid = call_clone(by, (char *)*stack + STACK_SIZE, flags, plan, ret_pidfd, present);
     int e = errno;
     if (pid >= 0 && !await_departure(present, deadline)) {
         kill_overdue(pid, *ret_pidfd);
@@ -205,7 +232,7 @@ static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadlin
     pmi_quiet_end(&quiet);
     *ret_pid = pid;
     if (pid < 0 && e == EINVAL && by_word) {
-        atomic_store(&way, WAY_VFORK);
+        atomic_store(&way, (int)next_way(by));
         return clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
     }
     return pid < 0 ? e : 0;
@@ -217,7 +244,7 @@ static bool try_with_our_table(struct pmi_child_plan *plan, void **stack, int64_
 {
     struct pmi_low_loan loan;
     siginfo_t info;
-    if (find_way() != WAY_WORD || !pmi_low_fds_lend(plan->low_fds, plan, &loan))
+    if (find_way() == WAY_VFORK || !pmi_low_fds_lend(plan->low_fds, plan, &loan))
         return false;
     *ret_errno = clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
     bool refused = *ret_errno == 0 && plan->progress == PMI_CHILD_NOT_APART;
