@@ -41,7 +41,7 @@ class Consumers:
     def __init__(self, args, work):
         self.args = args
         self.work = work
-        self.windows = args.toolchain is not None
+        self.windows = args.windows
         self.exe = ".exe" if self.windows else ""
         self.prefix = work / "moved"
         call([args.cmake, "--install", args.build, "--prefix", work / "installed"])
@@ -85,7 +85,7 @@ class Consumers:
         build = self.work / "find_package"
         # A toolchain file says where to look and overrules the prefix: there the folder is named.
         package = next(self.prefix.rglob("processmgr-config.cmake")).parent
-        self.configure(build, f"-Dprocessmgr_DIR={package}" if self.windows
+        self.configure(build, f"-Dprocessmgr_DIR={package}" if self.args.toolchain
                        else f"-DCMAKE_PREFIX_PATH={self.prefix}")
         self.run_all(build, self.library_dirs())
 
@@ -114,10 +114,12 @@ class Consumers:
     def header_is_c(self):
         for std in ("c11", "c17"):
             call([self.args.cc, f"-std={std}", "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
-                  "-fsyntax-only", "-I", self.prefix / "include", HERE / "project" / "consumer.c"])
+                  "-c", "-o", self.work / "header.o", "-I", self.prefix / "include",
+                  HERE / "project" / "consumer.c"])
         for std in ("c++11", "c++17", "c++20"):
-            call([self.args.cxx, f"-std={std}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I",
-                  self.prefix / "include", HERE / "project" / "consumer.cpp"])
+            call([self.args.cxx, f"-std={std}", "-Wall", "-Wextra", "-Werror", "-c", "-o",
+                  self.work / "header.o", "-I", self.prefix / "include",
+                  HERE / "project" / "consumer.cpp"])
 
 
 def main():
@@ -126,6 +128,7 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--toolchain")
     parser.add_argument("--emulator")
+    parser.add_argument("--windows", action="store_true")
     parser.add_argument("--gtest_output")
     parser.add_argument("--gtest_filter", default="*")
     args, _ = parser.parse_known_args()
