@@ -21,8 +21,12 @@ if(NOT HAVE_KQUEUE)
         set(PMI_LIBKQUEUE ON)
         target_compile_definitions(pmi_flags INTERFACE PM_TEST_LIBKQUEUE)
         list(APPEND PMI_PRIVATE_INCLUDE_DIRS ${PMI_PC_KQUEUE_INCLUDE_DIRS})
-        # By its path: its .pc file names no folder.
-        find_library(PMI_KQUEUE_LIBRARY kqueue HINTS "${PMI_PC_KQUEUE_LIBDIR}" REQUIRED)
+        # By its path, since its .pc file names no folder. The archive first: what is built for tests
+        # then runs wherever libkqueue was unpacked.
+        find_library(
+            PMI_KQUEUE_LIBRARY
+            NAMES libkqueue.a kqueue
+            HINTS "${PMI_PC_KQUEUE_LIBDIR}" REQUIRED)
         set(PMI_KQUEUE_LIBRARIES "${PMI_KQUEUE_LIBRARY}")
         message(STATUS "processmgr: kqueue is libkqueue ${PMI_PC_KQUEUE_VERSION}, for tests only")
     endif()
