@@ -489,9 +489,25 @@ int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, 
     return clone(run, stack, flags, argument, parent_tid, tls, child_tid);
 }
 
+// There with --coverage only.
+extern void __gcov_dump(void) __attribute__((weak));
+
+static void keep_coverage(void)
+{
+    if (__gcov_dump != NULL)
+        __gcov_dump();
+}
+
+void pm_fault_leave(void)
+{
+    keep_coverage();
+    _exit(0);
+}
+
 void pmi_fault__exit(int code);
 void pmi_fault__exit(int code)
 {
+    keep_coverage();
     if (pmi_fault_without("_exit"))
         exit(code);
     _exit(code);

@@ -575,7 +575,7 @@ class Fault : public testing::TestWithParam<std::tuple<Scenario, pm_fault_mode>>
         pid_t pid = fork();
         if (pid == 0) {
             PlayAndLook(scenario, folder, mode, target, variant, out[1]);
-            _exit(0);
+            pm_fault_leave();
         }
         close(out[1]);
         problems = Await(pid, out[0]);
