@@ -22,12 +22,12 @@ if(NOT HAVE_KQUEUE)
         target_compile_definitions(pmi_flags INTERFACE PM_TEST_LIBKQUEUE)
         list(APPEND PMI_PRIVATE_INCLUDE_DIRS ${PMI_PC_KQUEUE_INCLUDE_DIRS})
         # By its path, since its .pc file names no folder. The archive first: what is built for tests
-        # then runs wherever libkqueue was unpacked.
+        # then runs wherever libkqueue was unpacked. Its names are not ours to export.
         find_library(
             PMI_KQUEUE_LIBRARY
             NAMES libkqueue.a kqueue
             HINTS "${PMI_PC_KQUEUE_LIBDIR}" REQUIRED)
-        set(PMI_KQUEUE_LIBRARIES "${PMI_KQUEUE_LIBRARY}")
+        set(PMI_KQUEUE_LIBRARIES "-Wl,--exclude-libs,libkqueue.a" "${PMI_KQUEUE_LIBRARY}")
         message(STATUS "processmgr: kqueue is libkqueue ${PMI_PC_KQUEUE_VERSION}, for tests only")
     endif()
 endif()
