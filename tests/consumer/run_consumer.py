@@ -108,7 +108,8 @@ class Consumers:
             if static:  # The archive itself: -lprocessmgr would prefer the shared one.
                 archive = next(self.prefix.rglob("libprocessmgr*.a"))
                 words = [str(archive) if w == "-lprocessmgr" else w for w in words]
-            call([compiler, std, HERE / "project" / f"consumer.{language}", "-o", program, *words])
+            call([compiler, std, HERE / "project" / f"consumer.{language}", "-o", program, *words,
+                  *self.args.ldflags.split()])
             self.run(program, self.library_dirs())
 
     def header_is_c(self):
@@ -128,6 +129,7 @@ def main():
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--toolchain")
     parser.add_argument("--emulator")
+    parser.add_argument("--ldflags", default="", help="what the toolchain file adds to each link")
     parser.add_argument("--windows", action="store_true")
     parser.add_argument("--gtest_output")
     parser.add_argument("--gtest_filter", default="*")

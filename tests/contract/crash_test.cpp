@@ -192,7 +192,8 @@ std::map<uint64_t, std::string> LivingPayloads(const std::string &out)
 TEST_F(Crash, NoKillOfTheStarterMakesADaemonUnknown)
 {
     const int rounds = OnWindows() ? 12 : 200;
-    const unsigned longest_us = OnWindows() ? 500000 : 20000; // A few starts.
+    const unsigned longest_us = // A few starts.
+        (OnWindows() ? 500000u : 20000u) * static_cast<unsigned>(Slowness());
     std::mt19937 random(12345);
     pm_manager *outer = nullptr;
     ASSERT_EQ(PM_OK, pm_open(nullptr, &outer, nullptr));

@@ -26,11 +26,16 @@ static const int scale = 4;
 static const int scale = 1;
 #endif
 
-int64_t Patience()
+int Slowness()
 {
     const char *more = getenv("PM_TEST_SCALE");
     int factor = more != nullptr ? atoi(more) : 1;
-    return int64_t{15000} * scale * (factor > 0 ? factor : 1);
+    return scale * (factor > 0 ? factor : 1);
+}
+
+int64_t Patience()
+{
+    return int64_t{15000} * Slowness();
 }
 
 std::string ErrorText(const pm_error &error)

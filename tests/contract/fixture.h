@@ -15,6 +15,8 @@
 namespace contract
 {
 
+// How many times slower everything is here, roughly: sanitizers, and what PM_TEST_SCALE says.
+int Slowness();
 // One bound for every wait; longer where everything is slower.
 int64_t Patience();
 bool OnWine();

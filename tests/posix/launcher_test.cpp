@@ -229,7 +229,7 @@ class LauncherHit : public Contract
         std::minstd_rand random(static_cast<unsigned>(signal) * 2 + (victim == Victim::stub));
         for (int i = 0; i < count && !HasFailure(); i++) {
             auto delay_us = random() % (1u << random() % 13);
-            Round(victim, signal, static_cast<int>(i % 5 == 4 ? 50000 : delay_us));
+            Round(victim, signal, i % 5 == 4 ? 50000 * Slowness() : static_cast<int>(delay_us));
         }
         RecordProperty("started", started);
         RecordProperty("failed", failed);
