@@ -127,6 +127,9 @@ TEST_F(ErrorLines, Stdio)
 
 TEST_F(ErrorLines, Chdir)
 {
+    if (OnValgrind()) {
+        GTEST_SKIP() << "the child has a copy of our memory: the stage does not come back";
+    }
     Child child({"exit", "0"});
     std::string path = folder + "/missing";
     child->cwd = path.c_str();
@@ -139,6 +142,9 @@ TEST_F(ErrorLines, Chdir)
 
 TEST_F(ErrorLines, Exec)
 {
+    if (OnValgrind()) {
+        GTEST_SKIP() << "a program does not survive a failed exec";
+    }
     Child child({});
     child.program = folder + (OnWindows() ? "/agentd.exe" : "/agentd");
     WriteFile(child.program, "#!/no/such/interpreter\n");

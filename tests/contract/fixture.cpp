@@ -33,6 +33,11 @@ int Slowness()
     return scale * (factor > 0 ? factor : 1);
 }
 
+bool OnValgrind()
+{
+    return getenv("PM_TEST_VALGRIND") != nullptr;
+}
+
 int64_t Patience()
 {
     return int64_t{15000} * Slowness();

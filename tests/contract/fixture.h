@@ -20,6 +20,7 @@ int Slowness();
 // One bound for every wait; longer where everything is slower.
 int64_t Patience();
 bool OnWine();
+bool OnValgrind(); // PM_TEST_VALGRIND says so.
 bool OnWindows();
 std::string SelfPath();
 
