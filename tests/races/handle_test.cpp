@@ -1,0 +1,333 @@
+// One Handle, or a thousand, and everything at once.
+
+#include "races.h"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace contract;
+using namespace races;
+
+namespace
+{
+
+using AtOnce = Races;
+
+const pm_stop_plan kill_now = {1, {{PM_STOP_KILL, PM_SCOPE_TREE, 30000}}};
+
+void CountExit(pm_process *, const pm_exit *, void *user)
+{
+    ++*static_cast<std::atomic<int> *>(user);
+}
+
+// One child that four threads handle at once; each has a reference of its own.
+struct Shared {
+    pm_process *process = nullptr;
+    int stop_result = 0, wait_results[2] = {0, 0};
+    pm_exit records[2] = {};
+    bool done = false;
+};
+
+void StopIt(Shared &s, unsigned)
+{
+    s.stop_result = pm_process_stop(s.process, &kill_now, nullptr);
+}
+
+void AwaitIt(Shared &s, unsigned)
+{
+    s.records[0] = PM_EXIT_INIT;
+    s.wait_results[0] = pm_process_wait(s.process, Patience(), &s.records[0]);
+}
+
+// The child ends by itself once its input is at the end.
+void LetItExit(Shared &s, unsigned random)
+{
+    if (random % 3 != 0) {
+        pm_stream_close(pm_process_stream(s.process, PM_STDIN));
+    }
+    s.records[1] = PM_EXIT_INIT;
+    s.wait_results[1] = pm_process_wait(s.process, Patience(), &s.records[1]);
+}
+
+void LetGoOfIt(Shared &s, unsigned random)
+{
+    pm_info info = PM_INFO_INIT;
+    if (random % 2 != 0) {
+        EXPECT_EQ(PM_OK, pm_process_info(s.process, &info));
+        (void)pm_process_signal(s.process, 0, PM_SCOPE_GROUP);
+        (void)pm_process_alive(s.process);
+    }
+}
+
+TEST_F(AtOnce, StopExitWaitAndUnrefOfOneChildGiveOneRecord)
+{
+    const int rounds = Rounds(100000, 2000);
+    const std::vector<void (*)(Shared &, unsigned)> parts = {StopIt, AwaitIt, LetItExit, LetGoOfIt};
+    Open();
+    Shared shared;
+    Meeting meeting(static_cast<int>(parts.size()) + 1);
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < parts.size(); i++) {
+        threads.emplace_back([&, i] {
+            std::mt19937 random(static_cast<unsigned>(i));
+            for (;;) {
+                meeting.Meet();
+                if (shared.done) {
+                    return;
+                }
+                parts[i](shared, static_cast<unsigned>(random()));
+                pm_process_unref(shared.process);
+                meeting.Meet();
+            }
+        });
+    }
+    std::vector<std::atomic<int>> told(static_cast<size_t>(rounds));
+    int exited = 0, round = 0;
+    for (; round < rounds && !HasFailure(); round++) {
+        Cheap child("read line; exit 7");
+        child->stdin_slot.kind = PM_STDIO_PIPE;
+        child->user = &told[static_cast<size_t>(round)];
+        child->on_exit = CountExit;
+        shared = Shared();
+        pm_error error = PM_ERROR_INIT;
+        int code = pm_spawn(manager, child.Get(), &shared.process, &error);
+        EXPECT_EQ(PM_OK, code) << "round " << round << ": " << ErrorText(error);
+        if (code != PM_OK) {
+            break;
+        }
+        for (size_t i = 1; i < parts.size(); i++) {
+            pm_process_ref(shared.process);
+        }
+        uint64_t pid = pm_process_pid(shared.process);
+        meeting.Meet();
+        meeting.Meet();
+        EXPECT_EQ(PM_OK, shared.stop_result) << "round " << round << ", pid " << pid;
+        for (int i = 0; i < 2; i++) {
+            EXPECT_EQ(PM_OK, shared.wait_results[i]) << "round " << round << ", pid " << pid;
+        }
+        const pm_exit &record = shared.records[0];
+        EXPECT_EQ(0, memcmp(&record, &shared.records[1], sizeof record)) << "round " << round;
+        if (record.kind == PM_EXIT_EXITED) {
+            EXPECT_EQ(7u, record.code) << "round " << round;
+            exited++;
+        } else {
+            EXPECT_EQ(PM_EXIT_SIGNALED, record.kind) << "round " << round;
+            EXPECT_EQ(SIGKILL, record.signal) << "round " << round;
+            EXPECT_EQ(1u, record.stop_step) << "round " << round;
+        }
+    }
+    shared.done = true;
+    meeting.Meet();
+    for (auto &thread : threads) {
+        thread.join();
+    }
+    RecordProperty("exited", exited);
+    struct pm_stats stats = Stats();
+    EXPECT_EQ(static_cast<uint64_t>(round), stats.started);
+    EXPECT_EQ(stats.started, stats.ended);
+    EXPECT_EQ(0u, stats.running);
+    EXPECT_EQ(0u, stats.lost);
+    EXPECT_EQ(PM_OK, Close()); // Every callback is through.
+    for (int i = 0; i < round; i++) {
+        EXPECT_EQ(1, told[static_cast<size_t>(i)]) << "round " << i;
+    }
+}
+
+// What a callback was told, and how often.
+struct Told {
+    std::atomic<int> times{0}, signal{0};
+    std::atomic<uint64_t> pid{0};
+};
+
+TEST_F(AtOnce, FiveHundredDeathsAreFiveHundredExits)
+{
+    const int children = 500;
+    for (int round = 0; round < Rounds(10, 1) && !HasFailure(); round++) {
+        std::vector<Told> told(children);
+        std::vector<pm_process *> processes;
+        Open();
+        for (auto &note : told) {
+            Cheap child("exec sleep 120");
+            child->user = &note;
+            child->on_exit = [](pm_process *process, const pm_exit *record, void *user) {
+                auto *n = static_cast<Told *>(user);
+                n->signal = record->kind == PM_EXIT_SIGNALED ? record->signal : 0;
+                n->pid = pm_process_pid(process);
+                ++n->times;
+            };
+            processes.push_back(Spawn(child));
+            ASSERT_NE(nullptr, processes.back()) << "round " << round;
+        }
+        // By number: they are ours and nobody has waited for them.
+        for (pm_process *process : processes) {
+            EXPECT_EQ(0, kill(static_cast<pid_t>(pm_process_pid(process)), SIGKILL));
+        }
+        EXPECT_TRUE(Eventually([&] {
+            for (const auto &note : told) {
+                if (note.times == 0) {
+                    return false;
+                }
+            }
+            return true;
+        })) << "round "
+            << round;
+        EXPECT_EQ(static_cast<uint64_t>(children), Stats().ended) << "round " << round;
+        EXPECT_EQ(0u, Stats().running) << "round " << round;
+        for (size_t i = 0; i < told.size(); i++) {
+            EXPECT_EQ(SIGKILL, told[i].signal) << "round " << round << ", child " << i;
+            EXPECT_EQ(pm_process_pid(processes[i]), told[i].pid);
+            EXPECT_EQ(SIGKILL, Wait(processes[i]).signal);
+            pm_process_unref(processes[i]);
+        }
+        held.clear();
+        EXPECT_EQ(PM_OK, Close());
+        for (size_t i = 0; i < told.size(); i++) {
+            EXPECT_EQ(1, told[i].times) << "round " << round << ", child " << i;
+        }
+    }
+}
+
+TEST_F(AtOnce, AThiefBesideAThousandChildrenMakesNoFalseStatus)
+{
+    const int children = Rounds(10000, 1000);
+    Open();
+    std::atomic<bool> over{false};
+    std::atomic<int> stolen{0}, told{0};
+    std::thread thief([&] {
+        while (!over) {
+            if (waitpid(-1, nullptr, WNOHANG) > 0) {
+                stolen++;
+            } else {
+                std::this_thread::yield();
+            }
+        }
+    });
+    int lost = 0;
+    for (int first = 0; first < children && !HasFailure(); first += 50) {
+        std::vector<pm_process *> batch;
+        for (int i = first; i < first + 50 && i < children; i++) {
+            Cheap child("exit " + std::to_string(i % 256));
+            child->user = &told;
+            child->on_exit = CountExit;
+            batch.push_back(Spawn(child));
+        }
+        for (size_t i = 0; i < batch.size(); i++) {
+            if (batch[i] == nullptr) {
+                continue;
+            }
+            pm_exit record = Wait(batch[i]);
+            lost += record.kind == PM_EXIT_LOST;
+            if (record.kind != PM_EXIT_LOST) {
+                EXPECT_EQ(PM_EXIT_EXITED, record.kind) << "child " << first + static_cast<int>(i);
+                EXPECT_EQ((static_cast<uint32_t>(first) + i) % 256, record.code)
+                    << "child " << first + static_cast<int>(i);
+            }
+        }
+    }
+    over = true;
+    thief.join();
+    EXPECT_GT(stolen, 0) << "the thief took nothing: the test proves nothing";
+    EXPECT_EQ(Stats().started, Stats().ended);
+    EXPECT_TRUE(Eventually([&] { return told >= children; })) << told << " callbacks";
+    EXPECT_EQ(children, told);
+    RecordProperty("stolen", stolen);
+    RecordProperty("lost", lost);
+}
+
+TEST_F(AtOnce, AThousandChildrenStopTogether)
+{
+    const int children = Rounds(1000, 200);
+    Open();
+    for (int i = 0; i < children && !HasFailure(); i++) {
+        Cheap child("exec sleep 120");
+        Spawn(child);
+    }
+    auto start = std::chrono::steady_clock::now();
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, Patience(), nullptr, nullptr, &report));
+    auto took = std::chrono::steady_clock::now() - start;
+    EXPECT_EQ(static_cast<size_t>(children), report.total);
+    EXPECT_EQ(static_cast<size_t>(children), report.stopped);
+    EXPECT_EQ(0u, report.left);
+    for (size_t i = 0; i < held.size(); i++) {
+        EXPECT_FALSE(pm_process_alive(held[i])) << "child " << i;
+    }
+    EXPECT_EQ(Stats().started, Stats().ended);
+    RecordProperty("stop_all_us",
+                   std::to_string(
+                       std::chrono::duration_cast<std::chrono::microseconds>(took).count()));
+}
+
+// ------------------------------------------------------------------------------------------------
+// Callbacks
+// ------------------------------------------------------------------------------------------------
+
+// A chain: the callback of each link stops and awaits another process and starts the next link.
+struct Chain {
+    pm_manager *manager = nullptr;
+    int links = 0; // Still to be started.
+    int stop_result = 0, wait_result = 0, spawn_result = 0, close_result = 0, late_result = 0;
+    std::atomic<int> told{0};
+    std::atomic<bool> over{false};
+};
+
+void NextLink(pm_process *, const pm_exit *record, void *user)
+{
+    auto *chain = static_cast<Chain *>(user);
+    chain->told++;
+    EXPECT_EQ(PM_EXIT_EXITED, record->kind);
+    EXPECT_EQ(4u, record->code);
+    pm_process *other = nullptr;
+    Cheap companion("exec sleep 120");
+    int code = pm_spawn(chain->manager, companion.Get(), &other, nullptr);
+    chain->spawn_result = code != PM_OK ? code : chain->spawn_result;
+    code = pm_process_stop(other, &kill_now, nullptr);
+    chain->stop_result = code != PM_OK ? code : chain->stop_result;
+    code = pm_process_wait(other, Patience(), nullptr);
+    chain->wait_result = code != PM_OK ? code : chain->wait_result;
+    pm_process_unref(other);
+    Cheap next("exit 4");
+    next->user = chain;
+    next->on_exit = NextLink;
+    if (--chain->links > 0) {
+        code = pm_spawn(chain->manager, next.Get(), nullptr, nullptr);
+        chain->spawn_result = code != PM_OK ? code : chain->spawn_result;
+    }
+    if (chain->links == 0 || chain->spawn_result != PM_OK) {
+        chain->close_result = pm_close(chain->manager, 0, nullptr);
+        chain->late_result = pm_spawn(chain->manager, next.Get(), nullptr, nullptr);
+        chain->over = true;
+    }
+}
+
+TEST_F(AtOnce, CallbacksThatStopAwaitStartAndCloseGoOnForever)
+{
+    const int links = 20;
+    for (int round = 0; round < Rounds(1000, 50) && !HasFailure(); round++) {
+        Chain chain;
+        Open();
+        chain.manager = manager;
+        chain.links = links;
+        Cheap first("exit 4");
+        first->user = &chain;
+        first->on_exit = NextLink;
+        EXPECT_EQ(PM_OK, pm_spawn(manager, first.Get(), nullptr, nullptr)) << "round " << round;
+        EXPECT_TRUE(Eventually([&] { return chain.over.load(); })) << "round " << round;
+        EXPECT_EQ(PM_OK, Close()) << "round " << round;
+        EXPECT_EQ(links, chain.told) << "round " << round;
+        EXPECT_EQ(PM_OK, chain.stop_result) << "round " << round;
+        EXPECT_EQ(PM_OK, chain.wait_result) << "round " << round;
+        EXPECT_EQ(PM_OK, chain.spawn_result) << "round " << round;
+        EXPECT_EQ(PM_ERR_WOULD_DEADLOCK, chain.close_result) << "round " << round;
+        EXPECT_EQ(PM_ERR_CLOSED, chain.late_result) << "round " << round;
+    }
+}
+
+} // namespace
