@@ -45,3 +45,10 @@ pm_build() {
     cmake --preset "$preset" -B "$dir" "$@"
     cmake --build "$dir" -j "$pm_jobs"
 }
+
+# pm_foreign_imports FILE: the libraries that a 64-bit Windows file needs and Windows does not have;
+# fails where there are none.
+pm_foreign_imports() {
+    x86_64-w64-mingw32-objdump -p "$1" | sed -n 's/^\tDLL Name: //p' |
+        grep -viE '^(kernel32|advapi32|user32|shell32|ntdll|msvcrt|ucrtbase|api-ms-win-.*)\.dll$'
+}

@@ -3,7 +3,8 @@
 //
 // Each input is in a file (FUZZ_INPUT) before it is run, and stays there when the program crashes:
 // the next run begins with it. Environment: PM_FUZZ_SECONDS, how long inputs are changed;
-// PM_FUZZ_SEED, which fixes the changes.
+// PM_FUZZ_SEED, which fixes the changes; PM_FUZZ_CORPUS and PM_FUZZ_INPUT, other places than those
+// of the build.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -52,11 +53,17 @@ Bytes Load(const std::filesystem::path &path)
     return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
 }
 
+std::string InputPath()
+{
+    return Setting("PM_FUZZ_INPUT", FUZZ_INPUT);
+}
+
 // In the order of their names, so that a seed means the same everywhere.
 std::vector<Bytes> LoadCorpus()
 {
     std::vector<std::filesystem::path> paths;
-    for (const auto &entry : std::filesystem::directory_iterator(FUZZ_CORPUS)) {
+    for (const auto &entry :
+         std::filesystem::directory_iterator(Setting("PM_FUZZ_CORPUS", FUZZ_CORPUS))) {
         paths.push_back(entry.path());
     }
     std::sort(paths.begin(), paths.end());
@@ -69,18 +76,18 @@ std::vector<Bytes> LoadCorpus()
 class InputFile
 {
   public:
-    InputFile() : file_(fopen(FUZZ_INPUT, "wb"))
+    InputFile() : path_(InputPath()), file_(fopen(path_.c_str(), "wb"))
     {
         if (file_ == nullptr) {
             Fail();
         }
         (void)setvbuf(file_, nullptr, _IONBF, 0);
-        printf("after a crash the input is in %s\n", FUZZ_INPUT);
+        printf("after a crash the input is in %s\n", path_.c_str());
     }
     ~InputFile()
     {
         (void)fclose(file_);
-        (void)remove(FUZZ_INPUT);
+        (void)remove(path_.c_str());
     }
     InputFile(const InputFile &) = delete;
     InputFile &operator=(const InputFile &) = delete;
@@ -100,12 +107,13 @@ class InputFile
     }
 
   private:
-    [[noreturn]] static void Fail()
+    [[noreturn]] void Fail()
     {
-        perror(FUZZ_INPUT);
+        perror(path_.c_str());
         exit(2);
     }
 
+    std::string path_;
     FILE *file_;
     size_t size_ = 0; // Of the file.
 };
@@ -196,9 +204,9 @@ int main(int argc, char **argv)
     (void)setvbuf(stdout, nullptr, _IONBF, 0);
     std::vector<std::filesystem::path> paths(argv + 1, argv + argc);
     bool given = !paths.empty();
-    if (!given && std::filesystem::exists(FUZZ_INPUT)) {
+    if (!given && std::filesystem::exists(InputPath())) {
         printf("an earlier run ended at an input: again\n");
-        paths.push_back(FUZZ_INPUT);
+        paths.emplace_back(InputPath());
     }
     for (const auto &path : paths) {
         Bytes input = Load(path);
