@@ -101,6 +101,11 @@ static bool is_still_ours(const struct pmi_os_process *op)
     if (!op->child && pmi_os_process_identity(op, &id) == PM_OK &&
         pmi_os_identity_check(&id) == PM_OK)
         return true;
+    // No process is given a number that a group still has: another one with this number leads a
+    // group of its own.
+    struct pmi_stat leader;
+    if (op->start != 0 && pmi_stat_read(op->pid, &leader) == PM_OK && leader.starttime != op->start)
+        return false;
     struct search search = {.group = op->pid, .session = op->session, .oldest = op->start};
     return look_for(&search) == SOMEBODY;
 }

@@ -96,6 +96,10 @@ static int send_byte(int socket_fd, char byte, int fd, int64_t deadline)
             return errno;
         if (pmi_now_ms() >= deadline)
             return ETIMEDOUT;
+        if (errno == ENOBUFS) {
+            pmi_sleep_ms(1); // Of the whole system: the socket itself may be writable.
+            continue;
+        }
         struct pollfd out = {.fd = socket_fd, .events = POLLOUT};
         (void)pmi_sys_poll(&out, 1, pmi_poll_timeout(deadline));
     }

@@ -46,8 +46,10 @@ struct state {
     atomic_int fired;
     atomic_int error;
     int variants;
-    char name[32];
+    char name[32], spinning[32];
 };
+
+#define SPINNING 50000
 
 static struct state own_state;
 static struct state *state = &own_state;
@@ -127,6 +129,7 @@ struct pm_fault_report pm_fault_report(void)
                                      .error = atomic_load(&state->error),
                                      .variants = state->variants};
     memcpy(report.name, state->name, sizeof(report.name));
+    memcpy(report.spinning, state->spinning, sizeof(report.spinning));
     return report;
 }
 
@@ -156,6 +159,13 @@ static bool lists(const int *errors, int count, int error)
     return false;
 }
 
+static void copy_name(char to[32], const char *name)
+{
+    size_t length = strnlen(name, 31);
+    memcpy(to, name, length);
+    to[length] = '\0';
+}
+
 // True: the call must fail, errno says how.
 static bool fails(const char *name, const int *errors, int count)
 {
@@ -167,15 +177,15 @@ static bool fails(const char *name, const int *errors, int count)
     if (mode == 0)
         return false;
     int number = atomic_fetch_add(&state->calls, 1) + 1;
+    if (number == SPINNING)
+        copy_name(state->spinning, name);
     if (mode == PM_FAULT_COUNT + 1 || number < state->target)
         return false;
     if (number == state->target) {
         state->variants = count;
         if (state->variant >= count)
             return false;
-        size_t length = strnlen(name, sizeof(state->name) - 1);
-        memcpy(state->name, name, length);
-        state->name[length] = '\0';
+        copy_name(state->name, name);
         atomic_store(&state->error, errors[state->variant]);
         atomic_store(&state->fired, 1);
         errno = errors[state->variant];

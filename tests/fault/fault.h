@@ -30,11 +30,12 @@ void pm_fault_disarm(void);
 
 // Since the last arming, in all processes.
 struct pm_fault_report {
-    int calls;     // That could have failed.
-    bool fired;    // One did.
-    char name[32]; // Which,
-    int error;     // with what,
-    int variants;  // out of how many.
+    int calls;         // That could have failed.
+    bool fired;        // One did.
+    char name[32];     // Which,
+    int error;         // with what,
+    int variants;      // out of how many.
+    char spinning[32]; // One of very many calls.
 };
 struct pm_fault_report pm_fault_report(void);
 
