@@ -127,6 +127,9 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
         reap_overdue(pid, pidfd);
         return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_TIMEOUT);
     case PMI_CHILD_FAILED:
+        // On its way out, unless somebody has stopped it just there.
+        if (!has_ended(pid, pidfd))
+            (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
         (void)reap_failed(pid);
         pmi_fail_in_child(plan, err);
         return err->code;

@@ -499,13 +499,15 @@ int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, 
     return clone(run, stack, flags, argument, parent_tid, tls, child_tid);
 }
 
-// There with --coverage only.
-extern void __gcov_dump(void) __attribute__((weak));
+#ifdef PM_FAULT_COVERAGE // Given together with --coverage.
+extern void __gcov_dump(void);
+#endif
 
 static void keep_coverage(void)
 {
-    if (__gcov_dump != NULL)
-        __gcov_dump();
+#ifdef PM_FAULT_COVERAGE
+    __gcov_dump();
+#endif
 }
 
 void pm_fault_leave(void)
