@@ -1042,7 +1042,8 @@ PM_API int pm_stream_read(pm_stream *stream, void *buffer, size_t capacity, int6
  * @param data bytes to write; borrowed.
  * @param size how many.
  * @param timeout_ms in milliseconds; 0 = only what fits now; PM_FOREVER.
- * @param ret_count set to the bytes written, also on PM_ERR_TIMEOUT, PM_ERR_BROKEN_PIPE and PM_ERR_IO.
+ * @param ret_count set to the bytes written, also on PM_ERR_TIMEOUT, PM_ERR_BROKEN_PIPE and
+ * PM_ERR_IO.
  * @return PM_OK: all written; PM_ERR_TIMEOUT: ret_count of them; PM_ERR_BROKEN_PIPE: nobody reads
  * any more; PM_ERR_CLOSED (closed or taken); PM_ERR_IO; PM_ERR_INVALID; PM_ERR_FORKED. Blocking: up
  * to timeout_ms. Thread safety: any thread; one writer at a time per stream, a second one waits.
