@@ -52,11 +52,11 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
 }
 
 // How far the process and its tree are gone.
-static bool look(struct pmi_stopper *s, bool *ret_leader_dead)
+static bool look(struct pmi_stopper *s)
 {
     pm_process *p = s->process;
-    *ret_leader_dead = pmi_process_reap(p) != PM_ERR_TIMEOUT;
-    if (!*ret_leader_dead) {
+    s->leader_dead = pmi_process_reap(p) != PM_ERR_TIMEOUT;
+    if (!s->leader_dead) {
         return false;
     }
     s->report.tree_left = false;
@@ -157,8 +157,8 @@ static int64_t step_deadline(const struct pmi_stopper *s, const struct pm_stop_s
 void pmi_stopper_advance(struct pmi_stopper *s)
 {
     while (!s->done) {
-        bool leader_dead;
-        bool gone = look(s, &leader_dead);
+        bool gone = look(s);
+        bool leader_dead = s->leader_dead;
         if (leader_dead) {
             note_leader_dead(s);
         }
@@ -200,7 +200,7 @@ static void drive_one(void *arg)
     for (pmi_stopper_advance(s); !s->done; pmi_stopper_advance(s)) {
         if (atomic_load(&p->state) < PM_STATE_STATUS_PENDING) {
             (void)pmi_os_process_wait(&p->os, s->wake);
-        } else {
+        } else if (s->leader_dead) { // Else somebody has taken its status since: look at once.
             int64_t ms = s->wake - pmi_now_ms();
             pmi_sleep_ms(ms > 0 ? (uint32_t)ms : 0);
         }
