@@ -31,13 +31,19 @@ void CountExit(pm_process *, const pm_exit *, void *user)
 struct Shared {
     pm_process *process = nullptr;
     int stop_result = 0, wait_results[2] = {0, 0};
+    pm_stop_report report = {};
     pm_exit records[2] = {};
     bool done = false;
 };
 
-void StopIt(Shared &s, unsigned)
+void StopIt(Shared &s, unsigned random)
 {
-    s.stop_result = pm_process_stop(s.process, &kill_now, nullptr);
+    // About as long as the child lives; the instant is random on purpose.
+    std::this_thread::sleep_for(std::chrono::microseconds(random % 1500));
+    const auto limit = static_cast<uint32_t>(Patience());
+    pm_stop_plan plan = {1, {{PM_STOP_KILL, PM_SCOPE_TREE, limit}}};
+    s.report = PM_STOP_REPORT_INIT;
+    s.stop_result = pm_process_stop(s.process, &plan, &s.report);
 }
 
 void AwaitIt(Shared &s, unsigned)
@@ -109,6 +115,8 @@ TEST_F(AtOnce, StopExitWaitAndUnrefOfOneChildGiveOneRecord)
         meeting.Meet();
         meeting.Meet();
         EXPECT_EQ(PM_OK, shared.stop_result) << "round " << round << ", pid " << pid;
+        EXPECT_LT(shared.report.elapsed_ms, Patience())
+            << "round " << round << ": slept over its end";
         for (int i = 0; i < 2; i++) {
             EXPECT_EQ(PM_OK, shared.wait_results[i]) << "round " << round << ", pid " << pid;
         }

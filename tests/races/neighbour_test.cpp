@@ -1,0 +1,284 @@
+// A host whose other threads do what threads do, badly: descriptors that any exec would inherit,
+// copies of the process, programs that were being written a moment ago.
+
+#include "races.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace contract;
+using namespace races;
+
+namespace
+{
+
+using Clock = std::chrono::steady_clock;
+
+// The library tries a busy program again for a little longer than this.
+const int64_t busy_patience_ms = 50;
+
+// One manager and all its neighbours.
+class Street
+{
+  public:
+    Street(pm_manager *m, const std::string &dir, int count)
+        : manager(m), folder(dir), rounds(count)
+    {
+    }
+
+    // What went wrong, or "".
+    std::string Live()
+    {
+        std::vector<std::thread> workers, neighbours;
+        workers.emplace_back([this] { LookAtDescriptors(); });
+        workers.emplace_back([this] { LookAtDescriptors(); });
+        workers.emplace_back([this] { WriteAndStart(); });
+        neighbours.emplace_back([this] { OpenPipes(); });
+        neighbours.emplace_back([this] { Fork(); });
+        neighbours.emplace_back([this] { Allocate(); });
+        for (auto &worker : workers) {
+            worker.join();
+        }
+        over = true;
+        for (auto &neighbour : neighbours) {
+            neighbour.join();
+        }
+        // A copy of this process that was slow to end may have held one open for too long.
+        if (busy > 0 && longest_fork_ms < busy_patience_ms) {
+            Complain(-1, std::to_string(busy) + " programs were busy");
+        }
+        return complaints;
+    }
+
+  private:
+    void Complain(int round, const std::string &what)
+    {
+        std::lock_guard<std::mutex> guard(lock);
+        complaints += "round " + std::to_string(round) + ": " + what + "\n";
+        failed = true;
+    }
+
+    static std::string ReadToEnd(pm_process *process)
+    {
+        std::string text;
+        char buffer[4096];
+        size_t count = 0;
+        while (pm_stream_read(pm_process_stream(process, PM_STDOUT), buffer, sizeof buffer,
+                              Patience(), &count) == PM_OK &&
+               count > 0) {
+            text.append(buffer, count);
+        }
+        return text;
+    }
+
+    // The numbers of "fds: 0=... 1=...".
+    static std::set<std::string> Numbers(const std::string &line)
+    {
+        std::set<std::string> numbers;
+        std::istringstream words(line);
+        for (std::string word; words >> word;) {
+            if (word != "fds:") {
+                numbers.insert(word.substr(0, word.find('=')));
+            }
+        }
+        return numbers;
+    }
+
+    void LookAtDescriptors()
+    {
+        for (int round = 0; round < rounds && !failed; round++) {
+            int file = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+            Child child({"fds"});
+            child->stdout_slot.kind = PM_STDIO_PIPE;
+            child.extras = {{file, 7}};
+            pm_process *process = nullptr;
+            pm_error error = PM_ERROR_INIT;
+            if (pm_spawn(manager, child.Get(), &process, &error) != PM_OK) {
+                Complain(round, ErrorText(error));
+            } else {
+                std::string line = ReadToEnd(process);
+                if (Numbers(line) != std::set<std::string>{"0", "1", "2", "7"} ||
+                    line.find("7=/dev/zero") == std::string::npos) {
+                    Complain(round, "descriptors " + line);
+                }
+                ExpectCode(round, process, 0);
+            }
+            close(file);
+        }
+    }
+
+    void ExpectCode(int round, pm_process *process, uint32_t code)
+    {
+        pm_exit record = PM_EXIT_INIT;
+        int result = pm_process_wait(process, Patience(), &record);
+        if (result != PM_OK || record.kind != PM_EXIT_EXITED || record.code != code) {
+            Complain(round, std::string("wait: ") + pm_error_name(result) + ", kind " +
+                                std::to_string(record.kind) + ", code " +
+                                std::to_string(record.code) + ", signal " +
+                                std::to_string(record.signal));
+        }
+        pm_process_unref(process);
+    }
+
+    // Every second one is a script, the others are copies of a program.
+    void WriteAndStart()
+    {
+        const std::string copy = ReadFile("/bin/true");
+        for (int round = 0; round < rounds && !failed; round++) {
+            bool script = round % 2 == 0;
+            std::string path = folder + "/program-" + std::to_string(round);
+            WriteFile(path, script ? "#!/bin/sh\nexit 9\n" : copy);
+            chmod(path.c_str(), 0700);
+            Child child({});
+            child.program = path;
+            child.args = {path};
+            pm_process *process = nullptr;
+            pm_error error = PM_ERROR_INIT;
+            int code = pm_spawn(manager, child.Get(), &process, &error);
+            if (code == PM_ERR_TEXT_BUSY) {
+                busy++;
+            } else if (code != PM_OK) {
+                Complain(round, ErrorText(error));
+            } else {
+                ExpectCode(round, process, script ? 9 : 0);
+            }
+            unlink(path.c_str());
+        }
+    }
+
+    void OpenPipes()
+    {
+        while (!over) {
+            int ends[2];
+            if (pipe(ends) == 0) {
+                std::this_thread::yield();
+                close(ends[0]);
+                close(ends[1]);
+            }
+        }
+    }
+
+    void Fork()
+    {
+        while (!over) {
+            auto start = Clock::now();
+            pid_t pid = fork();
+            if (pid == 0) {
+                timespec pause = {0, 2000000};
+                nanosleep(&pause, nullptr);
+                _exit(0);
+            }
+            (void)Uninterrupted([&] { return waitpid(pid, nullptr, 0); });
+            int64_t life =
+                std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count();
+            longest_fork_ms = life > longest_fork_ms ? life : longest_fork_ms.load();
+        }
+    }
+
+    void Allocate()
+    {
+        for (size_t size = 1; !over; size = size * 7 % 100003) {
+            void *volatile block = malloc(size);
+            free(block);
+            std::this_thread::yield();
+        }
+    }
+
+    pm_manager *const manager;
+    const std::string folder;
+    const int rounds;
+    std::mutex lock;
+    std::string complaints;
+    std::atomic<bool> failed{false}, over{false};
+    std::atomic<int> busy{0};
+    std::atomic<int64_t> longest_fork_ms{0};
+};
+
+// From here on this process and its children have threads and fork(), but no other clone.
+bool LeaveOnlyFork()
+{
+    const auto refuse = [](int error) {
+        return sock_filter BPF_STMT(BPF_RET | BPF_K,
+                                    SECCOMP_RET_ERRNO | static_cast<uint32_t>(error));
+    };
+    sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offsetof(seccomp_data, nr))),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(SYS_clone3), 0, 1),
+        refuse(ENOSYS),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(SYS_clone), 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offsetof(seccomp_data, args[0]))),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, CLONE_VM | CLONE_THREAD),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CLONE_VM, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        refuse(EPERM),
+    };
+    sock_fprog program = {sizeof code / sizeof code[0], code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+// args: folder, rounds.
+int ForkingHost(const std::vector<std::string> &args)
+{
+    pm_manager *manager = nullptr;
+    if (!LeaveOnlyFork()) {
+        printf("no filters here\n");
+        return 0;
+    }
+    int code = pm_open(nullptr, &manager, nullptr);
+    if (code != PM_OK) {
+        printf("open: %s\n", pm_error_name(code));
+        return 0;
+    }
+    std::string complaints = Street(manager, args.at(0), atoi(args.at(1).c_str())).Live();
+    struct pm_stats stats = PM_STATS_INIT;
+    pm_stats(manager, &stats);
+    code = pm_close(manager, -1, nullptr);
+    if (code != PM_OK || stats.fallbacks != stats.started || stats.started != stats.ended) {
+        complaints += "close: " + std::string(pm_error_name(code)) + "; of " +
+                      std::to_string(stats.started) + " starts " + std::to_string(stats.fallbacks) +
+                      " by fork, " + std::to_string(stats.ended) + " ended\n";
+    }
+    printf("%s", complaints.empty() ? "good\n" : complaints.c_str());
+    return 0;
+}
+const RoleAdder forking_host("forking-host", ForkingHost);
+
+using Neighbours = Races;
+
+TEST_F(Neighbours, DoNotReachIntoChildrenNorHinderThem)
+{
+    Open();
+    EXPECT_EQ("", Street(manager, folder, Rounds(10000, 500)).Live());
+    EXPECT_EQ(Stats().started, Stats().ended);
+}
+
+TEST_F(Neighbours, DoNotReachIntoForkedChildrenEither)
+{
+    Open();
+    Child host({"forking-host", folder, std::to_string(Rounds(5000, 250))});
+    host->stdout_slot.kind = PM_STDIO_PIPE;
+    std::string said = ReadAll(Spawn(host));
+    if (said == "no filters here\n") {
+        GTEST_SKIP() << "no seccomp filters here";
+    }
+    EXPECT_EQ("good\n", said);
+}
+
+} // namespace
