@@ -193,6 +193,8 @@ static int make_folders(char *path, size_t from)
         *at = '\0';
         int made = mkdir(path, 0700);
         int e = errno;
+        if (made == 0) // The umask may have taken even our own rights.
+            (void)fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
         *at = kept;
         if (made < 0 && e != EEXIST)
             return pmi_error_from_errno(e);
