@@ -434,6 +434,9 @@ TEST_F(Daemon, ManyDaemonsLeakNoZombies)
 TEST_F(Daemon, TheDetectorFindsARealLeakAndTakesNothing)
 {
     // The negative control of every "detector zero" in these tests.
+    if (HostGetsNoStatuses()) {
+        GTEST_SKIP() << "a host that has asked for no statuses has no zombies";
+    }
     pid_t leaked = fork();
     if (leaked == 0) {
         _exit(7);

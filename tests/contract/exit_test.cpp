@@ -71,10 +71,10 @@ TEST_F(Exit, TheRecordHasUsageAndTimes)
     Open();
     Child child({"exit", "0"});
     pm_exit record = Wait(Spawn(child));
-    EXPECT_TRUE(record.usage_known);
+    EXPECT_EQ(!HostGetsNoStatuses(), record.usage_known);
     EXPECT_GE(record.ended_wall_ms, record.started_wall_ms);
     EXPECT_GT(record.started_wall_ms, 1600000000000);
-    if (!OnWindows()) {
+    if (!OnWindows() && record.usage_known) {
         EXPECT_GT(record.max_rss_kib, 100u);
     }
 }
@@ -280,6 +280,9 @@ TEST_F(Exit, AThiefCannotMakeAFalseSuccess)
 
 TEST_F(Exit, TheHostsOwnChildrenKeepTheirStatuses)
 {
+    if (HostGetsNoStatuses()) {
+        GTEST_SKIP() << "the host has asked for no statuses";
+    }
     Open();
     for (int i = 0; i < 20; i++) {
         pid_t own = fork();
@@ -311,6 +314,8 @@ TEST_F(Exit, AForkedCopyIsInert)
     child->stdout_slot.kind = PM_STDIO_PIPE;
     pm_process *process = Spawn(child);
     EXPECT_EQ("ready", ReadLine(process));
+    int answer[2];
+    ASSERT_EQ(0, pipe(answer));
     pid_t copy = fork();
     if (copy == 0) {
         pm_process *p = nullptr;
@@ -321,11 +326,14 @@ TEST_F(Exit, AForkedCopyIsInert)
                      pm_process_signal(process, 9, PM_SCOPE_PROCESS) == PM_ERR_FORKED &&
                      pm_stop_all(manager, 0, nullptr, nullptr, nullptr) == PM_ERR_FORKED &&
                      pm_close(manager, 0, nullptr) == PM_ERR_FORKED;
-        _exit(inert ? 0 : 1);
+        _exit(write(answer[1], inert ? "y" : "n", 1) == 1 ? 0 : 1);
     }
-    int status = -1;
-    EXPECT_EQ(copy, Uninterrupted([&] { return waitpid(copy, &status, 0); }));
-    EXPECT_EQ(0, status);
+    close(answer[1]);
+    char byte = 0;
+    EXPECT_EQ(1, Uninterrupted([&] { return read(answer[0], &byte, 1); }));
+    EXPECT_EQ('y', byte);
+    close(answer[0]);
+    (void)Uninterrupted([&] { return waitpid(copy, nullptr, 0); }); // It may leave no status.
     EXPECT_TRUE(pm_process_alive(process));
 }
 

@@ -16,6 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 namespace contract
 {
@@ -60,20 +63,6 @@ bool Eventually(const std::function<bool()> &reached)
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
     return true;
-}
-
-std::string ReadFile(const std::string &path)
-{
-    std::ifstream in(path, std::ios::binary);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
-}
-
-void WriteFile(const std::string &path, const std::string &text)
-{
-    std::ofstream out(path, std::ios::binary | std::ios::trunc);
-    out << text;
 }
 
 #ifdef _WIN32
@@ -160,6 +149,20 @@ void KillByNumber(uint64_t pid)
     CloseHandle(process);
 }
 
+bool HostGetsNoStatuses()
+{
+    return false;
+}
+
+bool OrphansComeToUs()
+{
+    return false;
+}
+
+static void CollectOrphans()
+{
+}
+
 static size_t CountDescriptors()
 {
     return 0; // Wine does not tell (GetProcessHandleCount is 0).
@@ -168,6 +171,10 @@ static size_t CountDescriptors()
 static size_t CountThreads()
 {
     return 0;
+}
+
+static void Unlock(const std::string &)
+{
 }
 
 static std::string SignalMask()
@@ -194,10 +201,14 @@ std::string SelfPath()
     return n > 0 ? std::string(path, static_cast<size_t>(n)) : "";
 }
 
+static void Unlock(const std::string &path);
+
 std::string MakeTempFolder()
 {
     char name[] = "/tmp/pm-test-XXXXXX";
-    return mkdtemp(name);
+    std::string folder = mkdtemp(name);
+    Unlock(folder);
+    return folder;
 }
 
 std::vector<std::string> ListFolder(const std::string &folder)
@@ -222,6 +233,7 @@ std::vector<std::string> ListFolder(const std::string &folder)
 void MakeFolder(const std::string &folder)
 {
     EXPECT_EQ(0, mkdir(folder.c_str(), 0755));
+    Unlock(folder);
 }
 
 void RemoveTree(const std::string &folder)
@@ -253,6 +265,46 @@ void KillByNumber(uint64_t pid)
     EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
 }
 
+bool HostGetsNoStatuses()
+{
+    struct sigaction action = {};
+    sigaction(SIGCHLD, nullptr, &action);
+    return action.sa_handler == SIG_IGN || (action.sa_flags & SA_NOCLDWAIT) != 0;
+}
+
+bool OrphansComeToUs()
+{
+    int on = 0;
+#ifdef __linux__
+    prctl(PR_GET_CHILD_SUBREAPER, &on);
+#endif
+    return on != 0 || getpid() == 1;
+}
+
+// Whether no child is left but keepers, which end with their managers.
+static bool OnlyKeepersAreLeft()
+{
+    for (const auto &thread : ListFolder("/proc/self/task")) {
+        std::istringstream children(ReadFile("/proc/self/task/" + thread + "/children"));
+        for (std::string pid; children >> pid;) {
+            if (ReadFile("/proc/" + pid + "/comm") != "pm-keeper\n") {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+// What a good PID 1 does. Called when the library has no child left to wait for.
+static void CollectOrphans()
+{
+    EXPECT_TRUE(!OrphansComeToUs() || Eventually([] {
+        while (waitpid(-1, nullptr, WNOHANG) > 0) {
+        }
+        return OnlyKeepersAreLeft();
+    })) << "somebody else's child does not end";
+}
+
 static size_t CountDescriptors()
 {
     return ListFolder("/proc/self/fd").size();
@@ -277,7 +329,35 @@ static std::string SignalMask()
     return picked;
 }
 
+// A file or folder of ours, made under a umask that has taken even our own rights.
+static void Unlock(const std::string &path)
+{
+    struct stat st;
+    if (lstat(path.c_str(), &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 0600) == 0 &&
+        (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) {
+        chmod(path.c_str(), S_ISDIR(st.st_mode) ? 0700 : 0600);
+    }
+}
+
 #endif
+
+std::string ReadFile(const std::string &path)
+{
+    Unlock(path);
+    std::ifstream in(path, std::ios::binary);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+}
+
+void WriteFile(const std::string &path, const std::string &text)
+{
+    {
+        std::ofstream out(path, std::ios::binary | std::ios::trunc);
+        out << text;
+    }
+    Unlock(path);
+}
 
 // ------------------------------------------------------------------------------------------------
 // Child
@@ -365,6 +445,7 @@ void Contract::TearDown()
         uint64_t leaked = 0;
         EXPECT_EQ(PM_OK, pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr));
         EXPECT_EQ(PM_OK, pm_stop_all(manager, 20000, nullptr, nullptr, nullptr));
+        CollectOrphans();
         EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
         EXPECT_EQ(PM_OK, pm_leak_scan(manager, &leaked));
         EXPECT_EQ(0u, leaked) << "the detector found zombies";
@@ -379,6 +460,7 @@ void Contract::TearDown()
     // A joined thread leaves the task list a moment later.
     EXPECT_TRUE(Eventually([this] { return CountThreads() == threads_before; }));
     EXPECT_EQ(mask_before, SignalMask());
+    CollectOrphans();
 #ifndef _WIN32
     errno = 0;
     siginfo_t info = {};

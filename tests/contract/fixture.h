@@ -22,6 +22,10 @@ int64_t Patience();
 bool OnWine();
 bool OnValgrind(); // PM_TEST_VALGRIND says so.
 bool OnWindows();
+// SIGCHLD is ignored, or SA_NOCLDWAIT is set: no child leaves a status, ours or the host's own.
+bool HostGetsNoStatuses();
+// We are PID 1 or a subreaper: what the children of our children leave behind is ours to wait for.
+bool OrphansComeToUs();
 std::string SelfPath();
 
 // One more role for the programs of a suite. Before MaybePlayRole(), so from a static object.

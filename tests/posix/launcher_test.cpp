@@ -199,7 +199,10 @@ class LauncherHit : public Contract
             if (assassin.hit && signal == SIGSTOP) {
                 PidfdSignal(assassin.pidfd, SIGCONT);
             }
-            bool killed = victim == Victim::stub && signal == SIGKILL;
+            // To PID 1 or a subreaper the daemon looks like one more launcher.
+            pm_info info = PM_INFO_INIT;
+            EXPECT_EQ(PM_OK, pm_process_info(process, &info));
+            bool killed = signal == SIGKILL && (victim == Victim::stub || info.adopted);
             EXPECT_TRUE(Eventually([&] { return lines() == 1 || killed; }));
             EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
             EXPECT_EQ(PM_OK, pm_process_wait(process, Patience(), nullptr));
