@@ -156,7 +156,7 @@ static inline int pmi_sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
     do
         n = PMI_SYS(poll)(fds, count, timeout_ms);
     while (n < 0 && errno == EINTR && timeout_ms == 0);
-    if (n < 0 && errno != EINTR && timeout_ms != 0) {
+    if (n < 0 && errno != EINTR) {
         int e = errno;
         (void)PMI_SYS(nanosleep)(&(struct timespec){.tv_nsec = 1000000}, NULL);
         errno = e;

@@ -77,6 +77,11 @@ static void begin_storm(void)
     (void)setitimer(ITIMER_REAL, &rhythm, NULL);
 }
 
+void pm_fault_deny(const char *names)
+{
+    (void)snprintf(denied_list, sizeof(denied_list), ",%s,", names);
+}
+
 // Before main(): the launcher's own entry is the first thing there.
 __attribute__((constructor)) static void read_environment(void)
 {
@@ -94,7 +99,7 @@ __attribute__((constructor)) static void read_environment(void)
         begin_storm();
     clock_jumps = getenv("PM_FAULT_CLOCK") != NULL;
     if ((text = getenv("PM_FAULT_DENY")) != NULL)
-        (void)snprintf(denied_list, sizeof(denied_list), ",%s,", text);
+        pm_fault_deny(text);
     if ((text = getenv("PM_FAULT_WITHOUT")) != NULL)
         (void)snprintf(without, sizeof(without), "%s", text);
 }

@@ -28,6 +28,9 @@ enum pm_fault_mode {
 void pm_fault_arm(enum pm_fault_mode mode, int target, int variant);
 void pm_fault_disarm(void);
 
+// As PM_FAULT_DENY, from now on in this process and its copies.
+void pm_fault_deny(const char *names);
+
 // Since the last arming, in all processes.
 struct pm_fault_report {
     int calls;         // That could have failed.

@@ -241,6 +241,19 @@ void Normal(Run &run)
     run.Close();
 }
 
+// Where there is no vfork-like clone, and where there are no pidfds either.
+void Forked(Run &run)
+{
+    pm_fault_deny("clone");
+    Normal(run);
+}
+
+void Waiters(Run &run)
+{
+    pm_fault_deny("clone,pidfd_open");
+    Normal(run);
+}
+
 void Pipes(Run &run)
 {
     run.Open(false);
@@ -482,6 +495,8 @@ const Scenario kScenarios[] = {
     {"OpenClose", OpenClose},
     {"Registry", Registry},
     {"Normal", Normal},
+    {"Forked", Forked},
+    {"Waiters", Waiters},
     {"Pipes", Pipes},
     {"Files", Files},
     {"MissingProgram", MissingProgram},
