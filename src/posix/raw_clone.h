@@ -21,7 +21,7 @@ static inline int pmi_raw_clone(int (*fn)(void *), void *stack, int flags, void 
                                 void *child_tid)
 {
     // What the child takes off its stack, which then is aligned as a call needs it.
-    uintptr_t *top = (uintptr_t *)((uintptr_t)stack & ~(uintptr_t)15) - 2;
+    uintptr_t *top = (uintptr_t *)(void *)((char *)stack - ((uintptr_t)stack & 15)) - 2;
     top[0] = (uintptr_t)fn;
     top[1] = (uintptr_t)arg;
 #ifdef __x86_64__
