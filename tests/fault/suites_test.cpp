@@ -4,12 +4,15 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <processmgr/processmgr.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -19,9 +22,69 @@ namespace
 struct Outcome {
     int status;
     std::string output;
+    std::string left; // Programs that it left running.
 };
 
-// Runs a suite with a variable set. Its children are its own business: it looks after them.
+// The programs whose parent we are, but for those that have ended.
+std::vector<pid_t> RunningChildren()
+{
+    std::vector<pid_t> children;
+    DIR *dir = opendir("/proc");
+    while (const dirent *entry = readdir(dir)) {
+        char state = 0;
+        int parent = 0;
+        if (FILE *file = fopen(("/proc/" + std::string(entry->d_name) + "/stat").c_str(), "re")) {
+            char line[512] = "";
+            size_t n = fread(line, 1, sizeof(line) - 1, file);
+            line[n] = 0;
+            fclose(file);
+            const char *rest = strrchr(line, ')');
+            if (rest != nullptr && sscanf(rest, ") %c %d", &state, &parent) == 2 &&
+                parent == getpid() && state != 'Z')
+                children.push_back(atoi(entry->d_name));
+        }
+    }
+    closedir(dir);
+    return children;
+}
+
+std::string CommandOf(pid_t pid)
+{
+    std::string text = std::to_string(pid) + ":";
+    if (FILE *file = fopen(("/proc/" + std::to_string(pid) + "/cmdline").c_str(), "re")) {
+        text += ' ';
+        for (int c; (c = fgetc(file)) != EOF;)
+            text += c == 0 ? ' ' : static_cast<char>(c);
+        fclose(file);
+    }
+    return text + "\n";
+}
+
+// Ends all that a suite left to us, and says what that was: what is still there after a while.
+std::string SweepChildren()
+{
+    std::string left;
+    for (int tries = 0; tries < 500 && !RunningChildren().empty(); tries++) {
+        while (waitpid(-1, nullptr, WNOHANG) > 0) {
+        }
+        usleep(10000);
+    }
+    for (std::vector<pid_t> children; !(children = RunningChildren()).empty();) {
+        for (pid_t child : children) {
+            left += CommandOf(child);
+            kill(child, SIGKILL);
+        }
+        // Theirs come to us when they are reaped.
+        for (pid_t child : children)
+            waitpid(child, nullptr, 0);
+    }
+    while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR) {
+    }
+    return left;
+}
+
+// Runs a suite with a variable set. We are the init of all that it starts: its orphans come to us,
+// are reaped at once, and what is left of them after it is ended and told.
 Outcome RunSuite(const std::string &suite, const std::string &filter,
                  const std::vector<std::string> &variables, unsigned limit_s = 240)
 {
@@ -29,6 +92,7 @@ Outcome RunSuite(const std::string &suite, const std::string &filter,
     int fd = mkostemp(log, O_CLOEXEC);
     std::string path = std::string(PM_FAULT_BIN) + "/fault_" + suite;
     std::string argument = "--gtest_filter=" + filter;
+    EXPECT_EQ(0, prctl(PR_SET_CHILD_SUBREAPER, 1));
     pid_t pid = fork();
     if (pid == 0) {
         unsetenv("GTEST_OUTPUT");
@@ -42,7 +106,15 @@ Outcome RunSuite(const std::string &suite, const std::string &filter,
         _exit(127);
     }
     Outcome outcome = {};
-    EXPECT_EQ(pid, waitpid(pid, &outcome.status, 0));
+    int status = 0;
+    for (pid_t ended; (ended = waitpid(-1, &status, 0)) != pid;) {
+        if (ended < 0 && errno != EINTR) {
+            ADD_FAILURE() << "the suite is not our child";
+            break;
+        }
+    }
+    outcome.status = status;
+    outcome.left = SweepChildren();
     char buffer[4096];
     lseek(fd, 0, SEEK_SET);
     for (ssize_t n; (n = read(fd, buffer, sizeof(buffer))) > 0;)
@@ -92,6 +164,7 @@ TEST_P(Storms, ChangeNothing)
     EXPECT_EQ(0, outcome.status) << storm.suite << " with " << storm.variable << "\n"
                                  << Tail(outcome.output);
     EXPECT_NE(std::string::npos, outcome.output.find("[  PASSED  ]"));
+    EXPECT_EQ("", outcome.left);
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, Storms, testing::ValuesIn(kStorms),
@@ -146,6 +219,7 @@ TEST_P(Guards, AreMissedWhenTheyAreGone)
     Outcome with = RunSuite(guard.suite, guard.filter, guard.others);
     ASSERT_EQ(0, with.status) << "with the guard\n" << Tail(with.output);
     ASSERT_EQ(std::string::npos, with.output.find("[  PASSED  ] 0 tests")) << guard.filter;
+    EXPECT_EQ("", with.left);
 
     std::vector<std::string> variables = guard.others;
     variables.push_back(std::string("PM_FAULT_WITHOUT=") + guard.without);

@@ -1,1 +1,165 @@
+// Pid namespaces: the same number is another process in each of them.
 #include "host.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+
+using namespace contract;
+using namespace hosts;
+
+namespace
+{
+
+const char *const kKey = "d";
+
+// A daemon with that number, if the system lets us choose. args as below.
+int StartAt(pm_manager *manager, const Args &a, pid_t wanted, pm_process **ret_process)
+{
+    pm_error error = PM_ERROR_INIT;
+    for (int i = 0; i < 50; i++) {
+        // The launcher comes first.
+        WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 2));
+        Child daemon({"payload", a.at(0) + "/payload"});
+        daemon->mode = PM_MODE_DAEMON;
+        daemon->key = kKey;
+        NEED(pm_spawn(manager, daemon.Get(), ret_process, &error) == PM_OK);
+        if (pm_process_pid(*ret_process) == static_cast<uint64_t>(wanted)) {
+            return 0;
+        }
+        NEED(pm_process_stop(*ret_process, nullptr, nullptr) == PM_OK);
+        NEED(pm_process_wait(*ret_process, Patience(), nullptr) == PM_OK);
+        pm_process_unref(*ret_process);
+    }
+    error.pid = static_cast<uint64_t>(wanted);
+    NEED(!"the number was not given");
+    return 1;
+}
+
+// Waits for the audience between its acts. args: folder, number of a process outside.
+int NestedPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry";
+    pm_options options = OptionsFor(registry);
+    options.status_pending_ms = 20000;
+    options.loop = PM_LOOP_CALLER; // No thread takes a number.
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    pm_info info = PM_INFO_INIT;
+    char cue;
+    NEED(getpid() < 1000);
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    if (StartAt(manager, a, std::stoi(a.at(1)), &process) != 0) {
+        return 1;
+    }
+    NEED(pm_process_info(process, &info) == PM_OK && info.alive && !info.adopted);
+    NEED(
+        Eventually([&] { return ReadFile(a.at(0) + "/payload").find('\n') != std::string::npos; }));
+    printf("open\n");
+    fflush(stdout);
+    NEED(read(0, &cue, 1) == 1);
+    pm_process_unref(process);
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    printf("closed\n");
+    fflush(stdout);
+    NEED(read(0, &cue, 1) == 1);
+
+    // A second manager of the same namespace.
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    struct pm_recover_report report = PM_RECOVER_REPORT_INIT;
+    NEED(pm_recover(manager, nullptr, nullptr, &report) == PM_OK);
+    NEED(report.alive == 1 && report.unproven == 0);
+    NEED(pm_find(manager, kKey, &process) == PM_OK);
+    NEED(pm_process_alive(process));
+    NEED(pm_process_info(process, &info) == PM_OK && info.recovered);
+    NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
+    pm_exit record = PM_EXIT_INIT;
+    NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
+    if (KernelTells(info.best_effort)) {
+        NEED(record.kind == PM_EXIT_EXITED && record.code == 5);
+    }
+    pm_process_unref(process);
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    NEED(Records(registry) == 0 && Children() == 0);
+    return 0;
+}
+const RoleAdder nested_part("host-nested", NestedPart);
+
+// Without a /proc of its own: the one of the namespace around it is mounted. args: folder.
+int ForeignProcPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry";
+    pm_options options = OptionsFor(registry);
+    pm_manager *manager = nullptr;
+    // Whatever is refused is refused by a name; what is not, works.
+    int code = pm_open(&options, &manager, &error);
+    if (code == PM_OK) {
+        Child daemon({"payload", a.at(0) + "/payload"});
+        daemon->mode = PM_MODE_DAEMON;
+        daemon->key = kKey;
+        code = pm_spawn(manager, daemon.Get(), nullptr, &error);
+        printf("daemon: %s\n", code == PM_OK ? "OK" : ErrorText(error).c_str());
+        NEED(pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr) == PM_OK);
+        NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    } else {
+        printf("open: %s\n", ErrorText(error).c_str());
+    }
+    return 0;
+}
+const RoleAdder foreign_proc_part("host-foreign-proc", ForeignProcPart);
+
+class NamespaceHosts : public Contract
+{
+};
+
+TEST_F(NamespaceHosts, NestedKnowTheirOwnAndAreNeverTakenForAnother)
+{
+    // Has the number of the daemon, out here.
+    pid_t stranger = fork();
+    if (stranger == 0) {
+        for (;;) {
+            pause();
+        }
+    }
+    Stage stage({"nested"}, {"host-nested", folder, std::to_string(stranger)});
+    std::string said = stage.ReadLine();
+    if (said == "open") {
+        pm_error error = PM_ERROR_INIT;
+        pm_options options = DefaultOptions();
+        std::string registry = folder + "/registry";
+        options.registry_dir = registry.c_str();
+        EXPECT_EQ(PM_ERR_REGISTRY_BUSY, pm_open(&options, &manager, &error));
+        stage.Say('1');
+        EXPECT_EQ("closed", stage.ReadLine());
+        Open();
+        pm_recover_report report = PM_RECOVER_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_recover(manager, nullptr, nullptr, &report));
+        EXPECT_EQ(1u, report.unproven);
+        EXPECT_EQ(0u, report.alive + report.ended + report.dropped + report.quarantined);
+        Child daemon({"payload", folder + "/another"});
+        daemon->mode = PM_MODE_DAEMON;
+        daemon->key = kKey;
+        int code = 0;
+        TrySpawn(daemon, &code);
+        EXPECT_EQ(PM_ERR_EXISTS, code) << "it may well live";
+        EXPECT_EQ(PM_OK, pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr));
+        EXPECT_EQ(PM_OK, Close());
+        EXPECT_EQ(1u, Records(registry));
+        stage.Say('2');
+        said.clear();
+    }
+    int code = stage.End(&said);
+    EXPECT_EQ(0, waitpid(stranger, nullptr, WNOHANG)) << "a stranger was ended";
+    kill(stranger, SIGKILL);
+    Uninterrupted([&] { return waitpid(stranger, nullptr, 0); });
+    if (code == kNoSuchHost) {
+        GTEST_SKIP() << "no nested pid namespaces here";
+    }
+    EXPECT_EQ(0, code);
+    EXPECT_EQ("", said);
+}
+
+} // namespace
