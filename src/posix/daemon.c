@@ -353,18 +353,21 @@ static int fail_launcher(struct daemon_start *d, const char *what)
     return d->err->code;
 }
 
-// Exactly "<digits>\n": the number, else 0.
-static pid_t parse_report(const char *line, size_t size)
+// Exactly "<digits>\n", a process id, or "-<digits>\n", an errno that becomes negative; else 0.
+static long parse_report(const char *line, size_t size)
 {
-    long pid = 0;
-    if (size < 2 || line[size - 1] != '\n')
+    long number = 0;
+    size_t sign = size > 0 && line[0] == '-' ? 1 : 0;
+    if (size < sign + 2 || line[size - 1] != '\n' || line[sign] == '0')
         return 0;
-    for (size_t i = 0; i + 1 < size; i++) {
-        if (line[i] < '0' || line[i] > '9' || pid > 100000000)
+    for (size_t i = sign; i + 1 < size; i++) {
+        if (line[i] < '0' || line[i] > '9' || number > 100000000)
             return 0;
-        pid = pid * 10 + (line[i] - '0');
+        number = number * 10 + (line[i] - '0');
     }
-    return pid > 1 && line[0] != '0' ? (pid_t)pid : 0;
+    if (sign == 1)
+        return -number;
+    return number > 1 ? number : 0;
 }
 
 // Waits for bytes or an end of file on the pipe, or for the launcher's own end: a stray fork of the
@@ -399,8 +402,16 @@ static int read_report(struct daemon_start *d)
             return fail_launcher(d, "the launcher told no process id in time");
         }
     }
-    d->stub_pid = parse_report(line, size);
-    return d->stub_pid != 0 ? PM_OK : fail_launcher(d, "the launcher's report is not a process id");
+    long number = parse_report(line, size);
+    if (number == 0)
+        return fail_launcher(d, "the launcher's report is not a process id");
+    if (number < 0) {
+        pmi_fail(d->err, PM_STAGE_LAUNCHER, (int)-number);
+        pmi_fail_hint(d->err, "the launcher could not fork");
+        return d->err->code;
+    }
+    d->stub_pid = (pid_t)number;
+    return PM_OK;
 }
 
 static int collect_launcher(struct daemon_start *d)
