@@ -16,9 +16,10 @@
 //   subreaper=never         ... that never waits
 //   subreaper=late          ... that waits for each 3 seconds after its death
 //   closed=N,...            these descriptors are closed
-//   nofile=N                RLIMIT_NOFILE is N, and twenty inheritable descriptors above it are
-//   open nproc=N                 RLIMIT_NPROC (the soft one) is N uid=N                   the
-//   program runs as that user, without any privilege umask=OCTAL
+//   nofile=N                RLIMIT_NOFILE is N; twenty inheritable descriptors are open above it
+//   nproc=N                 RLIMIT_NPROC (the soft one) is N
+//   uid=N                   the program runs as that user, without any privilege
+//   umask=OCTAL
 //
 // The exit code is the program's, or 128 and the signal that ended it; 77: such a host cannot be
 // made here; 126: the program cannot be run. Without a program it is only tried out.
