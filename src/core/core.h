@@ -135,8 +135,9 @@ struct pm_manager {
     bool closing, closed;
     unsigned starting; // Starts under way.
     pm_process *first, *last;
-    struct pm_stats stats;
-    uint64_t deaths; // Noticed, with or without a status.
+    struct pm_stats stats;        // But for the next two.
+    _Atomic uint64_t ended, lost; // Counted before anybody can see an end: under a process's lock.
+    uint64_t deaths;              // Noticed, with or without a status.
 
     // Dispatcher.
     struct pmi_event *events, **events_tail;

@@ -217,6 +217,8 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
     }
     pmi_mutex_lock(&m->lock);
     struct pm_stats stats = m->stats;
+    stats.ended = atomic_load(&m->ended);
+    stats.lost = atomic_load(&m->lost);
     for (pm_process *p = m->first; p != NULL; p = p->next) {
         if (atomic_load(&p->state) == PM_STATE_RUNNING) {
             stats.running++;

@@ -138,6 +138,8 @@ static int finish_record(pm_process *p, struct pm_exit *record)
     if (p->mode == PM_MODE_DAEMON) {
         result = pmi_registry_put_exit(p->manager, p);
     }
+    atomic_fetch_add(&p->manager->ended, 1);
+    atomic_fetch_add(&p->manager->lost, p->exit.kind == PM_EXIT_LOST ? 1 : 0);
     atomic_store(&p->state, PM_STATE_ENDED);
     return result;
 }
@@ -176,8 +178,6 @@ static void after_end(pm_process *p, int registry_result)
         pmi_mutex_unlock(&p->lock);
     }
     pmi_mutex_lock(&m->lock);
-    m->stats.ended++;
-    m->stats.lost += p->exit.kind == PM_EXIT_LOST;
     if (p->listed && atomic_load(&p->user_refs) == 0) {
         pmi_list_remove(m, p);
     }
