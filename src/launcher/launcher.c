@@ -79,8 +79,8 @@ static void run_daemon_launcher(const struct pmi_launch_plan *plan)
     pid_t stub = fork();
     if (stub == 0)
         pmi_stub_run(plan);
-    // A process id, or an errno with a minus.
-    int length = snprintf(line, sizeof(line), "%ld\n", stub < 0 ? -(long)errno : (long)stub);
+    int length = stub < 0 ? snprintf(line, sizeof(line), "E%d\n", errno)
+                          : snprintf(line, sizeof(line), "%ld\n", (long)stub);
     _exit(pmi_sys_write(PMI_LAUNCHER_REPORT_FD, line, (size_t)length) == length ? 0 : 5);
 }
 

@@ -353,19 +353,19 @@ static int fail_launcher(struct daemon_start *d, const char *what)
     return d->err->code;
 }
 
-// Exactly "<digits>\n", a process id, or "-<digits>\n", an errno that becomes negative; else 0.
+// Exactly "<digits>\n", a process id, or "E<digits>\n", an errno that becomes negative; else 0.
 static long parse_report(const char *line, size_t size)
 {
     long number = 0;
-    size_t sign = size > 0 && line[0] == '-' ? 1 : 0;
-    if (size < sign + 2 || line[size - 1] != '\n' || line[sign] == '0')
+    size_t letter = size > 0 && line[0] == 'E' ? 1 : 0;
+    if (size < letter + 2 || line[size - 1] != '\n' || line[letter] == '0')
         return 0;
-    for (size_t i = sign; i + 1 < size; i++) {
+    for (size_t i = letter; i + 1 < size; i++) {
         if (line[i] < '0' || line[i] > '9' || number > 100000000)
             return 0;
         number = number * 10 + (line[i] - '0');
     }
-    if (sign == 1)
+    if (letter == 1)
         return -number;
     return number > 1 ? number : 0;
 }

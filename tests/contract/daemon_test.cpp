@@ -9,6 +9,7 @@
 #include <thread>
 
 #ifndef _WIN32
+#include <cerrno>
 #include <csignal>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -526,7 +527,8 @@ class Launcher : public Contract
         Open(options);
     }
 
-    void ExpectFailure(const char *hint, pm_stage stage = PM_STAGE_LAUNCHER)
+    void ExpectFailure(const char *hint, pm_stage stage = PM_STAGE_LAUNCHER,
+                       int expected = PM_ERR_LAUNCHER)
     {
         std::string file = folder + "/payload";
         Child child({"payload", file});
@@ -535,7 +537,7 @@ class Launcher : public Contract
         int code = 0;
         pm_error error = PM_ERROR_INIT;
         TrySpawn(child, &code, &error);
-        EXPECT_EQ(PM_ERR_LAUNCHER, code) << pm_error_name(code);
+        EXPECT_EQ(expected, code) << pm_error_name(code);
         EXPECT_EQ(stage, error.stage) << pm_stage_name(error.stage);
         EXPECT_NE(nullptr, strstr(error.hint, hint)) << error.hint;
         EXPECT_EQ("", ReadFile(file)) << "the program never ran";
@@ -564,11 +566,18 @@ TEST_F(Launcher, ThatIsSilentIsKilledAtTheDeadline)
 
 TEST_F(Launcher, ThatTalksNonsenseIsAnError)
 {
-    for (const char *word : {"hello", "-5", "0", "1", "99999999999999999999", "12x", "01"}) {
+    for (const char *word : {"hello", "-5", "0", "1", "99999999999999999999", "12x", "01", "E",
+                             "E0", "E01", "E-5", "E5x", "EE5"}) {
         OpenWith(std::string("echo ") + word + " >&3");
         ExpectFailure("not a process id");
         EXPECT_EQ(PM_OK, Close());
     }
+}
+
+TEST_F(Launcher, ThatCannotForkSaysWhy)
+{
+    OpenWith("echo E" + std::to_string(EAGAIN) + " >&3");
+    ExpectFailure("could not fork", PM_STAGE_LAUNCHER, PM_ERR_NO_PROCESS_SLOTS);
 }
 
 TEST_F(Launcher, ThatNamesAStrangerIsRefused)
