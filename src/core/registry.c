@@ -16,6 +16,7 @@
 
 #define GATE_WAIT_MS 2000
 #define GATE_POLL_MS 10
+#define OWN_LOCK_WAIT_MS 500
 
 static void registry_hint(struct pm_error *err, const char *path)
 {
@@ -53,6 +54,25 @@ static int write_owner(struct pmi_registry *r)
     return result;
 }
 
+static bool is_self(const struct pmi_registry *r, const struct pmi_identity *id)
+{
+    return id->pid == r->self.pid && id->start == r->self.start && id->pidns == r->self.pidns &&
+           strcmp(id->boot, r->self.boot) == 0;
+}
+
+// The owner may be this very process: another manager of it, or what it was before an exec. Then a
+// child that was just being made holds copies of the descriptors until it has its own program.
+static int lock_owner_file(struct pmi_registry *r, const struct pmi_identity *known_owner)
+{
+    int64_t deadline = pmi_now_ms() + OWN_LOCK_WAIT_MS;
+    int result;
+    while ((result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock)) == PM_ERR_BUSY &&
+           known_owner != NULL && is_self(r, known_owner) && pmi_now_ms() < deadline) {
+        pmi_sleep_ms(GATE_POLL_MS);
+    }
+    return result;
+}
+
 // Under the gate. A living owner keeps it; one proven dead loses it even if a forked worker of it
 // still holds the lock: the file is replaced.
 static int decide_owner(struct pmi_registry *r, struct pm_error *err)
@@ -65,7 +85,7 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
     if (!known && result != PM_ERR_NOT_FOUND && result != PM_ERR_CORRUPT) {
         return result;
     }
-    result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
+    result = lock_owner_file(r, known ? &owner : NULL);
     if (result == PM_ERR_BUSY && known && pmi_os_identity_check(&owner) == PM_ERR_GONE) {
         result = pmi_os_file_remove(&r->root, "lock");
         if (result == PM_OK || result == PM_ERR_NOT_FOUND) {

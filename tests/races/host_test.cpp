@@ -12,6 +12,7 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -213,6 +214,78 @@ TEST_F(Hosts, ThatTurnIntoAnotherProgramKeepTheirChildrenAndFindTheirDaemons)
         EXPECT_EQ(0u, Wait(process).code) << "round " << round;
         EXPECT_TRUE(LivingWith("cmdline", out + "/").empty()) << "round " << round;
     }
+}
+
+// args: registry folder, program, file for the answer. Turns into a Changed while a start of that
+// program is under way, when its input ends.
+int Changer(const Args &args)
+{
+    pm_options options = WithRegistry(args.at(0));
+    pm_manager *manager = nullptr;
+    if (pm_open(&options, &manager, nullptr) != PM_OK) {
+        return Fail("no manager");
+    }
+    std::thread([&] {
+        Child child({});
+        child.program = args.at(1);
+        child.args = {child.program};
+        (void)pm_spawn(manager, child.Get(), nullptr, nullptr);
+    }).detach();
+    while (getchar() != EOF) {
+    }
+    std::string self = SelfPath(), file = args.at(2), registry = args.at(0);
+    execl(self.c_str(), self.c_str(), "--role", "changed", registry.c_str(), file.c_str(), nullptr);
+    return Fail(std::string("exec: ") + strerror(errno));
+}
+const RoleAdder changer("changer", Changer);
+
+// args: registry folder, file for the answer.
+int Changed(const Args &args)
+{
+    pm_options options = WithRegistry(args.at(0));
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    int code = pm_open(&options, &manager, &error);
+    WriteFile(args.at(1), code == PM_OK ? "good" : ErrorText(error));
+    pm_close(manager, -1, nullptr);
+    waitpid(-1, nullptr, 0);
+    return 0;
+}
+const RoleAdder changed("changed", Changed);
+
+bool SomebodyLocks(const std::string &path)
+{
+    struct stat st = {};
+    return stat(path.c_str(), &st) == 0 &&
+           ReadFile("/proc/locks").find(":" + std::to_string(st.st_ino) + " ") != std::string::npos;
+}
+
+TEST_F(Hosts, ThatTurnIntoAnotherProgramAreNotLockedOutByTheirOwnStart)
+{
+    // A child without its own program yet has copies of all descriptors, that of the lock too. The
+    // lease holds it there: it may not open the program before we allow it.
+    std::string program = folder + "/program", registry = folder + "/registry";
+    std::string answer = folder + "/answer";
+    WriteFile(program, ReadFile("/bin/true"));
+    chmod(program.c_str(), 0700);
+    int lease = open(program.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fcntl(lease, F_SETSIG, SIGURG) != 0 || fcntl(lease, F_SETLEASE, F_WRLCK) != 0) {
+        close(lease);
+        GTEST_SKIP() << "no leases in this file system";
+    }
+    Open(DefaultOptions(), false);
+    Child host({"changer", registry, program, answer});
+    host->stdin_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    EXPECT_TRUE(Eventually([&] { return fcntl(lease, F_GETLEASE) != F_WRLCK; })) << "no start";
+    EXPECT_TRUE(SomebodyLocks(registry + "/lock"));
+    pm_stream_close(pm_process_stream(process, PM_STDIN));
+    EXPECT_TRUE(Eventually(
+        [&] { return SomebodyLocks(registry + "/lock.gate") || !ReadFile(answer).empty(); }));
+    EXPECT_EQ(0, fcntl(lease, F_SETLEASE, F_UNLCK));
+    close(lease);
+    EXPECT_EQ(0u, Wait(process).code);
+    EXPECT_EQ("good", ReadFile(answer));
 }
 
 // ------------------------------------------------------------------------------------------------
