@@ -1,0 +1,208 @@
+// Daemons by the thousand: started, ended and forgotten by four threads, while somebody looks for
+// what they might leave behind.
+
+#include "races.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+using namespace contract;
+using namespace races;
+
+namespace
+{
+
+using Daemons = Races;
+using Clock = std::chrono::steady_clock;
+
+const int threads = 4;
+
+// Looks every few milliseconds for children of ours that are dead and that nobody waits for. A
+// launcher may be seen dead for the moment before its starter has waited for it, but not for
+// longer.
+class Sampler
+{
+  public:
+    Sampler() : thread([this] { Look(); })
+    {
+    }
+
+    // How long the same zombie was seen, in milliseconds.
+    int64_t End()
+    {
+        over = true;
+        thread.join();
+        return longest;
+    }
+
+    std::atomic<int> samples{0};
+
+  private:
+    static std::set<std::string> Zombies()
+    {
+        std::set<std::string> found;
+        for (const auto &task : ListFolder("/proc/self/task")) {
+            std::istringstream children(ReadFile("/proc/self/task/" + task + "/children"));
+            for (std::string pid; children >> pid;) {
+                std::string stat = ReadFile("/proc/" + pid + "/stat");
+                size_t at = stat.rfind(')');
+                if (at != std::string::npos && stat.compare(at, 3, ") Z") == 0) {
+                    found.insert(pid + " " + StartOf(stat.substr(at + 2)));
+                }
+            }
+        }
+        return found;
+    }
+
+    // The 22nd field of the line; the rest begins with the third.
+    static std::string StartOf(const std::string &rest)
+    {
+        std::istringstream fields(rest);
+        std::string field;
+        for (int i = 3; i <= 22; i++) {
+            fields >> field;
+        }
+        return field;
+    }
+
+    void Look()
+    {
+        std::map<std::string, Clock::time_point> seen;
+        while (!over) {
+            std::map<std::string, Clock::time_point> still;
+            for (const auto &zombie : Zombies()) {
+                auto now = Clock::now();
+                auto before = seen.find(zombie);
+                still[zombie] = before != seen.end() ? before->second : now;
+                longest = std::max(longest, std::chrono::duration_cast<std::chrono::milliseconds>(
+                                                now - still[zombie])
+                                                .count());
+            }
+            seen = still;
+            samples++;
+            std::this_thread::sleep_for(std::chrono::milliseconds(10)); // The distance of samples.
+        }
+    }
+
+    std::atomic<bool> over{false};
+    int64_t longest = 0;
+    std::thread thread; // The last one: it uses all others.
+};
+
+// Bytes in use, where the C library tells and no sanitizer has taken its place; else 0.
+size_t MemoryInUse()
+{
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+#endif
+#endif
+    return 0;
+}
+
+size_t OpenDescriptors()
+{
+    return ListFolder("/proc/self/fd").size();
+}
+
+// What went wrong, or "".
+std::string Cycle(pm_manager *manager, const std::string &key)
+{
+    Cheap child("exec sleep 120");
+    child->mode = PM_MODE_DAEMON;
+    child->key = key.c_str();
+    child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+    const pm_stop_plan plan = {1,
+                               {{PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    pm_exit record = PM_EXIT_INIT;
+    if (pm_spawn(manager, child.Get(), &process, &error) != PM_OK) {
+        return ErrorText(error);
+    }
+    std::string problem;
+    int code = pm_process_stop(process, &plan, nullptr);
+    if (code != PM_OK) {
+        problem = std::string("stop: ") + pm_error_name(code);
+    } else if ((code = pm_process_wait(process, Patience(), &record)) != PM_OK) {
+        problem = std::string("wait: ") + pm_error_name(code);
+    } else if (record.kind == PM_EXIT_EXITED || pm_process_alive(process)) {
+        problem = "it was not killed";
+    }
+    pm_process_unref(process);
+    code = problem.empty() ? pm_forget(manager, key.c_str()) : PM_OK;
+    return code == PM_OK ? problem : std::string("forget: ") + pm_error_name(code);
+}
+
+// Each thread has keys of its own.
+std::string Cycles(pm_manager *manager, int all)
+{
+    std::vector<std::thread> workers;
+    std::string problems[threads];
+    for (int t = 0; t < threads; t++) {
+        workers.emplace_back([&, t] {
+            for (int i = t; i < all && problems[t].empty(); i += threads) {
+                problems[t] = Cycle(manager, "cycle-" + std::to_string(t));
+            }
+        });
+    }
+    std::string text;
+    for (int t = 0; t < threads; t++) {
+        workers[static_cast<size_t>(t)].join();
+        text +=
+            problems[t].empty() ? "" : "thread " + std::to_string(t) + ": " + problems[t] + "\n";
+    }
+    return text;
+}
+
+TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
+{
+    const int cycles = Rounds(10000, 400);
+    pm_options options = DefaultOptions();
+    options.status_pending_ms = 10;
+    Open(options);
+    EXPECT_EQ("", Cycles(manager, 8 * threads)) << "warm-up";
+    const size_t descriptors = OpenDescriptors();
+    const size_t memory = MemoryInUse();
+    Sampler sampler;
+    auto start = Clock::now();
+    EXPECT_EQ("", Cycles(manager, cycles));
+    auto took = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+    const int64_t longest = sampler.End();
+    EXPECT_GT(sampler.samples, 1);
+    EXPECT_LT(longest, 1000 * Slowness()) << "a zombie of ours";
+    EXPECT_TRUE(Eventually([&] { return OpenDescriptors() == descriptors; }))
+        << OpenDescriptors() << " descriptors, before " << descriptors;
+    // Less than a few bytes a cycle, and not a byte more with more of them.
+    const size_t now = MemoryInUse();
+    EXPECT_LT(now, memory + 32768) << "bytes in use, before " << memory;
+    struct pm_stats stats = Stats();
+    EXPECT_EQ(static_cast<uint64_t>(cycles + 8 * threads), stats.ended);
+    EXPECT_EQ(0u, stats.running);
+    uint64_t found = 99;
+    EXPECT_EQ(PM_OK, pm_leak_scan(manager, &found));
+    EXPECT_EQ(PM_OK, pm_leak_scan(manager, &found));
+    EXPECT_EQ(0u, found);
+    EXPECT_EQ(0u, Stats().leaked_total);
+    EXPECT_EQ(PM_OK, pm_registry_list((folder + "/registry").c_str(),
+                                      [](void *, const pm_registry_entry *entry) {
+                                          ADD_FAILURE() << entry->file << " is left";
+                                          return 0;
+                                      },
+                                      nullptr));
+    RecordProperty("milliseconds", static_cast<int>(took.count()));
+    RecordProperty("longest_zombie_ms", static_cast<int>(longest));
+    RecordProperty("memory", std::to_string(static_cast<long>(now) - static_cast<long>(memory)));
+}
+
+} // namespace
