@@ -237,7 +237,7 @@ void pmi_os_dir_close(struct pmi_os_dir *dir);
 int pmi_os_dir_list(struct pmi_os_dir *dir, int (*visit)(void *context, const char *name),
                     void *context);
 // Whole content of a regular file up to `cap` bytes, malloc'd and NUL-terminated behind ret_size.
-// PM_ERR_NOT_FOUND; PM_ERR_CORRUPT: not a regular file, or larger than cap.
+// PM_ERR_NOT_FOUND; PM_ERR_CORRUPT: not a regular file of ours, or larger than cap.
 int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char **ret_data,
                      size_t *ret_size);
 // Replaces or makes the file in one step (temp + rename); durable: on disk before it returns. The
@@ -251,7 +251,8 @@ int pmi_os_file_move(struct pmi_os_dir *dir, const char *name, struct pmi_os_dir
 // Removes a sub-folder and the plain files in it (one level).
 int pmi_os_dir_remove_sub(struct pmi_os_dir *dir, const char *name);
 // Takes an exclusive lock on the file, made if missing, without waiting. PM_ERR_BUSY: somebody has
-// it. The file that was locked is proven to be the one that has the name now.
+// it. The file that was locked is proven to be the one that has the name now, and to have no other
+// name (POSIX). PM_ERR_CORRUPT: not a regular file of ours.
 int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock *ret_lock);
 // Replaces the content of a locked file (a reader without the lock may see it at any length).
 int pmi_os_lock_write(struct pmi_os_lock *lock, const void *data, size_t size);

@@ -135,9 +135,10 @@ struct pm_manager {
     bool closing, closed;
     unsigned starting; // Starts under way.
     pm_process *first, *last;
-    struct pm_stats stats;        // But for the next two.
-    _Atomic uint64_t ended, lost; // Counted before anybody can see an end: under a process's lock.
-    uint64_t deaths;              // Noticed, with or without a status.
+    struct pm_stats stats; // But for the next three.
+    // Counted before anybody can see an end: under a process's lock.
+    _Atomic uint64_t ended, lost, registry_failures;
+    uint64_t deaths; // Noticed, with or without a status.
 
     // Dispatcher.
     struct pmi_event *events, **events_tail;
@@ -250,10 +251,11 @@ void pmi_registry_close(struct pmi_registry *r);
 int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state state,
                      const struct pmi_identity *id, struct pm_error *err);
 void pmi_registry_drop(pm_manager *m, const pm_process *p);
-// Writes the exit record, then drops the running one. Takes no lock but the registry's.
+// Writes the exit record, then drops the running one; counts a failure and leaves the log to its
+// caller. Takes no lock but the registry's.
 int pmi_registry_put_exit(pm_manager *m, const pm_process *p);
-// Counts and logs a failure; under no lock.
-void pmi_registry_failed(pm_manager *m, const char *what, const pm_process *p, int code);
+// Logs a failure that was counted; under no lock.
+void pmi_registry_log(pm_manager *m, const char *what, const pm_process *p, int code);
 // Whether a record of this boot for `key` names a process that lives, or may.
 int pmi_registry_check_key(pm_manager *m, const char *key, struct pm_error *err);
 

@@ -219,6 +219,7 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
     struct pm_stats stats = m->stats;
     stats.ended = atomic_load(&m->ended);
     stats.lost = atomic_load(&m->lost);
+    stats.registry_failures = atomic_load(&m->registry_failures);
     for (pm_process *p = m->first; p != NULL; p = p->next) {
         if (atomic_load(&p->state) == PM_STATE_RUNNING) {
             stats.running++;

@@ -170,7 +170,7 @@ static void after_end(pm_process *p, int registry_result)
     pm_manager *m = p->manager;
     if (registry_result != PM_OK) {
         // The running record stays: the next recovery will tell the daemon's end as `lost`.
-        pmi_registry_failed(m, "exit record", p, registry_result);
+        pmi_registry_log(m, "exit record", p, registry_result);
     }
     if (p->kill_tree_on_exit) {
         pmi_mutex_lock(&p->lock);

@@ -73,6 +73,15 @@ static int lock_owner_file(struct pmi_registry *r, const struct pmi_identity *kn
     return result;
 }
 
+static int refuse_lock(const char *name, int result, struct pm_error *err)
+{
+    if (result == PM_ERR_CORRUPT) {
+        (void)snprintf(err->hint, sizeof err->hint,
+                       "%s in the registry folder is no plain file of ours: take it away", name);
+    }
+    return result;
+}
+
 // Under the gate. A living owner keeps it; one proven dead loses it even if a forked worker of it
 // still holds the lock: the file is replaced.
 static int decide_owner(struct pmi_registry *r, struct pm_error *err)
@@ -99,7 +108,7 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
         return PM_ERR_REGISTRY_BUSY;
     }
     if (result != PM_OK) {
-        return result;
+        return refuse_lock("lock", result, err);
     }
     r->epoch = epoch + 1;
     return write_owner(r);
@@ -119,10 +128,11 @@ static int take_ownership(struct pmi_registry *r, struct pm_error *err)
                        GATE_WAIT_MS);
         return PM_ERR_REGISTRY_BUSY;
     }
-    if (result == PM_OK) {
-        result = decide_owner(r, err);
-        pmi_os_lock_release(&gate);
+    if (result != PM_OK) {
+        return refuse_lock("lock.gate", result, err);
     }
+    result = decide_owner(r, err);
+    pmi_os_lock_release(&gate);
     return result;
 }
 
@@ -267,11 +277,8 @@ static int write_record(struct pmi_os_dir *dir, const struct pmi_record *rec, bo
     return result;
 }
 
-void pmi_registry_failed(pm_manager *m, const char *what, const pm_process *p, int code)
+void pmi_registry_log(pm_manager *m, const char *what, const pm_process *p, int code)
 {
-    pmi_mutex_lock(&m->lock);
-    m->stats.registry_failures++;
-    pmi_mutex_unlock(&m->lock);
     pmi_log(m, PM_LOG_ERROR, "registry: %s of '%s' failed: %s", what, p->key, pm_strerror(code));
 }
 
@@ -290,7 +297,8 @@ int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state s
     int result = write_record(&r->boot, &rec, false, &err->os_code);
     pmi_mutex_unlock(&r->lock);
     if (result != PM_OK) {
-        pmi_registry_failed(m, "record", p, result);
+        atomic_fetch_add(&m->registry_failures, 1);
+        pmi_registry_log(m, "record", p, result);
         return pmi_set_error(err, result, PM_STAGE_REGISTRY, NULL);
     }
     return PM_OK;
@@ -326,6 +334,8 @@ int pmi_registry_put_exit(pm_manager *m, const pm_process *p)
     pmi_mutex_unlock(&r->lock);
     if (result == PM_OK) {
         pmi_registry_drop(m, p);
+    } else {
+        atomic_fetch_add(&m->registry_failures, 1);
     }
     return result;
 }
@@ -343,7 +353,7 @@ static int read_record(struct pmi_os_dir *dir, const char *name, struct pmi_reco
     *ret_problem = NULL;
     int result = pmi_os_file_read(dir, name, PMI_RECORD_SIZE_MAX, &text, &size);
     if (result == PM_ERR_CORRUPT) {
-        *ret_problem = "not a regular file, or too large";
+        *ret_problem = "not a regular file of ours, or too large";
     }
     if (result != PM_OK) {
         return result;
@@ -460,13 +470,50 @@ static void unclaim(pm_manager *m, pm_process *p)
     pmi_mutex_unlock(&m->lock);
 }
 
+// A name, and the highest number of those that it has been set aside under: NAME, NAME.2, NAME.3
+// ...
+struct set_aside {
+    const char *name;
+    unsigned long last;
+};
+
+static int note_set_aside(void *context, const char *name)
+{
+    struct set_aside *aside = context;
+    size_t length = strlen(aside->name);
+    unsigned long number = 0;
+    if (strncmp(name, aside->name, length) == 0) {
+        number = name[length] == '\0'  ? 1
+                 : name[length] == '.' ? strtoul(name + length + 1, NULL, 10)
+                                       : 0;
+    }
+    if (number > aside->last && number < 1000000000ul) {
+        aside->last = number;
+    }
+    return 0;
+}
+
+// What is in quarantine already may be all that is known of another daemon.
+static int move_aside(struct pmi_registry *r, const char *name)
+{
+    struct set_aside aside = {.name = name};
+    char free_name[320];
+    int result = pmi_os_dir_list(&r->quarantine, note_set_aside, &aside);
+    if (result != PM_OK) {
+        return result;
+    }
+    (void)snprintf(free_name, sizeof free_name, aside.last == 0 ? "%s" : "%s.%lu", name,
+                   aside.last + 1);
+    return pmi_os_file_move(&r->boot, name, &r->quarantine, free_name);
+}
+
 static void quarantine(struct recovery *rc, const char *name, const char *problem)
 {
     struct pmi_registry *r = &rc->m->registry;
     char detail[512];
     (void)snprintf(detail, sizeof detail, "record %s set aside: %s", name, problem);
     pmi_mutex_lock(&r->lock);
-    int result = pmi_os_file_move(&r->boot, name, &r->quarantine, name);
+    int result = move_aside(r, name);
     pmi_mutex_unlock(&r->lock);
     if (result != PM_OK) {
         (void)snprintf(detail, sizeof detail, "record %s is not trusted: %s", name, problem);

@@ -53,7 +53,8 @@ static int prove_private(int fd, struct pm_error *err, const char *path)
     return PM_OK;
 }
 
-int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, struct pm_error *err)
+static int open_folder(const char *path, bool create, struct pmi_os_dir *ret_dir,
+                       struct pm_error *err)
 {
     // The umask may have taken even our own rights, and then it could not be opened. Not through a
     // link: somebody may have put one there since.
@@ -72,6 +73,23 @@ int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, s
     }
     ret_dir->fd = fd;
     return PM_OK;
+}
+
+int pmi_os_dir_open(const char *path, bool create, struct pmi_os_dir *ret_dir, struct pm_error *err)
+{
+    // With a slash at its end the name of a link would mean what it leads to.
+    size_t length = strlen(path);
+    while (length > 1 &&
+           (path[length - 1] == '/' || (path[length - 1] == '.' && path[length - 2] == '/')))
+        length--;
+    char *plain = malloc(length + 1);
+    if (plain == NULL)
+        return pmi_fail_code(err, PM_STAGE_REGISTRY, PM_ERR_NO_MEMORY);
+    memcpy(plain, path, length);
+    plain[length] = '\0';
+    int result = open_folder(plain, create, ret_dir, err);
+    free(plain);
+    return result;
 }
 
 int pmi_os_dir_open_sub(struct pmi_os_dir *dir, const char *name, bool create,
@@ -148,6 +166,12 @@ int pmi_os_dir_remove_sub(struct pmi_os_dir *dir, const char *name)
 // Files
 // ------------------------------------------------------------------------------------------------
 
+// Whoever else owns it may have it open, and write into it.
+static bool is_plain_and_ours(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && st->st_uid == geteuid();
+}
+
 int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char **ret_data,
                      size_t *ret_size)
 {
@@ -165,7 +189,7 @@ int pmi_os_file_read(struct pmi_os_dir *dir, const char *name, size_t cap, char 
     int result = PM_OK;
     if (fstat(fd, &st) < 0)
         result = pmi_error_from_errno(errno);
-    else if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size > cap)
+    else if (!is_plain_and_ours(&st) || st.st_size < 0 || (uint64_t)st.st_size > cap)
         result = PM_ERR_CORRUPT;
     else if ((data = malloc(cap + 1)) == NULL)
         result = PM_ERR_NO_MEMORY;
@@ -271,16 +295,23 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
         struct stat st;
         int fd = open_at(dir->fd, name, O_RDWR | O_CREAT | O_NONBLOCK);
         if (fd < 0)
-            return errno == ELOOP || errno == EMLINK ? PM_ERR_CORRUPT : pmi_error_from_errno(errno);
+            return errno == ELOOP || errno == EMLINK || errno == EISDIR || errno == ENXIO
+                       ? PM_ERR_CORRUPT
+                       : pmi_error_from_errno(errno);
         int result = PM_OK;
         if (fstat(fd, &st) < 0)
             result = pmi_error_from_errno(errno);
-        else if (!S_ISREG(st.st_mode))
+        else if (!is_plain_and_ours(&st))
             result = PM_ERR_CORRUPT;
         else if (lock_now(fd) < 0)
             result = errno == EWOULDBLOCK ? PM_ERR_BUSY : pmi_error_from_errno(errno);
         if (result == PM_OK)
             result = check_still_named(fd, dir, name);
+        // It has another name, perhaps outside: what we write must not be seen there. Anew.
+        if (result == PM_OK && st.st_nlink > 1) {
+            result = pmi_os_file_remove(dir, name);
+            result = result == PM_OK ? PM_ERR_NOT_FOUND : result;
+        }
         if (result == PM_OK) {
             (void)fchmod(fd, 0600);
             ret_lock->fd = fd;
