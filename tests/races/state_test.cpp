@@ -820,8 +820,9 @@ int EndWithoutSpace(pm_manager **manager, Disk &disk, const pm_options &options)
         NEED(report.alive == 1 && report.ended == 1 && report.quarantined == 0);
         NEED(pm_process_alive(lives));
         // Its parent may wait for it late, and until then there is no status to write.
-        NEED(Eventually(
-            [&] { return Count(EntriesOf(registry), i == 0 ? "running" : "exited", "ends") == 1; }));
+        NEED(Eventually([&] {
+            return Count(EntriesOf(registry), i == 0 ? "running" : "exited", "ends") == 1;
+        }));
         NEED(pm_close(*manager, -1, nullptr) == PM_OK);
         NEED(EntriesOf(registry).size() == 2);
         disk.Free();
