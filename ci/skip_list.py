@@ -31,7 +31,9 @@ def load(path=LIST):
 
 def is_listed(case, group, how, rows):
     return any(
-        how == row_how and group in groups and fnmatch.fnmatchcase(case, pattern)
+        how == row_how
+        and fnmatch.fnmatchcase(case, pattern)
+        and any(fnmatch.fnmatchcase(group, row_group) for row_group in groups)
         for pattern, groups, row_how in rows
     )
 

@@ -190,7 +190,7 @@ enum pm_state {
 
 enum pm_stdio_kind {
     PM_STDIO_DEFAULT = 0,   /**< NORMAL: inherit. DAEMON: null. PTY: the terminal. */
-    PM_STDIO_INHERIT,       /**< The caller's own; if that is closed, null. */
+    PM_STDIO_INHERIT,       /**< The caller's own; if that is closed, or close-on-exec, null. */
     PM_STDIO_NULL,          /**< /dev/null, NUL. */
     PM_STDIO_PIPE,          /**< A pipe; our end is pm_process_stream(). Not for daemons. */
     PM_STDIO_FILE_READ,     /**< stdin from the file `path`. */

@@ -46,7 +46,7 @@ struct pmi_gate_message {
     uint32_t retries; // FAILED: ETXTBSY answered by trying again.
     uint64_t nonce[2];
     uint64_t pid, start; // ECHO.
-    uint64_t time_ms;    // GO: what is left until the start deadline.
+    uint64_t time_ms;    // GO: what is left until the stub ends itself.
 };
 
 // Whether the program has called pm_launcher_main().

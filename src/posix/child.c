@@ -61,6 +61,8 @@ IN_CHILD static void empty_mask(void)
 #define CALL_getpid() ((pid_t)syscall(SYS_getpid))
 #define CALL_getppid() ((pid_t)syscall(SYS_getppid))
 #define CALL_chdir(path) ((int)syscall(SYS_chdir, (path)))
+#define CALL_open_null() ((int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_NOCTTY, 0))
+#define CALL_close(fd) ((int)syscall(SYS_close, (fd)))
 #define CALL_dup2(from, to) ((int)syscall(SYS_dup3, (from), (to), 0))
 #define CALL_write(fd, data, size) syscall(SYS_write, (fd), (data), (size))
 #define CALL_read(fd, data, size) syscall(SYS_read, (fd), (data), (size))
@@ -94,6 +96,8 @@ IN_CHILD static void empty_mask(void)
 #define CALL_getpid() getpid()
 #define CALL_getppid() getppid()
 #define CALL_chdir(path) chdir(path)
+#define CALL_open_null() open("/dev/null", O_RDWR | O_NOCTTY)
+#define CALL_close(fd) close(fd)
 #define CALL_dup2(from, to) dup2((from), (to))
 #define CALL_write(fd, data, size) write((fd), (data), (size))
 #define CALL_read(fd, data, size) read((fd), (data), (size))
@@ -241,12 +245,26 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
     return 0;
 }
 
+IN_CHILD static int place_null(int target)
+{
+    int null = CALL_open_null();
+    if (null < 0 || null == target)
+        return null;
+    int r = CALL_dup2(null, target), e = errno;
+    (void)CALL_close(null);
+    errno = e;
+    return r;
+}
+
 IN_CHILD static int place_descriptors(struct pmi_child_plan *plan)
 {
     mark_all();
     for (size_t i = 0; i < plan->fds_count; i++) {
         int source = plan->fds[i].source, target = plan->fds[i].target;
         int r = source == target ? CALL_set_fd_flags(target, 0) : CALL_dup2(source, target);
+        // An inherited one that another thread of the host has closed since we looked.
+        if (r < 0 && errno == EBADF && source == target && target < 3)
+            r = place_null(target);
         if (r < 0)
             return fail(plan, PM_STAGE_DUP, errno);
     }

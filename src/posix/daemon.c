@@ -27,6 +27,9 @@
 #define PROOF_FIRST_MS 1
 #define PROOF_MOST_MS 20
 #define KILL_WAIT_MS 2000
+// How much later than at our deadline the stub ends itself: who decides is the manager, if it
+// lives.
+#define STUB_GRACE_MS 1000
 
 // ------------------------------------------------------------------------------------------------
 // Which launcher
@@ -496,6 +499,16 @@ static int pin_stub(struct daemon_start *d)
     return PM_OK;
 }
 
+static bool reported_ended(const struct daemon_start *d)
+{
+    struct pmi_stat stat;
+    struct pollfd in = {.fd = d->stub_pidfd, .events = POLLIN};
+    if (d->stub_pidfd >= 0)
+        return pmi_sys_poll(&in, 1, 0) > 0;
+    return pmi_stat_read(d->stub_pid, &stat) != PM_OK || stat.starttime != d->stub_start ||
+           stat.state == 'Z';
+}
+
 // NONCE and its ECHO.
 static int challenge_stub(struct daemon_start *d, struct pmi_gate_message *ret_echo)
 {
@@ -529,7 +542,9 @@ static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
     result = pmi_identity_of(d->stub_pid, d->stub_pidfd, ret_id);
     if (result != PM_OK || (echo.start != 0 && ret_id->start != echo.start) ||
         pmi_stat_read(d->stub_pid, &stat) != PM_OK)
-        return fail_gate(d, PM_ERR_IDENTITY, "the stub cannot be told from a stranger");
+        return reported_ended(d)
+                   ? fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has ended")
+                   : fail_gate(d, PM_ERR_IDENTITY, "the stub cannot be told from a stranger");
     d->stub.start = ret_id->start;
     d->stub.pidns = ret_id->pidns;
     d->stub.pidfs = ret_id->pidfs;
@@ -571,8 +586,9 @@ static int look_for_exec(struct daemon_start *d, bool gate_closed)
     if (ended && reached == 0)
         return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub was killed");
     // Gone already and collected by its parent, or a system that does not tell: close-on-exec has
-    // closed the gate and no failure came through it.
-    return gate_closed && (ended || reached < 0) ? PM_OK : PM_ERR_TIMEOUT;
+    // closed the gate and no failure came through it. Unless the stub's own timer may have.
+    bool in_time = pmi_now_ms() < d->plan->deadline + STUB_GRACE_MS;
+    return gate_closed && in_time && (ended || reached < 0) ? PM_OK : PM_ERR_TIMEOUT;
 }
 
 // After GO: ARMED, then an end of file (exec) or FAILED.
@@ -623,7 +639,7 @@ static int pass_gate(struct daemon_start *d)
         result = d->plan->gate(d->plan->gate_context, &id, d->err);
     if (result != PM_OK)
         return result;
-    int64_t rest = d->plan->deadline - pmi_now_ms();
+    int64_t rest = d->plan->deadline + STUB_GRACE_MS - pmi_now_ms();
     memset(&go, 0, sizeof(go));
     go.kind = PMI_GATE_GO;
     go.time_ms = rest > 0 ? (uint64_t)rest : 1;
@@ -647,12 +663,9 @@ static bool is_of_launcher(const struct daemon_start *d, const struct pmi_stat *
 static bool reported_lives(const struct daemon_start *d)
 {
     struct pmi_stat stat;
-    struct pollfd in = {.fd = d->stub_pidfd, .events = POLLIN};
     // The look at /proc first: as long as the pidfd has not fired it was a look at the right one.
-    if (d->stub_pid == 0 || pmi_stat_read(d->stub_pid, &stat) != PM_OK || !is_of_launcher(d, &stat))
-        return false;
-    return d->stub_pidfd >= 0 ? pmi_sys_poll(&in, 1, 0) == 0
-                              : stat.starttime == d->stub_start && stat.state != 'Z';
+    return d->stub_pid != 0 && pmi_stat_read(d->stub_pid, &stat) == PM_OK &&
+           is_of_launcher(d, &stat) && !reported_ended(d);
 }
 
 // The stub never proved itself at the gate. It may be stopped, or no stub of this library at all,

@@ -33,6 +33,14 @@ static int own(struct pmi_stdio_plan *stdio, int fd)
     return lifted;
 }
 
+// What an exec would hand on stays where it is. A close-on-exec one may be a descriptor that
+// another start has just opened, in a host that has closed its own, and is about to lift.
+static bool is_inheritable(int fd)
+{
+    int flags = PMI_SYS(fcntl)(fd, F_GETFD);
+    return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
 // One for all slots.
 static int source_null(struct pmi_stdio_plan *stdio)
 {
@@ -81,8 +89,7 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
     int source = -1;
     switch (in->kind) {
     case PM_STDIO_INHERIT:
-        // An open one stays where it is.
-        source = PMI_SYS(fcntl)((int)slot, F_GETFD) >= 0 ? (int)slot : source_null(stdio);
+        source = is_inheritable((int)slot) ? (int)slot : source_null(stdio);
         break;
     case PM_STDIO_NULL:
         source = source_null(stdio);

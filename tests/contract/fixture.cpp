@@ -519,6 +519,13 @@ pm_exit Contract::Wait(pm_process *process)
     return record;
 }
 
+struct pm_stats Contract::Stats() const
+{
+    struct pm_stats stats = PM_STATS_INIT;
+    EXPECT_EQ(PM_OK, pm_stats(manager, &stats));
+    return stats;
+}
+
 std::string Contract::ReadLine(pm_process *process, pm_stream_id id)
 {
     std::string line;

@@ -96,6 +96,7 @@ class Contract : public testing::Test
     pm_process *Spawn(Child &child);
     pm_process *TrySpawn(Child &child, int *ret_code, pm_error *ret_error = nullptr);
     static pm_exit Wait(pm_process *process);
+    struct pm_stats Stats() const;
     // Reads until a newline, at most one line ahead of nothing: the roles speak line by line.
     static std::string ReadLine(pm_process *process, pm_stream_id id = PM_STDOUT);
     static std::string ReadAll(pm_process *process, pm_stream_id id = PM_STDOUT);

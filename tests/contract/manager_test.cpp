@@ -34,13 +34,6 @@ class Manager : public Contract
                              &pids));
         return pids;
     }
-
-    struct pm_stats Stats()
-    {
-        struct pm_stats stats = PM_STATS_INIT;
-        EXPECT_EQ(PM_OK, pm_stats(manager, &stats));
-        return stats;
-    }
 };
 
 TEST_F(Manager, OpensAndClosesWithNothing)

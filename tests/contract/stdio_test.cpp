@@ -284,13 +284,21 @@ TEST_F(Stdio, OnlyWhatTheSpecNamesReachesTheChild)
     close(file);
 }
 
+// A number that may be a target, even if the first three are closed here.
+int OpenAboveThree(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), lifted = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    close(fd);
+    return lifted;
+}
+
 TEST_F(Stdio, ExtrasMayBeShuffled)
 {
     int files[3];
     for (int &file : files) {
-        file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        file = OpenAboveThree("/dev/null");
     }
-    int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    int zero = OpenAboveThree("/dev/zero");
     Child child({"fds"});
     child->stdout_slot.kind = PM_STDIO_PIPE;
     // Each target is another one's source.
@@ -374,6 +382,26 @@ TEST_F(Stdio, TheFirstThreeAreAlwaysThereWhateverTheHostHasClosed)
         EXPECT_EQ(PM_OK, daemon_code) << subset;
         EXPECT_EQ((std::set<std::string>{"0", "1", "2"}), Numbers(ReadFile(out + "d"))) << subset;
     }
+}
+
+TEST_F(Stdio, ACloseOnExecDescriptorInPlaceOfTheHostsOwnStaysOut)
+{
+    int kept = fcntl(0, F_DUPFD_CLOEXEC, 10), zero = OpenAboveThree("/dev/zero");
+    ASSERT_EQ(0, dup2(zero, 0));
+    ASSERT_EQ(0, fcntl(0, F_SETFD, FD_CLOEXEC));
+    Child child({"fds"});
+    child->stdin_slot.kind = PM_STDIO_INHERIT;
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    child->group = PM_GROUP_HOST;
+    std::string line = ReadLine(Spawn(child));
+    if (kept >= 0) {
+        dup2(kept, 0);
+    } else {
+        close(0);
+    }
+    close(kept);
+    close(zero);
+    EXPECT_NE(std::string::npos, line.find(" 0=/dev/null")) << line;
 }
 
 TEST_F(Stdio, TheChildsEndsBlock)

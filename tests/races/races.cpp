@@ -58,11 +58,4 @@ std::vector<uint64_t> Races::LivingWith(const char *file, const std::string &tex
     return found;
 }
 
-struct pm_stats Races::Stats()
-{
-    struct pm_stats stats = PM_STATS_INIT;
-    EXPECT_EQ(PM_OK, pm_stats(manager, &stats));
-    return stats;
-}
-
 } // namespace races

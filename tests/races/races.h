@@ -43,7 +43,6 @@ class Races : public contract::Contract
 
     // Numbers of living processes with this text in a file of their /proc folder.
     static std::vector<uint64_t> LivingWith(const char *file, const std::string &text);
-    struct pm_stats Stats();
 };
 
 } // namespace races
