@@ -283,6 +283,9 @@ TEST_F(Exit, TheHostsOwnChildrenKeepTheirStatuses)
     if (HostGetsNoStatuses()) {
         GTEST_SKIP() << "the host has asked for no statuses";
     }
+    if (system("exit 0") != 0) {
+        GTEST_SKIP() << "the C library cannot start anything here";
+    }
     Open();
     for (int i = 0; i < 20; i++) {
         pid_t own = fork();
