@@ -129,6 +129,7 @@ int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
     for (pm_process *p = m->first; p != NULL; p = p->next) {
         count++;
     }
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): of a pointer, yes.
     pm_process **list = malloc((count + 1) * sizeof *list);
     if (list == NULL) {
         pmi_mutex_unlock(&m->lock);

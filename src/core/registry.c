@@ -140,9 +140,9 @@ static int take_ownership(struct pmi_registry *r, struct pm_error *err)
 // Open and close
 // ------------------------------------------------------------------------------------------------
 
-static void boot_folder(const char *boot, char name[64])
+static void boot_folder(const char *boot_id, char name[64])
 {
-    (void)snprintf(name, 64, "boot-%s", boot);
+    (void)snprintf(name, 64, "boot-%s", boot_id);
 }
 
 struct other_boots {

@@ -28,7 +28,7 @@
 #include <linux/sched.h>
 #endif
 
-#define STACK_SIZE (64 * 1024)
+#define STACK_SIZE ((size_t)64 * 1024)
 #define KILL_WAIT_MS 2000
 
 #if defined(__has_feature)

@@ -4,7 +4,7 @@
 #include "guards.h"
 #include "sys.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
@@ -20,9 +20,12 @@
 static bool kernel_is_sound(void)
 {
     struct utsname name;
-    int major = 0, minor = 0;
-    return uname(&name) == 0 && sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
-           (major > 6 || (major == 6 && minor >= 11));
+    if (uname(&name) < 0)
+        return false;
+    char *end;
+    long major = strtol(name.release, &end, 10);
+    long minor = *end == '.' ? strtol(end + 1, NULL, 10) : 0;
+    return major > 6 || (major == 6 && minor >= 11);
 }
 
 // Whether the number still holds the file of the idle ones. The host may have closed it, with all

@@ -132,7 +132,7 @@ int pmi_os_search(const char *program, const char *cwd, const char *const *env, 
 
 static char *current_folder(void)
 {
-    for (size_t size = 256; size < 1024 * 1024; size *= 2) {
+    for (size_t size = 256; size < 1u << 20; size *= 2) {
         char *path = malloc(size);
         if (path == NULL || getcwd(path, size) != NULL)
             return path;

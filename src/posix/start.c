@@ -62,6 +62,7 @@ void pmi_reap_later(pid_t pid)
     sigset_t all, before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): never an address.
     if (pthread_create(&thread, NULL, reap_it, (void *)(intptr_t)pid) == 0)
         (void)pthread_detach(thread);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -32,8 +32,7 @@ int StartAt(pm_manager *manager, const Args &a, pid_t wanted, pm_process **ret_p
         NEED(pm_process_wait(*ret_process, Patience(), nullptr) == PM_OK);
         pm_process_unref(*ret_process);
     }
-    error.pid = static_cast<uint64_t>(wanted);
-    NEED(!"the number was not given");
+    printf("the number was not given\n");
     return 1;
 }
 
