@@ -27,6 +27,9 @@ elseif(CMAKE_SYSTEM_NAME MATCHES "BSD|DragonFly")
     target_compile_definitions(pmi_flags INTERFACE __BSD_VISIBLE=1)
 else()
     target_compile_definitions(pmi_flags INTERFACE _GNU_SOURCE)
+    if(CMAKE_SIZEOF_VOID_P EQUAL 4) # Large inode numbers are an error otherwise.
+        target_compile_definitions(pmi_flags INTERFACE _FILE_OFFSET_BITS=64)
+    endif()
 endif()
 
 # Sanitizers have to reach the link of every program that takes the static library.

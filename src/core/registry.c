@@ -179,8 +179,8 @@ static int remove_temporary(void *context, const char *name)
     return 0;
 }
 
-// What a writer has left that was killed, or could not even take it away. We own the registry:
-// nobody else is writing.
+// What a writer has left that was killed, or could not even take it away. One that is just writing,
+// a daemon its own exit record, writes anew.
 static void drop_temporary_files(struct pmi_registry *r)
 {
     (void)pmi_os_dir_list(&r->boot, remove_temporary, &r->boot);
@@ -493,12 +493,21 @@ static int note_set_aside(void *context, const char *name)
     return 0;
 }
 
-// What is in quarantine already may be all that is known of another daemon.
+// What is in quarantine already may be all that is known of another daemon. Under the lock.
 static int move_aside(struct pmi_registry *r, const char *name)
 {
     struct set_aside aside = {.name = name};
+    struct pmi_record rec;
+    const char *problem;
     char free_name[320];
-    int result = pmi_os_dir_list(&r->quarantine, note_set_aside, &aside);
+    int result = read_record(&r->boot, name, &rec, &problem);
+    if (result == PM_OK) {
+        pmi_record_clear(&rec); // Written anew since we looked.
+    }
+    if (result != PM_ERR_CORRUPT) {
+        return result == PM_OK ? PM_ERR_NOT_FOUND : result;
+    }
+    result = pmi_os_dir_list(&r->quarantine, note_set_aside, &aside);
     if (result != PM_OK) {
         return result;
     }
@@ -515,6 +524,9 @@ static void quarantine(struct recovery *rc, const char *name, const char *proble
     pmi_mutex_lock(&r->lock);
     int result = move_aside(r, name);
     pmi_mutex_unlock(&r->lock);
+    if (result == PM_ERR_NOT_FOUND) {
+        return; // Another recovery was faster.
+    }
     if (result != PM_OK) {
         (void)snprintf(detail, sizeof detail, "record %s is not trusted: %s", name, problem);
     }

@@ -263,7 +263,7 @@ IN_CHILD static int place_descriptors(struct pmi_child_plan *plan)
         int source = plan->fds[i].source, target = plan->fds[i].target;
         int r = source == target ? CALL_set_fd_flags(target, 0) : CALL_dup2(source, target);
         // An inherited one that another thread of the host has closed since we looked.
-        if (r < 0 && errno == EBADF && source == target && target < 3)
+        if (r < 0 && errno == EBADF && source < 3)
             r = place_null(target);
         if (r < 0)
             return fail(plan, PM_STAGE_DUP, errno);

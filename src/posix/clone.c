@@ -195,15 +195,6 @@ static enum way next_way(enum way refused)
     return WAY_VFORK;
 }
 
-static void kill_overdue(pid_t pid, int pidfd)
-{
-#ifdef HAVE_PIDFD
-    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0)
-        return;
-#endif
-    (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
-}
-
 // *stack is NULL afterwards where it has to stay with a child that cannot die.
 static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadline, pid_t *ret_pid,
                       int *ret_pidfd)
@@ -224,7 +215,7 @@ static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadlin
     int pid = call_clone(by, (char *)*stack + STACK_SIZE, flags, plan, ret_pidfd, present);
     int e = errno;
     if (pid >= 0 && !await_departure(present, deadline)) {
-        kill_overdue(pid, *ret_pidfd);
+        pmi_kill_child(pid, *ret_pidfd);
         if (!await_death(pid, *ret_pidfd, present))
             *stack = NULL;
         plan->progress = PMI_CHILD_OVERDUE;

@@ -27,6 +27,8 @@
 #define PROOF_FIRST_MS 1
 #define PROOF_MOST_MS 20
 #define KILL_WAIT_MS 2000
+// How long a status that somebody else is just taking is waited for.
+#define STATUS_WAIT_MS 200
 // How much later than at our deadline the stub ends itself: who decides is the manager, if it
 // lives.
 #define STUB_GRACE_MS 1000
@@ -46,6 +48,12 @@ static int open_self(void)
 #endif
 }
 
+// Over a moment later.
+static bool is_want(int e)
+{
+    return e == EMFILE || e == ENFILE || e == ENOMEM;
+}
+
 int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path)
 {
     om->exe_fd = -1;
@@ -55,7 +63,7 @@ int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path
         om->exe_fd = open_self();
         if (om->exe_fd >= 0)
             return PM_OK;
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+        if (is_want(errno))
             return pmi_error_from_errno(errno);
     }
     if (helper == NULL && access(PMI_LAUNCHER_INSTALL_PATH, X_OK) == 0)
@@ -76,18 +84,22 @@ void pmi_posix_launcher_close(struct pmi_os_manager *om)
 }
 
 // What could not be opened with the manager may be there now.
-static void open_self_late(struct pmi_os_manager *om)
+static int open_self_late(struct pmi_os_manager *om)
 {
     int none = -1, fd = open_self();
     if (fd >= 0 && !atomic_compare_exchange_strong(&om->exe_fd, &none, fd))
         (void)pmi_sys_close(fd);
+    return fd < 0 && is_want(errno) ? pmi_error_from_errno(errno) : PM_OK;
 }
 
 int pmi_posix_launcher_argv(struct pmi_os_manager *om, struct pmi_launcher_argv *command,
                             struct pm_error *err)
 {
+    int result = PM_OK;
     if (om->exe_fd < 0 && om->launcher_path == NULL && pmi_launcher_is_wired())
-        open_self_late(om);
+        result = open_self_late(om);
+    if (result != PM_OK)
+        return pmi_fail_code(err, PM_STAGE_LAUNCHER, result);
     if (om->exe_fd < 0 && om->launcher_path == NULL) {
         (void)pmi_fail_code(err, PM_STAGE_LAUNCHER, PM_ERR_NO_LAUNCHER);
         pmi_fail_hint(err, "call pm_launcher_main() first in main(), or install %s",
@@ -422,11 +434,15 @@ static int collect_launcher(struct daemon_start *d)
     struct pm_exit record = PM_EXIT_INIT;
     if (pmi_os_process_wait(&d->launcher, d->plan->launcher_deadline) != PM_OK)
         return fail_launcher(d, "the launcher did not end in time");
+    int64_t last = pmi_now_ms() + STATUS_WAIT_MS;
     int result;
-    while ((result = pmi_os_process_reap(&d->launcher, &record)) == PM_ERR_STATUS_PENDING)
+    while ((result = pmi_os_process_reap(&d->launcher, &record)) == PM_ERR_STATUS_PENDING &&
+           pmi_now_ms() < last)
         pmi_sleep_ms(1);
     pmi_os_process_close(&d->launcher);
-    // LOST: the host ignores SIGCHLD on an old kernel; the gate will tell.
+    // LOST, or pending for good: the host ignores SIGCHLD on an old kernel; the gate will tell.
+    if (result == PM_ERR_STATUS_PENDING)
+        return PM_OK;
     if (result != PM_OK || (record.kind == PM_EXIT_EXITED && record.code != 0) ||
         record.kind == PM_EXIT_SIGNALED) {
         (void)fail_launcher(d, "");
@@ -499,14 +515,19 @@ static int pin_stub(struct daemon_start *d)
     return PM_OK;
 }
 
-static bool reported_ended(const struct daemon_start *d)
+// The process that the launcher reported: PM_OK and *ret_stat while it lives, PM_ERR_GONE, or
+// another error.
+static int look_at_reported(const struct daemon_start *d, struct pmi_stat *ret_stat)
 {
-    struct pmi_stat stat;
     struct pollfd in = {.fd = d->stub_pidfd, .events = POLLIN};
-    if (d->stub_pidfd >= 0)
-        return pmi_sys_poll(&in, 1, 0) > 0;
-    return pmi_stat_read(d->stub_pid, &stat) != PM_OK || stat.starttime != d->stub_start ||
-           stat.state == 'Z';
+    // The look at /proc first: as long as the pidfd has not fired it was a look at the right one.
+    int result = pmi_stat_read(d->stub_pid, ret_stat);
+    if (d->stub_pidfd >= 0 && pmi_sys_poll(&in, 1, 0) > 0)
+        return PM_ERR_GONE;
+    if (d->stub_pidfd < 0 && result == PM_OK &&
+        (ret_stat->starttime != d->stub_start || ret_stat->state == 'Z'))
+        return PM_ERR_GONE;
+    return result;
 }
 
 // NONCE and its ECHO.
@@ -540,9 +561,12 @@ static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
     if (result != PM_OK)
         return result;
     result = pmi_identity_of(d->stub_pid, d->stub_pidfd, ret_id);
-    if (result != PM_OK || (echo.start != 0 && ret_id->start != echo.start) ||
-        pmi_stat_read(d->stub_pid, &stat) != PM_OK)
-        return reported_ended(d)
+    if (result == PM_OK)
+        result = pmi_stat_read(d->stub_pid, &stat);
+    if (result == PM_ERR_NO_DESCRIPTORS || result == PM_ERR_NO_MEMORY)
+        return fail_gate(d, result, "looking at the stub");
+    if (result != PM_OK || (echo.start != 0 && ret_id->start != echo.start))
+        return look_at_reported(d, &stat) == PM_ERR_GONE
                    ? fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has ended")
                    : fail_gate(d, PM_ERR_IDENTITY, "the stub cannot be told from a stranger");
     d->stub.start = ret_id->start;
@@ -659,31 +683,30 @@ static bool is_of_launcher(const struct daemon_start *d, const struct pmi_stat *
     return d->session != 0 && stat->session == d->session;
 }
 
-// Whether the process that the launcher reported lives, and is no stranger that it named.
-static bool reported_lives(const struct daemon_start *d)
+static void kill_reported(const struct daemon_start *d)
 {
-    struct pmi_stat stat;
-    // The look at /proc first: as long as the pidfd has not fired it was a look at the right one.
-    return d->stub_pid != 0 && pmi_stat_read(d->stub_pid, &stat) == PM_OK &&
-           is_of_launcher(d, &stat) && !reported_ended(d);
+#ifdef HAVE_PIDFD
+    if (d->stub_pidfd >= 0 && pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0) == 0)
+        return;
+#endif
+    (void)pmi_sys_kill(d->stub_pid, SIGKILL); // No pidfd, or a seccomp filter on its signals.
 }
 
 // The stub never proved itself at the gate. It may be stopped, or no stub of this library at all,
-// and would then outlive the closed gate.
+// and would then outlive the closed gate. A stranger that the launcher named is left alone.
 static void end_unproven_stub(struct daemon_start *d)
 {
     int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
-    if (!reported_lives(d))
-        return;
-    int r = -1;
-#ifdef HAVE_PIDFD
-    if (d->stub_pidfd >= 0)
-        r = pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0);
-#endif
-    if (r < 0 && reported_lives(d)) // No pidfd, or a seccomp filter on its signals.
-        (void)pmi_sys_kill(d->stub_pid, SIGKILL);
-    while (reported_lives(d) && pmi_now_ms() < deadline)
-        pmi_sleep_ms(1);
+    struct pmi_stat stat;
+    int result;
+    while (d->stub_pid != 0 && pmi_now_ms() < deadline &&
+           (result = look_at_reported(d, &stat)) != PM_ERR_GONE) {
+        if (result == PM_OK && !is_of_launcher(d, &stat))
+            return;
+        if (result == PM_OK)
+            kill_reported(d);
+        pmi_sleep_ms(1); // Also for the want of a descriptor to be over.
+    }
 }
 
 static bool orphans_come_to_us(void)

@@ -23,6 +23,20 @@ static int open_at(int dir, const char *name, int flags)
     return pmi_sys_lift(fd, 3);
 }
 
+// Another opener may have made it under a umask that takes even our own rights, and not have given
+// them back yet; or never, if it was killed there. True: it has them now, and may be opened again.
+static bool give_rights(int dir, const char *name, mode_t rights)
+{
+    struct stat st;
+    int e = errno;
+    bool given = e == EACCES && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                 (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) && st.st_uid == geteuid() &&
+                 ((st.st_mode & rights) == rights ||
+                  fchmodat(dir, name, rights, AT_SYMLINK_NOFOLLOW) == 0);
+    errno = e;
+    return given;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Folders
 // ------------------------------------------------------------------------------------------------
@@ -61,6 +75,8 @@ static int open_folder(const char *path, bool create, struct pmi_os_dir *ret_dir
     if (create && mkdir(path, 0700) == 0)
         (void)fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
     int fd = pmi_sys_open(path, FOLDER_FLAGS, 0);
+    if (fd < 0 && create && give_rights(AT_FDCWD, path, 0700))
+        fd = pmi_sys_open(path, FOLDER_FLAGS, 0);
     if (fd < 0) {
         // A link is ELOOP or ENOTDIR, by system.
         pmi_fail(err, PM_STAGE_REGISTRY, errno == ELOOP ? ENOTDIR : errno);
@@ -102,6 +118,8 @@ int pmi_os_dir_open_sub(struct pmi_os_dir *dir, const char *name, bool create,
     if (made) // A umask of 0777 would make it unopenable even for us.
         (void)fchmodat(dir->fd, name, 0700, AT_SYMLINK_NOFOLLOW);
     int fd = open_at(dir->fd, name, O_RDONLY | O_DIRECTORY);
+    if (fd < 0 && create && give_rights(dir->fd, name, 0700))
+        fd = open_at(dir->fd, name, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return errno == ENOENT ? PM_ERR_NOT_FOUND : pmi_error_from_errno(errno);
     int result = prove_private(fd, &ignored, name);
@@ -222,8 +240,9 @@ static int write_all(int fd, const void *data, size_t size)
     return 0;
 }
 
-int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data, size_t size,
-                      bool durable, uint32_t *ret_os_code)
+// 0 or errno.
+static int replace_file(struct pmi_os_dir *dir, const char *name, const void *data, size_t size,
+                        bool durable)
 {
     static atomic_uint counter;
     char temp[96];
@@ -243,11 +262,21 @@ int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data
         e = errno;
     if (e == 0 && durable && fsync(dir->fd) < 0 && errno != EINVAL) // Some systems cannot.
         e = errno;
-    if (e == 0)
-        return PM_OK;
-    (void)unlinkat(dir->fd, temp, 0);
-    *ret_os_code = (uint32_t)e;
-    return pmi_error_from_errno(e);
+    if (e != 0)
+        (void)unlinkat(dir->fd, temp, 0);
+    return e;
+}
+
+int pmi_os_file_write(struct pmi_os_dir *dir, const char *name, const void *data, size_t size,
+                      bool durable, uint32_t *ret_os_code)
+{
+    int e = replace_file(dir, name, data, size, durable);
+    // A daemon writes its own exit record, and a new owner of the registry takes away what writers
+    // have left that were killed, once.
+    if (e == ENOENT)
+        e = replace_file(dir, name, data, size, durable);
+    *ret_os_code = e != 0 ? (uint32_t)e : *ret_os_code;
+    return e == 0 ? PM_OK : pmi_error_from_errno(e);
 }
 
 int pmi_os_file_remove(struct pmi_os_dir *dir, const char *name)
@@ -294,6 +323,8 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
     for (;;) {
         struct stat st;
         int fd = open_at(dir->fd, name, O_RDWR | O_CREAT | O_NONBLOCK);
+        if (fd < 0 && give_rights(dir->fd, name, 0600))
+            fd = open_at(dir->fd, name, O_RDWR | O_CREAT | O_NONBLOCK);
         if (fd < 0)
             return errno == ELOOP || errno == EMLINK || errno == EISDIR || errno == ENXIO
                        ? PM_ERR_CORRUPT
@@ -303,6 +334,8 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
             result = pmi_error_from_errno(errno);
         else if (!is_plain_and_ours(&st))
             result = PM_ERR_CORRUPT;
+        else if (st.st_nlink == 1 && (st.st_mode & 07777) != 0600 && fchmod(fd, 0600) < 0)
+            result = pmi_error_from_errno(errno);
         else if (lock_now(fd) < 0)
             result = errno == EWOULDBLOCK ? PM_ERR_BUSY : pmi_error_from_errno(errno);
         if (result == PM_OK)
@@ -313,7 +346,6 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
             result = result == PM_OK ? PM_ERR_NOT_FOUND : result;
         }
         if (result == PM_OK) {
-            (void)fchmod(fd, 0600);
             ret_lock->fd = fd;
             return PM_OK;
         }

@@ -101,8 +101,8 @@ static bool is_still_ours(const struct pmi_os_process *op)
     if (!op->child && pmi_os_process_identity(op, &id) == PM_OK &&
         pmi_os_identity_check(&id) == PM_OK)
         return true;
-    // No process is given a number that a group still has: another one with this number leads a
-    // group of its own.
+    // No process is given the number of a group that still has members: if another one has it now,
+    // ours is gone.
     struct pmi_stat leader;
     if (op->start != 0 && pmi_stat_read(op->pid, &leader) == PM_OK && leader.starttime != op->start)
         return false;

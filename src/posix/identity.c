@@ -86,19 +86,24 @@ int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat)
 // Boot and namespace: they never change while we live
 // ------------------------------------------------------------------------------------------------
 
-static struct pmi_mutex facts_lock = PMI_MUTEX_INIT;
-static atomic_bool facts_known;
-static char boot_id[40];
-static uint64_t own_pidns; // 0 = there are none.
+struct facts {
+    char boot_id[40];
+    uint64_t pidns; // 0 = there are none.
+};
+
+// Written once, by whoever takes the state from 0 to 1; 2 = known. Until then everybody learns for
+// himself. No lock: a forked copy may have been made while another thread had it.
+static struct facts known_facts;
+static atomic_int facts_state;
 
 // 0 or errno.
-static int learn_boot_id(void)
+static int learn_boot_id(char boot_id[40])
 {
     char text[64];
     errno = 0;
     if (read_small("/proc/sys/kernel/random/boot_id", text, sizeof(text)) > 0) {
         text[strcspn(text, "\n")] = '\0';
-        (void)snprintf(boot_id, sizeof(boot_id), "%.36s", text);
+        (void)snprintf(boot_id, 40, "%.36s", text);
         return 0;
     }
 #ifdef HAVE_KERN_BOOTTIME
@@ -107,43 +112,48 @@ static int learn_boot_id(void)
     size_t size = sizeof(boot);
     int name[2] = {CTL_KERN, KERN_BOOTTIME};
     if (sysctl(name, 2, &boot, &size, NULL, 0) == 0) {
-        (void)snprintf(boot_id, sizeof(boot_id), "%lld", (long long)boot.tv_sec);
+        (void)snprintf(boot_id, 40, "%lld", (long long)boot.tv_sec);
         return 0;
     }
 #endif
     return errno != 0 ? errno : ENOENT;
 }
 
-// Not remembered when it fails: want of a descriptor is over a moment later.
-static int learn_facts(void)
+static int learn_facts(struct facts *ret_facts)
 {
     struct stat st;
-    int e = learn_boot_id();
+    memset(ret_facts, 0, sizeof(*ret_facts));
+    int e = learn_boot_id(ret_facts->boot_id);
     if (e == 0 && stat("/proc/self/ns/pid", &st) == 0)
-        own_pidns = (uint64_t)st.st_ino;
+        ret_facts->pidns = (uint64_t)st.st_ino;
     else if (e == 0 && errno != ENOENT && errno != ENOTDIR)
         e = errno;
-    atomic_store(&facts_known, e == 0);
     return e == ENOENT || e == ENOTDIR ? PM_ERR_UNSUPPORTED
            : e != 0                    ? pmi_error_from_errno(e)
                                        : PM_OK;
 }
 
-static int know_facts(void)
+// Not remembered when it fails: want of a descriptor is over a moment later.
+static int know_facts(struct facts *ret_facts)
 {
-    if (atomic_load(&facts_known))
+    if (atomic_load(&facts_state) == 2) {
+        *ret_facts = known_facts;
         return PM_OK;
-    pmi_mutex_lock(&facts_lock);
-    int result = atomic_load(&facts_known) ? PM_OK : learn_facts();
-    pmi_mutex_unlock(&facts_lock);
+    }
+    int result = learn_facts(ret_facts), unknown = 0;
+    if (result == PM_OK && atomic_compare_exchange_strong(&facts_state, &unknown, 1)) {
+        known_facts = *ret_facts;
+        atomic_store(&facts_state, 2);
+    }
     return result;
 }
 
 int pmi_os_boot_id(char boot[40])
 {
-    int result = know_facts();
+    struct facts facts;
+    int result = know_facts(&facts);
     if (result == PM_OK)
-        memcpy(boot, boot_id, sizeof(boot_id));
+        memcpy(boot, facts.boot_id, sizeof(facts.boot_id));
     return result;
 }
 
@@ -186,14 +196,16 @@ int pmi_identity_of(pid_t pid, int pidfd, struct pmi_identity *ret_id)
     struct pmi_identity id;
     struct pmi_stat stat;
     memset(&id, 0, sizeof(id));
-    int result = pmi_os_boot_id(id.boot);
+    struct facts facts;
+    int result = know_facts(&facts);
     if (result == PM_OK)
         result = pmi_stat_read(pid, &stat);
     if (result != PM_OK)
         return unproven(result);
     id.pid = (uint64_t)pid;
     id.start = stat.starttime;
-    id.pidns = own_pidns;
+    memcpy(id.boot, facts.boot_id, sizeof(facts.boot_id));
+    id.pidns = facts.pidns;
     id.pidfs = pidfs_inode(pidfd);
     *ret_id = id;
     return PM_OK;
@@ -220,13 +232,13 @@ static int check_hidden(pid_t pid, int pidfd)
 
 int pmi_os_identity_check(const struct pmi_identity *id)
 {
-    char boot[40];
-    int result = pmi_os_boot_id(boot);
+    struct facts facts;
+    int result = know_facts(&facts);
     if (result != PM_OK)
         return unproven(result);
-    if (strcmp(boot, id->boot) != 0)
+    if (strcmp(facts.boot_id, id->boot) != 0)
         return PM_ERR_GONE;
-    if (id->pidns != own_pidns)
+    if (id->pidns != facts.pidns)
         return PM_ERR_IDENTITY; // The number means another process here.
     pid_t pid = (pid_t)id->pid;
     if (pid <= 0 || (uint64_t)pid != id->pid)

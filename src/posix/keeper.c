@@ -225,8 +225,7 @@ static bool collect_locked(struct pmi_os_manager *om)
     struct pm_exit record = PM_EXIT_INIT;
     if (keeper->process.exit_fd < 0)
         return true;
-    int result = pmi_os_process_reap(&keeper->process, &record);
-    if (result == PM_ERR_TIMEOUT || result == PM_ERR_STATUS_PENDING)
+    if (pmi_os_process_reap(&keeper->process, &record) == PM_ERR_TIMEOUT)
         return false;
     pmi_os_reactor_unwatch(om, &keeper->process);
     pmi_os_process_close(&keeper->process);

@@ -2,11 +2,10 @@
 
 #include "backend.h"
 #include "guards.h"
+#include "kernel.h"
 #include "sys.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/utsname.h>
 
 // Above what a launcher and its stub are given by number, below the first 64: every table has room
 // for that many.
@@ -19,13 +18,7 @@
 // that takes some free numbers for used ones: CVE-2024-45025. A slower start is the better choice.
 static bool kernel_is_sound(void)
 {
-    struct utsname name;
-    if (uname(&name) < 0)
-        return false;
-    char *end;
-    long major = strtol(name.release, &end, 10);
-    long minor = *end == '.' ? strtol(end + 1, NULL, 10) : 0;
-    return major > 6 || (major == 6 && minor >= 11);
+    return pmi_kernel_is_at_least(6, 11);
 }
 
 // Whether the number still holds the file of the idle ones. The host may have closed it, with all
@@ -123,7 +116,7 @@ static bool lend_all(struct pmi_low_fds *low, struct pmi_child_plan *plan,
             return false;
         int source = fd.source == fd.target ? fd.source : -1;
         for (size_t k = 0; k < i && source < 0; k++)
-            if (plan->fds[k].source == fd.source && fd.source != plan->fds[k].target)
+            if (plan->fds[k].source == fd.source)
                 source = loan->fds[k].source; // The same file a second time.
         if (source < 0)
             source = lend_one(low, loan, fd.source);

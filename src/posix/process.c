@@ -5,6 +5,7 @@
 #include "group.h"
 #include "guards.h"
 #include "identity.h"
+#include "kernel.h"
 #include "kqueue.h"
 #include "reactor.h"
 #include "start.h"
@@ -12,7 +13,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -58,7 +58,7 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
     if (op->exit_fd >= 0) {
         (void)pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
         (void)pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS);
-        if (op->child && pmi_os_process_reap(op, &record) != PM_OK)
+        if (op->child && pmi_os_process_reap(op, &record) == PM_ERR_TIMEOUT)
             pmi_reap_later(op->pid);
     }
     pmi_os_process_close(op);
@@ -238,8 +238,9 @@ static int ask_pidfd(const struct pmi_os_process *op, struct pm_exit *record)
 #pragma GCC diagnostic pop
     if (r < 0)
         // ESRCH: somebody is just waiting for it, and the kernel has let go of the one and not got
-        // to the other. (6.13 and 6.14, which never tell, stay at this.)
-        return errno == ESRCH ? PM_ERR_STATUS_PENDING : PM_ERR_UNSUPPORTED;
+        // to the other. 6.13 and 6.14, which never tell, stay at this.
+        return errno == ESRCH && pmi_kernel_is_at_least(6, 15) ? PM_ERR_STATUS_PENDING
+                                                               : PM_ERR_UNSUPPORTED;
     if ((info.mask & (1U << 3)) == 0)
         return PM_ERR_STATUS_PENDING;
     set_status(record, info.exit_code);
@@ -320,7 +321,7 @@ static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
     int64_t last = has_kqueue(op) && has_ended(op) ? pmi_now_ms() + LATE_STATUS_MS : 0;
     int r;
     while ((r = take_status(op, &info, &usage)) == 0 && info.si_pid == 0 && pmi_now_ms() < last)
-        (void)sched_yield();
+        pmi_sleep_ms(1);
     if (r < 0)
         return recover_status(op, record);
     if (info.si_pid == 0)

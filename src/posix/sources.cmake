@@ -13,6 +13,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/identity.c
     src/posix/inspect.c
     src/posix/keeper.c
+    src/posix/kernel.c
     src/posix/low_fds.c
     src/posix/manager.c
     src/posix/paths.c

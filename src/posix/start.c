@@ -11,8 +11,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+
+#define UNREAPED_MAX 64
 
 // ------------------------------------------------------------------------------------------------
 // Launch
@@ -56,6 +59,50 @@ static void *reap_it(void *arg)
     return NULL;
 }
 
+void pmi_kill_child(pid_t pid, int pidfd)
+{
+#ifdef HAVE_PIDFD
+    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0)
+        return;
+#else
+    (void)pidfd;
+#endif
+    (void)pmi_sys_kill(pid, SIGKILL); // The number is still its own.
+}
+
+// Killed children that no thread could be started for. Looked at by each later start.
+static struct pmi_mutex unreaped_lock = PMI_MUTEX_INIT;
+static pid_t unreaped[UNREAPED_MAX];
+static atomic_size_t unreaped_count;
+
+static void reap_unreaped(void)
+{
+    if (atomic_load(&unreaped_count) == 0)
+        return;
+    pmi_mutex_lock(&unreaped_lock);
+    size_t left = 0;
+    for (size_t i = 0; i < atomic_load(&unreaped_count); i++) {
+        siginfo_t info;
+        memset(&info, 0, sizeof(info));
+        if (pmi_sys_waitid(P_PID, (id_t)unreaped[i], &info, WEXITED | WNOHANG) == 0 &&
+            info.si_pid == 0)
+            unreaped[left++] = unreaped[i];
+    }
+    atomic_store(&unreaped_count, left);
+    pmi_mutex_unlock(&unreaped_lock);
+}
+
+static void remember_unreaped(pid_t pid)
+{
+    pmi_mutex_lock(&unreaped_lock);
+    size_t count = atomic_load(&unreaped_count);
+    if (count < UNREAPED_MAX) {
+        unreaped[count] = pid;
+        atomic_store(&unreaped_count, count + 1);
+    }
+    pmi_mutex_unlock(&unreaped_lock);
+}
+
 void pmi_reap_later(pid_t pid)
 {
     pthread_t thread;
@@ -65,6 +112,8 @@ void pmi_reap_later(pid_t pid)
     // NOLINTNEXTLINE(performance-no-int-to-ptr): never an address.
     if (pthread_create(&thread, NULL, reap_it, (void *)(intptr_t)pid) == 0)
         (void)pthread_detach(thread);
+    else
+        remember_unreaped(pid);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -111,7 +160,7 @@ static void await_silent_exec(pid_t pid, int pidfd, int64_t deadline)
 {
     while (!has_ended(pid, pidfd) && pmi_exec_reached(pid) == 0) {
         if (pmi_now_ms() >= deadline)
-            (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
+            pmi_kill_child(pid, pidfd);
         pmi_sleep_ms(1);
     }
 }
@@ -130,7 +179,7 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
     case PMI_CHILD_FAILED:
         // On its way out, unless somebody has stopped it just there.
         if (!has_ended(pid, pidfd))
-            (void)pmi_sys_kill(pid, SIGKILL); // Not waited for yet: still ours.
+            pmi_kill_child(pid, pidfd);
         (void)reap_failed(pid);
         pmi_fail_in_child(plan, err);
         return err->code;
@@ -191,6 +240,7 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
     struct pmi_os_process born = PMI_OS_PROCESS_INIT;
     int result = PM_OK, lift_error = 0;
 
+    reap_unreaped();
     plan->progress = PMI_CHILD_NOT_REACHED;
     plan->exec_retries = 0;
     if (deadline <= pmi_now_ms())
@@ -243,7 +293,7 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
 static int check(const struct pmi_plan *plan, struct pm_error *err)
 {
     if (plan->group == PM_GROUP_OWN && plan->slots[PM_STDIN].kind == PM_STDIO_INHERIT &&
-        isatty(STDIN_FILENO)) {
+        pmi_is_inheritable(STDIN_FILENO) && isatty(STDIN_FILENO)) {
         (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
         pmi_fail_field(err, "group");
         pmi_fail_hint(err,

@@ -24,6 +24,9 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
 int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 
+// Kills a child of ours that was not waited for.
+void pmi_kill_child(pid_t pid, int pidfd);
+
 // Waits for a killed child of ours on a thread of its own: one that is caught in the kernel (a dead
 // network file system) dies when that lets it go.
 void pmi_reap_later(pid_t pid);
@@ -47,6 +50,8 @@ struct pmi_stdio_plan {
 };
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,
                       struct pm_error *err);
+// Whether an exec would hand the descriptor on.
+bool pmi_is_inheritable(int fd);
 // Closes everything that was not taken out.
 void pmi_stdio_release(struct pmi_stdio_plan *stdio);
 

@@ -35,7 +35,7 @@ static int own(struct pmi_stdio_plan *stdio, int fd)
 
 // What an exec would hand on stays where it is. A close-on-exec one may be a descriptor that
 // another start has just opened, in a host that has closed its own, and is about to lift.
-static bool is_inheritable(int fd)
+bool pmi_is_inheritable(int fd)
 {
     int flags = PMI_SYS(fcntl)(fd, F_GETFD);
     return flags >= 0 && (flags & FD_CLOEXEC) == 0;
@@ -89,7 +89,7 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
     int source = -1;
     switch (in->kind) {
     case PM_STDIO_INHERIT:
-        source = is_inheritable((int)slot) ? (int)slot : source_null(stdio);
+        source = pmi_is_inheritable((int)slot) ? (int)slot : source_null(stdio);
         break;
     case PM_STDIO_NULL:
         source = source_null(stdio);

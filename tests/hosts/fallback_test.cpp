@@ -110,6 +110,40 @@ int NoThreadsPart(const Args &a)
 }
 const RoleAdder no_threads_part("host-no-threads", NoThreadsPart);
 
+// A kernel of which nobody knows whether it will ever tell a status (6.13 and 6.14 say so for good,
+// later ones for a moment), and nobody else tells either: nothing waits for ever. args: folder.
+int UntoldPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry", file = a.at(0) + "/payload";
+    pm_options options = OptionsFor(registry);
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    pm_exit record = PM_EXIT_INIT;
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    for (bool dies_with_us : {false, true}) {
+        Child child({"exit", "9"});
+        child->die_with_parent = dies_with_us;
+        NEED(pm_spawn(manager, child.Get(), &process, &error) == PM_OK);
+        NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
+        NEED(record.kind == PM_EXIT_LOST);
+        pm_process_unref(process);
+    }
+    Child daemon({"payload", file});
+    daemon->mode = PM_MODE_DAEMON;
+    daemon->key = "d";
+    daemon->start_timeout_ms = 5000;
+    NEED(pm_spawn(manager, daemon.Get(), &process, &error) == PM_OK);
+    NEED(Eventually([&] { return ReadFile(file).find('\n') != std::string::npos; }));
+    NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
+    NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
+    pm_process_unref(process);
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    NEED(Children() == 0);
+    return 0;
+}
+const RoleAdder untold_part("host-untold", UntoldPart);
+
 class FallbackHosts : public Contract
 {
   protected:
@@ -156,6 +190,18 @@ TEST_F(FallbackHosts, TellWhichFallbackWasUsed)
         }
     }
     EXPECT_EQ("child 0 daemon 0 fallbacks 0\n", Tell({"deny=clone3"}));
+}
+
+TEST_F(FallbackHosts, WithStatusesThatNobodyTellsWaitForNone)
+{
+    for (const char *error : {":ENOSYS", ":ESRCH"}) {
+        if (!IsSkipped()) {
+            RemoveTree(folder + "/registry");
+            std::remove((folder + "/payload").c_str());
+            Play({"sigchld=ignore", std::string("deny=pidfd-status") + error},
+                 {"host-untold", folder});
+        }
+    }
 }
 
 TEST_F(FallbackHosts, WithoutThreadsWorkInTheCallersLoop)

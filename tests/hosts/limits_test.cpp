@@ -419,12 +419,62 @@ int UmaskPart(const Args &)
 }
 const RoleAdder umask_part("host-umask", UmaskPart);
 
+// Openers of one registry at once: what one has just made has no rights for a moment.
+int UmaskAtOncePart(const Args &)
+{
+    pm_error error = PM_ERROR_INIT;
+    for (int round = 0; round < 100; round++) {
+        const mode_t mask = umask(077);
+        const std::string folder = MakeTempFolder(), registry = folder + "/registry";
+        umask(mask);
+        std::vector<pid_t> openers;
+        int go[2];
+        NEED(pipe(go) == 0);
+        for (int i = 0; i < 3; i++) {
+            pid_t pid = fork();
+            NEED(pid >= 0);
+            if (pid == 0) {
+                char byte;
+                close(go[1]);
+                (void)!read(go[0], &byte, 1);
+                pm_options options = OptionsFor(registry);
+                pm_manager *manager = nullptr;
+                int code = pm_open(&options, &manager, nullptr);
+                _exit(code == PM_OK ? pm_close(manager, -1, nullptr) != PM_OK
+                                    : code != PM_ERR_REGISTRY_BUSY);
+            }
+            openers.push_back(pid);
+        }
+        close(go[0]);
+        close(go[1]);
+        int wrong = 0;
+        for (pid_t pid : openers) {
+            int status = 0;
+            NEED(Uninterrupted([&] { return waitpid(pid, &status, 0); }) == pid);
+            wrong += status != 0;
+        }
+        NEED(wrong == 0);
+        RemoveTree(folder);
+    }
+    return 0;
+}
+const RoleAdder umask_at_once_part("host-umask-at-once", UmaskAtOncePart);
+
 // ------------------------------------------------------------------------------------------------
 // The tests
 // ------------------------------------------------------------------------------------------------
 
 class LimitHosts : public Contract
 {
+  protected:
+    static Args TakesEverything()
+    {
+        Args conditions = {"umask=0777"};
+        if (geteuid() == 0) { // Root may open everything.
+            conditions.insert(conditions.begin(), "uid=" + StrangeUser());
+        }
+        return conditions;
+    }
 };
 
 TEST_F(LimitHosts, WithFewFreeDescriptorsStartOrSaySo)
@@ -468,11 +518,12 @@ TEST_F(LimitHosts, WithClosedStandardStreamsNeverGetOneOfOurs)
 
 TEST_F(LimitHosts, WithAUmaskThatTakesEverythingKeepTheirRegistry)
 {
-    Args conditions = {"umask=0777"};
-    if (geteuid() == 0) { // Root may open everything.
-        conditions.insert(conditions.begin(), "uid=" + StrangeUser());
-    }
-    Play(conditions, {"host-umask"});
+    Play(TakesEverything(), {"host-umask"});
+}
+
+TEST_F(LimitHosts, WithAUmaskThatTakesEverythingMayOpenARegistryAtOnce)
+{
+    Play(TakesEverything(), {"host-umask-at-once"});
 }
 
 } // namespace

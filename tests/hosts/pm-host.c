@@ -4,8 +4,9 @@
 //
 // Conditions, of which more than one are had by naming pm-host again as the program:
 //
-//   deny=CALL,...[:EPERM]   a seccomp filter answers these calls with ENOSYS, or with EPERM: see
-//                           deniable[] below
+//   deny=CALL,...[:ERROR]   a seccomp filter answers these calls with ENOSYS, or with EPERM or
+//   ESRCH:
+//                           see deniable[] below
 //   sigchld=ignore          SIGCHLD is ignored
 //   sigchld=nocldwait       the environment asks the test program to set SA_NOCLDWAIT, which does
 //                           not survive exec
@@ -120,6 +121,7 @@ static const struct {
     {"waitid-pidfd", SYS_waitid, 0, UINT32_MAX, 3 /* P_PIDFD */},
     // A child, not a thread, that shares our memory.
     {"clone-vm", SYS_clone, 0, CLONE_VM | CLONE_THREAD, CLONE_VM},
+    {"pidfd-status", SYS_ioctl, 1, UINT32_MAX, 0xc040ff0b /* PIDFD_GET_INFO */},
 };
 #define DENIABLE_COUNT (sizeof(deniable) / sizeof(deniable[0]))
 
@@ -148,7 +150,9 @@ static void deny(char *names)
     char *errno_name = strchr(names, ':');
     if (errno_name != NULL) {
         *errno_name++ = '\0';
-        error = strcmp(errno_name, "EPERM") == 0 ? EPERM : ENOSYS;
+        error = strcmp(errno_name, "EPERM") == 0   ? EPERM
+                : strcmp(errno_name, "ESRCH") == 0 ? ESRCH
+                                                   : ENOSYS;
     }
     for (char *name = strtok(names, ","); name != NULL; name = strtok(NULL, ",")) {
         size_t which = 0;

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -260,7 +261,59 @@ int ForkingHost(const std::vector<std::string> &args)
 }
 const RoleAdder forking_host("forking-host", ForkingHost);
 
+// Its stdout goes elsewhere again and again while children are started that have it. What it was
+// before must come to its end. args: rounds. The answer is the exit code: stdout is not our own.
+int RedirectingHost(const std::vector<std::string> &args)
+{
+    pm_manager *manager = nullptr;
+    if (pm_open(nullptr, &manager, nullptr) != PM_OK) {
+        return 1;
+    }
+    std::atomic<bool> over{false};
+    std::atomic<int> failed{0};
+    std::thread starter([&] {
+        while (!over) {
+            Child child({"exit", "0"});
+            child->stdin_slot.kind = PM_STDIO_NULL;
+            child->stderr_slot.kind = PM_STDIO_STDOUT;
+            pm_process *process = nullptr;
+            failed += pm_spawn(manager, child.Get(), &process, nullptr) != PM_OK;
+            if (process != nullptr) {
+                failed += pm_process_wait(process, Patience(), nullptr) != PM_OK;
+                pm_process_unref(process);
+            }
+        }
+    });
+    int held = 0;
+    for (int i = 0; i < std::stoi(args.at(0)); i++) {
+        int ends[2], null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        if (pipe2(ends, O_CLOEXEC) != 0) {
+            return 1;
+        }
+        dup2(ends[1], 1);
+        close(ends[1]);
+        sched_yield();
+        dup2(null, 1);
+        close(null);
+        struct pollfd in = {ends[0], POLLIN, 0};
+        held += Uninterrupted([&] { return poll(&in, 1, Patience()); }) != 1;
+        close(ends[0]);
+    }
+    over = true;
+    starter.join();
+    pm_close(manager, -1, nullptr);
+    return held != 0 ? 3 : failed != 0 ? 4 : 0;
+}
+const RoleAdder redirecting_host("redirecting-host", RedirectingHost);
+
 using Neighbours = Races;
+
+TEST_F(Neighbours, ThatRedirectStdoutLeaveNoCopyOfTheOldOneBehind)
+{
+    Open();
+    Child host({"redirecting-host", std::to_string(Rounds(20000, 5000))});
+    EXPECT_EQ(0u, Wait(Spawn(host)).code);
+}
 
 TEST_F(Neighbours, DoNotReachIntoChildrenNorHinderThem)
 {
