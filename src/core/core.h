@@ -108,6 +108,7 @@ struct pm_process {
 
 struct pmi_registry {
     bool open;
+    bool noted; // Its epoch is among those that are open here.
     struct pmi_mutex lock;
     struct pmi_os_dir root, boot, exits, quarantine;
     struct pmi_os_lock owner_lock;

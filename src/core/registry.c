@@ -1,3 +1,4 @@
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #define GATE_WAIT_MS 2000
 #define GATE_POLL_MS 10
 #define OWN_LOCK_WAIT_MS 500
+#define OPEN_HERE_MAX 64
 
 static void registry_hint(struct pm_error *err, const char *path)
 {
@@ -60,14 +62,40 @@ static bool is_self(const struct pmi_registry *r, const struct pmi_identity *id)
            strcmp(id->boot, r->self.boot) == 0;
 }
 
-// The owner may be this very process: another manager of it, or what it was before an exec. Then a
-// child that was just being made holds copies of the descriptors until it has its own program.
-static int lock_owner_file(struct pmi_registry *r, const struct pmi_identity *known_owner)
+// The epochs of the registries that this program has open; 0 = free. After an exec it is the same
+// process and has none. No lock: a copy may be forked at any time.
+static _Atomic uint64_t open_here[OPEN_HERE_MAX];
+static atomic_bool open_here_overflown;
+
+static void replace_open_here(uint64_t from, uint64_t to)
+{
+    for (size_t i = 0; i < OPEN_HERE_MAX; i++) {
+        uint64_t expected = from;
+        if (atomic_compare_exchange_strong(&open_here[i], &expected, to)) {
+            return;
+        }
+    }
+    atomic_store(&open_here_overflown, true);
+}
+
+// One of the same epoch may be another one: then the answer is too careful.
+static bool may_be_open_here(uint64_t epoch)
+{
+    bool found = atomic_load(&open_here_overflown);
+    for (size_t i = 0; i < OPEN_HERE_MAX && !found; i++) {
+        found = atomic_load(&open_here[i]) == epoch;
+    }
+    return found;
+}
+
+// `former`: the owner is what this process was before an exec. Then a child that was just being
+// made holds copies of the descriptors until it has its own program.
+static int lock_owner_file(struct pmi_registry *r, bool former)
 {
     int64_t deadline = pmi_now_ms() + OWN_LOCK_WAIT_MS;
     int result;
-    while ((result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock)) == PM_ERR_BUSY &&
-           known_owner != NULL && is_self(r, known_owner) && pmi_now_ms() < deadline) {
+    while ((result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock)) == PM_ERR_BUSY && former &&
+           pmi_now_ms() < deadline) {
         pmi_sleep_ms(GATE_POLL_MS);
     }
     return result;
@@ -82,8 +110,8 @@ static int refuse_lock(const char *name, int result, struct pm_error *err)
     return result;
 }
 
-// Under the gate. A living owner keeps it; one proven dead loses it even if a forked worker of it
-// still holds the lock: the file is replaced.
+// Under the gate. A living owner keeps it; one proven dead, or gone by an exec, loses it even if a
+// forked worker of it still holds the lock: the file is replaced.
 static int decide_owner(struct pmi_registry *r, struct pm_error *err)
 {
     struct pmi_identity owner;
@@ -94,8 +122,10 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
     if (!known && result != PM_ERR_NOT_FOUND && result != PM_ERR_CORRUPT) {
         return result;
     }
-    result = lock_owner_file(r, known ? &owner : NULL);
-    if (result == PM_ERR_BUSY && known && pmi_os_identity_check(&owner) == PM_ERR_GONE) {
+    bool former = known && is_self(r, &owner) && !may_be_open_here(epoch);
+    result = lock_owner_file(r, former);
+    if (result == PM_ERR_BUSY && known &&
+        (former || pmi_os_identity_check(&owner) == PM_ERR_GONE)) {
         result = pmi_os_file_remove(&r->root, "lock");
         if (result == PM_OK || result == PM_ERR_NOT_FOUND) {
             result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
@@ -111,7 +141,12 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
         return refuse_lock("lock", result, err);
     }
     r->epoch = epoch + 1;
-    return write_owner(r);
+    result = write_owner(r);
+    if (result == PM_OK) {
+        replace_open_here(0, r->epoch);
+        r->noted = true;
+    }
+    return result;
 }
 
 static int take_ownership(struct pmi_registry *r, struct pm_error *err)
@@ -187,6 +222,15 @@ static void drop_temporary_files(struct pmi_registry *r)
     (void)pmi_os_dir_list(&r->exits, remove_temporary, &r->exits);
 }
 
+static void let_go(struct pmi_registry *r)
+{
+    pmi_os_lock_release(&r->owner_lock);
+    if (r->noted) {
+        replace_open_here(r->epoch, 0);
+    }
+    r->noted = false;
+}
+
 static void close_dirs(struct pmi_registry *r)
 {
     pmi_os_dir_close(&r->quarantine);
@@ -197,7 +241,7 @@ static void close_dirs(struct pmi_registry *r)
 
 static void reset(struct pmi_registry *r)
 {
-    r->open = false;
+    r->open = r->noted = false;
     r->root = r->boot = r->exits = r->quarantine = (struct pmi_os_dir)PMI_OS_DIR_INIT;
     r->owner_lock = (struct pmi_os_lock)PMI_OS_LOCK_INIT;
 }
@@ -224,7 +268,7 @@ int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error 
         result = pmi_os_dir_open_sub(&r->root, "quarantine", true, &r->quarantine);
     }
     if (result != PM_OK) {
-        pmi_os_lock_release(&r->owner_lock);
+        let_go(r);
         close_dirs(r);
         reset(r);
         registry_hint(err, path);
@@ -240,7 +284,7 @@ int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error 
 void pmi_registry_close(struct pmi_registry *r)
 {
     if (r->open) {
-        pmi_os_lock_release(&r->owner_lock);
+        let_go(r);
         close_dirs(r);
         pmi_mutex_destroy(&r->lock);
         reset(r);

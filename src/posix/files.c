@@ -29,10 +29,10 @@ static bool give_rights(int dir, const char *name, mode_t rights)
 {
     struct stat st;
     int e = errno;
-    bool given = e == EACCES && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-                 (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) && st.st_uid == geteuid() &&
-                 ((st.st_mode & rights) == rights ||
-                  fchmodat(dir, name, rights, AT_SYMLINK_NOFOLLOW) == 0);
+    bool given =
+        e == EACCES && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) && st.st_uid == geteuid() &&
+        ((st.st_mode & rights) == rights || fchmodat(dir, name, rights, AT_SYMLINK_NOFOLLOW) == 0);
     errno = e;
     return given;
 }

@@ -124,6 +124,14 @@ int Shifter(const Args &args)
             return Fail(ErrorText(error));
         }
     }
+    // A worker, which keeps copies of all that we have, the registry's lock too.
+    pid_t worker = fork();
+    if (worker == 0) {
+        for (;;) {
+            pause();
+        }
+    }
+    next.push_back(std::to_string(worker));
     std::thread(StartForEver, manager, &started).detach();
     std::thread(StartForEver, manager, &started).detach();
     if (!Eventually([] { return started >= 4; })) {

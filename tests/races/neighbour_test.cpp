@@ -296,7 +296,7 @@ int RedirectingHost(const std::vector<std::string> &args)
         dup2(null, 1);
         close(null);
         struct pollfd in = {ends[0], POLLIN, 0};
-        held += Uninterrupted([&] { return poll(&in, 1, Patience()); }) != 1;
+        held += Uninterrupted([&] { return poll(&in, 1, static_cast<int>(Patience())); }) != 1;
         close(ends[0]);
     }
     over = true;
