@@ -67,10 +67,11 @@ void pmi_os_environ_free(const char *const *env);
 // Whether names compare without case and the block is sorted (Windows).
 bool pmi_os_env_folds_case(void);
 
-// Absolute path of `program`: with a separator against cwd (NULL = the caller's), without in the
-// PATH of env. ret_path is malloc'd. Sets stage SEARCH and the hint ("looked in PATH=...").
-int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
-                  struct pm_error *err);
+// Absolute path of the Spec's program (and allow_batch_file; nothing else is looked at): with a
+// separator against cwd (NULL = the caller's), without in the PATH of env. ret_path is malloc'd.
+// Sets stage SEARCH and the hint ("looked in PATH=...").
+int pmi_os_search(const struct pm_spec *spec, const char *cwd, const char *const *env,
+                  char **ret_path, struct pm_error *err);
 // Absolute form of a folder, for a daemon's cwd and the registry; NULL = the caller's cwd.
 // malloc'd.
 int pmi_os_absolute(const char *path, char **ret_path, uint32_t *ret_os_code);
@@ -125,19 +126,22 @@ int pmi_os_reactor_native(struct pmi_os_manager *om, pm_native *ret_native);
 
 // Everything about a start, checked and resolved by the core. Borrowed for the call.
 struct pmi_plan {
-    enum pm_mode mode;        // NORMAL or DAEMON.
+    enum pm_mode mode;
     const char *program;      // Absolute.
     const char *const *argv;  // Never NULL, at least one entry.
     const char *const *env;   // NULL-terminated, final (Windows: merged and sorted).
     const char *cwd;          // NULL = the caller's; daemons: always absolute.
-    struct pm_stdio slots[3]; // No PM_STDIO_DEFAULT left; no PIPE for daemons.
+    struct pm_stdio slots[3]; // No PM_STDIO_DEFAULT left; no PIPE for daemons; TERMINAL in PTY
+                              // mode only, and always on 0 and 1 there.
     const struct pm_extra *extras;
     size_t extras_count;
     enum pm_group group;
     bool die_with_parent;
     bool accept_outer_job;
-    int64_t deadline;          // Up to the proof of exec.
-    int64_t launcher_deadline; // DAEMON on POSIX: up to the end of the gate.
+    unsigned columns, rows;     // PTY.
+    const struct pm_spec *spec; // For the process options alone; checked.
+    int64_t deadline;           // Up to the proof of exec.
+    int64_t launcher_deadline;  // DAEMON on POSIX: up to the end of the gate.
     // DAEMON: called once, when the identity is proven and the program cannot have run yet and will
     // not run if we die now. Writes the record. A failure (err is filled) undoes the start.
     int (*gate)(void *gate_context, const struct pmi_identity *id, struct pm_error *err);
@@ -156,7 +160,11 @@ struct pmi_started {
     int64_t started_ms; // pmi_now_ms()
 };
 
-// Starts the process; on return its program runs or has run. Fills streams[i] for PIPE slots only.
+// Refuses, with its name, an option that this OS or the mode does not have. What ranges and two
+// fields together allow is checked by the core.
+int pmi_os_check_options(const struct pm_spec *spec, struct pm_error *err);
+// Starts the process; on return its program runs or has run. Fills streams[i] for PIPE slots; for
+// the terminal streams[0], which types, and streams[1], which shows.
 // Windows daemons are resumed, and killed with us, when this returns: pmi_os_daemon_commit frees
 // them once the record says `running`. POSIX: nothing left to do there.
 int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
@@ -198,9 +206,23 @@ int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_
 // read the process table, so do not call it in a tight loop.
 bool pmi_os_process_tree_alive(struct pmi_os_process *op);
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native);
+// Whether a signal has stopped the (living) process. Under the lock.
+bool pmi_os_process_stopped(struct pmi_os_process *op);
+// The host's terminal goes back to who had it before a PM_GROUP_FOREGROUND process, which is
+// stopped now; continuing it by a signal gives it the terminal again. Under the lock.
+void pmi_os_process_step_back(struct pmi_os_process *op);
 // Closes descriptors and handles. Never kills, except that a die_with_parent job is emptied first
 // of its leftovers only when the manager ends (pmi_os_manager_close).
 void pmi_os_process_close(struct pmi_os_process *op);
+
+// ------------------------------------------------------------------------------------------------
+// Terminal of a PTY process. Under the lock.
+// ------------------------------------------------------------------------------------------------
+
+// PM_ERR_GONE: it is closed.
+int pmi_os_terminal_resize(struct pmi_os_process *op, unsigned columns, unsigned rows);
+// What is open of it beside the streams. With the last of these the terminal hangs up.
+void pmi_os_terminal_close(struct pmi_os_process *op);
 
 // ------------------------------------------------------------------------------------------------
 // Streams
@@ -214,6 +236,22 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
 // *ret_count is set on PM_OK, PM_ERR_TIMEOUT and PM_ERR_BROKEN_PIPE. Raises no SIGPIPE.
 int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, int64_t deadline,
                         size_t *ret_count);
+// One stream's part in a transfer: `input` is read into, `output` is written from.
+struct pmi_transfer {
+    struct pmi_os_stream *stream; // NULL, or size 0: takes no part.
+    void *input;                  // NULL where it is written to.
+    const void *output;
+    size_t size;
+    size_t count;   // What was moved.
+    bool ended;     // Nothing more can be: end, or nobody reads any more.
+    bool truncated; // The end was the silence of drain_ms.
+    int result;     // PM_OK, or PM_ERR_IO; then ended is set as well.
+};
+// Moves what can be moved without waiting. If that is nothing at all, waits until something can be,
+// until the process ends (only where watch_exit says so), or until the deadline. May return earlier
+// for nothing.
+void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_process *op,
+                             bool watch_exit, int64_t deadline, uint32_t drain_ms);
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s);
 bool pmi_os_stream_is_open(const struct pmi_os_stream *s);
 pm_native pmi_os_stream_take(struct pmi_os_stream *s);

@@ -4,7 +4,7 @@
  * Life cycle:
  *
  *   1. main() calls pm_launcher_main() first (programs that start daemons, or children that die
- * with their parent, on POSIX).
+ * with their parent, on POSIX; programs that stop console programs politely, on Windows).
  *   2. pm_open() makes a manager.
  *   3. Fill a struct pm_spec, starting from PM_SPEC_INIT; pm_spawn() turns it into a Handle
  *      (pm_process *). There is no pid to wait for and nothing that must be waited for: each start
@@ -177,15 +177,17 @@ typedef intptr_t pm_native;
 
 enum pm_mode {
     PM_MODE_NORMAL = 0, /**< A child, ended with the manager. */
-    PM_MODE_PTY,   /**< A child on a terminal of its own. PM_ERR_UNSUPPORTED in this version. */
-    PM_MODE_DAEMON /**< Detached: survives the caller's exit, crash and kill. */
+    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows:
+                             PM_ERR_UNSUPPORTED in this version. */
+    PM_MODE_DAEMON      /**< Detached: survives the caller's exit, crash and kill. */
 };
 
 enum pm_state {
     PM_STATE_STARTING = 0,
     PM_STATE_RUNNING,
     PM_STATE_STATUS_PENDING, /**< Dead; the OS does not tell the status yet. */
-    PM_STATE_ENDED           /**< The exit record is final. */
+    PM_STATE_ENDED,          /**< The exit record is final. */
+    PM_STATE_STOPPED /**< POSIX: alive, stopped by a signal (Ctrl-Z, or the terminal of others). */
 };
 
 enum pm_stdio_kind {
@@ -197,7 +199,8 @@ enum pm_stdio_kind {
     PM_STDIO_FILE_TRUNCATE, /**< Output to `path`, made or emptied first. */
     PM_STDIO_FILE_APPEND,   /**< Output to the end of `path`, made if missing. */
     PM_STDIO_NATIVE,        /**< The descriptor or handle `native`; stays the caller's. */
-    PM_STDIO_STDOUT         /**< stderr only: goes where stdout goes. */
+    PM_STDIO_STDOUT,        /**< stderr only: goes where stdout goes. */
+    PM_STDIO_TERMINAL       /**< PTY only: the terminal of its own. */
 };
 
 /** One standard stream as the child shall have it. */
@@ -222,17 +225,20 @@ enum pm_env_base {
 enum pm_group {
     PM_GROUP_OWN = 0,   /**< A process group of its own. */
     PM_GROUP_HOST,      /**< The caller's group: Ctrl-C at the terminal reaches both. */
-    PM_GROUP_FOREGROUND /**< Own group, made the terminal's foreground group and given back.
-                             PM_ERR_UNSUPPORTED in this version. */
+    PM_GROUP_FOREGROUND /**< POSIX: own group, made the foreground group of the terminal that is
+                             its stdin; the terminal goes back to the group that had it when the
+                             process ends. */
 };
 
 /** What holds a process and its descendants together, weakest first. */
 enum pm_containment {
     PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). */
     PM_CONTAIN_NONE,
-    PM_CONTAIN_GROUP,     /**< A process group; a descendant that leaves the group escapes. */
+    PM_CONTAIN_GROUP,     /**< A process group, or all groups of a session of its own (PTY mode,
+                               pm_spec::new_session); a descendant that leaves it escapes. */
     PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
-    PM_CONTAIN_CGROUP,    /**< PM_ERR_UNSUPPORTED in this version. */
+    PM_CONTAIN_CGROUP,    /**< Linux, pm_spec::cgroup: a control group of its own. Nothing leaves
+                               it without the right to write to control groups. */
     PM_CONTAIN_JOB        /**< A Windows job. A descendant that asks for CREATE_BREAKAWAY_FROM_JOB
                                leaves it, as a daemon of a child that is a manager itself does. */
 };
@@ -248,9 +254,16 @@ enum pm_detachment {
 
 enum pm_stop_action {
     PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). */
-    PM_STOP_INTERRUPT,       /**< SIGINT. Windows: cannot be delivered in this version. */
+    PM_STOP_INTERRUPT,       /**< SIGINT. Windows: Ctrl-C on the console of the child, for all of
+                                  its tree that are on it; with PM_SCOPE_PROCESS only if nobody
+                                  else is. Needs pm_launcher_main() (else PM_ERR_NO_LAUNCHER) and a
+                                  console of the child's own, which a child has unless a slot
+                                  inherits ours: PM_ERR_UNSUPPORTED there, for daemons, and where
+                                  somebody outside of its tree would hear it. */
     PM_STOP_TERMINATE,       /**< SIGTERM, then SIGCONT. Windows: the named stop event of programs
-                                  that call pm_stop_event_open(). */
+                                  that call pm_stop_event_open(), else WM_CLOSE to the windows of
+                                  those that have any (with PM_SCOPE_TREE each of the tree is asked
+                                  so); if the process itself has neither, Ctrl-C as above. */
     PM_STOP_KILL             /**< SIGKILL, then SIGCONT. Windows: TerminateJobObject or
                                   TerminateProcess, exit code 1. */
 };
@@ -359,18 +372,42 @@ struct pm_rlimit {
     uint64_t soft, hard;
 };
 
+/** Priority class of the child (Windows). */
+enum pm_priority {
+    PM_PRIORITY_DEFAULT = 0, /**< As CreateProcess decides: NORMAL, or the caller's if that is
+                                  lower. */
+    PM_PRIORITY_IDLE,
+    PM_PRIORITY_BELOW_NORMAL,
+    PM_PRIORITY_NORMAL,
+    PM_PRIORITY_ABOVE_NORMAL,
+    PM_PRIORITY_HIGH,
+    PM_PRIORITY_REALTIME /**< Without the right to it Windows gives HIGH: then the start fails with
+                              PM_ERR_ACCESS, as for any class that is not given, and the program
+                              has not run. */
+};
+
+/** Limits of the job around a process and its descendants (Windows). 0 = none. */
+struct pm_job_limits {
+    uint32_t processes;       /**< Living at once, the process itself included. */
+    uint64_t process_memory;  /**< Bytes committed, of each process. */
+    uint64_t job_memory;      /**< Bytes committed, of all. */
+    uint64_t process_user_ms; /**< CPU time in user mode, of each process: it is ended then. */
+};
+
 /** What to start, and how. */
 struct pm_spec {
     size_t size; /**< sizeof(struct pm_spec): use PM_SPEC_INIT. */
 
     /* What. */
-    const char *owner; /**< Required, 1 to 255 bytes: whose it is; shown everywhere. */
-    const char
-        *program; /**< Required. With a separator: resolved against `cwd`. Without: searched
-                       in the PATH of the child's environment; empty, "." and relative entries
-                       are skipped. Windows also tries the extension .exe (then .com). */
+    const char *owner;   /**< Required, 1 to 255 bytes: whose it is; shown everywhere. */
+    const char *program; /**< Required. With a separator: resolved against `cwd`. Without: searched
+                              in the PATH of the child's environment; empty, "." and relative
+                            entries are skipped, the folders of the caller's program and of Windows
+                            are not added. Windows: to a name without an extension those of .com and
+                            .exe (with allow_batch_file also .bat and .cmd) are added that PATHEXT
+                            of the child's environment names, in its order. */
     const char *const *argv; /**< NULL-terminated, argv[0] included; NULL = { program }. */
-    const char *cwd;         /**< NULL = the caller's. */
+    const char *cwd;         /**< NULL = the caller's. Windows: 258 characters at most. */
     enum pm_env_base env_base;
     const char *const *env; /**< NULL-terminated changes: "NAME=value" sets, "NAME" removes. */
     enum pm_mode mode;
@@ -400,19 +437,49 @@ struct pm_spec {
     const char *label;     /**< Anything of yours, up to 1024 bytes, given back on recovery. */
     bool accept_outer_job; /**< Windows: a job without kill-on-close around the daemon will do. */
 
-    /* Process options: PM_ERR_UNSUPPORTED in this version when not zero. */
-    uint16_t terminal_columns, terminal_rows; /**< PTY; 0 = 80 x 24. */
-    const char *run_as_user, *run_as_group;
-    const uint32_t *supplementary_groups;
+    /* Terminal, PTY mode only. */
+    uint16_t terminal_columns, terminal_rows; /**< 1 to 32767 characters; 0 = 80 x 24. */
+
+    /* Process options. One that this OS or mode does not have is PM_ERR_UNSUPPORTED, with the
+     * field's name; one that cannot be carried out fails the start. Never is one left out. */
+
+    /* POSIX. Applied in this order, after the descriptors: limits, nice value, umask, credentials
+     * (groups, group, user), cwd, no_new_privileges. So limits and nice values that need rights
+     * get them, and the folder and the program have to be accessible to the user. */
+    const char *run_as_user;  /**< Name or decimal number; NULL = unchanged. Needs root. */
+    const char *run_as_group; /**< Name or decimal number; NULL = the main group of run_as_user (a
+                                   number that the user database does not know needs it). */
+    const uint32_t *supplementary_groups; /**< Exactly these and run_as_group. With run_as_user or
+                                               run_as_group: NULL = none, never the caller's. */
     size_t supplementary_groups_count;
+    bool groups_of_user; /**< Instead: those that the user database gives run_as_user. */
     bool set_umask;
-    uint32_t umask_value;
-    const struct pm_rlimit *rlimits;
+    uint32_t umask_value;            /**< 0 to 0777. */
+    const struct pm_rlimit *rlimits; /**< Each resource once. */
     size_t rlimits_count;
     bool set_nice;
-    int nice_value;
-    const char *cgroup;
-    bool no_new_privileges;
+    int nice_value;         /**< -20 to 19. */
+    bool new_session;       /**< Leader of a session of its own, without a terminal. PTY and daemons
+                                 are anyway. */
+    bool no_new_privileges; /**< Linux: no set-id program and no file capability gives it or its
+                                 descendants more than it has. */
+    const char *cgroup;     /**< Linux: absolute path of a control group (version 2) that is ours to
+                                 divide. The process is born in a new one below it, which is removed
+                                 after the process has ended and it has become empty. */
+
+    /* Windows. */
+    enum pm_priority priority_class;
+    struct pm_job_limits job_limits; /**< Of the job that holds the tree. Not for daemons. */
+    bool allow_batch_file; /**< Lets `program` be a .bat or .cmd file: the system's cmd.exe runs it,
+                                with each argument quoted by its rules; argv[0] is not passed. A
+                                line end (CR, LF) cannot be quoted: PM_ERR_INVALID. The whole line
+                                has 8191 characters at most. Safe is the way into the file; one
+                                that uses `call` or `for` on its arguments reads them again. Without
+                                the field a batch file is PM_ERR_UNSUPPORTED. */
+    const char *raw_command_line; /**< Given to the program as it is, with its name in front if it
+                                       wants one, instead of argv: for programs with rules of their
+                                       own. 32766 characters of UTF-16 at most. Not with batch
+                                       files. */
 };
 
 enum pm_loop {
@@ -432,7 +499,9 @@ enum pm_event_kind {
     PM_EVENT_ENDED,
     PM_EVENT_RECOVERED,
     PM_EVENT_QUARANTINED, /**< A registry record that cannot be trusted was set aside. */
-    PM_EVENT_LEAK         /**< The zombie detector found something: see pm_stats. */
+    PM_EVENT_LEAK,        /**< The zombie detector found something: see pm_stats. */
+    PM_EVENT_STOPPED,     /**< POSIX: a signal has stopped the process. */
+    PM_EVENT_CONTINUED    /**< And it goes on. */
 };
 
 /** Something happened. Delivered in order per process. */
@@ -463,6 +532,9 @@ struct pm_options {
     uint32_t leak_sweep_ms;    /**< 0 = 30000: rhythm of the zombie detector; UINT32_MAX = off. Not
                                     run with PM_LOOP_CALLER: call pm_leak_scan(). */
     const char *launcher_path; /**< Helper program to use instead of the installed one. */
+    uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
+                                 continued (POSIX); UINT32_MAX = never. Not run with
+                                 PM_LOOP_CALLER. pm_process_info() looks by itself. */
     bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
                        */
     pm_log_sink *log;
@@ -531,21 +603,35 @@ typedef int pm_registry_visitor(void *user, const struct pm_registry_entry *entr
 
 /** Input of pm_run(). */
 struct pm_run_options {
-    size_t size; /**< sizeof(struct pm_run_options): use PM_RUN_OPTIONS_INIT. */
-    const struct pm_spec *spec;
-    const void *input; /**< Fed to stdin. */
+    size_t size;                /**< sizeof(struct pm_run_options): use PM_RUN_OPTIONS_INIT. */
+    const struct pm_spec *spec; /**< Mode NORMAL or PTY. Slots left zero: stdin is a pipe if there
+                                   is input and null otherwise, stdout and stderr are captured; in
+                                     PTY mode what the terminal shows is captured as stdout. Other
+                                     slots are as they say. */
+    const void *input;          /**< Fed to stdin, which is closed after it. Borrowed for the call.
+                                     With input stdin cannot be another slot. */
     size_t input_size;
-    size_t max_output; /**< Bytes kept of each output; 0 = 1 MiB. */
-    int64_t deadline_ms;
+    size_t max_output;  /**< Bytes kept of each output, the first ones; what is more is read and
+                             dropped. 0 = 1 MiB. */
+    int64_t timeout_ms; /**< For all of it; then the tree is stopped by the Spec's plan, also what
+                             the program left behind and what still writes. 0 or PM_FOREVER =
+                             none. */
 };
 
 /** Output of pm_run(); free with pm_run_result_clear(). */
 struct pm_run_result {
     size_t size; /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
     struct pm_exit record;
-    char *output[2]; /**< stdout, stderr; NUL-terminated behind output_size bytes. */
+    char *output[2]; /**< stdout, stderr; NUL-terminated behind output_size bytes; NULL if not
+                          captured. Yours until pm_run_result_clear(). */
     size_t output_size[2];
-    bool timed_out;
+    uint64_t output_dropped[2]; /**< Bytes beyond max_output. */
+    size_t input_written;       /**< Less than input_size: the child has closed its stdin, or
+                                     has ended, before it had read all. */
+    bool timed_out;             /**< timeout_ms passed; stop says what ended it. If the program had
+                                     ended in time and somebody else held its output,
+                                     stop.already_ended says so. */
+    struct pm_stop_report stop; /**< Filled if timed_out. */
 };
 
 /* clang-format off */
@@ -631,7 +717,8 @@ PM_API int pm_error_format(const struct pm_error *error, char *buffer, size_t ca
  * must not happen twice. In an ordinary start it only notes that this program can be its own
  * launcher. If the library started this program as its launcher, it does that work and ends the
  * process; called so by anybody else, it ends the process with exit code 2.
- * On Windows it notes the same and always returns: daemons need no launcher there.
+ * On Windows daemons need no launcher; there the work is to send Ctrl-C to the console of a child
+ * that is stopped (PM_STOP_INTERRUPT), which the program itself cannot do without losing its own.
  *
  * @param argc from main().
  * @param argv from main(); borrowed.
@@ -986,12 +1073,13 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
 PM_API int pm_process_signal(pm_process *process, int signal_number, enum pm_stop_scope scope);
 
 /**
- * Changes the size of the terminal. PM_ERR_UNSUPPORTED in this version.
+ * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH).
  *
  * @param process the Handle of a PTY process.
  * @param columns width in characters, 1 to 32767.
  * @param rows height in characters, 1 to 32767.
- * @return PM_ERR_UNSUPPORTED; PM_ERR_INVALID.
+ * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process); PM_ERR_GONE (it has ended and its terminal
+ *         is closed); PM_ERR_INVALID; PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_resize(pm_process *process, unsigned columns, unsigned rows);
@@ -1007,7 +1095,9 @@ enum pm_stream_id {
 };
 
 /**
- * Our end of a standard stream whose slot is PM_STDIO_PIPE.
+ * Our end of a standard stream whose slot is PM_STDIO_PIPE. In PTY mode the terminal is
+ * PM_STDIN, to write what is typed, and PM_STDOUT, to read what is shown; there is a PM_STDERR only
+ * if its slot is a pipe.
  *
  * @param process the Handle.
  * @param id which.
@@ -1053,7 +1143,9 @@ PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int
                            size_t *ret_count);
 
 /**
- * Closes our end. For stdin the child then reads the end of its input.
+ * Closes our end. For stdin the child then reads the end of its input; on a terminal the
+ * end-of-file character is typed for that, which means it only to a program that reads whole lines
+ * (canonical mode). A terminal itself is closed with the last of its streams.
  *
  * @param stream the stream; NULL or closed does nothing.
  * @return PM_OK; PM_ERR_FORKED.
@@ -1102,15 +1194,26 @@ PM_API int pm_stop_event_open(pm_native *ret_native);
  * ------------------------------------------------------------------------------------------- */
 
 /**
- * Starts, feeds input, captures bounded output, waits under a deadline, kills the tree.
- * PM_ERR_UNSUPPORTED in this version.
+ * Starts a program, feeds it input, captures bounded output of both streams, waits for its end,
+ * all at once, so that nobody waits for the other. When the time is up the tree is stopped by the
+ * Spec's plan, and what it says meanwhile is read. Descendants that outlive the program and hold
+ * its output open are not waited for longer than pm_options::drain_ms without a byte, and live on
+ * unless pm_spec::kill_tree_on_exit says otherwise; one that never stops writing is read until
+ * timeout_ms.
  *
  * @param manager the manager.
  * @param options what to run; borrowed for the call.
- * @param ret_result filled; clear with pm_run_result_clear().
+ * @param ret_result give it the size with PM_RUN_RESULT_INIT; filled on PM_OK and on
+ *        PM_ERR_TIMEOUT; what it holds is not freed first: clear with pm_run_result_clear().
  * @param ret_error detail on failure; may be NULL.
- * @return PM_ERR_UNSUPPORTED; PM_ERR_INVALID.
- * Blocking: up to options->deadline_ms. Thread safety: any thread. Since: 0.1.0.
+ * @return PM_OK: it has ended, whatever its exit (see the record) and also after a timeout;
+ *         PM_ERR_TIMEOUT: it is still there after the last step of the plan, and stays tracked;
+ *         what pm_spawn() returns; PM_ERR_INVALID (a size; no Spec; input without a pipe);
+ *         PM_ERR_UNSUPPORTED (Daemon mode); PM_ERR_WOULD_DEADLOCK (from a callback of a
+ *         PM_LOOP_CALLER manager); PM_ERR_NO_MEMORY, PM_ERR_IO (the tree is killed);
+ *         PM_ERR_CLOSED (also: meanwhile); PM_ERR_FORKED.
+ * Blocking: up to timeout_ms, the steps of the plan and drain_ms. Thread safety: any thread, and
+ * callbacks of a PM_LOOP_OWN manager, whose other callbacks wait meanwhile. Since: 0.1.0.
  */
 PM_API int pm_run(pm_manager *manager, const struct pm_run_options *options,
                   struct pm_run_result *ret_result, struct pm_error *ret_error);

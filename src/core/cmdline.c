@@ -34,25 +34,108 @@ static void add_argument(struct pmi_strbuf *sb, const char *arg)
     pmi_strbuf_add_char(sb, '"');
 }
 
+// In argv[0] a backslash is never special, so it is quoted as it stands. Unquoted,
+// CommandLineToArgvW ends it at any control character, not only at blanks and tabs.
+static void add_name(struct pmi_strbuf *sb, const char *name)
+{
+    bool quote = name[0] == '\0';
+    for (const char *c = name; *c != '\0'; c++) {
+        quote = quote || (unsigned char)*c <= ' ';
+    }
+    pmi_strbuf_add(sb, quote ? "\"" : "");
+    pmi_strbuf_add(sb, name);
+    pmi_strbuf_add(sb, quote ? "\"" : "");
+}
+
 int pmi_cmdline_join(const char *const *argv, char **ret_line)
 {
     struct pmi_strbuf sb = PMI_STRBUF_INIT;
     if (argv[0] == NULL || strchr(argv[0], '"') != NULL) {
         return PM_ERR_INVALID;
     }
-    // In argv[0] a backslash is never special, so it is quoted as it stands. Unquoted,
-    // CommandLineToArgvW ends it at any control character, not only at blanks and tabs.
-    bool quote = argv[0][0] == '\0';
-    for (const char *c = argv[0]; *c != '\0'; c++) {
-        quote = quote || (unsigned char)*c <= ' ';
-    }
-    pmi_strbuf_add(&sb, quote ? "\"" : "");
-    pmi_strbuf_add(&sb, argv[0]);
-    pmi_strbuf_add(&sb, quote ? "\"" : "");
+    add_name(&sb, argv[0]);
     for (size_t i = 1; argv[i] != NULL; i++) {
         pmi_strbuf_add_char(&sb, ' ');
         add_argument(&sb, argv[i]);
     }
+    char *line = pmi_strbuf_take(&sb);
+    if (line == NULL) {
+        return PM_ERR_NO_MEMORY;
+    }
+    *ret_line = line;
+    return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Batch files
+// ------------------------------------------------------------------------------------------------
+
+// Not which characters mean something to cmd.exe, but which surely mean nothing.
+static bool is_plain(const char *arg)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "#$*+-./:?@\\_";
+    size_t length = strspn(arg, plain);
+    return length > 0 && arg[length] == '\0' && arg[length - 1] != '\\';
+}
+
+// Between quotation marks cmd.exe sees nothing but further marks and variables.
+//
+// A mark inside is doubled: for cmd.exe the text goes on being quoted, and the C runtime of the
+// program that the batch file hands its arguments to takes the two for one. Variables: "%cd:~,%" is
+// the empty part of a variable that is always there, so "%%cd:~,%" is a percent sign, and no name
+// stands between it and the next one.
+static void add_batch_text(struct pmi_strbuf *sb, const char *text)
+{
+    size_t backslashes = 0;
+    pmi_strbuf_add_char(sb, '"');
+    for (; *text != '\0'; text++) {
+        if (*text == '"') {
+            add_backslashes(sb, backslashes);
+            pmi_strbuf_add_char(sb, '"');
+        } else if (*text == '%') {
+            pmi_strbuf_add(sb, "%%cd:~,");
+        }
+        backslashes = *text == '\\' ? backslashes + 1 : 0;
+        pmi_strbuf_add_char(sb, *text);
+    }
+    add_backslashes(sb, backslashes);
+    pmi_strbuf_add_char(sb, '"');
+}
+
+static bool has_line_end(const char *text)
+{
+    return strpbrk(text, "\r\n") != NULL;
+}
+
+int pmi_cmdline_join_batch(const char *shell, const char *script, const char *const *argv,
+                           char **ret_line, const char **ret_bad)
+{
+    struct pmi_strbuf sb = PMI_STRBUF_INIT;
+    if (has_line_end(script) || strchr(script, '"') != NULL) {
+        *ret_bad = script;
+        return PM_ERR_INVALID;
+    }
+    for (size_t i = 1; argv[0] != NULL && argv[i] != NULL; i++) {
+        if (has_line_end(argv[i])) {
+            *ret_bad = argv[i];
+            return PM_ERR_INVALID;
+        }
+    }
+    add_name(&sb, shell);
+    // Extensions on, which the percent signs need; no expansion of "!"; no AutoRun from the
+    // registry. Of the text behind /c cmd.exe takes off the first and the last mark.
+    pmi_strbuf_add(&sb, " /e:ON /v:OFF /d /c \"");
+    add_batch_text(&sb, script);
+    for (size_t i = 1; argv[0] != NULL && argv[i] != NULL; i++) {
+        pmi_strbuf_add_char(&sb, ' ');
+        if (is_plain(argv[i])) {
+            pmi_strbuf_add(&sb, argv[i]);
+        } else {
+            add_batch_text(&sb, argv[i]);
+        }
+    }
+    pmi_strbuf_add_char(&sb, '"');
     char *line = pmi_strbuf_take(&sb);
     if (line == NULL) {
         return PM_ERR_NO_MEMORY;

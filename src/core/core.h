@@ -17,6 +17,10 @@
 #include "core/record.h"
 
 #define PMI_DEFAULT_START_MS 30000u
+#define PMI_DEFAULT_STOP_WATCH_MS 1000u
+#define PMI_DEFAULT_COLUMNS 80
+#define PMI_DEFAULT_ROWS 24
+#define PMI_TERMINAL_MAX 32767
 #define PMI_DEFAULT_LAUNCHER_MS 10000u
 #define PMI_DEFAULT_PENDING_MS 5000u
 #define PMI_DEFAULT_DRAIN_MS 250u
@@ -48,7 +52,8 @@ struct pm_stream {
     pm_process *process;
     struct pmi_mutex lock;
     struct pmi_os_stream os; // Under lock.
-    bool exists;             // The slot has a pipe. Constant after the start.
+    bool taken;              // Under lock.
+    bool exists;             // The slot has a pipe, or is the terminal. Constant after the start.
     atomic_bool closing;     // Asks a blocked reader or writer to let go.
     atomic_bool truncated;
     _Atomic pm_native native; // For pm_stream_native(), which must not wait for a reader.
@@ -92,12 +97,15 @@ struct pm_process {
     struct pm_exit exit; // Final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
+    bool stopped;       // As last seen, under lock.
+    bool shares_tty;    // PM_GROUP_FOREGROUND.
     unsigned stop_step; // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
     int direct_waiters; // Under manager->lock: threads that wait without the reactor.
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
-    bool started_posted;                         // Under manager->lock.
+    bool started_posted, end_posted;             // Under manager->lock.
+    uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
 };
@@ -154,6 +162,10 @@ struct pm_manager {
     pm_process *watched;           // Each with the reactor's reference; under lock.
     pm_process *pending;           // Dead, status pending; under reactor_lock.
     int64_t next_sweep;
+    atomic_int ttys;        // Living processes that share the host's terminal.
+    atomic_bool stops_idle; // The reactor looks for no stopped processes now.
+    uint64_t stop_round;    // Under lock.
+    int64_t next_stop_watch;
 
     // Detector.
     struct pmi_mutex leak_lock;
@@ -199,6 +211,10 @@ void pmi_process_end(pm_process *p, const struct pm_exit *record);
 
 // Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
 // saw it in a list meanwhile.
+// Whether a signal has stopped it, asked now; what has changed becomes an event.
+bool pmi_process_look_at_stop(pm_process *p);
+// PTY: closes what is open of the terminal beside its streams.
+void pmi_process_hang_up(pm_process *p);
 void pmi_process_abandon(pm_process *p);
 
 // spec.c
@@ -235,6 +251,8 @@ void pmi_default_stop_plan(struct pm_stop_plan *plan);
 void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
 // "started" (or "recovered") comes before "ended", whichever thread is first. Once per process.
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
+// About a living process; dropped once its end was posted.
+void pmi_event_post_living(pm_process *p, enum pm_event_kind kind);
 void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail);
 size_t pmi_events_run(pm_manager *m); // Runs what is queued; returns callbacks run.
 void pmi_dispatcher_run(void *manager);

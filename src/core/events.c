@@ -8,6 +8,9 @@ static void enqueue(pm_manager *m, struct pmi_event *event)
     event->next = NULL;
     *m->events_tail = event;
     m->events_tail = &event->next;
+    if (event->kind == PM_EVENT_ENDED) {
+        event->process->end_posted = true;
+    }
     pmi_cond_broadcast(&m->queued);
 }
 
@@ -65,6 +68,29 @@ void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
     }
     pmi_mutex_unlock(&m->lock);
     if (first) {
+        wake_caller(m);
+    }
+}
+
+void pmi_event_post_living(pm_process *p, enum pm_event_kind kind)
+{
+    pm_manager *m = p->manager;
+    struct pmi_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
+    if (event == NULL) {
+        return; // pm_process_info() tells the same.
+    }
+    event->kind = kind;
+    event->process = pmi_process_hold(p);
+    pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
+    pmi_mutex_lock(&m->lock);
+    bool late = p->end_posted;
+    if (!late) {
+        enqueue(m, event);
+    }
+    pmi_mutex_unlock(&m->lock);
+    if (late) {
+        discard(event);
+    } else {
         wake_caller(m);
     }
 }

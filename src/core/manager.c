@@ -261,6 +261,7 @@ static void fill_defaults(struct pm_options *o)
         o->status_pending_ms != 0 ? o->status_pending_ms : PMI_DEFAULT_PENDING_MS;
     o->drain_ms = o->drain_ms != 0 ? o->drain_ms : PMI_DEFAULT_DRAIN_MS;
     o->leak_sweep_ms = o->leak_sweep_ms != 0 ? o->leak_sweep_ms : PMI_DEFAULT_SWEEP_MS;
+    o->stop_watch_ms = o->stop_watch_ms != 0 ? o->stop_watch_ms : PMI_DEFAULT_STOP_WATCH_MS;
 }
 
 static int check_options(const struct pm_options *options, struct pm_options *ret_options,
@@ -523,24 +524,4 @@ PM_API int pm_default_state_dir(const char *app, char **ret_path)
 PM_API int pm_stop_event_open(pm_native *ret_native)
 {
     return ret_native == NULL ? PM_ERR_INVALID : pmi_os_stop_event_open(ret_native);
-}
-
-PM_API int pm_run(pm_manager *m, const struct pm_run_options *options,
-                  struct pm_run_result *ret_result, struct pm_error *ret_error)
-{
-    (void)ret_error;
-    if (m == NULL || options == NULL || ret_result == NULL) {
-        return PM_ERR_INVALID;
-    }
-    return PM_ERR_UNSUPPORTED;
-}
-
-PM_API void pm_run_result_clear(struct pm_run_result *result)
-{
-    if (result != NULL) {
-        struct pm_run_result empty = PM_RUN_RESULT_INIT;
-        free(result->output[0]);
-        free(result->output[1]);
-        (void)pmi_copy_out(result, &empty, sizeof empty);
-    }
 }

@@ -84,6 +84,15 @@ int pmi_process_text(pm_process *p, const char *owner, const char *program, cons
     return PM_OK;
 }
 
+void pmi_process_hang_up(pm_process *p)
+{
+    if (p->mode == PM_MODE_PTY && !p->no_os) {
+        pmi_mutex_lock(&p->lock);
+        pmi_os_terminal_close(&p->os);
+        pmi_mutex_unlock(&p->lock);
+    }
+}
+
 PM_API pm_process *pm_process_ref(pm_process *p)
 {
     // All user references together hold one internal one.
@@ -104,6 +113,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
         for (int i = 0; i < 3; i++) {
             (void)pm_stream_close(&p->streams[i]);
         }
+        pmi_process_hang_up(p);
         pmi_mutex_lock(&m->lock);
         if (p->listed && atomic_load(&p->state) == PM_STATE_ENDED &&
             atomic_load(&p->user_refs) == 0) {
@@ -313,6 +323,25 @@ PM_API bool pm_process_alive(pm_process *p)
     return pmi_os_process_wait(&p->os, 0) == PM_ERR_TIMEOUT;
 }
 
+bool pmi_process_look_at_stop(pm_process *p)
+{
+    bool stopped = false, changed = false;
+    pmi_mutex_lock(&p->lock);
+    if (atomic_load(&p->state) == PM_STATE_RUNNING && !p->no_os) {
+        stopped = pmi_os_process_stopped(&p->os);
+        changed = stopped != p->stopped;
+        p->stopped = stopped;
+        if (changed && stopped) {
+            pmi_os_process_step_back(&p->os);
+        }
+    }
+    pmi_mutex_unlock(&p->lock);
+    if (changed) {
+        pmi_event_post_living(p, stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED);
+    }
+    return stopped;
+}
+
 PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
 {
     if (p == NULL || ret_info == NULL) {
@@ -327,6 +356,7 @@ PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
     info.mode = p->mode;
     info.pid = pm_process_pid(p);
     info.alive = pm_process_alive(p);
+    bool stopped = pmi_process_look_at_stop(p);
     info.containment = p->started.containment;
     info.detachment = p->started.detachment;
     info.die_with_parent = p->die_with_parent;
@@ -336,6 +366,9 @@ PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
     info.started_wall_ms = p->started.started_wall_ms;
     pmi_mutex_lock(&p->lock);
     info.state = (enum pm_state)atomic_load(&p->state);
+    if (info.state == PM_STATE_RUNNING && stopped) {
+        info.state = PM_STATE_STOPPED;
+    }
     int64_t uptime;
     if (info.state == PM_STATE_ENDED) {
         uptime = (int64_t)p->exit.uptime_ms;
@@ -479,8 +512,22 @@ PM_API int pm_process_signal(pm_process *p, int signal_number, enum pm_stop_scop
 
 PM_API int pm_process_resize(pm_process *p, unsigned columns, unsigned rows)
 {
-    if (p == NULL || columns < 1 || columns > 32767 || rows < 1 || rows > 32767) {
+    if (p == NULL || columns < 1 || columns > PMI_TERMINAL_MAX || rows < 1 ||
+        rows > PMI_TERMINAL_MAX) {
         return PM_ERR_INVALID;
     }
-    return PM_ERR_UNSUPPORTED;
+    int result = check_handle(p);
+    if (result != PM_OK) {
+        return result;
+    }
+    if (p->mode != PM_MODE_PTY) {
+        return PM_ERR_UNSUPPORTED;
+    }
+    if (manager_closed(p->manager)) {
+        return PM_ERR_CLOSED;
+    }
+    pmi_mutex_lock(&p->lock);
+    result = p->no_os ? PM_ERR_GONE : pmi_os_terminal_resize(&p->os, columns, rows);
+    pmi_mutex_unlock(&p->lock);
+    return result;
 }

@@ -7,12 +7,76 @@
 // Takes the process off the list of watched ones; the reactor's reference goes to the caller.
 static void unlink_watched(pm_manager *m, pm_process *p)
 {
+    if (p->shares_tty) {
+        (void)atomic_fetch_sub(&m->ttys, 1);
+    }
     pmi_mutex_lock(&m->lock);
     *p->watch_link = p->watch_next;
     if (p->watch_next != NULL) {
         p->watch_next->watch_link = p->watch_link;
     }
     pmi_mutex_unlock(&m->lock);
+}
+
+// Whether anything follows from a stop: somebody is told, or gets the terminal back.
+static bool wants_stops(const pm_manager *m)
+{
+    return m->options.loop == PM_LOOP_OWN && m->options.stop_watch_ms != UINT32_MAX &&
+           (m->options.event != NULL || atomic_load(&m->ttys) > 0);
+}
+
+// The next few that this round has not come to; each with a reference.
+static size_t take_some(pm_manager *m, pm_process **some, size_t capacity)
+{
+    size_t count = 0;
+    pmi_mutex_lock(&m->lock);
+    for (pm_process *p = m->watched; p != NULL && count < capacity; p = p->watch_next) {
+        if (p->stop_round != m->stop_round) {
+            p->stop_round = m->stop_round;
+            some[count++] = pmi_process_hold(p);
+        }
+    }
+    pmi_mutex_unlock(&m->lock);
+    return count;
+}
+
+// When to look for stopped processes again. The system tells nobody but by SIGCHLD, which is the
+// host's.
+static int64_t watch_stops(pm_manager *m)
+{
+    pm_process *some[TOKENS_MAX];
+    size_t count;
+    pmi_mutex_lock(&m->lock);
+    m->stop_round++;
+    pmi_mutex_unlock(&m->lock);
+    do {
+        count = take_some(m, some, TOKENS_MAX);
+        for (size_t i = 0; i < count; i++) {
+            (void)pmi_process_look_at_stop(some[i]);
+            pmi_process_drop(some[i]);
+        }
+    } while (count == TOKENS_MAX);
+    return pmi_now_ms() + m->options.stop_watch_ms;
+}
+
+// Nothing is looked for, and nobody woken, while there is no child or no listener.
+static void look_for_stops(pm_manager *m)
+{
+    atomic_store(&m->stops_idle, true);
+    pmi_mutex_lock(&m->lock);
+    bool any = m->watched != NULL;
+    pmi_mutex_unlock(&m->lock);
+    if (!any || !wants_stops(m)) {
+        m->next_stop_watch = PMI_NEVER;
+        return;
+    }
+    atomic_store(&m->stops_idle, false);
+    int64_t now = pmi_now_ms();
+    if (m->next_stop_watch == PMI_NEVER) {
+        m->next_stop_watch = now + m->options.stop_watch_ms;
+    } else if (now >= m->next_stop_watch) {
+        m->next_stop_watch = watch_stops(m);
+    }
 }
 
 int pmi_reactor_add(pm_manager *m, pm_process *p)
@@ -26,12 +90,19 @@ int pmi_reactor_add(pm_manager *m, pm_process *p)
     }
     m->watched = p;
     pmi_mutex_unlock(&m->lock);
+    if (p->shares_tty) {
+        (void)atomic_fetch_add(&m->ttys, 1);
+    }
     int result = pmi_os_reactor_watch(&m->os, &p->os, p);
     if (result != PM_OK) {
         unlink_watched(m, p);
         pmi_process_drop(p);
+        return result;
     }
-    return result;
+    if (atomic_load(&m->stops_idle) && wants_stops(m)) {
+        pmi_os_reactor_wake(&m->os);
+    }
+    return PM_OK;
 }
 
 // The process is dead: its status is taken, by us or by somebody before us, or will be asked for
@@ -87,8 +158,11 @@ void pmi_reactor_run(void *manager)
     pm_manager *m = manager;
     bool sweeping = m->options.leak_sweep_ms != UINT32_MAX;
     m->next_sweep = sweeping ? pmi_now_ms() + m->options.leak_sweep_ms : PMI_NEVER;
+    m->next_stop_watch = PMI_NEVER;
     while (!atomic_load(&m->reactor_stop)) {
-        pmi_reactor_turn(m, m->next_sweep);
+        look_for_stops(m);
+        pmi_reactor_turn(m,
+                         m->next_stop_watch < m->next_sweep ? m->next_stop_watch : m->next_sweep);
         if (sweeping && pmi_now_ms() >= m->next_sweep) {
             (void)pm_leak_scan(m, NULL);
             m->next_sweep = pmi_now_ms() + m->options.leak_sweep_ms;

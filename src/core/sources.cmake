@@ -10,6 +10,7 @@ set(PMI_CORE_SOURCES
     src/core/reactor.c
     src/core/record.c
     src/core/registry.c
+    src/core/run.c
     src/core/spawn.c
     src/core/spec.c
     src/core/stop.c

@@ -68,7 +68,8 @@ static void adopt_streams(pm_process *p, const struct pmi_plan *plan,
                           const struct pmi_os_stream streams[3])
 {
     for (int i = 0; i < 3; i++) {
-        if (plan->slots[i].kind == PM_STDIO_PIPE) {
+        if (plan->slots[i].kind == PM_STDIO_PIPE ||
+            (plan->slots[i].kind == PM_STDIO_TERMINAL && i != PM_STDERR)) {
             p->streams[i].os = streams[i];
             p->streams[i].exists = true;
             atomic_store(&p->streams[i].native, pmi_os_stream_native(&p->streams[i].os));
@@ -143,6 +144,7 @@ static pm_process *describe(pm_manager *m, const struct pmi_start *start)
     p->stop = s->stop;
     p->die_with_parent = s->die_with_parent;
     p->kill_tree_on_exit = s->kill_tree_on_exit;
+    p->shares_tty = s->group == PM_GROUP_FOREGROUND;
     p->on_exit = s->on_exit;
     p->user = s->user;
     return p;

@@ -30,31 +30,62 @@ static bool length_within(const char *text, size_t low, size_t high)
     return text != NULL && length >= low && length <= high;
 }
 
-// What a later version fills.
-static int check_not_yet(const struct pm_spec *s, struct pm_error *err)
+static int check_ranges(const struct pm_spec *s, struct pm_error *err)
 {
-    const struct {
-        bool used;
-        const char *field;
-    } later[] = {
-        {s->mode == PM_MODE_PTY, "mode"},
-        {s->group == PM_GROUP_FOREGROUND, "group"},
-        {s->terminal_columns != 0, "terminal_columns"},
-        {s->terminal_rows != 0, "terminal_rows"},
-        {s->run_as_user != NULL, "run_as_user"},
-        {s->run_as_group != NULL, "run_as_group"},
-        {s->supplementary_groups != NULL || s->supplementary_groups_count != 0,
-         "supplementary_groups"},
-        {s->set_umask, "set_umask"},
-        {s->rlimits != NULL || s->rlimits_count != 0, "rlimits"},
-        {s->set_nice, "set_nice"},
-        {s->cgroup != NULL, "cgroup"},
-        {s->no_new_privileges, "no_new_privileges"},
-    };
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        if (later[i].used) {
-            return unsupported(err, later[i].field, "comes with a later version");
+    if (s->terminal_columns > PMI_TERMINAL_MAX || s->terminal_rows > PMI_TERMINAL_MAX) {
+        return bad(err,
+                   s->terminal_columns > PMI_TERMINAL_MAX ? "terminal_columns" : "terminal_rows",
+                   "1 to 32767 characters; 0 for the default");
+    }
+    if (s->supplementary_groups_count != 0 && s->supplementary_groups == NULL) {
+        return bad(err, "supplementary_groups",
+                   "supplementary_groups_count says that there are some");
+    }
+    if (s->rlimits_count != 0 && s->rlimits == NULL) {
+        return bad(err, "rlimits", "rlimits_count says that there are some");
+    }
+    for (size_t i = 0; i < s->rlimits_count; i++) {
+        if (s->rlimits[i].soft > s->rlimits[i].hard) {
+            return bad(err, "rlimits", "a soft limit above its hard one");
         }
+        for (size_t k = 0; k < i; k++) {
+            if (s->rlimits[k].resource == s->rlimits[i].resource) {
+                return bad(err, "rlimits", "a resource is named twice");
+            }
+        }
+    }
+    if (s->set_umask ? s->umask_value > 0777 : s->umask_value != 0) {
+        return bad(err, "umask_value", s->set_umask ? "0 to 0777" : "set_umask is not set");
+    }
+    if (s->set_nice ? s->nice_value < -20 || s->nice_value > 19 : s->nice_value != 0) {
+        return bad(err, "nice_value", s->set_nice ? "-20 to 19" : "set_nice is not set");
+    }
+    if (s->priority_class < PM_PRIORITY_DEFAULT || s->priority_class > PM_PRIORITY_REALTIME) {
+        return bad(err, "priority_class", "no such class");
+    }
+    return PM_OK;
+}
+
+// What two fields together do not allow.
+static int check_together(const struct pm_spec *s, struct pm_error *err)
+{
+    bool terminal = s->mode == PM_MODE_PTY;
+    if (!terminal && (s->terminal_columns != 0 || s->terminal_rows != 0)) {
+        return bad(err, s->terminal_columns != 0 ? "terminal_columns" : "terminal_rows",
+                   "for PTY mode alone");
+    }
+    if (terminal && s->group != PM_GROUP_OWN) {
+        return unsupported(err, "group", "the leader of a session has a group of its own");
+    }
+    if (s->new_session && s->group != PM_GROUP_OWN) {
+        return bad(err, "new_session", "the leader of a session has a group of its own");
+    }
+    if (s->groups_of_user && (s->run_as_user == NULL || s->supplementary_groups != NULL)) {
+        return bad(err, "groups_of_user",
+                   "goes with run_as_user, in place of supplementary_groups");
+    }
+    if (s->raw_command_line != NULL && s->argv != NULL) {
+        return bad(err, "raw_command_line", "in place of argv");
     }
     return PM_OK;
 }
@@ -87,6 +118,10 @@ static int check_daemon(const struct pm_spec *s, struct pm_error *err)
 
 static int check_slot(const struct pm_stdio *slot, int index, enum pm_mode mode)
 {
+    if (mode == PM_MODE_PTY && index != PM_STDERR && slot->kind > PM_STDIO_DEFAULT &&
+        slot->kind < PM_STDIO_TERMINAL) {
+        return PM_ERR_UNSUPPORTED;
+    }
     switch (slot->kind) {
     case PM_STDIO_DEFAULT:
     case PM_STDIO_INHERIT:
@@ -103,12 +138,17 @@ static int check_slot(const struct pm_stdio *slot, int index, enum pm_mode mode)
         return slot->native != PM_NATIVE_INVALID ? PM_OK : PM_ERR_INVALID;
     case PM_STDIO_STDOUT:
         return index == PM_STDERR ? PM_OK : PM_ERR_INVALID;
+    case PM_STDIO_TERMINAL:
+        return mode == PM_MODE_PTY ? PM_OK : PM_ERR_INVALID;
     }
     return PM_ERR_INVALID;
 }
 
-static const char *slot_hint(const struct pm_stdio *slot, int index)
+static const char *slot_hint(const struct pm_stdio *slot, int index, enum pm_mode mode)
 {
+    if (mode == PM_MODE_PTY && index != PM_STDERR) {
+        return "in PTY mode stdin and stdout are the terminal";
+    }
     switch (slot->kind) {
     case PM_STDIO_PIPE:
         return "a daemon outlives who would hold the other end of a pipe";
@@ -122,6 +162,8 @@ static const char *slot_hint(const struct pm_stdio *slot, int index)
         return "no descriptor or handle";
     case PM_STDIO_STDOUT:
         return "for stderr alone";
+    case PM_STDIO_TERMINAL:
+        return "for PTY mode alone";
     default:
         return "no such kind";
     }
@@ -134,7 +176,7 @@ static int check_slots(const struct pm_spec *s, struct pm_error *err)
     for (int i = 0; i < 3; i++) {
         int result = check_slot(slots[i], i, s->mode);
         if (result != PM_OK) {
-            return refuse(err, result, names[i], slot_hint(slots[i], i));
+            return refuse(err, result, names[i], slot_hint(slots[i], i, s->mode));
         }
     }
     if (s->extras_count != 0 && s->extras == NULL) {
@@ -169,11 +211,17 @@ static int check_spec(const struct pm_spec *s, struct pm_error *err)
     if (pmi_stop_plan_check(&s->stop) != PM_OK) {
         return bad(err, "stop", "more steps than a plan has, or an unknown action or scope");
     }
-    int result = check_not_yet(s, err);
+    int result = check_ranges(s, err);
+    if (result == PM_OK) {
+        result = check_together(s, err);
+    }
     if (result == PM_OK) {
         result = check_daemon(s, err);
     }
-    return result == PM_OK ? check_slots(s, err) : result;
+    if (result == PM_OK) {
+        result = check_slots(s, err);
+    }
+    return result == PM_OK ? pmi_os_check_options(s, err) : result;
 }
 
 static int resolve_env(struct pmi_start *start, struct pm_error *err)
@@ -218,7 +266,7 @@ static int resolve_paths(struct pmi_start *start, struct pm_error *err)
         }
         plan->cwd = start->cwd;
     }
-    int result = pmi_os_search(s->program, start->cwd, plan->env, &start->program, err);
+    int result = pmi_os_search(s, start->cwd, plan->env, &start->program, err);
     if (result != PM_OK) {
         err->code = result;
         return result;
@@ -238,7 +286,9 @@ static void fill_plan(pm_manager *m, struct pmi_start *start)
     plan->slots[2] = s->stderr_slot;
     for (int i = 0; i < 3; i++) {
         if (plan->slots[i].kind == PM_STDIO_DEFAULT) {
-            plan->slots[i].kind = s->mode == PM_MODE_DAEMON ? PM_STDIO_NULL : PM_STDIO_INHERIT;
+            plan->slots[i].kind = s->mode == PM_MODE_DAEMON ? PM_STDIO_NULL
+                                  : s->mode == PM_MODE_PTY  ? PM_STDIO_TERMINAL
+                                                            : PM_STDIO_INHERIT;
         }
     }
     start->argv_default[0] = s->program;
@@ -248,6 +298,9 @@ static void fill_plan(pm_manager *m, struct pmi_start *start)
     plan->group = s->group;
     plan->die_with_parent = s->die_with_parent;
     plan->accept_outer_job = s->accept_outer_job;
+    plan->columns = s->terminal_columns != 0 ? s->terminal_columns : PMI_DEFAULT_COLUMNS;
+    plan->rows = s->terminal_rows != 0 ? s->terminal_rows : PMI_DEFAULT_ROWS;
+    plan->spec = s;
     uint32_t ms = s->start_timeout_ms != 0 ? s->start_timeout_ms : PMI_DEFAULT_START_MS;
     plan->deadline = now + ms;
     plan->launcher_deadline = now + m->options.launcher_timeout_ms;

@@ -84,6 +84,22 @@ PM_API int pm_stream_write(pm_stream *s, const void *data, size_t size, int64_t 
     return result;
 }
 
+// A terminal is closed with its two streams. One that was taken is the taker's to close: until the
+// Handle goes its size can still be changed.
+static void let_go_of_terminal(pm_process *p)
+{
+    bool open = p->mode != PM_MODE_PTY;
+    for (int i = PM_STDIN; i <= PM_STDOUT && !open; i++) {
+        struct pm_stream *s = &p->streams[i];
+        pmi_mutex_lock(&s->lock);
+        open = s->taken || pmi_os_stream_is_open(&s->os);
+        pmi_mutex_unlock(&s->lock);
+    }
+    if (!open) {
+        pmi_process_hang_up(p);
+    }
+}
+
 PM_API int pm_stream_close(pm_stream *s)
 {
     if (s == NULL) {
@@ -98,6 +114,7 @@ PM_API int pm_stream_close(pm_stream *s)
     pmi_mutex_lock(&s->lock);
     pmi_os_stream_close(&s->os);
     pmi_mutex_unlock(&s->lock);
+    let_go_of_terminal(s->process);
     return PM_OK;
 }
 
@@ -127,6 +144,7 @@ PM_API int pm_stream_take(pm_stream *s, pm_native *ret_native)
         result = PM_ERR_CLOSED;
     } else {
         *ret_native = pmi_os_stream_take(&s->os);
+        s->taken = true;
     }
     pmi_mutex_unlock(&s->lock);
     return result;

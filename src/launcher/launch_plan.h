@@ -3,11 +3,13 @@
 #ifndef PMI_LAUNCHER_LAUNCH_PLAN_H
 #define PMI_LAUNCHER_LAUNCH_PLAN_H
 
+#include "launcher/child_options.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
 #define PMI_LAUNCH_MAGIC 0x6e6c6d70u // "pmln"
-#define PMI_LAUNCH_VERSION 1u
+#define PMI_LAUNCH_VERSION 2u
 #define PMI_LAUNCH_SIZE_MAX ((size_t)64 * 1024 * 1024)
 #define PMI_LAUNCH_FDS_MAX 4096u
 
@@ -31,6 +33,7 @@ struct pmi_launch_plan {
     const char *const *env;
     const struct pmi_launch_fd *fds;
     uint32_t fds_count;
+    struct pmi_child_options options;
 };
 
 // One malloc'd block. PM_ERR_TOO_BIG, PM_ERR_NO_MEMORY.

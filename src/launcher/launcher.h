@@ -44,6 +44,8 @@ struct pmi_gate_message {
     uint32_t stage;   // FAILED: enum pm_stage.
     uint32_t error;   // FAILED: errno.
     uint32_t retries; // FAILED: ETXTBSY answered by trying again.
+    uint32_t field;   // FAILED: enum pmi_option_field.
+    uint32_t zero;
     uint64_t nonce[2];
     uint64_t pid, start; // ECHO.
     uint64_t time_ms;    // GO: what is left until the stub ends itself.

@@ -90,9 +90,11 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
         .new_session = true,
         .fds = fds,
         .fds_count = plan->fds_count,
+        .options = &plan->options,
         .report_fd = gate,
         .keeper_fd = -1,
         .program_fd = -1,
+        .cgroup_fd = -1,
     };
     // One that hangs on its way to exec is killed by the manager; one whose manager is gone by then
     // has this.
@@ -105,6 +107,7 @@ void pmi_stub_run(const struct pmi_launch_plan *plan)
     message.kind = PMI_GATE_FAILED;
     message.stage = (uint32_t)child.stage;
     message.error = (uint32_t)child.error;
+    message.field = (uint32_t)child.field;
     message.retries = child.exec_retries;
     // The mask is empty by now: a manager that is gone must not end us by SIGPIPE, but nothing is
     // lost if it does.

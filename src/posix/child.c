@@ -10,14 +10,20 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(HAVE_RT_SIGPROCMASK) || defined(HAVE_CLOSE_RANGE)
 #include <sys/syscall.h>
 #endif
-#ifdef HAVE_PDEATHSIG
+#ifdef HAVE_PRCTL
 #include <sys/prctl.h>
+#endif
+#ifndef HAVE_RT_SIGPROCMASK
+#include <grp.h>
 #endif
 
 #if defined(__has_attribute)
@@ -67,6 +73,19 @@ IN_CHILD static void empty_mask(void)
 #define CALL_write(fd, data, size) syscall(SYS_write, (fd), (data), (size))
 #define CALL_read(fd, data, size) syscall(SYS_read, (fd), (data), (size))
 #define CALL_execve(path, argv, env) syscall(SYS_execve, (path), (argv), (env))
+#define CALL_ioctl(fd, request, argument) ((int)syscall(SYS_ioctl, (fd), (request), (argument)))
+#define CALL_umask(mask) ((void)syscall(SYS_umask, (mask)))
+#define CALL_nice(value) ((int)syscall(SYS_setpriority, PRIO_PROCESS, 0, (value)))
+// The C library's functions would change all threads of the process that they believe to be in.
+#ifdef SYS_setgroups32
+#define CALL_setgroups(count, list) ((int)syscall(SYS_setgroups32, (count), (list)))
+#define CALL_setgid(id) ((int)syscall(SYS_setresgid32, (id), (id), (id)))
+#define CALL_setuid(id) ((int)syscall(SYS_setresuid32, (id), (id), (id)))
+#else
+#define CALL_setgroups(count, list) ((int)syscall(SYS_setgroups, (count), (list)))
+#define CALL_setgid(id) ((int)syscall(SYS_setresgid, (id), (id), (id)))
+#define CALL_setuid(id) ((int)syscall(SYS_setresuid, (id), (id), (id)))
+#endif
 #ifdef SYS_fcntl
 #define CALL_set_fd_flags(fd, flags) ((int)syscall(SYS_fcntl, (fd), F_SETFD, (flags)))
 #else
@@ -102,6 +121,13 @@ IN_CHILD static void empty_mask(void)
 #define CALL_write(fd, data, size) write((fd), (data), (size))
 #define CALL_read(fd, data, size) read((fd), (data), (size))
 #define CALL_execve(path, argv, env) execve((path), (argv), (env))
+#define CALL_ioctl(fd, request, argument) ioctl((fd), (request), (argument))
+#define CALL_umask(mask) ((void)umask((mode_t)(mask)))
+#define CALL_nice(value) setpriority(PRIO_PROCESS, 0, (value))
+#define CALL_setgroups(count, list) setgroups((count), (list))
+// From the superuser these change the saved ids as well.
+#define CALL_setgid(id) setgid(id)
+#define CALL_setuid(id) setuid(id)
 #define CALL_set_fd_flags(fd, flags) fcntl((fd), F_SETFD, (flags))
 
 #endif
@@ -283,8 +309,92 @@ IN_CHILD static bool part_tables(const struct pmi_child_plan *plan)
 #endif
 }
 
+IN_CHILD static int fail_option(struct pmi_child_plan *plan, enum pm_stage stage,
+                                enum pmi_option_field field, int e)
+{
+    plan->field = (int)field;
+    return fail(plan, stage, e);
+}
+
+IN_CHILD static int set_limit(const struct pmi_limit *limit)
+{
+#if defined(HAVE_RT_SIGPROCMASK) && defined(SYS_prlimit64)
+    return (int)syscall(SYS_prlimit64, 0, limit->resource, &limit->soft, NULL);
+#else
+    struct rlimit value = {
+        .rlim_cur = limit->soft == UINT64_MAX ? RLIM_INFINITY : (rlim_t)limit->soft,
+        .rlim_max = limit->hard == UINT64_MAX ? RLIM_INFINITY : (rlim_t)limit->hard,
+    };
+    return setrlimit(limit->resource, &value);
+#endif
+}
+
+IN_CHILD static int set_credentials(struct pmi_child_plan *plan,
+                                    const struct pmi_child_options *options)
+{
+    // Each of them needs the rights that the last one takes away.
+    if ((options->flags & PMI_OPTION_GROUPS) != 0 &&
+        CALL_setgroups(options->groups_count, options->groups) < 0)
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_GROUPS, errno);
+    if ((options->flags & PMI_OPTION_GROUP) != 0 && CALL_setgid(options->gid) < 0)
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_GROUP, errno);
+    if ((options->flags & PMI_OPTION_USER) != 0 && CALL_setuid(options->uid) < 0)
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, errno);
+    // Whoever could still go back has not let go.
+    if ((options->flags & PMI_OPTION_USER) != 0 && options->uid != 0 && CALL_setuid(0) == 0)
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, EPERM);
+    return 0;
+}
+
+// After the descriptors, which a limit on their number would hinder.
+IN_CHILD static int apply_options(struct pmi_child_plan *plan)
+{
+    const struct pmi_child_options *options = plan->options;
+    for (uint32_t i = 0; i < options->limits_count; i++)
+        if (set_limit(&options->limits[i]) < 0)
+            return fail_option(plan, PM_STAGE_LIMITS, PMI_FIELD_RLIMITS, errno);
+    if ((options->flags & PMI_OPTION_NICE) != 0 && CALL_nice(options->nice_value) < 0)
+        return fail_option(plan, PM_STAGE_LIMITS, PMI_FIELD_NICE, errno);
+    if ((options->flags & PMI_OPTION_UMASK) != 0)
+        CALL_umask(options->umask_value);
+    return set_credentials(plan, options);
+}
+
+IN_CHILD static int give_up_privileges(struct pmi_child_plan *plan)
+{
+#ifdef HAVE_NO_NEW_PRIVS
+    if (syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L) == 0)
+        return 0;
+    int e = errno;
+#else
+    int e = ENOSYS;
+#endif
+    return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_NO_NEW_PRIVILEGES, e);
+}
+
+IN_CHILD static int take_terminal(struct pmi_child_plan *plan)
+{
+#ifdef HAVE_TIOCSCTTY
+    if (plan->terminal && CALL_ioctl(0, TIOCSCTTY, 0L) < 0)
+        return fail(plan, PM_STAGE_PTY, errno);
+#else
+    if (plan->terminal)
+        return fail(plan, PM_STAGE_PTY, ENOSYS);
+#endif
+    // All signals are blocked: SIGTTOU does not stop us, who are in the background still.
+    pid_t group = CALL_getpid();
+    if (plan->foreground && CALL_ioctl(0, TIOCSPGRP, &group) < 0)
+        return fail(plan, PM_STAGE_GROUP, errno);
+    return 0;
+}
+
 IN_CHILD void pmi_child_run(struct pmi_child_plan *plan)
 {
+    // First of all, and through the starter's table: nothing is to happen outside.
+    if (plan->cgroup_fd >= 0 && CALL_write(plan->cgroup_fd, "0", 1) < 0) {
+        (void)fail_option(plan, PM_STAGE_GROUP, PMI_FIELD_CGROUP, errno);
+        return;
+    }
     if (plan->keep_below > 0 && !part_tables(plan)) {
         plan->progress = PMI_CHILD_NOT_APART;
         return;
@@ -299,13 +409,19 @@ IN_CHILD void pmi_child_run(struct pmi_child_plan *plan)
         (void)fail(plan, PM_STAGE_GROUP, errno);
         return;
     }
+    if (place_descriptors(plan) < 0 || take_terminal(plan) < 0)
+        return;
+    if (plan->options != NULL && apply_options(plan) < 0)
+        return;
+    // A change of credentials takes the death signal away, so this comes after it.
     if (tie_to_parent(plan) < 0)
         return;
     if (plan->cwd != NULL && CALL_chdir(plan->cwd) < 0) {
         (void)fail(plan, PM_STAGE_CHDIR, errno);
         return;
     }
-    if (place_descriptors(plan) < 0)
+    if (plan->options != NULL && (plan->options->flags & PMI_OPTION_NO_NEW_PRIVILEGES) != 0 &&
+        give_up_privileges(plan) < 0)
         return;
     empty_mask();
     plan->progress = PMI_CHILD_EXEC;

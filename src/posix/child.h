@@ -4,6 +4,8 @@
 #ifndef PMI_POSIX_CHILD_H
 #define PMI_POSIX_CHILD_H
 
+#include "launcher/child_options.h"
+
 #include <processmgr/processmgr.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,7 +42,11 @@ struct pmi_child_plan {
     char *const *env;
     const char *cwd; // NULL = unchanged.
     bool new_session;
-    bool new_group; // Ignored with new_session.
+    bool new_group;  // Ignored with new_session.
+    bool terminal;   // Its descriptor 0 becomes the session's terminal; with new_session.
+    bool foreground; // Its group becomes the foreground group of the terminal on descriptor 0.
+    const struct pmi_child_options *options; // NULL = none.
+    int cgroup_fd; // cgroup.procs of the control group to be born in; -1 = none. Not a target.
     const struct pmi_child_fd *fds;
     size_t fds_count;
     int report_fd;  // Kept close-on-exec through everything; -1 = none. Not a target.
@@ -59,6 +65,7 @@ struct pmi_child_plan {
     volatile int progress;          // enum pmi_child_progress
     volatile int stage;             // enum pm_stage
     volatile int error;             // errno
+    volatile int field;             // enum pmi_option_field
     volatile unsigned exec_retries; // ETXTBSY answered by trying again.
 };
 

@@ -5,6 +5,7 @@
 #include "identity.h"
 #include "launcher/launch_plan.h"
 #include "launcher/launcher.h"
+#include "options.h"
 #include "reactor.h"
 #include "start.h"
 #include "sys.h"
@@ -193,6 +194,7 @@ struct daemon_start {
     const struct pmi_plan *plan;
     struct pm_error *err;
     struct pmi_stdio_plan stdio;
+    struct pmi_resolved_options options;
     int *lifted; // The daemon's descriptors above everything; fds_count of them.
     size_t lifted_count;
     int floor;                                   // First number above all targets in the launcher.
@@ -263,6 +265,7 @@ static int make_daemon_plan(struct daemon_start *d, const struct pmi_launch_fd *
         .env = d->plan->env,
         .fds = fds,
         .fds_count = (uint32_t)d->stdio.fds_count,
+        .options = d->options.child,
     };
     int result = make_plan_fd(&plan, d->err, &d->plan_fd);
     if (result == PM_OK) {
@@ -310,6 +313,7 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
         .keeper_fd = -1,
         .low_fds = &d->om->low_fds,
         .program_fd = exe >= 0 ? exe : d->om->exe_fd,
+        .cgroup_fd = -1,
     };
     result =
         pmi_launch(NULL, &child, d->plan->launcher_deadline, &d->launcher, &d->started, d->err);
@@ -330,7 +334,9 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
 
 static int prepare(struct daemon_start *d)
 {
-    int result = pmi_stdio_prepare(d->plan, &d->stdio, d->err);
+    int result = pmi_options_resolve(d->plan->spec, &d->options, d->err);
+    if (result == PM_OK)
+        result = pmi_stdio_prepare(d->plan, &d->stdio, d->err);
     if (result != PM_OK)
         return result;
     size_t count = d->stdio.fds_count;
@@ -590,6 +596,7 @@ static int fail_in_stub(struct daemon_start *d, const struct pmi_gate_message *m
         .cwd = d->plan->cwd,
         .stage = (int)message->stage,
         .error = (int)message->error,
+        .field = (int)message->field,
     };
     pmi_fail_in_child(&child, d->err);
     return d->err->code;
@@ -760,7 +767,6 @@ static void end_orphans(struct daemon_start *d)
 // killed where it is known, and both are waited for where they are ours.
 static void undo(struct daemon_start *d)
 {
-    struct pm_exit record = PM_EXIT_INIT;
     // Dead, but waited for last: its number holds the name of its session until then.
     if (d->launcher.exit_fd >= 0) {
         (void)pmi_os_process_act(&d->launcher, PM_STOP_KILL, PM_SCOPE_TREE);
@@ -768,10 +774,7 @@ static void undo(struct daemon_start *d)
     }
     d->gate = pmi_sys_close(d->gate);
     if (d->stub_known) {
-        (void)pmi_os_process_act(&d->stub, PM_STOP_KILL, PM_SCOPE_PROCESS);
-        if (pmi_os_process_wait(&d->stub, pmi_now_ms() + KILL_WAIT_MS) == PM_OK && d->stub.child)
-            (void)pmi_os_process_reap(&d->stub, &record);
-        pmi_os_process_close(&d->stub);
+        pmi_os_process_abandon(&d->stub);
     } else {
         end_unproven_stub(d);
         end_orphans(d);
@@ -785,6 +788,7 @@ static void release(struct daemon_start *d)
         (void)pmi_sys_close(d->lifted[i]);
     free(d->lifted);
     pmi_stdio_release(&d->stdio);
+    pmi_options_release(&d->options);
     (void)pmi_sys_close(d->report);
     (void)pmi_sys_close(d->gate);
     (void)pmi_sys_close(d->stub_pidfd);
@@ -798,7 +802,7 @@ int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *pla
         .om = om,
         .plan = plan,
         .err = err,
-        .stdio = {.streams = {-1, -1, -1}},
+        .stdio = {.streams = {-1, -1, -1}, .null = -1, .terminal = -1, .master = -1},
         .report = -1,
         .gate = -1,
         .their_report = -1,

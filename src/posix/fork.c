@@ -113,6 +113,7 @@ int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid
     plan->progress = shared->progress;
     plan->stage = shared->stage;
     plan->error = shared->error;
+    plan->field = shared->field;
     plan->exec_retries = shared->exec_retries;
     *ret_pid = pid;
     *ret_pidfd = pidfd;

@@ -15,10 +15,12 @@
 // ------------------------------------------------------------------------------------------------
 
 struct search {
-    pid_t group;
+    pid_t group;     // 0 = any.
     pid_t session;   // 0 = any.
     uint64_t oldest; // Start time; 0 = any.
     pid_t except;    // 0 = nobody.
+    pid_t other;     // Nobody of this group; 0 = whatever group.
+    int signal;      // For all that are found; 0 = the first one found is enough.
 };
 
 enum found {
@@ -34,17 +36,37 @@ static bool is_dead(const struct pmi_stat *stat)
            stat->num_threads <= 1;
 }
 
+// Pinned first, then seen to be the same still.
+static void signal_found(pid_t pid, const struct pmi_stat *found, int signal_number)
+{
+    struct pmi_stat now;
+    int pidfd = -1;
+#ifdef HAVE_PIDFD
+    pidfd = pmi_sys_pidfd_open(pid);
+#endif
+    if (pmi_stat_read(pid, &now) == PM_OK && now.starttime == found->starttime &&
+        now.session == found->session) {
+#ifdef HAVE_PIDFD
+        if (pidfd < 0 || pmi_sys_pidfd_send_signal(pidfd, signal_number, 0) != 0)
+#endif
+            (void)pmi_sys_kill(pid, signal_number);
+    }
+    (void)pmi_sys_close(pidfd);
+}
+
 static enum found look_at(const struct search *search, pid_t pid)
 {
     struct pmi_stat stat;
     int result = pid == search->except ? PM_ERR_GONE : pmi_stat_read(pid, &stat);
     if (result != PM_OK)
         return result == PM_ERR_GONE || result == PM_ERR_ACCESS ? NOBODY : CANNOT_TELL;
-    return (pid_t)stat.pgrp == search->group && !is_dead(&stat) &&
-                   (search->session == 0 || (pid_t)stat.session == search->session) &&
-                   (uint64_t)stat.starttime >= search->oldest
-               ? SOMEBODY
-               : NOBODY;
+    bool matches = !is_dead(&stat) && (search->group == 0 || stat.pgrp == search->group) &&
+                   (search->session == 0 || stat.session == search->session) &&
+                   (search->other == 0 || stat.pgrp != search->other) &&
+                   (uint64_t)stat.starttime >= search->oldest;
+    if (matches && search->signal != 0)
+        signal_found(pid, &stat, search->signal);
+    return matches ? SOMEBODY : NOBODY;
 }
 
 static enum found look_for(const struct search *search)
@@ -55,7 +77,8 @@ static enum found look_for(const struct search *search)
         return CANNOT_TELL;
     struct dirent *entry;
     bool seen_any = false;
-    while (errno = 0, found != SOMEBODY && (entry = readdir(dir)) != NULL) {
+    while (errno = 0,
+           (found != SOMEBODY || search->signal != 0) && (entry = readdir(dir)) != NULL) {
         char *end;
         long pid = strtol(entry->d_name, &end, 10);
         if (end == entry->d_name || *end != '\0' || pid <= 0)
@@ -142,8 +165,32 @@ bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended)
     return look_for(&search) != NOBODY;
 }
 
+// Of a session whose leader is gone another process may have the number: then it has no member of
+// ours left, or that process would have got another one.
+static bool is_session_ours(const struct pmi_os_process *op)
+{
+    struct pmi_stat leader;
+    if (op->child && !op->reaped)
+        return true;
+    return op->session_start != 0 &&
+           (pmi_stat_read(op->pid, &leader) != PM_OK || leader.starttime == op->session_start);
+}
+
+bool pmi_session_signal(const struct pmi_os_process *op, int signal_number)
+{
+    struct search search = {.session = op->session,
+                            .oldest = op->session_start,
+                            .except = getpid(),
+                            .other = op->pid,
+                            .signal = signal_number};
+    return op->whole_session && is_session_ours(op) && look_for(&search) == SOMEBODY;
+}
+
 void pmi_group_remember(struct pmi_os_process *op)
 {
+    struct pmi_stat stat;
+    if (op->whole_session && op->session_start == 0 && pmi_stat_read(op->pid, &stat) == PM_OK)
+        op->session_start = stat.starttime;
     if (!op->group || op->start != 0)
         return;
 #ifdef HAVE_PIDFD
@@ -157,7 +204,6 @@ void pmi_group_remember(struct pmi_os_process *op)
     }
 #endif
     struct pmi_identity id;
-    struct pmi_stat stat;
     if (pmi_identity_of(op->pid, op->pidfd, &id) == PM_OK &&
         pmi_stat_read(op->pid, &stat) == PM_OK) {
         op->start = id.start;

@@ -9,6 +9,9 @@
 int pmi_group_signal(const struct pmi_os_process *op, int signal_number);
 // Whether there is anybody alive in it; the leader does not count once it has ended.
 bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended);
+// The other groups of the session that `op` leads, where that is all its own (PTY mode,
+// new_session): sends to their processes, with 0 only looks. Whether there was anybody.
+bool pmi_session_signal(const struct pmi_os_process *op, int signal_number);
 // To be called before the leader is waited for: notes what pmi_group_signal needs afterwards where
 // the kernel cannot send to a group through a pidfd.
 void pmi_group_remember(struct pmi_os_process *op);

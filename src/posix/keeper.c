@@ -179,6 +179,7 @@ static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds,
         .report_fd = -1,
         .keeper_fd = -1,
         .program_fd = om->exe_fd,
+        .cgroup_fd = -1,
     };
     struct pmi_started started;
     result = pmi_launch(NULL, &plan, deadline, &om->keeper.process, &started, err);
@@ -408,8 +409,13 @@ static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *r
     *ret_pid = 0;
     *ret_fd = -1;
     ssize_t n = pmi_sys_recvmsg(fd, &message, RECEIVE_FLAGS | MSG_DONTWAIT);
-    if (n < 0)
+    if (n < 0) {
+        int e = errno;
+        if (e != EAGAIN && e != EWOULDBLOCK)
+            pmi_sleep_ms(1); // It stays there to be read: the loop is not to spin on it.
+        errno = e;
         return n;
+    }
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
          header = next_header(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET)

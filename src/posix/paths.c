@@ -101,9 +101,10 @@ static int look_in(const char *folder, size_t length, const char *program, char 
     return e;
 }
 
-int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
-                  struct pm_error *err)
+int pmi_os_search(const struct pm_spec *spec, const char *cwd, const char *const *env,
+                  char **ret_path, struct pm_error *err)
 {
+    const char *program = spec->program;
     if (strchr(program, '/') != NULL)
         return search_by_path(program, cwd, ret_path, err);
     const char *path = pmi_env_get(env, "PATH", false);

@@ -1,7 +1,9 @@
 #include "sys.h"
 
 #include "backend.h"
+#include "cgroup.h"
 #include "error.h"
+#include "foreground.h"
 #include "group.h"
 #include "guards.h"
 #include "identity.h"
@@ -9,6 +11,7 @@
 #include "kqueue.h"
 #include "reactor.h"
 #include "start.h"
+#include "terminal.h"
 #include "waiter.h"
 
 #include <assert.h>
@@ -49,6 +52,9 @@ void pmi_os_process_close(struct pmi_os_process *op)
     else if (op->exit_fd != op->pidfd)
         (void)pmi_sys_close(op->exit_fd);
     (void)pmi_sys_close(op->pidfd);
+    (void)pmi_sys_close(op->terminal_fd);
+    (void)pmi_sys_close(op->tty_fd);
+    pmi_cgroup_close(op->cgroup);
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
 }
 
@@ -56,8 +62,13 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
 {
     struct pm_exit record = PM_EXIT_INIT;
     if (op->exit_fd >= 0) {
-        (void)pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
-        (void)pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS);
+        int result = pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
+        if (pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS) != PM_OK && result != PM_OK &&
+            op->waiter != NULL && !op->child) {
+            pmi_waiter_condemn(op->waiter);
+            op->waiter = NULL;
+            op->exit_fd = op->pidfd;
+        }
         if (op->child && pmi_os_process_reap(op, &record) == PM_ERR_TIMEOUT)
             pmi_reap_later(op->pid);
     }
@@ -338,9 +349,8 @@ static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
     return PM_OK;
 }
 
-int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
+static int reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
 {
-    assert(!op->reaped);
     if (op->child)
         return reap_child(op, ret_exit);
     if (!has_ended(op))
@@ -355,12 +365,60 @@ int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
     return PM_OK;
 }
 
+int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
+{
+    assert(!op->reaped);
+    int result = reap(op, ret_exit);
+    if (result == PM_OK) {
+        pmi_foreground_give_back(op);
+        if (op->cgroup != NULL)
+            pmi_cgroup_try_remove(op->cgroup);
+    }
+    return result;
+}
+
+bool pmi_os_process_stopped(struct pmi_os_process *op)
+{
+    struct pmi_stat stat;
+    siginfo_t info = {0};
+    if (op->reaped || has_ended(op))
+        return false;
+    // Tells of a stop as long as it lasts, and takes nothing.
+    if (op->child)
+        return pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+               info.si_pid == op->pid;
+    return pmi_stat_read(op->pid, &stat) == PM_OK && stat.state == 'T' &&
+           (op->start == 0 || (uint64_t)stat.starttime == op->start);
+}
+
+void pmi_os_process_step_back(struct pmi_os_process *op)
+{
+    pmi_foreground_give_back(op);
+}
+
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
 {
     if (op->exit_fd < 0)
         return PM_ERR_UNSUPPORTED;
     *ret_native = op->exit_fd;
     return PM_OK;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Terminal
+// ------------------------------------------------------------------------------------------------
+
+int pmi_os_terminal_resize(struct pmi_os_process *op, unsigned columns, unsigned rows)
+{
+    if (op->terminal_fd < 0)
+        return PM_ERR_GONE;
+    int e = pmi_pty_resize(op->terminal_fd, columns, rows);
+    return e == 0 ? PM_OK : pmi_error_from_errno(e);
+}
+
+void pmi_os_terminal_close(struct pmi_os_process *op)
+{
+    op->terminal_fd = pmi_sys_close(op->terminal_fd);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -393,17 +451,32 @@ static int signal_process(const struct pmi_os_process *op, int signal_number)
     return pmi_sys_kill(op->pid, signal_number) == 0 ? PM_OK : pmi_error_from_errno(errno);
 }
 
+// All that is in the control group, and the process itself, should it have got out.
+static int signal_cgroup(struct pmi_os_process *op, int signal_number)
+{
+    bool populated = pmi_cgroup_is_populated(op->cgroup);
+    int result = signal_process(op, signal_number);
+    if (populated && signal_number != 0)
+        pmi_cgroup_signal(op->cgroup, signal_number, op->pid);
+    if (signal_number == SIGKILL && op->group)
+        (void)pmi_group_signal(op, signal_number);
+    return populated ? PM_OK : result;
+}
+
 static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
     if (op->pid <= 1)
         return PM_ERR_GONE;
     if (scope == PM_SCOPE_GROUP && !op->group)
         return PM_ERR_UNSUPPORTED; // The host's own group.
+    if (scope == PM_SCOPE_TREE && op->cgroup != NULL)
+        return signal_cgroup(op, signal_number);
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
+    bool others = scope == PM_SCOPE_TREE && pmi_session_signal(op, signal_number);
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))
-        return PM_ERR_GONE;
+        return others ? PM_OK : PM_ERR_GONE;
     int result = pmi_group_signal(op, signal_number);
     if (result == PM_ERR_GONE && scope == PM_SCOPE_TREE && !has_ended(op))
         return signal_process(op, signal_number); // It has left its group.
@@ -414,6 +487,8 @@ int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_
 {
     if (signal_number < 0 || signal_number >= NSIG)
         return PM_ERR_INVALID;
+    if (signal_number == SIGCONT && !op->reaped)
+        pmi_foreground_take(op);
     return signal_scope(op, signal_number, scope);
 }
 
@@ -445,5 +520,8 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
 
 bool pmi_os_process_tree_alive(struct pmi_os_process *op)
 {
-    return op->group && op->pid > 1 && pmi_group_alive(op, has_ended(op));
+    if (op->cgroup != NULL && pmi_cgroup_is_populated(op->cgroup))
+        return true;
+    return op->group && op->pid > 1 &&
+           (pmi_group_alive(op, has_ended(op)) || pmi_session_signal(op, 0));
 }

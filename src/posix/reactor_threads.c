@@ -22,6 +22,7 @@
 struct pmi_waiter {
     atomic_int refs;
     atomic_bool stop;
+    atomic_bool condemned;
     pid_t pid;
     bool child;
     struct pmi_identity id;
@@ -36,6 +37,18 @@ static void release(struct pmi_waiter *waiter)
         free(waiter);
 }
 
+static void wait_for_other(struct pmi_waiter *waiter)
+{
+    while (!atomic_load(&waiter->stop)) {
+        int result = pmi_os_identity_check(&waiter->id);
+        if (result == PM_ERR_GONE)
+            return;
+        if (result == PM_OK && atomic_load(&waiter->condemned))
+            (void)pmi_sys_kill(waiter->pid, SIGKILL);
+        pmi_sleep_ms(PMI_WAITER_LOOK_MS);
+    }
+}
+
 static void wait_for(void *arg)
 {
     struct pmi_waiter *waiter = arg;
@@ -45,8 +58,7 @@ static void wait_for(void *arg)
     if (waiter->child)
         (void)pmi_sys_waitid(P_PID, (id_t)waiter->pid, &info, WEXITED | WNOWAIT);
     else
-        while (!atomic_load(&waiter->stop) && pmi_os_identity_check(&waiter->id) != PM_ERR_GONE)
-            pmi_sleep_ms(PMI_WAITER_LOOK_MS);
+        wait_for_other(waiter);
     // A byte, not only an end of file: a stray fork of the host may hold a copy of write_fd.
     (void)pmi_sys_write(waiter->write_fd, "", 1);
     (void)pmi_sys_close(waiter->write_fd);
@@ -72,6 +84,7 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
     }
     atomic_init(&waiter->refs, 2);
     atomic_init(&waiter->stop, false);
+    atomic_init(&waiter->condemned, false);
     waiter->pid = pid;
     waiter->child = child;
     if (id != NULL)
@@ -98,6 +111,14 @@ void pmi_waiter_close(struct pmi_waiter *waiter)
         pmi_thread_join(&waiter->thread);
     else
         (void)pthread_detach(waiter->thread.thread);
+    (void)pmi_sys_close(waiter->read_fd);
+    release(waiter);
+}
+
+void pmi_waiter_condemn(struct pmi_waiter *waiter)
+{
+    atomic_store(&waiter->condemned, true);
+    (void)pthread_detach(waiter->thread.thread);
     (void)pmi_sys_close(waiter->read_fd);
     release(waiter);
 }

@@ -1,6 +1,7 @@
 # Sources of the POSIX backend, relative to the source root. The HAVE_ results of
 # cmake/PmiConfigHeader.cmake are known here, so a list may depend on them.
 set(PMI_BACKEND_SOURCES
+    src/posix/cgroup.c
     src/posix/child.c
     src/posix/clone.c
     src/posix/containment.c
@@ -8,6 +9,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/environment.c
     src/posix/error.c
     src/posix/files.c
+    src/posix/foreground.c
     src/posix/fork.c
     src/posix/group.c
     src/posix/identity.c
@@ -16,6 +18,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/kernel.c
     src/posix/low_fds.c
     src/posix/manager.c
+    src/posix/options.c
     src/posix/paths.c
     src/posix/process.c
     src/posix/reactor_epoll.c
@@ -25,6 +28,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/start.c
     src/posix/stdio.c
     src/posix/stream.c
+    src/posix/terminal.c
     src/posix/threads.c
     src/posix/zombies.c)
 

@@ -1,11 +1,15 @@
 // Prepare the plan, launch, commit.
 #include "start.h"
 
+#include "cgroup.h"
 #include "daemon.h"
 #include "error.h"
+#include "foreground.h"
 #include "identity.h"
 #include "keeper.h"
+#include "options.h"
 #include "sys.h"
+#include "terminal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -150,6 +154,11 @@ void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
     case PM_STAGE_KEEPER:
         pmi_fail_field(err, "die_with_parent");
         break;
+    case PM_STAGE_LIMITS:
+    case PM_STAGE_CREDENTIALS:
+    case PM_STAGE_GROUP:
+        pmi_fail_option(err, plan->field);
+        break;
     default:
         break;
     }
@@ -215,9 +224,20 @@ struct birth {
     int e;
 };
 
+// A child that shares our memory is as open to its new user as it is itself, and the change of
+// credentials would make us undumpable.
+static bool needs_own_memory(const struct pmi_child_plan *plan)
+{
+    return plan->options != NULL && (plan->options->flags & PMI_OPTION_CREDENTIALS) != 0;
+}
+
 static void give_birth(void *arg)
 {
     struct birth *birth = arg;
+    if (needs_own_memory(birth->plan)) {
+        birth->e = pmi_fork_child(birth->plan, birth->deadline, &birth->pid, &birth->pidfd);
+        return;
+    }
     birth->e = pmi_clone_child(birth->plan, birth->deadline, &birth->pid, &birth->pidfd);
     // EPERM: a seccomp filter; EINVAL: an emulator that knows only fork and threads.
     if (birth->e == ENOSYS || birth->e == EPERM || birth->e == EINVAL) {
@@ -292,8 +312,9 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
 
 static int check(const struct pmi_plan *plan, struct pm_error *err)
 {
-    if (plan->group == PM_GROUP_OWN && plan->slots[PM_STDIN].kind == PM_STDIO_INHERIT &&
-        pmi_is_inheritable(STDIN_FILENO) && isatty(STDIN_FILENO)) {
+    if (plan->group == PM_GROUP_OWN && !plan->spec->new_session &&
+        plan->slots[PM_STDIN].kind == PM_STDIO_INHERIT && pmi_is_inheritable(STDIN_FILENO) &&
+        isatty(STDIN_FILENO)) {
         (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_INVALID);
         pmi_fail_field(err, "group");
         pmi_fail_hint(err,
@@ -306,16 +327,25 @@ static int check(const struct pmi_plan *plan, struct pm_error *err)
 }
 
 static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *stdio,
-                   struct pmi_os_stream streams[3], struct pmi_started *started)
+                   struct pmi_os_process *op, struct pmi_os_stream streams[3],
+                   struct pmi_started *started)
 {
     for (size_t i = 0; i < 3; i++) {
         if (stdio->streams[i] < 0)
             continue;
         streams[i] = (struct pmi_os_stream)PMI_OS_STREAM_INIT;
         streams[i].fd = stdio->streams[i];
+        streams[i].terminal = child->terminal && i != PM_STDERR;
+        streams[i].types = streams[i].terminal && i == PM_STDIN;
         stdio->streams[i] = -1;
     }
-    started->containment = child->new_group ? PM_CONTAIN_GROUP : PM_CONTAIN_NONE;
+    op->terminal_fd = stdio->master;
+    stdio->master = -1;
+    if (PMI_KEEPS_SLAVE && child->terminal)
+        streams[PM_STDOUT].slave_fd = pmi_sys_dup_above(stdio->terminal, 3);
+    started->containment = op->cgroup != NULL                       ? PM_CONTAIN_CGROUP
+                           : child->new_group || child->new_session ? PM_CONTAIN_GROUP
+                                                                    : PM_CONTAIN_NONE;
     started->detachment = PM_DETACH_NONE;
     started->started_wall_ms = pmi_wall_ms();
     started->started_ms = pmi_now_ms();
@@ -340,17 +370,68 @@ static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
     }
 }
 
+// A terminal is its user's, as if that had logged in on it.
+static int own_terminal(const struct pmi_stdio_plan *stdio,
+                        const struct pmi_resolved_options *options, struct pm_error *err)
+{
+    if (stdio->terminal < 0 || (options->child.flags & PMI_OPTION_USER) == 0 ||
+        PMI_SYS(fchown)(stdio->terminal, (uid_t)options->child.uid, (gid_t)-1) == 0)
+        return PM_OK;
+    pmi_fail(err, PM_STAGE_PTY, errno);
+    pmi_fail_option(err, PMI_FIELD_USER);
+    return err->code;
+}
+
+// What is there before the child, and goes with it once it lives.
+struct surroundings {
+    struct pmi_stdio_plan stdio;
+    struct pmi_resolved_options options;
+    struct pmi_os_process op; // Its terminal and control group alone.
+    int procs_fd;
+};
+
+static void leave(struct surroundings *s)
+{
+    pmi_stdio_release(&s->stdio);
+    pmi_options_release(&s->options);
+    pmi_foreground_give_back(&s->op);
+    (void)pmi_sys_close(s->op.tty_fd);
+    (void)pmi_sys_close(s->procs_fd);
+    pmi_cgroup_close(s->op.cgroup);
+}
+
+static int enter(const struct pmi_plan *plan, struct surroundings *s, struct pm_error *err)
+{
+    *s = (struct surroundings){
+        .stdio = {.streams = {-1, -1, -1}, .null = -1, .terminal = -1, .master = -1},
+        .op = PMI_OS_PROCESS_INIT,
+        .procs_fd = -1,
+    };
+    int result = check(plan, err);
+    if (result == PM_OK)
+        result = pmi_options_resolve(plan->spec, &s->options, err);
+    if (result == PM_OK)
+        result = pmi_stdio_prepare(plan, &s->stdio, err);
+    if (result == PM_OK)
+        result = own_terminal(&s->stdio, &s->options, err);
+    if (result == PM_OK)
+        result = pmi_foreground_prepare(plan, &s->op, err);
+    if (result == PM_OK && plan->spec->cgroup != NULL)
+        result = pmi_cgroup_make(plan->spec->cgroup, &s->op.cgroup, &s->procs_fd, err);
+    return result;
+}
+
 static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
                         struct pmi_os_process *op, struct pmi_os_stream streams[3],
                         struct pmi_started *ret_started, struct pm_error *err)
 {
-    struct pmi_stdio_plan stdio;
+    struct surroundings s;
     struct pmi_started started = {0};
-    int result = check(plan, err);
-    if (result == PM_OK)
-        result = pmi_stdio_prepare(plan, &stdio, err);
-    if (result != PM_OK)
+    int result = enter(plan, &s, err);
+    if (result != PM_OK) {
+        leave(&s);
         return result;
+    }
 
     // The casts only undo const that execve lacks.
     struct pmi_child_plan child = {
@@ -359,20 +440,30 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         .env = (char *const *)plan->env,
         .cwd = plan->cwd,
         .new_group = plan->group != PM_GROUP_HOST,
-        .fds = stdio.fds,
-        .fds_count = stdio.fds_count,
+        .new_session = plan->mode == PM_MODE_PTY || plan->spec->new_session,
+        .terminal = plan->mode == PM_MODE_PTY,
+        .foreground = plan->group == PM_GROUP_FOREGROUND,
+        .options = &s.options.child,
+        .cgroup_fd = s.procs_fd,
+        .fds = s.stdio.fds,
+        .fds_count = s.stdio.fds_count,
         .report_fd = -1,
         .keeper_fd = -1,
         .low_fds = &om->low_fds,
         .program_fd = -1,
         .parent_pid = plan->die_with_parent ? (int)getpid() : 0,
     };
-    result = launch_normal(om, plan, &child, stdio.floor, op, &started, err);
+    result = launch_normal(om, plan, &child, s.stdio.floor, op, &started, err);
     if (result == PM_OK) {
-        commit(&child, &stdio, streams, &started);
+        op->whole_session = child.new_session;
+        op->tty_fd = s.op.tty_fd;
+        op->tty_group = s.op.tty_group;
+        op->cgroup = s.op.cgroup;
+        s.op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
+        commit(&child, &s.stdio, op, streams, &started);
         *ret_started = started;
     }
-    pmi_stdio_release(&stdio);
+    leave(&s);
     return result;
 }
 
@@ -380,7 +471,6 @@ int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct 
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err)
 {
-    assert(plan->mode == PM_MODE_NORMAL || plan->mode == PM_MODE_DAEMON);
     return plan->mode == PM_MODE_DAEMON
                ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
                : start_normal(om, plan, op, streams, ret_started, err);

@@ -44,7 +44,9 @@ struct pmi_stdio_plan {
     size_t fds_count;
     int *owned; // Ours to close when the child has its copies.
     size_t owned_count;
-    int streams[3]; // Our ends of the pipes.
+    int streams[3]; // Our ends of the pipes; for a terminal two descriptors of its master.
+    int terminal;   // The other side of it; among the owned. -1 = none.
+    int master;     // A third descriptor of the master; -1 = none.
     int null;       // The null device, once it was needed; among the owned.
     int floor;      // One above the highest target.
 };

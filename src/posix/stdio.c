@@ -3,6 +3,7 @@
 #include "error.h"
 #include "start.h"
 #include "sys.h"
+#include "terminal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -81,6 +82,28 @@ static int source_pipe(struct pmi_stdio_plan *stdio, size_t slot)
     return own(stdio, theirs);
 }
 
+// One for all slots.
+static int source_terminal(const struct pmi_plan *plan, struct pmi_stdio_plan *stdio)
+{
+    int master, slave;
+    if (stdio->terminal >= 0)
+        return stdio->terminal;
+    int e = pmi_pty_open(plan->columns, plan->rows, &master, &slave);
+    if (e != 0) {
+        errno = e;
+        return -1;
+    }
+    stdio->streams[PM_STDOUT] = master;
+    stdio->terminal = own(stdio, slave);
+    if (stdio->terminal < 0)
+        return -1;
+    stdio->streams[PM_STDIN] = pmi_sys_dup_above(master, 3);
+    if (stdio->streams[PM_STDIN] < 0)
+        return -1;
+    stdio->master = pmi_sys_dup_above(master, 3);
+    return stdio->master < 0 ? -1 : stdio->terminal;
+}
+
 static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_stdio_plan *stdio,
                         struct pm_error *err)
 {
@@ -110,6 +133,9 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
     case PM_STDIO_STDOUT:
         source = stdio->fds[PM_STDOUT].source;
         break;
+    case PM_STDIO_TERMINAL:
+        source = source_terminal(plan, stdio);
+        break;
     case PM_STDIO_DEFAULT:
         assert(false && "resolved by the core");
         errno = EINVAL;
@@ -120,6 +146,12 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
         fail_slot(err, slot, part, e);
         if (in->kind == PM_STDIO_PIPE)
             err->stage = PM_STAGE_PIPE;
+        if (in->kind == PM_STDIO_TERMINAL) {
+            err->stage = PM_STAGE_PTY;
+            pmi_fail_field(err, "mode");
+            if (e == ENOSPC || e == EAGAIN)
+                pmi_fail_hint(err, "no terminal is free: kernel.pty.max, or the devpts mount");
+        }
         if (e == EBADF)
             err->code = PM_ERR_INVALID;
         return err->code;
@@ -178,6 +210,7 @@ void pmi_stdio_release(struct pmi_stdio_plan *stdio)
         (void)pmi_sys_close(stdio->owned[i]);
     for (size_t i = 0; i < 3; i++)
         stdio->streams[i] = pmi_sys_close(stdio->streams[i]);
+    stdio->master = pmi_sys_close(stdio->master);
     free(stdio->fds);
     free(stdio->owned);
     stdio->fds = NULL;
@@ -188,7 +221,8 @@ void pmi_stdio_release(struct pmi_stdio_plan *stdio)
 int pmi_stdio_prepare(const struct pmi_plan *plan, struct pmi_stdio_plan *ret_stdio,
                       struct pm_error *err)
 {
-    struct pmi_stdio_plan stdio = {.streams = {-1, -1, -1}, .null = -1, .floor = 3};
+    struct pmi_stdio_plan stdio = {
+        .streams = {-1, -1, -1}, .null = -1, .terminal = -1, .master = -1, .floor = 3};
     size_t most = 3 + plan->extras_count;
     int result = check_extras(plan, err);
 

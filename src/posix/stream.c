@@ -3,6 +3,7 @@
 #include "guards.h"
 #include "reactor.h"
 #include "sys.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -38,11 +39,27 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
         if (n >= 0) {
             if (n > 0)
                 s->byte_seen = pmi_now_ms();
+            s->hung_up = false;
             *ret_count = (size_t)n;
             return PM_OK;
         }
+        // Nobody has the other side open. Linux looks for bytes first and for that afterwards: what
+        // was written in between is there at the next read.
+        if (s->terminal && errno == EIO && !s->hung_up) {
+            s->hung_up = true;
+            continue;
+        }
+        if (s->terminal && errno == EIO) {
+            *ret_count = 0;
+            return PM_OK;
+        }
+        s->hung_up = false;
         if (errno != EAGAIN && errno != EWOULDBLOCK)
             return PM_ERR_IO;
+        if (s->exit_seen != 0 && s->slave_fd >= 0) { // All was read: see PMI_KEEPS_SLAVE.
+            s->slave_fd = pmi_sys_close(s->slave_fd);
+            continue;
+        }
 
         int64_t now = pmi_now_ms(), until = deadline;
         if (s->exit_seen != 0) {
@@ -98,7 +115,7 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
         ssize_t n = write_quietly(s->fd, (const char *)data + count, size - count);
         if (n >= 0) {
             count += (size_t)n;
-        } else if (errno == EPIPE) {
+        } else if (errno == EPIPE || (s->terminal && errno == EIO)) {
             result = PM_ERR_BROKEN_PIPE;
         } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
             result = PM_ERR_IO;
@@ -109,8 +126,50 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
             (void)pmi_sys_poll(&out, 1, pmi_poll_timeout(deadline));
         }
     }
+    if (count > 0)
+        s->last = ((const unsigned char *)data)[count - 1];
     *ret_count = count;
     return result;
+}
+
+// Whether anything was moved, or an end was found.
+static bool transfer_one(struct pmi_transfer *t, struct pmi_os_process *op, uint32_t drain_ms)
+{
+    int result;
+    if (t->input != NULL) {
+        result = pmi_os_stream_read(t->stream, op, t->input, t->size, 0, drain_ms, &t->count,
+                                    &t->truncated);
+        t->ended = result == PM_OK ? t->count == 0 : result != PM_ERR_TIMEOUT;
+    } else {
+        result = pmi_os_stream_write(t->stream, t->output, t->size, 0, &t->count);
+        t->ended = result != PM_OK && result != PM_ERR_TIMEOUT;
+    }
+    t->result = result == PM_ERR_IO ? PM_ERR_IO : PM_OK;
+    return t->count > 0 || t->ended;
+}
+
+void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_process *op,
+                             bool watch_exit, int64_t deadline, uint32_t drain_ms)
+{
+    struct pollfd fds[4];
+    nfds_t count = 0;
+    bool moved = false;
+    int64_t until = deadline;
+    for (size_t i = 0; i < 3; i++) {
+        struct pmi_transfer *t = &transfers[i];
+        if (t->stream == NULL || t->size == 0)
+            continue;
+        moved |= transfer_one(t, op, drain_ms);
+        fds[count++] =
+            (struct pollfd){.fd = t->stream->fd, .events = t->input != NULL ? POLLIN : POLLOUT};
+        int64_t silent = later_of(t->stream->exit_seen, t->stream->byte_seen) + drain_ms;
+        if (t->input != NULL && t->stream->exit_seen != 0 && silent < until)
+            until = silent;
+    }
+    if (watch_exit)
+        fds[count++] = (struct pollfd){.fd = op->exit_fd, .events = POLLIN};
+    if (!moved && pmi_now_ms() < until)
+        (void)pmi_sys_poll(fds, count, pmi_poll_timeout(until));
 }
 
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s)
@@ -127,10 +186,14 @@ pm_native pmi_os_stream_take(struct pmi_os_stream *s)
 {
     int fd = s->fd;
     s->fd = -1;
+    s->slave_fd = pmi_sys_close(s->slave_fd); // Or its end would never come.
     return fd;
 }
 
 void pmi_os_stream_close(struct pmi_os_stream *s)
 {
+    if (s->terminal && s->types && s->fd >= 0)
+        pmi_pty_type_end(s->fd, s->last);
     s->fd = pmi_sys_close(s->fd);
+    s->slave_fd = pmi_sys_close(s->slave_fd);
 }

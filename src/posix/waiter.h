@@ -15,5 +15,8 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
                      struct pmi_waiter **ret_waiter, int *ret_exit_fd);
 // Closes exit_fd. A thread that still waits for a living child is left to end with it.
 void pmi_waiter_close(struct pmi_waiter *waiter);
+// The same for a process that is no child, must not live on and could not be proven to be itself
+// just now (no memory, no descriptor): the thread kills it as soon as it can be, and ends with it.
+void pmi_waiter_condemn(struct pmi_waiter *waiter);
 
 #endif

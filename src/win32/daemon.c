@@ -136,7 +136,7 @@ static int make_gate_job(struct pmi_os_process *op, struct pm_error *err)
         result = pmi_os_random(&token, sizeof token);
         if (result == PM_OK) {
             token |= token == 0; // 0 would mean: no name.
-            result = pmi_win_job_create(token, GATE_LIMITS, &op->job, &os_code);
+            result = pmi_win_job_create(token, GATE_LIMITS, NULL, &op->job, &os_code);
             op->job_token = token;
         }
     }
@@ -176,6 +176,7 @@ int pmi_win_daemon_start(const struct pmi_plan *plan, struct pmi_os_process *op,
     }
     if (result == PM_OK) {
         l.job = op->job;
+        l.flags |= pmi_win_priority_flag(plan->spec->priority_class);
         result = pmi_win_launch_create(&l, plan, err);
     }
     if (result == PM_OK) {
@@ -188,6 +189,9 @@ int pmi_win_daemon_start(const struct pmi_plan *plan, struct pmi_os_process *op,
             pmi_win_job_visit(NULL, is_that_one, &op->pid) == 1) {
             result = refuse_job(err, "the daemon is still inside the job around this program");
         }
+    }
+    if (result == PM_OK) {
+        result = pmi_win_check_priority(op->process, plan->spec->priority_class, err);
     }
     if (result == PM_OK) {
         result = pass_gate(plan, op, l.info.hThread, err);
@@ -209,7 +213,7 @@ int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err)
     HANDLE theirs = NULL;
     // A daemon that is dead already cannot take it and does not need it.
     (void)pmi_sys_duplicate(op->job, op->process, JOB_OBJECT_QUERY, 0, &theirs);
-    if (!pmi_win_job_set_limits(op->job, FREE_LIMITS)) {
+    if (!pmi_win_job_set_limits(op->job, FREE_LIMITS, NULL)) {
         return pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
     }
     return PM_OK;

@@ -10,14 +10,41 @@ void pmi_win_job_name(uint64_t token, wchar_t name[PMI_WIN_JOB_NAME_MAX])
                      (unsigned long long)token);
 }
 
-bool pmi_win_job_set_limits(HANDLE job, DWORD limits)
+static void add_limits(JOBOBJECT_EXTENDED_LIMIT_INFORMATION *info,
+                       const struct pm_job_limits *limits)
 {
-    JOBOBJECT_EXTENDED_LIMIT_INFORMATION info = {0};
-    info.BasicLimitInformation.LimitFlags = limits;
-    return SetInformationJobObject(job, JobObjectExtendedLimitInformation, &info, sizeof info);
+    JOBOBJECT_BASIC_LIMIT_INFORMATION *basic = &info->BasicLimitInformation;
+    if (limits->processes != 0) {
+        basic->LimitFlags |= JOB_OBJECT_LIMIT_ACTIVE_PROCESS;
+        basic->ActiveProcessLimit = limits->processes;
+    }
+    if (limits->process_memory != 0) {
+        basic->LimitFlags |= JOB_OBJECT_LIMIT_PROCESS_MEMORY;
+        info->ProcessMemoryLimit = (SIZE_T)limits->process_memory;
+    }
+    if (limits->job_memory != 0) {
+        basic->LimitFlags |= JOB_OBJECT_LIMIT_JOB_MEMORY;
+        info->JobMemoryLimit = (SIZE_T)limits->job_memory;
+    }
+    if (limits->process_user_ms != 0) {
+        basic->LimitFlags |= JOB_OBJECT_LIMIT_PROCESS_TIME;
+        basic->PerProcessUserTimeLimit.QuadPart =
+            (LONGLONG)limits->process_user_ms * PMI_WIN_TICKS_PER_MS;
+    }
 }
 
-int pmi_win_job_create(uint64_t token, DWORD limits, HANDLE *ret_job, DWORD *ret_os_code)
+bool pmi_win_job_set_limits(HANDLE job, DWORD flags, const struct pm_job_limits *limits)
+{
+    JOBOBJECT_EXTENDED_LIMIT_INFORMATION info = {0};
+    info.BasicLimitInformation.LimitFlags = flags;
+    if (limits != NULL) {
+        add_limits(&info, limits);
+    }
+    return pmi_sys_limit_job(job, &info);
+}
+
+int pmi_win_job_create(uint64_t token, DWORD flags, const struct pm_job_limits *limits,
+                       HANDLE *ret_job, DWORD *ret_os_code)
 {
     SECURITY_ATTRIBUTES sa = {0};
     wchar_t name[PMI_WIN_JOB_NAME_MAX];
@@ -34,7 +61,7 @@ int pmi_win_job_create(uint64_t token, DWORD limits, HANDLE *ret_job, DWORD *ret
         (void)CloseHandle(job);
         return PM_ERR_EXISTS;
     }
-    if (job != NULL && !pmi_win_job_set_limits(job, limits)) {
+    if (job != NULL && !pmi_win_job_set_limits(job, flags, limits)) {
         os_code = GetLastError();
         (void)CloseHandle(job);
         job = NULL;
@@ -112,6 +139,7 @@ int pmi_win_job_visit(HANDLE job, int (*visit)(void *context, DWORD pid), void *
 struct kept_job {
     struct kept_job *next;
     HANDLE job;
+    struct pm_job_limits limits;
 };
 
 struct pmi_job_keeper {
@@ -121,10 +149,10 @@ struct pmi_job_keeper {
     struct kept_job *first;
 };
 
-static void let_go(HANDLE job)
+static void let_go(HANDLE job, const struct pm_job_limits *limits)
 {
-    (void)pmi_win_job_set_limits(job, JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION |
-                                          JOB_OBJECT_LIMIT_BREAKAWAY_OK);
+    (void)pmi_win_job_set_limits(
+        job, JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION | JOB_OBJECT_LIMIT_BREAKAWAY_OK, limits);
     (void)CloseHandle(job);
 }
 
@@ -174,12 +202,13 @@ static void drop_empty(struct pmi_job_keeper *k)
     }
 }
 
-void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job)
+void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job, const struct pm_job_limits *limits)
 {
     struct kept_job *kept = calloc(1, sizeof *kept);
     AcquireSRWLockExclusive(&k->lock);
     if (!k->ended && kept != NULL) {
         kept->job = job;
+        kept->limits = *limits;
         kept->next = k->first;
         k->first = kept;
         kept = NULL;
@@ -189,7 +218,7 @@ void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job)
     ReleaseSRWLockExclusive(&k->lock);
     free(kept);
     if (job != NULL) {
-        let_go(job);
+        let_go(job, limits);
     }
 }
 
@@ -202,7 +231,7 @@ void pmi_win_keeper_end(struct pmi_job_keeper *k)
     ReleaseSRWLockExclusive(&k->lock);
     while (kept != NULL) {
         struct kept_job *next = kept->next;
-        let_go(kept->job);
+        let_go(kept->job, &kept->limits);
         free(kept);
         kept = next;
     }

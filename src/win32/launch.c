@@ -3,11 +3,13 @@
 #include <string.h>
 #include <wchar.h>
 
-#include "core/cmdline.h"
 #include "sys.h"
 #include "win32.h"
 
-#define UNITS_MAX 32767 // Of a command line, or of one variable; both with the NUL.
+// Characters of a current folder, for which "\\?\" is no way out: with the separator that Windows
+// adds and the NUL they are MAX_PATH.
+// https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-setcurrentdirectory
+#define FOLDER_MAX (MAX_PATH - 2)
 
 // Guards HANDLE_FLAG_INHERIT of the caller's own handles (extras): two starts that share one would
 // undo it under each other's feet.
@@ -16,37 +18,6 @@ static SRWLOCK extras_lock = SRWLOCK_INIT;
 // ------------------------------------------------------------------------------------------------
 // Texts
 // ------------------------------------------------------------------------------------------------
-
-static int make_application(struct pmi_win_launch *l, const struct pmi_plan *plan,
-                            struct pm_error *err)
-{
-    if (pmi_cmdline_is_batch(plan->program)) {
-        return pmi_win_refuse(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "program",
-                              "batch files are run by cmd.exe, whose quoting cannot be made safe: "
-                              "start cmd.exe yourself with arguments that you trust");
-    }
-    int result = pmi_win_wide(plan->program, &l->application);
-    if (result == PM_OK) {
-        result = pmi_win_lengthen(&l->application);
-    }
-    return result == PM_OK ? PM_OK : pmi_win_refuse(err, result, PM_STAGE_CHECK, "program", NULL);
-}
-
-static int make_command_line(struct pmi_win_launch *l, const struct pmi_plan *plan,
-                             struct pm_error *err)
-{
-    char *text = NULL;
-    int result = pmi_cmdline_join(plan->argv, &text);
-    if (result == PM_OK) {
-        result = pmi_win_wide(text, &l->command_line);
-        free(text);
-    }
-    // Wine cuts a longer one without a word.
-    if (result == PM_OK && wcslen(l->command_line) >= UNITS_MAX) {
-        result = PM_ERR_TOO_BIG;
-    }
-    return result == PM_OK ? PM_OK : pmi_win_refuse(err, result, PM_STAGE_CHECK, "argv", NULL);
-}
 
 static int fill_environment(wchar_t *block, size_t capacity, const char *const *env)
 {
@@ -58,7 +29,7 @@ static int fill_environment(wchar_t *block, size_t capacity, const char *const *
             return result;
         }
         size_t units = wcslen(entry) + 1;
-        if (units > UNITS_MAX || units > capacity - used) {
+        if (units > PMI_WIN_UNITS_MAX || units > capacity - used) {
             free(entry);
             return PM_ERR_TOO_BIG;
         }
@@ -82,21 +53,27 @@ static int make_environment(struct pmi_win_launch *l, const struct pmi_plan *pla
     return result == PM_OK ? PM_OK : pmi_win_refuse(err, result, PM_STAGE_CHECK, "env", NULL);
 }
 
+static int make_folder(struct pmi_win_launch *l, const struct pmi_plan *plan, struct pm_error *err)
+{
+    int result = pmi_win_wide(plan->cwd, &l->cwd);
+    if (result != PM_OK) {
+        return pmi_win_refuse(err, result, PM_STAGE_CHECK, "cwd", NULL);
+    }
+    return wcslen(l->cwd) <= FOLDER_MAX
+               ? PM_OK
+               : pmi_win_refuse(err, PM_ERR_TOO_BIG, PM_STAGE_CHDIR, "cwd",
+                                "the current folder of a process has 258 characters at most");
+}
+
 int pmi_win_launch_prepare(struct pmi_win_launch *l, const struct pmi_plan *plan,
                            struct pmi_os_stream streams[3], struct pm_error *err)
 {
-    int result = make_application(l, plan, err);
-    if (result == PM_OK) {
-        result = make_command_line(l, plan, err);
-    }
+    int result = pmi_win_command(plan, &l->application, &l->command_line, err);
     if (result == PM_OK) {
         result = make_environment(l, plan, err);
     }
     if (result == PM_OK && plan->cwd != NULL) {
-        result = pmi_win_wide(plan->cwd, &l->cwd);
-        if (result != PM_OK) {
-            (void)pmi_win_refuse(err, result, PM_STAGE_CHECK, "cwd", NULL);
-        }
+        result = make_folder(l, plan, err);
     }
     return result == PM_OK ? pmi_win_stdio_open(plan, streams, &l->io, err) : result;
 }
@@ -212,6 +189,11 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
                (l->cwd != NULL && os_code == ERROR_FILENAME_EXCED_RANGE)) {
         err->stage = PM_STAGE_CHDIR;
         pmi_win_copy_text(err->field, sizeof err->field, "cwd");
+    } else if (may_mean_a_path(os_code) && wcslen(l->application) >= MAX_PATH &&
+               pmi_win_is_file(l->application)) { // Wine 8: 2 or 123.
+        err->code = PM_ERR_TOO_BIG;
+        pmi_win_copy_text(err->hint, sizeof err->hint,
+                          "a path of more than 259 characters, which this system does not start");
     } else if (pmi_win_is_folder(l->application)) { // 5 on Windows, 6 on Wine 8.
         err->code = PM_ERR_NOT_EXECUTABLE;
     } else if (os_code == ERROR_SHARING_VIOLATION) {
@@ -225,7 +207,8 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
         pmi_win_copy_text(err->hint, sizeof err->hint, "the program asks for elevation");
     }
     bool of_program = err->code == PM_ERR_NOT_FOUND || err->code == PM_ERR_ACCESS ||
-                      err->code == PM_ERR_NOT_EXECUTABLE || err->code == PM_ERR_TEXT_BUSY;
+                      err->code == PM_ERR_NOT_EXECUTABLE || err->code == PM_ERR_TEXT_BUSY ||
+                      err->code == PM_ERR_TOO_BIG;
     if (err->field[0] == '\0' && of_program) {
         pmi_win_copy_text(err->field, sizeof err->field, "program");
     }

@@ -6,6 +6,7 @@
 #ifndef PMI_WIN32_OS_H
 #define PMI_WIN32_OS_H
 
+#include <processmgr/processmgr.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,12 @@ struct pmi_os_manager {
         .reactor = NULL, .keeper = NULL                                                            \
     }
 
+enum pmi_console {
+    PMI_CONSOLE_NONE = 0, // A daemon.
+    PMI_CONSOLE_OWN,
+    PMI_CONSOLE_SHARED // Ours.
+};
+
 struct pmi_os_process {
     void *process;           // NULL = none.
     void *job;               // NULL = none: a recovered daemon whose job has no name any more.
@@ -55,6 +62,8 @@ struct pmi_os_process {
     uint64_t start;                // Creation FILETIME.
     uint64_t job_token;            // Names the job of a daemon; 0 = the job has no name.
     uint32_t pid;
+    enum pmi_console console;    // As it was born.
+    struct pm_job_limits limits; // Of the job.
 };
 #define PMI_OS_PROCESS_INIT                                                                        \
     {                                                                                              \

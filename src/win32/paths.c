@@ -5,6 +5,7 @@
 #include <string.h>
 #include <wchar.h>
 
+#include "core/env.h"
 #include "win32.h"
 
 static bool is_separator(wchar_t c)
@@ -44,9 +45,15 @@ static const wchar_t *last_part(const wchar_t *path)
 // Search
 // ------------------------------------------------------------------------------------------------
 
+// What PATHEXT may name. Scripts of other kinds need their interpreter, batch files are by consent.
+static const wchar_t *const extensions[] = {L".com", L".exe", L".bat", L".cmd"};
+#define EXTENSIONS_COUNT 4
+#define BATCH_FIRST 2 // Of these the first one that cmd.exe runs.
+
 struct search {
     const wchar_t *program;
-    bool extended;  // The name has an extension and is taken as it stands.
+    const wchar_t *tried[EXTENSIONS_COUNT]; // In the order of PATHEXT.
+    size_t tried_count;
     wchar_t *found; // Full path, malloc'd.
     bool is_folder; // Something was there, but a folder.
     int result;     // Other than PM_OK: the search cannot go on.
@@ -87,13 +94,8 @@ static void try_path(struct search *s, const wchar_t *folder, const wchar_t *ext
 // In one folder, or for an absolute program in none.
 static void try_folder(struct search *s, const wchar_t *folder)
 {
-    if (s->extended) {
-        try_path(s, folder, L"");
-        return;
-    }
-    try_path(s, folder, L".exe");
-    if (s->result == PM_OK && s->found == NULL) {
-        try_path(s, folder, L".com");
+    for (size_t i = 0; i < s->tried_count && s->result == PM_OK && s->found == NULL; i++) {
+        try_path(s, folder, s->tried[i]);
     }
 }
 
@@ -124,20 +126,38 @@ static void try_list(struct search *s, const wchar_t *list)
     free(entry);
 }
 
-static const char *find_path(const char *const *env)
+// Names that PATHEXT does not have are not tried. Without it, or if it is empty, those that cmd.exe
+// has built in. A name with an extension is taken as it stands.
+static void choose_extensions(struct search *s, const char *pathext, size_t first, size_t end)
 {
-    for (size_t i = 0; env[i] != NULL; i++) {
-        if (_strnicmp(env[i], "PATH=", 5) == 0) {
-            return env[i] + 5;
-        }
+    s->tried_count = 0;
+    if (wcschr(last_part(s->program), L'.') != NULL) {
+        s->tried[s->tried_count++] = L"";
+        return;
     }
-    return "";
+    if (pathext == NULL || pathext[0] == '\0') {
+        pathext = ".COM;.EXE;.BAT;.CMD";
+    }
+    bool taken[EXTENSIONS_COUNT] = {false};
+    while (*pathext != '\0') {
+        size_t length = strcspn(pathext, ";");
+        for (size_t i = first; i < end; i++) {
+            char name[8];
+            (void)snprintf(name, sizeof name, "%ls", extensions[i]);
+            if (!taken[i] && length == strlen(name) && _strnicmp(pathext, name, length) == 0) {
+                taken[i] = true;
+                s->tried[s->tried_count++] = extensions[i];
+            }
+        }
+        pathext += length;
+        pathext += *pathext == ';';
+    }
 }
 
 static void search_path(struct search *s, const char *path)
 {
     wchar_t *list = NULL;
-    s->result = pmi_win_wide(path, &list);
+    s->result = pmi_win_wide(path != NULL ? path : "", &list);
     if (s->result == PM_OK) {
         try_list(s, list);
     }
@@ -187,50 +207,98 @@ static bool is_refused(const wchar_t *program)
            *last_part(program) == L'\0';
 }
 
-int pmi_os_search(const char *program, const char *cwd, const char *const *env, char **ret_path,
-                  struct pm_error *err)
+static void look(struct search *s, const char *cwd, const char *const *env)
+{
+    if (wcspbrk(s->program, L"\\/") == NULL) {
+        search_path(s, pmi_env_get(env, "PATH", true));
+    } else {
+        resolve(s, cwd);
+    }
+}
+
+static int refuse_name(struct pm_error *err)
+{
+    return pmi_win_refuse(err, PM_ERR_INVALID, PM_STAGE_SEARCH, "program",
+                          "a name that ends in a dot or a blank, or holds a ':' behind the drive");
+}
+
+static int refuse_batch(const struct search *s, struct pm_error *err)
+{
+    char *path = NULL;
+    char hint[sizeof err->hint];
+    int result = pmi_win_narrow(s->found, &path);
+    if (result != PM_OK) {
+        return result;
+    }
+    (void)snprintf(hint, sizeof hint, "there is a batch file only (%.*s): see allow_batch_file",
+                   400, path);
+    free(path);
+    return pmi_win_refuse(err, PM_ERR_UNSUPPORTED, PM_STAGE_SEARCH, "program", hint);
+}
+
+static int refuse_missing(const struct pm_spec *spec, const char *const *env, struct pm_error *err)
+{
+    bool with_path = strpbrk(spec->program, "\\/") == NULL;
+    const char *path = pmi_env_get(env, "PATH", true);
+    const char *where = !with_path ? spec->program : path != NULL ? path : "";
+    char hint[sizeof err->hint + 16];
+    (void)snprintf(hint, sizeof hint, "looked %s%.*s", with_path ? "in PATH=" : "at ",
+                   (int)sizeof err->hint, where);
+    pmi_win_copy_text(err->hint, sizeof err->hint, hint);
+    return pmi_win_fail(err, PM_STAGE_SEARCH, ERROR_FILE_NOT_FOUND);
+}
+
+// Sets s->found, or fails.
+static int find_program(struct search *s, const struct pm_spec *spec, const char *cwd,
+                        const char *const *env, struct pm_error *err)
+{
+    const char *pathext = pmi_env_get(env, "PATHEXT", true);
+    if (is_refused(s->program)) {
+        return refuse_name(err);
+    }
+    choose_extensions(s, pathext, 0, spec->allow_batch_file ? EXTENSIONS_COUNT : BATCH_FIRST);
+    look(s, cwd, env);
+    if (s->result != PM_OK || s->found != NULL) {
+        return s->result;
+    }
+    if (!spec->allow_batch_file) { // "Not found" would be only half of the truth.
+        choose_extensions(s, pathext, BATCH_FIRST, EXTENSIONS_COUNT);
+        look(s, cwd, env);
+        if (s->result != PM_OK) {
+            return s->result;
+        }
+    }
+    if (s->found != NULL) {
+        return refuse_batch(s, err);
+    }
+    return s->is_folder
+               ? pmi_win_refuse(err, PM_ERR_NOT_EXECUTABLE, PM_STAGE_SEARCH, NULL, "a folder")
+               : refuse_missing(spec, env, err);
+}
+
+int pmi_os_search(const struct pm_spec *spec, const char *cwd, const char *const *env,
+                  char **ret_path, struct pm_error *err)
 {
     wchar_t *wide = NULL;
-    char *path = NULL;
-    int result = pmi_win_wide(program, &wide);
+    int result = pmi_win_wide(spec->program, &wide);
     if (result != PM_OK) {
         return pmi_win_refuse(err, result, PM_STAGE_SEARCH, "program", NULL);
     }
-    struct search s = {.program = wide, .extended = wcschr(last_part(wide), L'.') != NULL};
-    bool with_path = wcspbrk(wide, L"\\/") == NULL;
-    if (is_refused(wide)) {
-        (void)
-            pmi_win_refuse(err, PM_ERR_INVALID, PM_STAGE_SEARCH, "program",
-                           "a name that ends in a dot or a blank, or holds a ':' behind the drive");
-        s.result = PM_ERR_INVALID;
-    } else if (with_path) {
-        search_path(&s, find_path(env));
-    } else {
-        resolve(&s, cwd);
-    }
-    if (s.result == PM_OK && s.found == NULL && s.is_folder) {
-        s.result = pmi_win_refuse(err, PM_ERR_NOT_EXECUTABLE, PM_STAGE_SEARCH, NULL, "a folder");
-    } else if (s.result == PM_OK && s.found == NULL) {
-        s.result = pmi_win_fail(err, PM_STAGE_SEARCH, ERROR_FILE_NOT_FOUND);
-        char hint[sizeof err->hint + 16];
-        (void)snprintf(hint, sizeof hint, "looked %s%.*s", with_path ? "in PATH=" : "at ",
-                       (int)sizeof err->hint, with_path ? find_path(env) : program);
-        pmi_win_copy_text(err->hint, sizeof err->hint, hint);
-    } else if (s.result == PM_OK) {
-        s.result = pmi_win_narrow(s.found, &path);
+    struct search s = {.program = wide};
+    result = find_program(&s, spec, cwd, env, err);
+    if (result == PM_OK) {
+        result = pmi_win_narrow(s.found, ret_path);
     }
     free(s.found);
     free(wide);
-    if (s.result != PM_OK) {
-        err->code = s.result;
+    if (result != PM_OK) {
+        err->code = result;
         err->stage = PM_STAGE_SEARCH;
-        if (err->field[0] == '\0' && s.result != PM_ERR_NO_MEMORY) {
+        if (err->field[0] == '\0' && result != PM_ERR_NO_MEMORY) {
             pmi_win_copy_text(err->field, sizeof err->field, "program");
         }
-        return s.result;
     }
-    *ret_path = path;
-    return PM_OK;
+    return result;
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -109,9 +109,28 @@ static int kill_tree(struct pmi_os_process *op)
     return TerminateJobObject(op->job, 1) ? PM_OK : pmi_win_code(GetLastError());
 }
 
+static int interrupt(struct pmi_os_process *op, enum pm_stop_scope scope)
+{
+    if (scope == PM_SCOPE_PROCESS ? has_ended(op) : nobody_left(op)) {
+        return PM_ERR_GONE;
+    }
+    // What it left behind may be on its console, but only the process leads there.
+    return has_ended(op) ? PM_ERR_UNSUPPORTED : pmi_win_interrupt(op, scope);
+}
+
+// Programs that have such an event wait for it; windows are second best, since to close one may ask
+// a person whether to save.
+static int ask(DWORD pid, uint64_t creation)
+{
+    int result = pmi_win_stop_event_set(pid, creation);
+    return result == PM_ERR_UNSUPPORTED ? pmi_win_close_windows(pid) : result;
+}
+
 struct terminate_walk {
     HANDLE job;
-    unsigned delivered;
+    DWORD leader;
+    bool leader_asked;
+    unsigned asked;
 };
 
 // Members come and go while the list is read: a pid counts only if the process behind it is in the
@@ -125,24 +144,35 @@ static int terminate_member(void *context, DWORD pid)
         return 0;
     }
     if (IsProcessInJob(process, walk->job, &inside) && inside &&
-        pmi_win_stop_event_set(pid, pmi_win_creation(process)) == PM_OK) {
-        walk->delivered++;
+        ask(pid, pmi_win_creation(process)) == PM_OK) {
+        walk->asked++;
+        walk->leader_asked = walk->leader_asked || pid == walk->leader;
     }
     (void)CloseHandle(process);
     return 0;
 }
 
+static int terminate_tree(struct pmi_os_process *op)
+{
+    struct terminate_walk walk = {.job = op->job, .leader = op->pid};
+    if (nobody_left(op)) {
+        return PM_ERR_GONE;
+    }
+    (void)pmi_win_job_visit(op->job, terminate_member, &walk);
+    int result = walk.leader_asked ? PM_OK : interrupt(op, PM_SCOPE_TREE);
+    return walk.asked > 0 ? PM_OK : result;
+}
+
 static int terminate(struct pmi_os_process *op, enum pm_stop_scope scope)
 {
     if (scope == PM_SCOPE_TREE && op->job != NULL) {
-        struct terminate_walk walk = {.job = op->job};
-        if (nobody_left(op)) {
-            return PM_ERR_GONE;
-        }
-        (void)pmi_win_job_visit(op->job, terminate_member, &walk);
-        return walk.delivered > 0 ? PM_OK : PM_ERR_UNSUPPORTED;
+        return terminate_tree(op);
     }
-    return has_ended(op) ? PM_ERR_GONE : pmi_win_stop_event_set(op->pid, op->start);
+    if (has_ended(op)) {
+        return PM_ERR_GONE;
+    }
+    int result = ask(op->pid, op->start);
+    return result == PM_ERR_UNSUPPORTED ? interrupt(op, PM_SCOPE_PROCESS) : result;
 }
 
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
@@ -156,6 +186,9 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
     }
     if (action == PM_STOP_KILL) {
         return scope == PM_SCOPE_TREE ? kill_tree(op) : kill_process(op);
+    }
+    if (action == PM_STOP_INTERRUPT) {
+        return interrupt(op, scope);
     }
     return action == PM_STOP_TERMINATE ? terminate(op, scope) : PM_ERR_UNSUPPORTED;
 }
@@ -185,7 +218,7 @@ int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
 void pmi_os_process_close(struct pmi_os_process *op)
 {
     if (op->job != NULL && op->keeper != NULL) {
-        pmi_win_keeper_give(op->keeper, op->job);
+        pmi_win_keeper_give(op->keeper, op->job, &op->limits);
     } else if (op->job != NULL) {
         (void)CloseHandle(op->job);
     }

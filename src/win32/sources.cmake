@@ -1,5 +1,7 @@
 # Sources of the Windows backend, relative to the source root.
 set(PMI_BACKEND_SOURCES
+    src/win32/command.c
+    src/win32/console.c
     src/win32/containment.c
     src/win32/daemon.c
     src/win32/environ.c
@@ -10,7 +12,9 @@ set(PMI_BACKEND_SOURCES
     src/win32/launch.c
     src/win32/launcher.c
     src/win32/lock.c
+    src/win32/options.c
     src/win32/paths.c
+    src/win32/priority.c
     src/win32/process.c
     src/win32/reactor.c
     src/win32/security.c
@@ -20,5 +24,6 @@ set(PMI_BACKEND_SOURCES
     src/win32/stream.c
     src/win32/sys.c
     src/win32/text.c
-    src/win32/threads.c)
+    src/win32/threads.c
+    src/win32/windows.c)
 set(PMI_BACKEND_LIBRARIES advapi32)

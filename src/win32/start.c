@@ -29,6 +29,24 @@ static DWORD console_flag(const struct pmi_win_stdio *io)
     return io->shares_console ? 0 : CREATE_NO_WINDOW;
 }
 
+// A class that is asked for is looked at before the first instruction.
+static int resume(const struct pmi_win_launch *l, const struct pmi_plan *plan, struct pm_error *err)
+{
+    int result = PM_OK;
+    if ((l->flags & CREATE_SUSPENDED) == 0) {
+        return PM_OK;
+    }
+    result = pmi_win_check_priority(l->info.hProcess, plan->spec->priority_class, err);
+    if (result == PM_OK && !pmi_sys_resume(l->info.hThread)) {
+        result = pmi_win_fail(err, PM_STAGE_RESUME, GetLastError());
+    }
+    if (result != PM_OK) {
+        (void)TerminateProcess(l->info.hProcess, 1);
+        (void)WaitForSingleObject(l->info.hProcess, 2000);
+    }
+    return result;
+}
+
 static int start_child(struct pmi_os_manager *om, const struct pmi_plan *plan,
                        struct pmi_os_process *op, struct pmi_os_stream streams[3],
                        struct pmi_started *ret_started, struct pm_error *err)
@@ -42,7 +60,7 @@ static int start_child(struct pmi_os_manager *om, const struct pmi_plan *plan,
     }
     int result = pmi_win_launch_prepare(&l, plan, streams, err);
     if (result == PM_OK) {
-        result = pmi_win_job_create(0, limits, &l.job, &os_code);
+        result = pmi_win_job_create(0, limits, &plan->spec->job_limits, &l.job, &os_code);
         if (result != PM_OK) {
             (void)pmi_win_fail(err, PM_STAGE_JOB, os_code);
             err->code = result;
@@ -50,14 +68,22 @@ static int start_child(struct pmi_os_manager *om, const struct pmi_plan *plan,
     }
     if (result == PM_OK) {
         l.flags = console_flag(&l.io);
+        if (plan->spec->priority_class != PM_PRIORITY_DEFAULT) {
+            l.flags |= pmi_win_priority_flag(plan->spec->priority_class) | CREATE_SUSPENDED;
+        }
         result = pmi_win_launch_create(&l, plan, err);
+    }
+    if (result == PM_OK) {
+        result = resume(&l, plan, err);
     }
     if (result == PM_OK) {
         op->process = l.info.hProcess;
         op->job = l.job;
         op->pid = l.info.dwProcessId;
         op->start = pmi_win_creation(op->process);
+        op->console = (l.flags & CREATE_NO_WINDOW) != 0 ? PMI_CONSOLE_OWN : PMI_CONSOLE_SHARED;
         op->keeper = plan->die_with_parent ? pmi_win_keeper_ref(om->keeper) : NULL;
+        op->limits = plan->spec->job_limits;
         ret_started->fallbacks = l.late_job ? 1 : 0;
         l.info.hProcess = NULL;
         l.job = NULL;

@@ -216,6 +216,7 @@ static int open_slot(const struct pmi_plan *plan, int slot, struct pmi_os_stream
         return PM_OK;
     case PM_STDIO_DEFAULT:
     case PM_STDIO_NULL:
+    case PM_STDIO_TERMINAL:
         break;
     }
     return open_null(slot, &io->slots[slot], err);

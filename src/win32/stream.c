@@ -162,6 +162,113 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
 }
 
 // ------------------------------------------------------------------------------------------------
+// Several at once
+// ------------------------------------------------------------------------------------------------
+
+// One byte of output in the blocking mode tells of room, as above; input is simply read.
+static DWORD begin_transfer(struct pmi_transfer *t, OVERLAPPED *operation)
+{
+    DWORD count = 0;
+    memset(operation, 0, sizeof *operation);
+    operation->hEvent = t->stream->event;
+    if (t->input == NULL) {
+        DWORD os_code = write_what_fits(t->stream, t->output, t->size, &count);
+        t->count = count;
+        if (os_code != ERROR_SUCCESS || count > 0) {
+            return os_code;
+        }
+        memset(operation, 0, sizeof *operation);
+        operation->hEvent = t->stream->event;
+        return WriteFile(t->stream->handle, t->output, 1, NULL, operation) ? ERROR_IO_PENDING
+                                                                           : GetLastError();
+    }
+    DWORD size = (DWORD)(t->size < CHUNK ? t->size : CHUNK);
+    return ReadFile(t->stream->handle, t->input, size, NULL, operation) ? ERROR_IO_PENDING
+                                                                        : GetLastError();
+}
+
+static void note_end(struct pmi_transfer *t, DWORD os_code)
+{
+    t->ended = true;
+    t->result = is_broken(os_code) ? PM_OK : PM_ERR_IO;
+}
+
+// Of an operation that was begun, whatever became of it meanwhile.
+static void end_transfer(struct pmi_transfer *t, OVERLAPPED *operation)
+{
+    DWORD count = 0;
+    DWORD os_code = finish(t->stream, operation, &count);
+    t->count += count;
+    if (os_code != ERROR_SUCCESS && os_code != ERROR_OPERATION_ABORTED && count == 0) {
+        note_end(t, os_code);
+    }
+    if (t->input != NULL && count > 0) {
+        t->stream->quiet_since = 0;
+    }
+}
+
+// Until when to wait for a byte: once the process has ended, the end of the silence after it.
+static int64_t silence_end(struct pmi_transfer *t, const struct pmi_os_process *op,
+                           uint32_t drain_ms)
+{
+    if (t->input == NULL ||
+        (op->process != NULL && WaitForSingleObject(op->process, 0) != WAIT_OBJECT_0)) {
+        return PMI_NEVER;
+    }
+    if (t->stream->quiet_since == 0) {
+        t->stream->quiet_since = pmi_now_ms();
+    }
+    return t->stream->quiet_since + drain_ms;
+}
+
+void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_process *op,
+                             bool watch_exit, int64_t deadline, uint32_t drain_ms)
+{
+    OVERLAPPED operations[3];
+    bool begun[3] = {false, false, false};
+    HANDLE events[4];
+    DWORD count = 0;
+    bool moved = false;
+    int64_t until = deadline;
+    for (int i = 0; i < 3; i++) {
+        struct pmi_transfer *t = &transfers[i];
+        if (t->stream == NULL || t->size == 0) {
+            continue;
+        }
+        DWORD os_code = begin_transfer(t, &operations[i]);
+        begun[i] = os_code == ERROR_IO_PENDING;
+        if (begun[i]) {
+            int64_t silence = silence_end(t, op, drain_ms);
+            until = silence < until ? silence : until;
+            events[count++] = t->stream->event;
+        }
+        if (!begun[i] && os_code != ERROR_SUCCESS) {
+            note_end(t, os_code);
+        }
+        moved = moved || t->ended || t->count > 0;
+    }
+    if (watch_exit && op->process != NULL) {
+        events[count++] = op->process;
+    }
+    if (!moved && count > 0) {
+        (void)WaitForMultipleObjects(count, events, FALSE, pmi_win_timeout(until));
+    } else if (!moved) {
+        int64_t ms = until == PMI_NEVER ? 1 : until - pmi_now_ms();
+        pmi_sleep_ms(ms > 0 ? (uint32_t)ms : 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        struct pmi_transfer *t = &transfers[i];
+        if (begun[i]) {
+            end_transfer(t, &operations[i]);
+            bool silent =
+                t->count == 0 && !t->ended && silence_end(t, op, drain_ms) <= pmi_now_ms();
+            t->ended = t->ended || silent;
+            t->truncated = silent;
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
 // The rest
 // ------------------------------------------------------------------------------------------------
 

@@ -55,3 +55,21 @@ BOOL pmi_sys_resume(HANDLE thread)
 {
     return ResumeThread(thread) != (DWORD)-1;
 }
+
+void (*pmi_test_limit_job_hook)(const JOBOBJECT_EXTENDED_LIMIT_INFORMATION *info);
+
+BOOL pmi_sys_limit_job(HANDLE job, JOBOBJECT_EXTENDED_LIMIT_INFORMATION *info)
+{
+    if (pmi_test_limit_job_hook != NULL) {
+        pmi_test_limit_job_hook(info);
+    }
+    return SetInformationJobObject(job, JobObjectExtendedLimitInformation, info, sizeof *info);
+}
+
+unsigned long (*pmi_test_priority_hook)(unsigned long priority_class);
+
+DWORD pmi_sys_priority(HANDLE process)
+{
+    DWORD priority_class = GetPriorityClass(process);
+    return pmi_test_priority_hook != NULL ? pmi_test_priority_hook(priority_class) : priority_class;
+}

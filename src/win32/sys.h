@@ -25,6 +25,13 @@ HANDLE pmi_sys_create_job(SECURITY_ATTRIBUTES *sa, const wchar_t *name);
 HANDLE pmi_sys_create_event(SECURITY_ATTRIBUTES *sa, const wchar_t *name);
 BOOL pmi_sys_duplicate(HANDLE from, HANDLE process, DWORD access, DWORD options,
                        HANDLE *ret_handle);
+// Told of the limits of each job before they are set; gives another answer for the system. For
+// tests, as above.
+extern void (*pmi_test_limit_job_hook)(const JOBOBJECT_EXTENDED_LIMIT_INFORMATION *info);
+extern unsigned long (*pmi_test_priority_hook)(unsigned long priority_class);
+
+BOOL pmi_sys_limit_job(HANDLE job, JOBOBJECT_EXTENDED_LIMIT_INFORMATION *info);
+DWORD pmi_sys_priority(HANDLE process); // 0 with GetLastError().
 BOOL pmi_sys_assign_job(HANDLE job, HANDLE process);
 BOOL pmi_sys_resume(HANDLE thread);
 

@@ -73,10 +73,15 @@ uint64_t pmi_win_filetime(const FILETIME *time);
 
 #define PMI_WIN_JOB_NAME_MAX 64
 
+#define PMI_WIN_TICKS_PER_MS 10000
+
 void pmi_win_job_name(uint64_t token, wchar_t name[PMI_WIN_JOB_NAME_MAX]);
-// token 0 = without a name. PM_ERR_EXISTS: somebody has that name.
-int pmi_win_job_create(uint64_t token, DWORD limits, HANDLE *ret_job, DWORD *ret_os_code);
-bool pmi_win_job_set_limits(HANDLE job, DWORD limits);
+// `flags` are JOB_OBJECT_LIMIT_*; those of `limits` (NULL = none) are added. token 0 = without a
+// name. PM_ERR_EXISTS: somebody has that name.
+int pmi_win_job_create(uint64_t token, DWORD flags, const struct pm_job_limits *limits,
+                       HANDLE *ret_job, DWORD *ret_os_code);
+// Replaces all that was set before.
+bool pmi_win_job_set_limits(HANDLE job, DWORD flags, const struct pm_job_limits *limits);
 // Whether a member other than `pid` is left.
 bool pmi_win_job_has_others(HANDLE job, DWORD pid);
 // Calls visit for each member; a non-zero return ends the walk.
@@ -87,8 +92,9 @@ int pmi_win_job_visit(HANDLE job, int (*visit)(void *context, DWORD pid), void *
 struct pmi_job_keeper *pmi_win_keeper_new(void);
 struct pmi_job_keeper *pmi_win_keeper_ref(struct pmi_job_keeper *k);
 void pmi_win_keeper_unref(struct pmi_job_keeper *k);
-void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job); // Takes the handle.
-void pmi_win_keeper_end(struct pmi_job_keeper *k);              // Lets go of all without a kill.
+// Takes the handle. `limits` are what the job keeps when it is let go.
+void pmi_win_keeper_give(struct pmi_job_keeper *k, HANDLE job, const struct pm_job_limits *limits);
+void pmi_win_keeper_end(struct pmi_job_keeper *k); // Lets go of all without a kill.
 
 // ------------------------------------------------------------------------------------------------
 // stdio.c: handles for a child
@@ -110,6 +116,16 @@ void pmi_win_stdio_close(struct pmi_win_stdio *io);
 // A pipe: our overlapped end, and the child's synchronous one. `reads`: we read.
 int pmi_win_pipe_open(bool reads, struct pmi_os_stream *ret_stream, HANDLE *ret_child,
                       DWORD *ret_os_code);
+
+// ------------------------------------------------------------------------------------------------
+// command.c: the program and its command line
+// ------------------------------------------------------------------------------------------------
+
+#define PMI_WIN_UNITS_MAX 32767 // Of a command line, or of one variable; both with the NUL.
+
+// Both malloc'd. For a batch file the application is cmd.exe.
+int pmi_win_command(const struct pmi_plan *plan, wchar_t **ret_application, wchar_t **ret_line,
+                    struct pm_error *err);
 
 // ------------------------------------------------------------------------------------------------
 // launch.c: one CreateProcessW
@@ -134,7 +150,15 @@ int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
 void pmi_win_launch_clear(struct pmi_win_launch *l);
 
 // ------------------------------------------------------------------------------------------------
-// daemon.c, identity.c, stop_event.c
+// priority.c
+// ------------------------------------------------------------------------------------------------
+
+DWORD pmi_win_priority_flag(enum pm_priority priority); // 0 for the default.
+// Whether a process that has not begun has the class that was asked for.
+int pmi_win_check_priority(HANDLE process, enum pm_priority priority, struct pm_error *err);
+
+// ------------------------------------------------------------------------------------------------
+// daemon.c, identity.c; the ways to ask for an end
 // ------------------------------------------------------------------------------------------------
 
 int pmi_win_daemon_start(const struct pmi_plan *plan, struct pmi_os_process *op,
@@ -145,6 +169,12 @@ uint64_t pmi_win_creation(HANDLE process);
 HANDLE pmi_win_open_process(DWORD pid, DWORD more);
 // Kills tree or process, waits up to 2 s, closes everything.
 void pmi_win_undo(struct pmi_os_process *op);
+// console.c: Ctrl-C for all on the console of a process, if that is its own and nobody is on it but
+// members of its job; of PM_SCOPE_PROCESS, nobody but it. PM_ERR_NO_LAUNCHER, PM_ERR_GONE, ...
+int pmi_win_interrupt(const struct pmi_os_process *op, enum pm_stop_scope scope);
+// windows.c: WM_CLOSE. PM_ERR_UNSUPPORTED: that process has no window. The caller has a handle of
+// it, so that its pid stays its own.
+int pmi_win_close_windows(DWORD pid);
 // PM_ERR_UNSUPPORTED: that process has no stop event.
 int pmi_win_stop_event_set(DWORD pid, uint64_t creation);
 

@@ -92,9 +92,9 @@ TEST_F(ErrorLines, Check)
         "start of '{program}' failed at check: invalid argument; field 'owner'; 1 to 255 bytes",
         StartLine(child));
     child->owner = "pod:7";
-    child->no_new_privileges = true;
-    EXPECT_EQ("start of '{program}' (owner pod:7) failed at check: not supported here; field "
-              "'no_new_privileges'; comes with a later version",
+    child->nice_value = 3;
+    EXPECT_EQ("start of '{program}' (owner pod:7) failed at check: invalid argument; field "
+              "'nice_value'; set_nice is not set",
               StartLine(child));
 }
 

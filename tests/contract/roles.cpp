@@ -116,7 +116,9 @@ int Linger(const Args &)
 
 int Deaf(const Args &)
 {
-#ifndef _WIN32
+#ifdef _WIN32
+    SetConsoleCtrlHandler(nullptr, TRUE);
+#else
     signal(SIGTERM, SIG_IGN);
     signal(SIGINT, SIG_IGN);
 #endif

@@ -89,23 +89,73 @@ TEST_F(Spec, ALargerStructWithANonZeroTailIsRefused)
     EXPECT_EQ(PM_ERR_INVALID, pm_spawn(manager, &larger.spec, &process, nullptr));
 }
 
-TEST_F(Spec, WhatThisVersionCannotDoIsRefusedByName)
+TEST_F(Spec, WhatThisSystemDoesNotHaveIsRefusedByName)
 {
-    Refused([](pm_spec &s) { s.mode = PM_MODE_PTY; }, PM_ERR_UNSUPPORTED, "mode");
-    Refused([](pm_spec &s) { s.run_as_user = "nobody"; }, PM_ERR_UNSUPPORTED, "run_as_user");
-    Refused([](pm_spec &s) { s.cgroup = "/x"; }, PM_ERR_UNSUPPORTED, "cgroup");
-    Refused([](pm_spec &s) { s.no_new_privileges = true; }, PM_ERR_UNSUPPORTED,
-            "no_new_privileges");
-    Refused([](pm_spec &s) { s.set_umask = true; }, PM_ERR_UNSUPPORTED, "set_umask");
-    Refused([](pm_spec &s) { s.set_nice = true; }, PM_ERR_UNSUPPORTED, "set_nice");
-    Refused([](pm_spec &s) { s.rlimits_count = 1; }, PM_ERR_UNSUPPORTED, "rlimits");
-    Refused([](pm_spec &s) { s.group = PM_GROUP_FOREGROUND; }, PM_ERR_UNSUPPORTED, "group");
-    if (!OnWindows()) { // A job is more than any of these.
-        Refused([](pm_spec &s) { s.containment = PM_CONTAIN_CGROUP; }, PM_ERR_UNSUPPORTED,
-                "containment");
-        Refused([](pm_spec &s) { s.group = PM_GROUP_HOST, s.containment = PM_CONTAIN_GROUP; },
-                PM_ERR_UNSUPPORTED, "containment");
+    if (OnWindows()) {
+        const uint32_t group = 1;
+        pm_rlimit limit = {1, 1, 1};
+        Refused([](pm_spec &s) { s.group = PM_GROUP_FOREGROUND; }, PM_ERR_UNSUPPORTED, "group");
+        Refused([](pm_spec &s) { s.run_as_user = "nobody"; }, PM_ERR_UNSUPPORTED, "run_as_user");
+        Refused([](pm_spec &s) { s.run_as_group = "1"; }, PM_ERR_UNSUPPORTED, "run_as_group");
+        Refused([&](pm_spec &s) { s.supplementary_groups = &group; }, PM_ERR_UNSUPPORTED,
+                "supplementary_groups");
+        Refused([](pm_spec &s) { s.set_umask = true; }, PM_ERR_UNSUPPORTED, "set_umask");
+        Refused([&](pm_spec &s) { s.rlimits = &limit, s.rlimits_count = 1; }, PM_ERR_UNSUPPORTED,
+                "rlimits");
+        Refused([](pm_spec &s) { s.set_nice = true; }, PM_ERR_UNSUPPORTED, "set_nice");
+        Refused([](pm_spec &s) { s.new_session = true; }, PM_ERR_UNSUPPORTED, "new_session");
+        Refused([](pm_spec &s) { s.no_new_privileges = true; }, PM_ERR_UNSUPPORTED,
+                "no_new_privileges");
+        Refused([](pm_spec &s) { s.cgroup = "/x"; }, PM_ERR_UNSUPPORTED, "cgroup");
+        return;
     }
+    Refused([](pm_spec &s) { s.priority_class = PM_PRIORITY_HIGH; }, PM_ERR_UNSUPPORTED,
+            "priority_class");
+    Refused([](pm_spec &s) { s.job_limits.job_memory = 1; }, PM_ERR_UNSUPPORTED, "job_limits");
+    Refused([](pm_spec &s) { s.allow_batch_file = true; }, PM_ERR_UNSUPPORTED, "allow_batch_file");
+    Refused([](pm_spec &s) { s.raw_command_line = "x", s.argv = nullptr; }, PM_ERR_UNSUPPORTED,
+            "raw_command_line");
+    // A job is more than any of these.
+    Refused([](pm_spec &s) { s.containment = PM_CONTAIN_CGROUP; }, PM_ERR_UNSUPPORTED,
+            "containment");
+    Refused([](pm_spec &s) { s.containment = PM_CONTAIN_SUBREAPER; }, PM_ERR_UNSUPPORTED,
+            "containment");
+    Refused([](pm_spec &s) { s.group = PM_GROUP_HOST, s.containment = PM_CONTAIN_GROUP; },
+            PM_ERR_UNSUPPORTED, "containment");
+}
+
+TEST_F(Spec, OptionsAreCheckedByTheirRanges)
+{
+    pm_rlimit twice[2] = {{1, 2, 3}, {1, 2, 3}}, above = {1, 3, 2};
+    const uint32_t group = 1;
+    Refused([](pm_spec &s) { s.set_umask = true, s.umask_value = 01000; }, PM_ERR_INVALID,
+            "umask_value");
+    Refused([](pm_spec &s) { s.umask_value = 1; }, PM_ERR_INVALID, "umask_value");
+    Refused([](pm_spec &s) { s.set_nice = true, s.nice_value = 20; }, PM_ERR_INVALID, "nice_value");
+    Refused([](pm_spec &s) { s.set_nice = true, s.nice_value = -21; }, PM_ERR_INVALID,
+            "nice_value");
+    Refused([](pm_spec &s) { s.nice_value = 1; }, PM_ERR_INVALID, "nice_value");
+    Refused([](pm_spec &s) { s.rlimits_count = 1; }, PM_ERR_INVALID, "rlimits");
+    Refused([&](pm_spec &s) { s.rlimits = twice, s.rlimits_count = 2; }, PM_ERR_INVALID, "rlimits");
+    Refused([&](pm_spec &s) { s.rlimits = &above, s.rlimits_count = 1; }, PM_ERR_INVALID,
+            "rlimits");
+    Refused([](pm_spec &s) { s.supplementary_groups_count = 1; }, PM_ERR_INVALID,
+            "supplementary_groups");
+    Refused([](pm_spec &s) { s.groups_of_user = true; }, PM_ERR_INVALID, "groups_of_user");
+    Refused(
+        [&](pm_spec &s) {
+            s.run_as_user = "0", s.groups_of_user = true, s.supplementary_groups = &group;
+        },
+        PM_ERR_INVALID, "groups_of_user");
+    Refused([](pm_spec &s) { s.new_session = true, s.group = PM_GROUP_HOST; }, PM_ERR_INVALID,
+            "new_session");
+    Refused([](pm_spec &s) { s.raw_command_line = "x"; }, PM_ERR_INVALID, "raw_command_line");
+    Refused([](pm_spec &s) { memset(&s.priority_class, 0x7f, sizeof s.priority_class); },
+            PM_ERR_INVALID, "priority_class");
+    Refused([](pm_spec &s) { s.terminal_columns = 80; }, PM_ERR_INVALID, "terminal_columns");
+    Refused([](pm_spec &s) { s.terminal_rows = 24; }, PM_ERR_INVALID, "terminal_rows");
+    Refused([](pm_spec &s) { s.stdin_slot.kind = PM_STDIO_TERMINAL; }, PM_ERR_INVALID,
+            "stdin_slot");
 }
 
 TEST_F(Spec, EnumsOutOfRangeAreRefused)

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <pthread.h>
@@ -32,6 +33,7 @@
 #include <sys/time.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -410,8 +412,16 @@ WRAP_INTERRUPTIBLE(ssize_t, -1, sendmsg, (int fd, const struct msghdr *message, 
                    (fd, message, flags), EINTR, ENOBUFS, ENOMEM)
 WRAP_INTERRUPTIBLE(ssize_t, -1, recvmsg, (int fd, struct msghdr *message, int flags),
                    (fd, message, flags), EINTR, ENOMEM)
-WRAP_INTERRUPTIBLE(int, -1, poll, (struct pollfd * fds, nfds_t count, int timeout),
-                   (fds, count, timeout), EINTR, ENOMEM)
+
+// The kernel needs memory for this for many descriptors only: up to 30 it has it on its stack.
+int pmi_fault_poll(struct pollfd *fds, nfds_t count, int timeout);
+int pmi_fault_poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    if (is_interrupted() || (count > 30 ? FAILS(poll, EINTR, ENOMEM) : FAILS(poll, EINTR)))
+        return -1;
+    return poll(fds, count, timeout);
+}
+
 WRAP_INTERRUPTIBLE(int, -1, epoll_wait,
                    (int fd, struct epoll_event *events, int count, int timeout),
                    (fd, events, count, timeout), EINTR)
@@ -431,6 +441,47 @@ int pmi_fault_getpwuid_r(uid_t uid, struct passwd *entry, char *buffer, size_t s
 {
     *result = NULL;
     return FAILS(getpwuid_r, EIO, ENOMEM) ? errno : getpwuid_r(uid, entry, buffer, size, result);
+}
+
+int pmi_fault_getpwnam_r(const char *name, struct passwd *entry, char *buffer, size_t size,
+                         struct passwd **result);
+int pmi_fault_getpwnam_r(const char *name, struct passwd *entry, char *buffer, size_t size,
+                         struct passwd **result)
+{
+    *result = NULL;
+    return FAILS(getpwnam_r, EIO, ENOMEM, EMFILE, EINTR)
+               ? errno
+               : getpwnam_r(name, entry, buffer, size, result);
+}
+
+int pmi_fault_getgrnam_r(const char *name, struct group *entry, char *buffer, size_t size,
+                         struct group **result);
+int pmi_fault_getgrnam_r(const char *name, struct group *entry, char *buffer, size_t size,
+                         struct group **result)
+{
+    *result = NULL;
+    return FAILS(getgrnam_r, EIO, ENOMEM, EMFILE, EINTR)
+               ? errno
+               : getgrnam_r(name, entry, buffer, size, result);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Terminals
+// ------------------------------------------------------------------------------------------------
+
+WRAP(int, -1, posix_openpt, (int flags), (flags), EAGAIN, ENOSPC, EMFILE, ENFILE, ENOENT)
+WRAP(int, -1, grantpt, (int fd), (fd), EACCES)
+WRAP(int, -1, unlockpt, (int fd), (fd), EINVAL)
+WRAP(int, -1, tcgetattr, (int fd, struct termios *mode), (fd, mode), EIO)
+WRAP(int, -1, tcsetattr, (int fd, int when, const struct termios *mode), (fd, when, mode), EIO)
+WRAP(pid_t, -1, tcgetpgrp, (int fd), (fd), ENOTTY)
+WRAP(int, -1, tcsetpgrp, (int fd, pid_t group), (fd, group), EPERM)
+WRAP(int, -1, fchown, (int fd, uid_t user, gid_t group), (fd, user, group), EPERM, EROFS)
+
+int pmi_fault_ptsname_r(int fd, char *name, size_t size);
+int pmi_fault_ptsname_r(int fd, char *name, size_t size)
+{
+    return FAILS(ptsname_r, ENOTTY) ? errno : ptsname_r(fd, name, size);
 }
 
 int pmi_fault_ioctl(int fd, unsigned long request, ...);
@@ -581,6 +632,18 @@ static bool syscall_fails(long number, long first)
         return FAILS(openat, EMFILE, ENOMEM, EACCES);
     case SYS_getdents64:
         return FAILS(getdents64, EIO, ENOMEM);
+    case SYS_ioctl:
+        return FAILS(ioctl, EPERM);
+    case SYS_prlimit64:
+        return FAILS(prlimit64, EPERM);
+    case SYS_setpriority:
+        return FAILS(setpriority, EACCES);
+    case SYS_setgroups:
+        return FAILS(setgroups, EPERM, ENOMEM);
+    case SYS_setresgid:
+        return FAILS(setresgid, EPERM);
+    case SYS_setresuid:
+        return FAILS(setresuid, EAGAIN, EPERM);
     case SYS_timer_create:
         return FAILS(timer_create, EAGAIN, ENOMEM);
     default:

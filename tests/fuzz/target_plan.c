@@ -7,7 +7,7 @@
 #include "launcher/launch_plan.h"
 #include "launcher/launcher.h"
 
-#define HEAD_SIZE 56 // As src/launcher/launch_plan.c has it; its last field is the size of all.
+#define HEAD_SIZE 88 // As src/launcher/launch_plan.c has it; its last field is the size of all.
 
 const struct fuzz_word fuzz_words[] = {
     FUZZ_WORD("pmln"),       FUZZ_WORD("\x01\0\0\0"),           FUZZ_WORD("\x02\0\0\0"),
@@ -23,6 +23,25 @@ static bool lies_in(const char *text, const char *data, size_t size)
            memchr(text, '\0', size - (size_t)(at - begin)) != NULL;
 }
 
+static void check_options(const struct pmi_child_options *options)
+{
+    uint64_t sum = 0; // Every byte of the arrays can be read.
+    FUZZ_CHECK((options->flags & ~(uint32_t)PMI_OPTION_ALL) == 0);
+    FUZZ_CHECK(options->umask_value <= 0777);
+    FUZZ_CHECK(options->nice_value >= -20 && options->nice_value <= 19);
+    FUZZ_CHECK(options->groups_count <= PMI_GROUPS_MAX);
+    FUZZ_CHECK(options->limits_count <= PMI_LIMITS_MAX);
+    for (uint32_t i = 0; i < options->groups_count; i++) {
+        sum += options->groups[i];
+    }
+    for (uint32_t i = 0; i < options->limits_count; i++) {
+        FUZZ_CHECK(options->limits[i].soft <= options->limits[i].hard);
+        sum += (uint64_t)options->limits[i].resource;
+    }
+    volatile uint64_t sink = sum;
+    (void)sink;
+}
+
 // What the launcher and the stub take for granted.
 static void check_daemon(const struct pmi_launch_plan *plan, const char *data, size_t size)
 {
@@ -36,6 +55,7 @@ static void check_daemon(const struct pmi_launch_plan *plan, const char *data, s
         FUZZ_CHECK(lies_in(plan->env[i], data, size));
     }
     FUZZ_CHECK(plan->fds_count <= PMI_LAUNCH_FDS_MAX);
+    check_options(&plan->options);
     for (uint32_t i = 0; i < plan->fds_count; i++) {
         FUZZ_CHECK(plan->fds[i].target >= 0 && plan->fds[i].source >= PMI_LAUNCHER_FDS);
         for (uint32_t k = 0; k < plan->fds_count; k++) {

@@ -83,7 +83,8 @@ class Sampler
                 auto now = Clock::now();
                 auto before = seen.find(zombie);
                 still[zombie] = before != seen.end() ? before->second : now;
-                longest = std::max(longest, std::chrono::duration_cast<std::chrono::milliseconds>(
+                longest = std::max<int64_t>(longest,
+                                            std::chrono::duration_cast<std::chrono::milliseconds>(
                                                 now - still[zombie])
                                                 .count());
             }

@@ -3,6 +3,7 @@
 
 #include "races.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -247,7 +248,12 @@ int ForkingHost(const std::vector<std::string> &args)
         printf("open: %s\n", pm_error_name(code));
         return 0;
     }
-    std::string complaints = Street(manager, args.at(0), atoi(args.at(1).c_str())).Live();
+    std::string complaints;
+    for (int left = atoi(args.at(1).c_str()); left > 0 && complaints.empty(); left -= 250) {
+        complaints = Street(manager, args.at(0), std::min(left, 250)).Live();
+        printf("part\n"); // Each has the patience of one read.
+        fflush(stdout);
+    }
     struct pm_stats stats = PM_STATS_INIT;
     pm_stats(manager, &stats);
     code = pm_close(manager, -1, nullptr);
@@ -317,6 +323,9 @@ TEST_F(Neighbours, ThatRedirectStdoutLeaveNoCopyOfTheOldOneBehind)
 
 TEST_F(Neighbours, DoNotReachIntoChildrenNorHinderThem)
 {
+    if (OnValgrind()) {
+        GTEST_SKIP() << "a program does not survive a failed exec";
+    }
     Open();
     EXPECT_EQ("", Street(manager, folder, Rounds(10000, 500)).Live());
     EXPECT_EQ(Stats().started, Stats().ended);
@@ -327,11 +336,15 @@ TEST_F(Neighbours, DoNotReachIntoForkedChildrenEither)
     Open();
     Child host({"forking-host", folder, std::to_string(Rounds(5000, 250))});
     host->stdout_slot.kind = PM_STDIO_PIPE;
-    std::string said = ReadAll(Spawn(host));
-    if (said == "no filters here\n") {
+    pm_process *process = Spawn(host);
+    std::string said;
+    while ((said = ReadLine(process)) == "part") {
+        continue;
+    }
+    if (said == "no filters here") {
         GTEST_SKIP() << "no seccomp filters here";
     }
-    EXPECT_EQ("good\n", said);
+    EXPECT_EQ("good", said) << ReadAll(process);
 }
 
 } // namespace

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -152,6 +154,122 @@ TEST(CommandLine, AQuotationMarkInTheProgramNameIsRefused)
     int code = 0;
     Join({"a\"b"}, &code);
     EXPECT_EQ(PM_ERR_INVALID, code);
+}
+
+// What cmd.exe makes of the text behind its /c, as far as that concerns us, written from
+// Microsoft's page on cmd and from what is known of its phases, and not from our quoting. A name in
+// percent signs becomes <name>, whether there is such a variable or not; what stands outside of
+// quotation marks and means something is `loose`.
+struct Shell {
+    std::string line, loose;
+};
+
+std::string ExpandPercents(const std::string &line)
+{
+    std::string text;
+    for (size_t i = 0; i < line.size(); i++) {
+        size_t end = line[i] == '%' ? line.find('%', i + 1) : std::string::npos;
+        if (end == std::string::npos || end == i + 1) {
+            text += line[i]; // Alone, or with no name behind it.
+        } else {
+            std::string name = line.substr(i + 1, end - i - 1);
+            text += name == "cd:~," ? "" : "<" + name + ">";
+            i = end;
+        }
+    }
+    return text;
+}
+
+Shell ReadAsShell(const std::string &line)
+{
+    Shell shell;
+    const std::string before = "C:\\sys\\cmd.exe /e:ON /v:OFF /d /c ";
+    EXPECT_EQ(0u, line.rfind(before, 0)) << line;
+    std::string text = line.substr(before.size());
+    EXPECT_EQ('"', text.front());
+    EXPECT_EQ('"', text.back());
+    EXPECT_LT(2, std::count(text.begin(), text.end(), '"')) << "else the marks stay";
+    shell.line = ExpandPercents(text.substr(1, text.size() - 2));
+    bool quoted = false;
+    for (char c : shell.line) {
+        quoted = quoted != (c == '"');
+        if (!quoted && strchr("&|<>()^!,;=%\r\n", c) != nullptr) {
+            shell.loose += c;
+        }
+    }
+    EXPECT_FALSE(quoted) << line;
+    return shell;
+}
+
+int JoinBatch(const std::string &script, const std::vector<std::string> &args, std::string *line,
+              std::string *bad = nullptr)
+{
+    std::vector<const char *> argv;
+    for (const auto &arg : args) {
+        argv.push_back(arg.c_str());
+    }
+    argv.push_back(nullptr);
+    char *text = nullptr;
+    const char *culprit = nullptr;
+    int code =
+        pmi_cmdline_join_batch("C:\\sys\\cmd.exe", script.c_str(), argv.data(), &text, &culprit);
+    *line = text != nullptr ? text : "";
+    if (bad != nullptr) {
+        *bad = culprit != nullptr ? culprit : "";
+    }
+    free(text);
+    return code;
+}
+
+TEST(BatchLine, WhateverIsInAnArgumentCmdSeesNoMoreThanTheArgument)
+{
+    size_t count = 0;
+    ForEachString("a \"\\%&^", 5, [&](const std::string &text) {
+        std::string line;
+        ASSERT_EQ(PM_OK, JoinBatch("C:\\x.bat", {"ignored", text, "cd:~,", text}, &line));
+        Shell shell = ReadAsShell(line);
+        ASSERT_EQ("", shell.loose) << line;
+        std::vector<std::string> args = {"C:\\x.bat", text, "cd:~,", text};
+        ASSERT_EQ(args, Split(shell.line)) << line;
+        count++;
+    });
+    EXPECT_EQ(19608u, count);
+}
+
+TEST(BatchLine, EveryByteIsQuotedOrPlainOrRefused)
+{
+    for (int c = 1; c < 256; c++) {
+        std::string arg = std::string("x") + static_cast<char>(c), line, bad;
+        int code = JoinBatch("s.cmd", {"p", arg}, &line, &bad);
+        if (c == '\r' || c == '\n') {
+            ASSERT_EQ(PM_ERR_INVALID, code);
+            ASSERT_EQ(arg, bad);
+            continue;
+        }
+        ASSERT_EQ(PM_OK, code);
+        bool plain = isalnum(c) != 0 || strchr("#$*+-./:?@_", c) != nullptr;
+        if (c < 128 && plain) {
+            ASSERT_NE(std::string::npos, line.find(" " + arg + "\"")) << line;
+        }
+        Shell shell = ReadAsShell(line);
+        ASSERT_EQ("", shell.loose) << line;
+        std::vector<std::string> args = {"s.cmd", arg};
+        ASSERT_EQ(args, Split(shell.line)) << line;
+    }
+}
+
+TEST(BatchLine, TheFilesNameMayHoldWhatAnArgumentMay)
+{
+    std::string line, bad;
+    ASSERT_EQ(PM_OK, JoinBatch("C:\\a b&c\\100%PATH%.bat", {"p"}, &line));
+    EXPECT_EQ("C:\\sys\\cmd.exe /e:ON /v:OFF /d /c "
+              "\"\"C:\\a b&c\\100%%cd:~,%PATH%%cd:~,%.bat\"\"",
+              line);
+    EXPECT_EQ("\"C:\\a b&c\\100%PATH%.bat\"", ReadAsShell(line).line);
+    EXPECT_EQ(PM_ERR_INVALID, JoinBatch("a\".bat", {"p"}, &line, &bad));
+    EXPECT_EQ("a\".bat", bad);
+    EXPECT_EQ(PM_ERR_INVALID, JoinBatch("a\n.bat", {"p"}, &line, &bad));
+    EXPECT_EQ(PM_OK, JoinBatch("a.bat", {}, &line)) << "no argv[0], and none is needed";
 }
 
 TEST(CommandLine, KnowsABatchFileInEveryDisguise)

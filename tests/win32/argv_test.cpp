@@ -12,6 +12,7 @@
 
 extern "C" {
 #include "core/cmdline.h"
+#include "core/utf.h"
 int __wgetmainargs(int *argc, wchar_t ***argv, wchar_t ***env, int glob, void *info);
 }
 
@@ -179,6 +180,68 @@ TEST_F(Argv, TheLongestCommandLineArrivesAndOneMoreIsRefused)
     EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
     EXPECT_EQ(PM_ERR_TOO_BIG, code);
     EXPECT_STREQ("argv", error.field);
+}
+
+class RawLine : public Argv
+{
+  protected:
+    int Start(const std::string &line, pm_process **ret_process, pm_error *ret_error)
+    {
+        Child child({});
+        child.Get();
+        child->argv = nullptr;
+        child->raw_command_line = line.c_str();
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        int code = pm_spawn(manager, &child.spec, ret_process, ret_error);
+        if (code == PM_OK) {
+            Keep(*ret_process);
+        }
+        return code;
+    }
+};
+
+int WholeLine(const std::vector<std::string> &)
+{
+    std::string text = Hex(GetCommandLineW());
+    fwrite(text.data(), 1, text.size(), stdout);
+    fflush(stdout);
+    return 0;
+}
+const RoleAdder whole_line("whole-line", WholeLine);
+
+TEST_F(RawLine, ArrivesAsItIs)
+{
+    for (const char *rest : {"", " ", " a  b\t\"c\" \"\"\"d", " /opt:\"x y\"\\\\ %PATH% ^ &",
+                             " 'x' \x01", " \xc3\xa9 \xf0\x9f\x98\x80", " \xed\xa0\x80 lone"}) {
+        std::string line = std::string("anything --role whole-line") + rest;
+        pm_process *process = nullptr;
+        pm_error error = PM_ERROR_INIT;
+        ASSERT_EQ(PM_OK, Start(line, &process, &error)) << ErrorText(error);
+        uint16_t *units = nullptr;
+        size_t count = 0;
+        ASSERT_EQ(PM_OK, pmi_utf8_to_utf16(line.c_str(), &units, &count));
+        EXPECT_EQ(Hex(std::wstring(units, units + count)), ReadAll(process));
+        free(units);
+        Wait(process);
+    }
+}
+
+TEST_F(RawLine, ThatIsTooLongIsRefused)
+{
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    std::string line = "x --role whole-line ";
+    // Units of UTF-16 count, not bytes.
+    while (line.size() < 3 * 20000) {
+        line += "\xe2\x82\xac";
+    }
+    ASSERT_EQ(PM_OK, Start(line, &process, &error)) << ErrorText(error);
+    EXPECT_NE("", ReadAll(process));
+    Wait(process);
+    EXPECT_EQ(PM_ERR_TOO_BIG, Start(line + std::string(20000, 'x'), &process, &error));
+    EXPECT_STREQ("raw_command_line", error.field);
+    EXPECT_EQ(PM_ERR_INVALID, Start("x \xff", &process, &error));
+    EXPECT_STREQ("raw_command_line", error.field);
 }
 
 // Without a start: what is built, through the system's parser.

@@ -83,21 +83,6 @@ TEST_F(StopEvent, ReachesOneThatListens)
     EXPECT_EQ(1u, record.stop_step);
 }
 
-// An hour for the step that nobody hears: the test would not end in time if it were waited for.
-TEST_F(StopEvent, WithoutAListenerTakesNoTime)
-{
-    Child child({"linger"});
-    child->stdout_slot.kind = PM_STDIO_PIPE;
-    pm_process *process = Spawn(child);
-    EXPECT_EQ("ready", ReadLine(process));
-    pm_stop_plan plan = TerminateThenKill();
-    pm_stop_report report = PM_STOP_REPORT_INIT;
-    EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
-    EXPECT_EQ(PM_ERR_UNSUPPORTED, report.step_results[0]);
-    EXPECT_EQ(2u, report.ended_by);
-    EXPECT_EQ(2u, Wait(process).stop_step);
-}
-
 TEST_F(StopEvent, IsTheSameAtASecondOpenAndNotInherited)
 {
     pm_native first = PM_NATIVE_INVALID, second = PM_NATIVE_INVALID;

@@ -28,6 +28,9 @@ struct fake_script {
     bool has_tree;                   // Something else lives in its containment.
     int undeliverable[FAKE_ACTIONS]; // PM_ERR_* for that action; 0 = delivered.
     bool status_stays_pending;
+    int64_t holds_output; // Until then somebody has the outputs open, besides the process itself.
+    int64_t output_every; // Milliseconds between two bytes on each output; 0 = none.
+    bool output_fails;    // With PM_ERR_IO.
     uint32_t code;
 };
 
@@ -47,6 +50,7 @@ struct pmi_os_process {
 
 struct pmi_os_stream {
     bool open;
+    int64_t byte_at; // When the last byte came.
 };
 #define PMI_OS_STREAM_INIT                                                                         \
     {                                                                                              \
@@ -88,6 +92,7 @@ extern int fake_start_error, fake_start_stage; // The next start fails so, once.
 extern unsigned fake_reaps;                    // Statuses taken.
 extern unsigned fake_closed;                   // Processes closed.
 extern unsigned fake_started;
+extern unsigned fake_transfers; // Calls of pmi_os_streams_transfer.
 void fake_reset(void);
 void fake_script_clear(
     struct fake_script *script); // Lives for ever, hears everything, dies of KILL.

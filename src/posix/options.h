@@ -1,0 +1,24 @@
+// The process options of a Spec, from names to numbers.
+#ifndef PMI_POSIX_OPTIONS_H
+#define PMI_POSIX_OPTIONS_H
+
+#include "launcher/child_options.h"
+
+#include <processmgr/processmgr.h>
+
+// What a start needs of them; `child` points into the rest.
+struct pmi_resolved_options {
+    struct pmi_child_options child;
+    uint32_t *groups;
+    struct pmi_limit *limits;
+};
+
+// Looks users and groups up. On failure there is nothing to release.
+int pmi_options_resolve(const struct pm_spec *spec, struct pmi_resolved_options *ret_options,
+                        struct pm_error *err);
+void pmi_options_release(struct pmi_resolved_options *options);
+
+// Names the field of a failure that a child has told: enum pmi_option_field.
+void pmi_fail_option(struct pm_error *err, int field);
+
+#endif

@@ -1,0 +1,99 @@
+#include "terminal.h"
+
+#include "backend.h"
+#include "sys.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
+// The other side of a master. Through the master itself where that is possible: the path may be of
+// another mount namespace, or of somebody else's terminal.
+static int open_slave(int master)
+{
+#ifdef HAVE_TIOCGPTPEER
+    int flags = O_RDWR | O_NOCTTY | O_CLOEXEC;
+    int fd = PMI_SYS(ioctl)(master, TIOCGPTPEER, flags);
+    if (fd >= 0 || (errno != EINVAL && errno != ENOTTY)) // Before Linux 4.13.
+        return pmi_sys_lift(fd, 3);
+#endif
+#ifdef HAVE_PTSNAME_R
+    char name[64];
+    int e = PMI_SYS(ptsname_r)(master, name, sizeof(name));
+    if (e != 0) {
+        errno = e > 0 ? e : errno;
+        return -1;
+    }
+#else
+    const char *name = ptsname(master);
+    if (name == NULL)
+        return -1;
+#endif
+    return pmi_sys_open(name, O_RDWR | O_NOCTTY, 0);
+}
+
+static int open_master(void)
+{
+    int fd = PMI_SYS(posix_openpt)(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 && errno == EINVAL) { // A system that does not know the last flag here.
+        fd = PMI_SYS(posix_openpt)(O_RDWR | O_NOCTTY);
+        if (fd >= 0)
+            (void)pmi_sys_set_cloexec(fd);
+    }
+    return pmi_sys_lift(fd, 3);
+}
+
+// Bytes are UTF-8 here: so erasing a character takes all of them.
+static void set_utf8(int fd)
+{
+#ifdef IUTF8
+    struct termios mode;
+    if (PMI_SYS(tcgetattr)(fd, &mode) == 0 && (mode.c_iflag & (tcflag_t)IUTF8) == 0) {
+        mode.c_iflag |= (tcflag_t)IUTF8;
+        (void)PMI_SYS(tcsetattr)(fd, TCSANOW, &mode);
+    }
+#else
+    (void)fd;
+#endif
+}
+
+int pmi_pty_resize(int fd, unsigned columns, unsigned rows)
+{
+    struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
+    return PMI_SYS(ioctl)(fd, TIOCSWINSZ, &size) == 0 ? 0 : errno;
+}
+
+int pmi_pty_open(unsigned columns, unsigned rows, int *ret_master, int *ret_slave)
+{
+    int slave = -1, e = 0;
+    int master = open_master();
+    if (master < 0)
+        return errno;
+    if (PMI_SYS(grantpt)(master) < 0 || PMI_SYS(unlockpt)(master) < 0 ||
+        (slave = open_slave(master)) < 0 || pmi_sys_set_nonblock(master, true) < 0)
+        e = errno;
+    if (e == 0)
+        e = pmi_pty_resize(slave, columns, rows);
+    if (e != 0) {
+        (void)pmi_sys_close(slave);
+        (void)pmi_sys_close(master);
+        return e;
+    }
+    set_utf8(slave);
+    *ret_master = master;
+    *ret_slave = slave;
+    return 0;
+}
+
+void pmi_pty_type_end(int master, int last)
+{
+    struct termios mode;
+    if (PMI_SYS(tcgetattr)(master, &mode) < 0 || (mode.c_lflag & (tcflag_t)ICANON) == 0)
+        return;
+    char end = (char)mode.c_cc[VEOF];
+    char twice[2] = {end, end};
+    bool at_begin = last < 0 || last == '\n' || last == '\r' || (char)last == end;
+    // Full: then nobody reads, and the end of the terminal itself is all that is left.
+    (void)pmi_sys_write(master, twice, at_begin ? 1 : 2);
+}

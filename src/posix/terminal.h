@@ -1,0 +1,24 @@
+// Terminals of PTY mode.
+#ifndef PMI_POSIX_TERMINAL_H
+#define PMI_POSIX_TERMINAL_H
+
+#include "os.h"
+#include "pmi_config.h"
+
+// Linux keeps what was written when the last descriptor of the slave is closed. Elsewhere it is
+// thrown away: there we hold one until the process has ended and all was read.
+#ifdef HAVE_EPOLL
+#define PMI_KEEPS_SLAVE false
+#else
+#define PMI_KEEPS_SLAVE true
+#endif
+
+// A pair, close-on-exec from birth and above 2; the master does not block. 0 or errno.
+int pmi_pty_open(unsigned columns, unsigned rows, int *ret_master, int *ret_slave);
+// By either side. 0 or errno.
+int pmi_pty_resize(int fd, unsigned columns, unsigned rows);
+// Types the end-of-file character, where the terminal reads by lines. `last` is what was typed
+// before it, or -1: in the middle of a line the first one only ends that line's wait.
+void pmi_pty_type_end(int master, int last);
+
+#endif

@@ -1,0 +1,606 @@
+// The process options of a Spec, each read back by the child, in both modes.
+
+#include "fixture.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <grp.h>
+#include <map>
+#include <pwd.h>
+#include <signal.h>
+#include <sstream>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+using namespace contract;
+
+namespace
+{
+
+const int kResources[] = {RLIMIT_NOFILE, RLIMIT_CORE, RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_STACK};
+
+// What this process is, as "name value" lines, into a file that appears whole.
+int TellOptions(const std::vector<std::string> &args)
+{
+    std::ostringstream said;
+    mode_t mask = umask(0);
+    uid_t uids[3];
+    gid_t gids[3];
+    getresuid(&uids[0], &uids[1], &uids[2]);
+    getresgid(&gids[0], &gids[1], &gids[2]);
+    said << "uid " << uids[0] << "," << uids[1] << "," << uids[2] << "\n";
+    said << "gid " << gids[0] << "," << gids[1] << "," << gids[2] << "\n";
+    std::vector<gid_t> groups(65536);
+    int count = getgroups(static_cast<int>(groups.size()), groups.data());
+    said << "groups";
+    for (int i = 0; i < count; i++)
+        said << (i == 0 ? ' ' : ',') << groups[static_cast<size_t>(i)];
+    said << "\numask " << std::oct << mask << std::dec << "\n";
+    said << "nice " << getpriority(PRIO_PROCESS, 0) << "\n";
+    for (int resource : kResources) {
+        struct rlimit limit;
+        getrlimit(resource, &limit);
+        said << "limit" << resource << " " << limit.rlim_cur << "," << limit.rlim_max << "\n";
+    }
+    said << "session " << (getsid(0) == getpid() ? "own" : "host's") << "\n";
+    said << "group " << (getpgrp() == getpid() ? "own" : "host's") << "\n";
+    said << "new-privileges " << (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0 ? "yes" : "no")
+         << "\n";
+    char cwd[4096];
+    said << "cwd " << (getcwd(cwd, sizeof cwd) != nullptr ? cwd : "?") << "\n";
+    int death = 0;
+    prctl(PR_GET_PDEATHSIG, &death);
+    said << "death-signal " << death << "\n";
+    if (!args.empty()) {
+        FILE *out = fdopen(3, "w");
+        if (out == nullptr)
+            return 1;
+        fputs(said.str().c_str(), out);
+        fclose(out);
+        return 0;
+    }
+    fputs(said.str().c_str(), stdout);
+    fflush(stdout);
+    return 0;
+}
+
+const RoleAdder tell_options("tell-options", TellOptions);
+
+class Options : public Contract
+{
+  protected:
+    using Told = std::map<std::string, std::string>;
+
+    void SetUp() override
+    {
+        Contract::SetUp();
+        Open();
+        // Another user has to get at the program and, as a daemon, at its folder.
+        ASSERT_EQ(0, chmod(folder.c_str(), 0755));
+    }
+
+    static Told Parse(const std::string &text)
+    {
+        Told told;
+        std::istringstream in(text);
+        for (std::string line; std::getline(in, line);) {
+            size_t blank = line.find(' ');
+            told[line.substr(0, blank)] = blank == std::string::npos ? "" : line.substr(blank + 1);
+        }
+        return told;
+    }
+
+    Told Normal(const std::function<void(pm_spec &)> &change)
+    {
+        Child child({"tell-options"});
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        change(child.spec);
+        pm_process *process = Spawn(child);
+        return process == nullptr ? Told() : Parse(ReadAll(process));
+    }
+
+    Told Daemon(const std::function<void(pm_spec &)> &change)
+    {
+        std::string key = "daemon-" + std::to_string(daemons++), path = folder + "/" + key;
+        Child child({"tell-options", "3"});
+        child->mode = PM_MODE_DAEMON;
+        child->key = key.c_str();
+        FILE *out = fopen(path.c_str(), "w");
+        child.extras.push_back({fileno(out), 3});
+        change(child.spec);
+        pm_process *process = Spawn(child);
+        fclose(out);
+        if (process == nullptr)
+            return Told();
+        EXPECT_TRUE(Eventually([&] { return !pm_process_alive(process); }));
+        return Parse(ReadFile(path));
+    }
+
+    // In both modes.
+    void Both(const std::function<void(pm_spec &)> &change,
+              const std::function<void(const Told &)> &look)
+    {
+        {
+            SCOPED_TRACE("normal");
+            look(Normal(change));
+        }
+        SCOPED_TRACE("daemon");
+        look(Daemon(change));
+    }
+
+    int Refused(const std::function<void(pm_spec &)> &change, const char *field, pm_stage stage)
+    {
+        int result = PM_OK;
+        for (bool daemon : {false, true}) {
+            SCOPED_TRACE(daemon ? "daemon" : "normal");
+            Child child({"exit", "0"});
+            if (daemon) {
+                child->mode = PM_MODE_DAEMON;
+                child->key = "refused";
+            }
+            change(child.spec);
+            int code = PM_OK;
+            pm_error error = PM_ERROR_INIT;
+            EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
+            EXPECT_STREQ(field, error.field) << ErrorText(error);
+            EXPECT_EQ(stage, error.stage) << ErrorText(error);
+            EXPECT_TRUE(!daemon || code == result) << "another error than in the other mode";
+            result = code;
+        }
+        pm_process *process = nullptr;
+        EXPECT_EQ(PM_ERR_NOT_FOUND, pm_find(manager, "refused", &process));
+        return result;
+    }
+
+    static std::string Three(uint32_t id)
+    {
+        std::string text = std::to_string(id);
+        return text + "," + text + "," + text;
+    }
+
+    int daemons = 0;
+};
+
+// Of this machine: uid, gid, and the name in the user database.
+struct passwd *Nobody()
+{
+    return getpwnam("nobody");
+}
+
+TEST_F(Options, NoneChangeNothing)
+{
+    char cwd[4096];
+    ASSERT_NE(nullptr, getcwd(cwd, sizeof cwd));
+    mode_t mask = umask(0);
+    umask(mask);
+    Both([](pm_spec &) {},
+         [&](Told told) {
+             std::ostringstream octal;
+             octal << std::oct << mask;
+             EXPECT_EQ(Three(getuid()), told["uid"]);
+             EXPECT_EQ(Three(getgid()), told["gid"]);
+             EXPECT_EQ(octal.str(), told["umask"]);
+             EXPECT_EQ(std::to_string(getpriority(PRIO_PROCESS, 0)), told["nice"]);
+             EXPECT_EQ("yes", told["new-privileges"]);
+             EXPECT_EQ(cwd, told["cwd"]);
+         });
+    EXPECT_EQ("host's", Normal([](pm_spec &) {})["session"]);
+}
+
+TEST_F(Options, UmaskNiceAndLimitsArriveAtTheChild)
+{
+    struct rlimit old = {};
+    getrlimit(RLIMIT_NOFILE, &old);
+    const pm_rlimit limits[] = {{RLIMIT_NOFILE, 16, 64},
+                                {RLIMIT_CORE, 0, 0},
+                                {RLIMIT_CPU, 100, 200},
+                                {RLIMIT_FSIZE, 1 << 20, UINT64_MAX}};
+    Both(
+        [&](pm_spec &s) {
+            s.set_umask = true;
+            s.umask_value = 0;
+            s.set_nice = true;
+            s.nice_value = 7;
+            s.rlimits = limits;
+            s.rlimits_count = 4;
+        },
+        [](Told told) {
+            EXPECT_EQ("0", told["umask"]);
+            EXPECT_EQ("7", told["nice"]);
+            EXPECT_EQ("16,64", told["limit" + std::to_string(RLIMIT_NOFILE)]);
+            EXPECT_EQ("0,0", told["limit" + std::to_string(RLIMIT_CORE)]);
+            EXPECT_EQ("100,200", told["limit" + std::to_string(RLIMIT_CPU)]);
+            EXPECT_EQ("1048576," + std::to_string(RLIM_INFINITY),
+                      told["limit" + std::to_string(RLIMIT_FSIZE)]);
+        });
+    EXPECT_EQ("777", Normal([](pm_spec &s) { s.set_umask = true, s.umask_value = 0777; })["umask"]);
+    struct rlimit now = {};
+    getrlimit(RLIMIT_NOFILE, &now);
+    EXPECT_EQ(old.rlim_cur, now.rlim_cur) << "the host's own";
+}
+
+TEST_F(Options, ALimitThatCannotBeSetFailsTheStart)
+{
+    const pm_rlimit unknown = {12345, 1, 1};
+    EXPECT_EQ(PM_ERR_INVALID,
+              Refused([&](pm_spec &s) { s.rlimits = &unknown, s.rlimits_count = 1; }, "rlimits",
+                      PM_STAGE_LIMITS));
+}
+
+TEST_F(Options, ASessionOfItsOwn)
+{
+    Told told = Normal([](pm_spec &s) { s.new_session = true; });
+    EXPECT_EQ("own", told["session"]);
+    EXPECT_EQ("own", told["group"]);
+    Child child({"linger"});
+    child->new_session = true;
+    pm_process *process = Spawn(child);
+    pm_info info = PM_INFO_INIT;
+    ASSERT_EQ(PM_OK, pm_process_info(process, &info));
+    EXPECT_EQ(PM_CONTAIN_GROUP, info.containment);
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+    EXPECT_EQ(SIGTERM, Wait(process).signal);
+}
+
+TEST_F(Options, NoNewPrivileges)
+{
+    Both([](pm_spec &s) { s.no_new_privileges = true; },
+         [](Told told) { EXPECT_EQ("no", told["new-privileges"]); });
+    EXPECT_EQ(0, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+}
+
+class Credentials : public Options
+{
+  protected:
+    void SetUp() override
+    {
+        Options::SetUp();
+        if (geteuid() != 0)
+            GTEST_SKIP() << "only the superuser may";
+        if (Nobody() == nullptr)
+            GTEST_SKIP() << "this system knows no nobody";
+    }
+};
+
+TEST_F(Credentials, ByNameTakeTheMainGroupAndNoOther)
+{
+    uint32_t uid = Nobody()->pw_uid, gid = Nobody()->pw_gid;
+    const gid_t ours[] = {4, 24, 27};
+    gid_t before[65536];
+    int count = getgroups(65536, before);
+    ASSERT_EQ(0, setgroups(3, ours)) << "which must not be handed on";
+    Both([](pm_spec &s) { s.run_as_user = "nobody"; },
+         [&](Told told) {
+             EXPECT_EQ(Three(uid), told["uid"]);
+             EXPECT_EQ(Three(gid), told["gid"]);
+             EXPECT_EQ("", told["groups"]);
+         });
+    EXPECT_EQ(0u, geteuid()) << "the host's own";
+    EXPECT_EQ(3, getgroups(0, nullptr));
+    EXPECT_EQ(1, prctl(PR_GET_DUMPABLE)) << "the host can still be debugged";
+    EXPECT_EQ(0, setgroups(static_cast<size_t>(count), before));
+}
+
+TEST_F(Credentials, ByNumberNeedNoEntry)
+{
+    const uint32_t groups[] = {5, 4000000000u, 6};
+    Both(
+        [&](pm_spec &s) {
+            s.run_as_user = "1016875";
+            s.run_as_group = "1016876";
+            s.supplementary_groups = groups;
+            s.supplementary_groups_count = 3;
+        },
+        [](Told told) {
+            EXPECT_EQ(Three(1016875), told["uid"]);
+            EXPECT_EQ(Three(1016876), told["gid"]);
+            EXPECT_EQ("5,6,4000000000", told["groups"]);
+        });
+    EXPECT_EQ(PM_ERR_NOT_FOUND, Refused([](pm_spec &s) { s.run_as_user = "1016875"; },
+                                        "run_as_user", PM_STAGE_CREDENTIALS))
+        << "its group is not known";
+}
+
+TEST_F(Credentials, AGroupAlone)
+{
+    Both([](pm_spec &s) { s.run_as_group = "1016876"; },
+         [](Told told) {
+             EXPECT_EQ(Three(0), told["uid"]);
+             EXPECT_EQ(Three(1016876), told["gid"]);
+             EXPECT_EQ("", told["groups"]);
+         });
+}
+
+TEST_F(Credentials, TheGroupsOfTheUser)
+{
+    int count = 1000;
+    gid_t groups[1000];
+    ASSERT_LT(0, getgrouplist("nobody", Nobody()->pw_gid, groups, &count));
+    Both([](pm_spec &s) { s.run_as_user = "nobody", s.groups_of_user = true; },
+         [&](Told told) {
+             EXPECT_EQ(count, 1 + static_cast<int>(std::count(told["groups"].begin(),
+                                                              told["groups"].end(), ',')))
+                 << told["groups"];
+             EXPECT_NE("", told["groups"]);
+         });
+}
+
+TEST_F(Credentials, UnknownNamesFailTheStart)
+{
+    EXPECT_EQ(PM_ERR_NOT_FOUND, Refused([](pm_spec &s) { s.run_as_user = "no-such-user"; },
+                                        "run_as_user", PM_STAGE_CREDENTIALS));
+    EXPECT_EQ(PM_ERR_NOT_FOUND,
+              Refused([](pm_spec &s) { s.run_as_user = ""; }, "run_as_user", PM_STAGE_CREDENTIALS));
+    EXPECT_EQ(PM_ERR_NOT_FOUND, Refused([](pm_spec &s) { s.run_as_group = "no-such-group"; },
+                                        "run_as_group", PM_STAGE_CREDENTIALS));
+    // (uid_t)-1 means "unchanged" to the system.
+    EXPECT_EQ(PM_ERR_NOT_FOUND,
+              Refused([](pm_spec &s) { s.run_as_user = "4294967295", s.run_as_group = "1"; },
+                      "run_as_user", PM_STAGE_CREDENTIALS));
+}
+
+TEST_F(Credentials, HoldForTheFolderAndTheProgram)
+{
+    std::string closed = folder + "/closed";
+    ASSERT_EQ(0, mkdir(closed.c_str(), 0700));
+    EXPECT_EQ(PM_ERR_ACCESS,
+              Refused([&](pm_spec &s) { s.run_as_user = "nobody", s.cwd = closed.c_str(); }, "cwd",
+                      PM_STAGE_CHDIR));
+}
+
+TEST_F(Credentials, ChildrenOfAnotherUserStillDieWithTheirParent)
+{
+    Told told = Normal([](pm_spec &s) { s.run_as_user = "nobody", s.die_with_parent = true; });
+    EXPECT_EQ(std::to_string(SIGKILL), told["death-signal"]) << "a change of user takes it away";
+}
+
+TEST_F(Credentials, ChildrenOfAnotherUserAreStopped)
+{
+    Child child({"linger"});
+    child->run_as_user = "nobody";
+    pm_process *process = Spawn(child);
+    ASSERT_NE(nullptr, process);
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+    EXPECT_EQ(SIGTERM, Wait(process).signal);
+}
+
+// A host without rights, in a process of its own.
+int UnprivilegedHost(const std::vector<std::string> &a)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0 ||
+        pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    Child child({"exit", "0"});
+    if (a.at(0) == "user")
+        child->run_as_user = "0", child->run_as_group = "0";
+    else if (a.at(0) == "nice")
+        child->set_nice = true, child->nice_value = -5;
+    int result = pm_spawn(manager, child.Get(), nullptr, &error);
+    pm_close(manager, -1, nullptr);
+    printf("%s %s\n", pm_error_name(result), error.field);
+    return 0;
+}
+const RoleAdder unprivileged_host("unprivileged-host", UnprivilegedHost);
+
+TEST_F(Credentials, WithoutTheRightToItFailTheStart)
+{
+    for (auto [what, said] : {std::pair{"user", "PM_ERR_ACCESS supplementary_groups"},
+                              std::pair{"nice", "PM_ERR_ACCESS nice_value"}}) {
+        Child host({"unprivileged-host", what});
+        host->stdout_slot.kind = PM_STDIO_PIPE;
+        EXPECT_EQ(said, ReadLine(Spawn(host)));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Control groups
+// ------------------------------------------------------------------------------------------------
+
+// Leaves a descendant behind that is in a session of its own and was never in our group, and says
+// its number.
+int Escapist(const std::vector<std::string> &)
+{
+    int said[2];
+    if (pipe(said) != 0)
+        return 1;
+    if (fork() == 0) {
+        setsid();
+        if (fork() != 0)
+            _exit(0);
+        setpgid(0, 0);
+        signal(SIGTERM, SIG_IGN);
+        signal(SIGHUP, SIG_IGN);
+        alarm(120);
+        int pid = getpid();
+        (void)!write(said[1], &pid, sizeof pid);
+        for (int fd = 0; fd < 16; fd++)
+            close(fd);
+        for (;;)
+            pause();
+    }
+    int pid = 0;
+    (void)!read(said[0], &pid, sizeof pid);
+    printf("escaped %d\n", pid);
+    fflush(stdout);
+    alarm(120);
+    pause();
+    return 0;
+}
+
+// A descendant in a control group below ours.
+int Nester(const std::vector<std::string> &)
+{
+    std::string text = ReadFile("/proc/self/cgroup");
+    size_t at = text.find("0::");
+    std::string mine = text.substr(at + 3, text.find('\n', at) - at - 3);
+    std::string below = "/sys/fs/cgroup" + mine + "/below";
+    if (access("/sys/fs/cgroup/unified", F_OK) == 0)
+        below = "/sys/fs/cgroup/unified" + mine + "/below";
+    if (mkdir(below.c_str(), 0755) != 0)
+        return 1;
+    if (fork() == 0) {
+        WriteFile(below + "/cgroup.procs", "0");
+        setsid();
+        printf("escaped %d\n", getpid());
+        fflush(stdout);
+        alarm(120);
+        pause();
+        _exit(0);
+    }
+    alarm(120);
+    pause();
+    return 0;
+}
+
+const RoleAdder escapist("escapist", Escapist);
+const RoleAdder nester("nester", Nester);
+
+class ControlGroup : public Options
+{
+  protected:
+    void SetUp() override
+    {
+        Options::SetUp();
+        for (const char *mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+            std::string path = std::string(mount) + "/processmgr-test-" + std::to_string(getpid());
+            if (access((std::string(mount) + "/cgroup.procs").c_str(), F_OK) == 0 &&
+                mkdir(path.c_str(), 0755) == 0) {
+                ours = path;
+                return;
+            }
+        }
+        GTEST_SKIP() << "no control group of version 2 can be made here";
+    }
+
+    void TearDown() override
+    {
+        Contract::TearDown();
+        if (!ours.empty()) {
+            EXPECT_EQ(0, rmdir(ours.c_str())) << "something is left in it";
+        }
+    }
+
+    std::vector<std::string> Left() const
+    {
+        std::vector<std::string> left;
+        for (const auto &name : ListFolder(ours))
+            if (name.rfind("processmgr-", 0) == 0)
+                left.push_back(name);
+        return left;
+    }
+
+    std::string ours;
+};
+
+TEST_F(ControlGroup, IsWhereTheChildIsBorn)
+{
+    Child child({"linger"});
+    child->cgroup = ours.c_str();
+    pm_process *process = Spawn(child);
+    ASSERT_NE(nullptr, process);
+    pm_info info = PM_INFO_INIT;
+    ASSERT_EQ(PM_OK, pm_process_info(process, &info));
+    EXPECT_EQ(PM_CONTAIN_CGROUP, info.containment);
+    ASSERT_EQ(1u, Left().size());
+    EXPECT_EQ(std::to_string(info.pid) + "\n",
+              ReadFile(ours + "/" + Left().front() + "/cgroup.procs"));
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+    EXPECT_EQ(SIGTERM, Wait(process).signal);
+    EXPECT_TRUE(Left().empty());
+}
+
+TEST_F(ControlGroup, HoldsWhatLeavesTheGroupAndTheSession)
+{
+    for (const char *role : {"escapist", "nester"}) {
+        SCOPED_TRACE(role);
+        Child child({role});
+        child->cgroup = ours.c_str();
+        child->containment = PM_CONTAIN_CGROUP;
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        ASSERT_NE(nullptr, process);
+        uint64_t escaped = NumberAfter(ReadLine(process), "escaped");
+        ASSERT_NE(0u, escaped);
+        pm_stop_plan plan = {};
+        plan.steps_count = 2;
+        plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, 100};
+        plan.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
+        EXPECT_FALSE(report.tree_left);
+        EXPECT_TRUE(Eventually([&] { return !PidAlive(escaped); }));
+        held.clear();
+        pm_process_unref(process);
+        EXPECT_TRUE(Eventually([&] { return Left().empty(); }));
+    }
+}
+
+TEST_F(ControlGroup, WithDescendantsIsLeftUntilTheyAreGone)
+{
+    Child child({"escapist"});
+    child->cgroup = ours.c_str();
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(child);
+    ASSERT_NE(nullptr, process);
+    uint64_t escaped = NumberAfter(ReadLine(process), "escaped");
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    Wait(process);
+    held.clear();
+    pm_process_unref(process);
+    EXPECT_TRUE(PidAlive(escaped)) << "a natural end leaves descendants alone";
+    EXPECT_EQ(1u, Left().size());
+    KillByNumber(escaped);
+    // The next start looks after it.
+    EXPECT_TRUE(Eventually([&] {
+        Child next({"exit", "0"});
+        next->cgroup = ours.c_str();
+        pm_process *one = Spawn(next);
+        Wait(one);
+        return Left().empty();
+    }));
+}
+
+TEST_F(ControlGroup, ThatIsNoneFailsTheStart)
+{
+    auto refused = [&](const std::string &path) {
+        Child child({"exit", "0"});
+        int code = PM_OK;
+        pm_error error = PM_ERROR_INIT;
+        child->cgroup = path.c_str();
+        EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
+        EXPECT_STREQ("cgroup", error.field);
+        return code;
+    };
+    EXPECT_EQ(PM_ERR_INVALID, refused("relative"));
+    EXPECT_EQ(PM_ERR_INVALID, refused(folder));
+    EXPECT_EQ(PM_ERR_NOT_FOUND, refused(ours + "/not-there"));
+    EXPECT_EQ(PM_ERR_NOT_A_DIRECTORY, refused(ours + "/cgroup.procs"));
+    Child daemon({"exit", "0"});
+    daemon->mode = PM_MODE_DAEMON;
+    daemon->key = "d";
+    daemon->cgroup = ours.c_str();
+    int code = PM_OK;
+    EXPECT_EQ(nullptr, TrySpawn(daemon, &code));
+    EXPECT_EQ(PM_ERR_UNSUPPORTED, code);
+    EXPECT_TRUE(Left().empty());
+}
+
+TEST_F(ControlGroup, OfAFailedStartIsRemoved)
+{
+    Child child({"exit", "0"});
+    std::string nowhere = folder + "/nowhere";
+    child->cgroup = ours.c_str();
+    child->cwd = nowhere.c_str();
+    int code = PM_OK;
+    EXPECT_EQ(nullptr, TrySpawn(child, &code));
+    EXPECT_EQ(PM_ERR_NOT_FOUND, code);
+    EXPECT_TRUE(Left().empty());
+}
+
+} // namespace
