@@ -77,13 +77,13 @@ DWORD pmi_sys_priority(HANDLE process)
 // Pseudoconsoles
 // ------------------------------------------------------------------------------------------------
 
-const struct pmi_sys_pseudoconsole *pmi_test_pseudoconsole;
+const struct pmi_sys_console_calls *pmi_test_pseudoconsole;
 
 static BOOL CALLBACK find_pseudoconsole(PINIT_ONCE once, void *found, void **context)
 {
     static const char *const names[3] = {"CreatePseudoConsole", "ResizePseudoConsole",
                                          "ClosePseudoConsole"};
-    struct pmi_sys_pseudoconsole *calls = found;
+    struct pmi_sys_console_calls *calls = found;
     HMODULE kernel = GetModuleHandleW(L"kernel32.dll");
     void (*all[3])(void) = {NULL, NULL, NULL};
     (void)once;
@@ -99,10 +99,10 @@ static BOOL CALLBACK find_pseudoconsole(PINIT_ONCE once, void *found, void **con
     return TRUE;
 }
 
-const struct pmi_sys_pseudoconsole *pmi_sys_pseudoconsole(void)
+const struct pmi_sys_console_calls *pmi_sys_pseudoconsole(void)
 {
     static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
-    static struct pmi_sys_pseudoconsole found;
+    static struct pmi_sys_console_calls found;
     (void)InitOnceExecuteOnce(&once, find_pseudoconsole, &found, NULL);
     return pmi_test_pseudoconsole != NULL ? pmi_test_pseudoconsole : &found;
 }

@@ -38,17 +38,17 @@ DWORD pmi_sys_priority(HANDLE process); // 0 with GetLastError().
 BOOL pmi_sys_assign_job(HANDLE job, HANDLE process);
 BOOL pmi_sys_resume(HANDLE thread);
 
-// The calls of a pseudoconsole, found at run time: a program that imports them does not even load on
-// a system without them. NULL there. HPCON is a pointer.
-struct pmi_sys_pseudoconsole {
+// The calls of a pseudoconsole, found at run time: a program that imports them does not even load
+// on a system without them. NULL there. HPCON is a pointer.
+struct pmi_sys_console_calls {
     HRESULT(WINAPI *create)(COORD size, HANDLE in, HANDLE out, DWORD flags, void **ret_console);
     HRESULT(WINAPI *resize)(void *console, COORD size);
     void(WINAPI *close)(void *console);
 };
 
 // Other calls in place of the system's. For tests, as above.
-extern const struct pmi_sys_pseudoconsole *pmi_test_pseudoconsole;
+extern const struct pmi_sys_console_calls *pmi_test_pseudoconsole;
 
-const struct pmi_sys_pseudoconsole *pmi_sys_pseudoconsole(void);
+const struct pmi_sys_console_calls *pmi_sys_pseudoconsole(void);
 
 #endif

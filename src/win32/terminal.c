@@ -1,9 +1,9 @@
-// A pseudoconsole is two pipes and a console host process between them and the child. Nothing closes
-// it but who holds the HPCON, and until it is closed the output has no end (before Windows 11 24H2:
-// microsoft/terminal#4564). So a thread of its own waits for the end of the process and closes it
-// then. A thread, because before build 26100 ClosePseudoConsole waits until all output was read or
-// its reader has gone: while the caller leaves the stream open and unread that thread is what waits,
-// and nothing else does.
+// A pseudoconsole is two pipes and a console host process between them and the child. Nothing
+// closes it but who holds the HPCON, and until it is closed the output has no end (before Windows
+// 11 24H2: microsoft/terminal#4564). So a thread of its own waits for the end of the process and
+// closes it then. A thread, because before build 26100 ClosePseudoConsole waits until all output
+// was read or its reader has gone: while the caller leaves the stream open and unread that thread
+// is what waits, and nothing else does.
 #include "terminal.h"
 
 #include <process.h>
@@ -19,8 +19,8 @@ struct pmi_terminal {
     unsigned refs;
     void *console; // HPCON; NULL once it is being closed.
     // Our ends of streams that were closed before the terminal was. The console host of Windows 11
-    // 24H2 takes the end of its input for the end of the terminal, and what it does without an output
-    // is not the same in all versions.
+    // 24H2 takes the end of its input for the end of the terminal, and what it does without an
+    // output is not the same in all versions.
     HANDLE parked[2];
     bool taken;
     // Constant once the thread runs.
@@ -146,8 +146,7 @@ static DWORD os_code_of(HRESULT result)
     if (result == E_NOTIMPL) {
         return ERROR_CALL_NOT_IMPLEMENTED;
     }
-    return HRESULT_FACILITY(result) == FACILITY_WIN32 ? (DWORD)HRESULT_CODE(result)
-                                                      : (DWORD)result;
+    return HRESULT_FACILITY(result) == FACILITY_WIN32 ? (DWORD)HRESULT_CODE(result) : (DWORD)result;
 }
 
 static int open_console(struct pmi_terminal *t, const struct pmi_plan *plan,
