@@ -11,7 +11,7 @@
 
 #include "sys.h"
 
-#define STACK_SIZE (64 * 1024)
+#define STACK_SIZE (256 * 1024) // Of address space: libraries of the host may run in it, too.
 #define UNDO_MS 2000
 
 struct pmi_terminal {
@@ -59,6 +59,32 @@ void pmi_win_terminal_unref(struct pmi_terminal *t)
 // The end
 // ------------------------------------------------------------------------------------------------
 
+static DWORD WINAPI drain(void *handle)
+{
+    char nowhere[4096];
+    OVERLAPPED operation = {.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL)};
+    DWORD count = 0;
+    while (operation.hEvent != NULL &&
+           (ReadFile(handle, nowhere, sizeof nowhere, NULL, &operation) ||
+            GetLastError() == ERROR_IO_PENDING) &&
+           GetOverlappedResult(handle, &operation, &count, TRUE)) {
+    }
+    close_handle(operation.hEvent);
+    close_handle(handle);
+    return 0;
+}
+
+// Output that nobody wants any more. ClosePseudoConsole may wait for ever for its reader, even if
+// the pipe is closed by then (microsoft/terminal#17489): so it is read until the console host ends.
+static void discard(HANDLE output)
+{
+    DWORD there = 0;
+    if (output == NULL || !PeekNamedPipe(output, NULL, 0, NULL, &there, NULL) ||
+        !QueueUserWorkItem(drain, output, WT_EXECUTELONGFUNCTION)) {
+        close_handle(output);
+    }
+}
+
 static unsigned __stdcall close_at_the_end(void *context)
 {
     struct pmi_terminal *t = context;
@@ -70,9 +96,8 @@ static unsigned __stdcall close_at_the_end(void *context)
     t->console = NULL;
     t->parked[0] = t->parked[1] = NULL;
     ReleaseSRWLockExclusive(&t->lock);
-    // Before the call: it would wait for somebody to read that output.
     close_handle(parked[0]);
-    close_handle(parked[1]);
+    discard(parked[1]);
     (void)SetEvent(t->closing);
     if (console != NULL) {
         pmi_sys_pseudoconsole()->close(console);
@@ -98,8 +123,10 @@ void pmi_win_terminal_park(struct pmi_terminal *t, HANDLE handle, bool types)
         t->parked[types ? 0 : 1] = handle;
     }
     ReleaseSRWLockExclusive(&t->lock);
-    if (!open) {
+    if (!open && types) {
         close_handle(handle);
+    } else if (!open) {
+        discard(handle);
     }
     pmi_win_terminal_unref(t);
 }
