@@ -13,6 +13,9 @@
 
 #define STACK_SIZE (256 * 1024) // Of address space: libraries of the host may run in it, too.
 #define UNDO_MS 2000
+// Programs on the console have so long to end once it is closed: then the system ends them. The
+// default of Windows.
+#define CLOSE_MS 5000
 
 struct pmi_terminal {
     SRWLOCK lock;
@@ -26,7 +29,8 @@ struct pmi_terminal {
     // Constant once the thread runs.
     HANDLE thread;
     HANDLE process; // NULL = none was started.
-    HANDLE hung_up, closing;
+    HANDLE hung_up; // Event.
+    HANDLE closed;  // Timer: it is closed, or has had the time for that.
 };
 
 bool pmi_win_has_terminals(void)
@@ -50,7 +54,7 @@ void pmi_win_terminal_unref(struct pmi_terminal *t)
         close_handle(t->thread);
         close_handle(t->process);
         close_handle(t->hung_up);
-        close_handle(t->closing);
+        close_handle(t->closed);
         free(t);
     }
 }
@@ -85,6 +89,12 @@ static void discard(HANDLE output)
     }
 }
 
+static void signal_closed(struct pmi_terminal *t, int64_t ms)
+{
+    LARGE_INTEGER due = {.QuadPart = -ms * PMI_WIN_TICKS_PER_MS};
+    (void)SetWaitableTimer(t->closed, &due, 0, NULL, NULL, FALSE);
+}
+
 static unsigned __stdcall close_at_the_end(void *context)
 {
     struct pmi_terminal *t = context;
@@ -98,10 +108,11 @@ static unsigned __stdcall close_at_the_end(void *context)
     ReleaseSRWLockExclusive(&t->lock);
     close_handle(parked[0]);
     discard(parked[1]);
-    (void)SetEvent(t->closing);
+    signal_closed(t, CLOSE_MS);
     if (console != NULL) {
         pmi_sys_pseudoconsole()->close(console);
     }
+    signal_closed(t, 0);
     pmi_win_terminal_unref(t);
     return 0;
 }
@@ -152,8 +163,8 @@ static struct pmi_terminal *new_terminal(void)
     }
     InitializeSRWLock(&t->lock);
     t->hung_up = CreateEventW(NULL, TRUE, FALSE, NULL);
-    t->closing = CreateEventW(NULL, TRUE, FALSE, NULL);
-    if (t->hung_up != NULL && t->closing != NULL) {
+    t->closed = CreateWaitableTimerW(NULL, TRUE, NULL);
+    if (t->hung_up != NULL && t->closed != NULL) {
         t->thread =
             (HANDLE)_beginthreadex(NULL, STACK_SIZE, close_at_the_end, t,
                                    CREATE_SUSPENDED | STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
@@ -247,9 +258,9 @@ void *pmi_win_terminal_console(const struct pmi_terminal *t)
     return t->console;
 }
 
-HANDLE pmi_win_terminal_closing(const struct pmi_terminal *t)
+HANDLE pmi_win_terminal_closed(const struct pmi_terminal *t)
 {
-    return t->closing;
+    return t->closed;
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -599,6 +599,42 @@ TEST_F(Pty, OutputThatNobodyReadsHoldsNobodyUp)
     }
     Drop(process);
     EXPECT_TRUE(Eventually([&] { return mine.closed == 1; }));
+    // And now who writes still lives.
+    Open();
+    process = Start({"burst", "200000"});
+    ASSERT_EQ(PM_OK, pm_stream_native(pm_process_stream(process, PM_STDOUT), &native));
+    EXPECT_TRUE(Eventually([&] {
+        before = there;
+        PeekNamedPipe(reinterpret_cast<HANDLE>(native), nullptr, 0, nullptr, &there, nullptr);
+        return there > 60000 && there == before;
+    })) << there;
+    Drop(process);
+    EXPECT_TRUE(Eventually([&] { return mine.closed == 2; })) << "waits for a reader for ever";
+}
+
+TEST_F(Pty, TheLastWordsMayTakeLongerThanTheSilenceThatEndsOthers)
+{
+    pm_options options = DefaultOptions();
+    ASSERT_EQ(PM_OK, pm_close(manager, 20000, nullptr));
+    options.drain_ms = 50;
+    Open(options);
+    mine.hold_close = CreateEventW(nullptr, TRUE, FALSE, nullptr);
+    pm_process *process = Start({"burst", "3"});
+    Until(process, "<last>");
+    EXPECT_EQ(7u, Wait(process).code);
+    char byte;
+    size_t count = 1;
+    int result = PM_OK;
+    while (result == PM_OK && count > 0) {
+        result = pm_stream_read(pm_process_stream(process, PM_STDOUT), &byte, 1, 500, &count);
+    }
+    EXPECT_EQ(PM_ERR_TIMEOUT, result) << "no end before it is closed";
+    SetEvent(mine.hold_close);
+    ReadAll(process);
+    EXPECT_FALSE(Wait(process).stdout_truncated);
+    EXPECT_TRUE(Eventually([&] { return mine.closed == 1; }));
+    CloseHandle(mine.hold_close);
+    mine.hold_close = nullptr;
 }
 
 // As before Windows 11 24H2, where it may wait for a host that does not end.
