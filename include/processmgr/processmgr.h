@@ -177,8 +177,9 @@ typedef intptr_t pm_native;
 
 enum pm_mode {
     PM_MODE_NORMAL = 0, /**< A child, ended with the manager. */
-    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows:
-                             PM_ERR_UNSUPPORTED in this version. */
+    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows: on a
+                             pseudoconsole (Windows 10 1809; before: PM_ERR_UNSUPPORTED). When it
+                             ends the terminal hangs up for all who are on it. */
     PM_MODE_DAEMON      /**< Detached: survives the caller's exit, crash and kill. */
 };
 
@@ -1073,13 +1074,15 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
 PM_API int pm_process_signal(pm_process *process, int signal_number, enum pm_stop_scope scope);
 
 /**
- * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH).
+ * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH; Windows: by
+ * an event of their console input).
  *
  * @param process the Handle of a PTY process.
  * @param columns width in characters, 1 to 32767.
  * @param rows height in characters, 1 to 32767.
- * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process); PM_ERR_GONE (it has ended and its terminal
- *         is closed); PM_ERR_INVALID; PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process; Wine); PM_ERR_GONE (it has ended and its
+ *         terminal is closed: on Windows the one with the other); PM_ERR_INVALID; PM_ERR_SYSTEM;
+ *         PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_resize(pm_process *process, unsigned columns, unsigned rows);
@@ -1097,7 +1100,8 @@ enum pm_stream_id {
 /**
  * Our end of a standard stream whose slot is PM_STDIO_PIPE. In PTY mode the terminal is
  * PM_STDIN, to write what is typed, and PM_STDOUT, to read what is shown; there is a PM_STDERR only
- * if its slot is a pipe.
+ * if its slot is a pipe. The key Enter is "\r". On Windows both are UTF-8 with escape sequences,
+ * and what is shown is what the console host draws, not the program's own bytes.
  *
  * @param process the Handle.
  * @param id which.
@@ -1110,7 +1114,8 @@ PM_API pm_stream *pm_process_stream(pm_process *process, enum pm_stream_id id);
 /**
  * Reads what there is, at least one byte, from stdout or stderr. The stream is at its end when all
  * writers have closed it, or when the process has ended and pm_options::drain_ms pass without a
- * new byte (a descendant may hold it open for ever); then it is marked truncated.
+ * new byte (a descendant may hold it open for ever); then it is marked truncated. On Windows that
+ * time begins for a terminal when it has been closed after the end, 5 s after it at the latest.
  *
  * @param stream the stream.
  * @param buffer where bytes go; yours.
@@ -1145,7 +1150,10 @@ PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int
 /**
  * Closes our end. For stdin the child then reads the end of its input; on a terminal the
  * end-of-file character is typed for that, which means it only to a program that reads whole lines
- * (canonical mode). A terminal itself is closed with the last of its streams.
+ * (canonical mode). On Windows that is Ctrl-Z and Enter, after an Enter in the middle of a line;
+ * nobody can ask there how the program reads, so one that reads keys sees these keys. A terminal
+ * itself is closed with the last of its streams; the programs on it are told (SIGHUP,
+ * CTRL_CLOSE_EVENT).
  *
  * @param stream the stream; NULL or closed does nothing.
  * @return PM_OK; PM_ERR_FORKED.
@@ -1166,7 +1174,10 @@ PM_API int pm_stream_native(pm_stream *stream, pm_native *ret_native);
 
 /**
  * Moves the descriptor or handle to the caller for good (non-blocking on POSIX, overlapped on
- * Windows, never bound to a completion port). The stream is closed then.
+ * Windows, never bound to a completion port). The stream is closed then. A terminal of which a
+ * stream was taken outlives its Handle: on Windows until its process ends, when the taker of
+ * PM_STDOUT has to read to the end or close it. Who closes a taken PM_STDIN there may hang the
+ * terminal up.
  *
  * @param stream the stream.
  * @param ret_native set to it; yours: close it.
