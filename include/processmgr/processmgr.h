@@ -557,6 +557,9 @@ struct pm_stats {
     uint64_t leaked_total; /**< The same, each counted once, since open. */
     uint64_t leaked_pid;   /**< One of them; 0 = none. */
     uint64_t registry_failures; /**< Records that could not be written. */
+    uint64_t orphans_reaped;    /**< own_process: descendants of processes started here that lost
+                                     their parent, came to this process, belong to no Handle, and
+                                     were waited for. No leaks. */
 };
 
 /** What pm_stop_all or pm_close did. */
