@@ -186,6 +186,11 @@ static void release_process(void)
     pmi_mutex_unlock(&owner_lock);
 }
 
+static int set_reaper(bool on)
+{
+    return (int)PMI_SYS(syscall)(SYS_prctl, PR_SET_CHILD_SUBREAPER, (long)on, 0L, 0L, 0L);
+}
+
 int pmi_family_open(struct pmi_family *family, struct pm_error *err)
 {
     int before = 0;
@@ -196,8 +201,8 @@ int pmi_family_open(struct pmi_family *family, struct pm_error *err)
         result = refuse(err, PM_ERR_BUSY, "another manager of this program has it");
     if (result != PM_OK)
         return result;
-    if (PMI_SYS(prctl)(PR_GET_CHILD_SUBREAPER, &before, 0, 0, 0) < 0 ||
-        PMI_SYS(prctl)(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0) {
+    if (PMI_SYS(syscall)(SYS_prctl, PR_GET_CHILD_SUBREAPER, &before, 0L, 0L, 0L) < 0 ||
+        set_reaper(!PMI_WITHOUT("subreaper")) < 0) {
         release_process();
         pmi_fail(err, PM_STAGE_CHECK, errno);
         pmi_fail_field(err, "own_process");
@@ -217,7 +222,7 @@ void pmi_family_close(struct pmi_family *family)
     (void)collect(family);
     release_process();
     if (!family->was_reaper)
-        (void)PMI_SYS(prctl)(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+        (void)set_reaper(false);
     pmi_mutex_lock(&family->lock);
     family->open = false;
     while (family->condemned != NULL) {
@@ -562,7 +567,7 @@ static void look_at_child(void *context, pid_t pid)
     siginfo_t info;
     if (condemned != NULL)
         condemned->seen = true;
-    if (leader != NULL || (mark == 0 && !PMI_WITHOUT("waiting for our own only")) ||
+    if ((leader != NULL && !PMI_WITHOUT("handle first")) || (mark == 0 && !PMI_WITHOUT("orphan mark")) ||
         is_expected_locked(family, mark))
         return;
     memset(&info, 0, sizeof(info));
@@ -645,8 +650,7 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
     do {
         walk_once(&walk);
         any |= walk.alive > 0;
-    } while (signal_number != 0 && walk.found_new && !PMI_WITHOUT("tree rounds") &&
-             pmi_now_ms() < deadline);
+    } while (signal_number != 0 && walk.found_new && pmi_now_ms() < deadline);
     end_walk(&walk);
     return any ? PM_OK : walk.result != PM_OK ? walk.result : PM_ERR_GONE;
 }
