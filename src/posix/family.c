@@ -520,6 +520,11 @@ static bool is_condemned(struct pmi_family *family, uint64_t mark)
     return found;
 }
 
+static bool is_orphan(const struct pmi_family *family, pid_t pid)
+{
+    return issued_mark(family, pid) != 0 || PMI_WITHOUT("orphan mark");
+}
+
 // By its number, pinned where that can be. Never for anybody: the host's children are the host's.
 static bool take_status(const struct pmi_family *family, pid_t pid)
 {
@@ -529,7 +534,7 @@ static bool take_status(const struct pmi_family *family, pid_t pid)
     errno = EINVAL;
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open(pid);
-    if (pidfd >= 0 && issued_mark(family, pid) == 0) {
+    if (pidfd >= 0 && !is_orphan(family, pid)) {
         (void)pmi_sys_close(pidfd);
         return false; // Somebody else has waited for it, and the number is a stranger's.
     }
@@ -537,7 +542,7 @@ static bool take_status(const struct pmi_family *family, pid_t pid)
         r = pmi_sys_waitid((idtype_t)PMI_SYS_P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);
     (void)pmi_sys_close(pidfd);
 #endif
-    if (r < 0 && errno != ECHILD && issued_mark(family, pid) != 0)
+    if (r < 0 && errno != ECHILD && is_orphan(family, pid))
         r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
     return r == 0 && info.si_pid != 0;
 }

@@ -289,7 +289,7 @@ TEST_F(Subreaper, WhoEscapesInItsFirstMicrosecondIsGoneAfterAStop)
         }
         Let(process);
     }
-    EXPECT_EQ(400u, Stats().orphans_reaped);
+    EXPECT_LE(400u, Stats().orphans_reaped); // And those whom a killed parent had not waited for.
     EXPECT_EQ(0u, Zombies().size());
 }
 
@@ -588,12 +588,12 @@ TEST_F(Subreaper, TheHostsOwnChildrenKeepTheirStatuses)
         uint64_t ignored;
         EXPECT_EQ(PM_OK, pm_leak_scan(manager, &ignored));
     }
-    EXPECT_TRUE(Eventually([&] { return Stats().orphans_reaped == 300; }));
     for (size_t i = 0; i < forked.size(); i++) {
         int status = 0;
         ASSERT_EQ(forked[i], waitpid(forked[i], &status, 0)) << i;
         EXPECT_EQ(static_cast<int>(i) << 8, status);
     }
+    EXPECT_TRUE(Eventually([&] { return Stats().orphans_reaped == 300; }));
     // The host's own orphans are in doubt, and the host's.
     while (waitpid(-1, nullptr, WNOHANG) > 0) {
         if (Zombies().empty()) {
