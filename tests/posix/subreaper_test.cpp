@@ -206,6 +206,12 @@ std::set<uint64_t> Zombies()
 class Subreaper : public Contract
 {
   protected:
+    // Where the host has asked for no statuses, nobody leaves one to take.
+    uint64_t Counted(uint64_t all) const
+    {
+        return HostGetsNoStatuses() ? 0 : all;
+    }
+
     void OpenOwn(pm_options options = DefaultOptions(), bool registry = false)
     {
         options.own_process = true;
@@ -289,7 +295,7 @@ TEST_F(Subreaper, WhoEscapesInItsFirstMicrosecondIsGoneAfterAStop)
         }
         Let(process);
     }
-    EXPECT_LE(400u, Stats().orphans_reaped); // And those whom a killed parent had not waited for.
+    EXPECT_LE(Counted(400), Stats().orphans_reaped); // And those whom a killed parent had not waited for.
     EXPECT_EQ(0u, Zombies().size());
 }
 
@@ -341,8 +347,10 @@ TEST_F(Subreaper, AStopOfOneTreeLeavesTheOtherUntouched)
         EXPECT_TRUE(PidAlive(static_cast<uint64_t>(own)));
         EXPECT_EQ(0, kill(own, SIGKILL));
         int status = 0;
-        EXPECT_EQ(own, waitpid(own, &status, 0));
-        EXPECT_TRUE(WIFSIGNALED(status));
+        if (!HostGetsNoStatuses()) {
+            EXPECT_EQ(own, waitpid(own, &status, 0));
+            EXPECT_TRUE(WIFSIGNALED(status));
+        }
     }
 }
 
@@ -516,14 +524,14 @@ TEST_F(Subreaper, OrphansAreWaitedForAndCounted)
     });
     EXPECT_EQ("made " + std::to_string(count), ReadLine(process));
     watcher.join();
-    EXPECT_TRUE(Eventually([&] { return Stats().orphans_reaped == count; }));
+    EXPECT_TRUE(Eventually([&] { return Stats().orphans_reaped == Counted(count); }));
     uint64_t found = 1;
     EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
     EXPECT_EQ(PM_OK, pm_leak_scan(manager, &found));
     EXPECT_EQ(0u, found);
     EXPECT_EQ(0u, Stats().leaked_total);
     (void)StopNow(process);
-    EXPECT_EQ(count, Stats().orphans_reaped);
+    EXPECT_EQ(Counted(count), Stats().orphans_reaped);
 }
 
 TEST_F(Subreaper, WhatAnEndedProcessLeftIsStillWaitedFor)
@@ -537,7 +545,7 @@ TEST_F(Subreaper, WhatAnEndedProcessLeftIsStillWaitedFor)
     EXPECT_EQ(0u, Stats().orphans_reaped);
     KillByNumber(escaped);
     EXPECT_TRUE(Eventually([&] { return Zombies().empty(); }));
-    EXPECT_EQ(1u, Stats().orphans_reaped);
+    EXPECT_EQ(Counted(1), Stats().orphans_reaped);
 }
 
 TEST_F(Subreaper, TheCallersLoopIsToldWhenToLook)
@@ -555,7 +563,7 @@ TEST_F(Subreaper, TheCallersLoopIsToldWhenToLook)
         EXPECT_LE(0, pm_dispatch(manager));
         return Children().size() == 1;
     }));
-    EXPECT_EQ(5u, Stats().orphans_reaped);
+    EXPECT_EQ(Counted(5), Stats().orphans_reaped);
     (void)StopNow(process);
 }
 
@@ -563,7 +571,10 @@ TEST_F(Subreaper, TheCallersLoopIsToldWhenToLook)
 TEST_F(Subreaper, TheHostsOwnChildrenKeepTheirStatuses)
 {
     if (HostGetsNoStatuses()) {
-        GTEST_SKIP() << "nobody's children leave a status";
+        GTEST_SKIP() << "the host has asked for no statuses";
+    }
+    if (system("exit 0") != 0) { // NOLINT
+        GTEST_SKIP() << "the C library cannot start anything here";
     }
     OpenOwn();
     Child child({"orphan-maker", "300"});
