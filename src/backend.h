@@ -309,8 +309,8 @@ void pmi_os_lock_release(struct pmi_os_lock *lock);
 int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context);
 
 // own_process: waits, by its number, for every dead process that has come back to us from below a
-// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was opened.
-// Whether living ones are there. Any thread, under a process's lock or none.
+// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was
+// opened. Whether living ones are there. Any thread, under a process's lock or none.
 bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped);
 
 // The launcher's side, in src/launcher (POSIX) or empty (Windows).

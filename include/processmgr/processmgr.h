@@ -236,7 +236,12 @@ enum pm_containment {
     PM_CONTAIN_NONE,
     PM_CONTAIN_GROUP,     /**< A process group, or all groups of a session of its own (PTY mode,
                                pm_spec::new_session); a descendant that leaves it escapes. */
-    PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
+    PM_CONTAIN_SUBREAPER, /**< Every descendant, also one that has called setsid() and lost its
+                               parent. In a manager with pm_options::own_process every NORMAL and
+                               PTY process has it, whatever was asked for; elsewhere, and for
+                               daemons, PM_ERR_UNSUPPORTED. A daemon that somebody in the tree has
+                               started is a descendant, too. Left out: who changes its own
+                               RLIMIT_LOCKS, by which it is known, and then loses its parent. */
     PM_CONTAIN_CGROUP,    /**< Linux, pm_spec::cgroup: a control group of its own. Nothing leaves
                                it without the right to write to control groups. */
     PM_CONTAIN_JOB        /**< A Windows job. A descendant that asks for CREATE_BREAKAWAY_FROM_JOB
@@ -535,8 +540,19 @@ struct pm_options {
     uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
                                  continued (POSIX); UINT32_MAX = never. Not run with
                                  PM_LOOP_CALLER. pm_process_info() looks by itself. */
-    bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
-                       */
+    bool own_process;       /**< This process is the manager's: until pm_close() orphans come to it
+                               (Linux:       the subreaper bit), those that descend from a process started here
+                               and       belong to no Handle are waited for by their numbers
+                                 (pm_stats::orphans_reaped), and trees are held whole
+                                 (PM_CONTAIN_SUBREAPER). The host's own children are never waited for;
+                                 what those leave behind comes to the host, too, and is its own to wait
+                                 for (the zombie detector reports it). Dead orphans are found within
+                                 100 ms while processes of this manager live. On Linux every process
+                                 started here gets a value for RLIMIT_LOCKS, which the kernel uses for
+                                 nothing else (in pm_spec::rlimits: PM_ERR_UNSUPPORTED). PM_ERR_BUSY:
+                                 another manager of this program has it. PM_ERR_UNSUPPORTED: Windows,
+                                 macOS; /proc is not mounted; RLIMIT_LOCKS has been set already, or this
+                                 process is in a tree in a tree. */
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */

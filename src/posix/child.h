@@ -59,7 +59,7 @@ struct pmi_child_plan {
     int parent_pid; // die-with-parent: PDEATHSIG and the check that this is still our
                     // parent; 0 = none.
 
-    uint64_t mark;  // For the keeper; 0 = none.
+    uint64_t mark; // For the keeper; 0 = none.
 
     struct pmi_low_fds *low_fds; // Where the starter may find low numbers; NULL = nowhere.
     int program_fd; // The program is /proc/self/fd/ of this number; -1 = it has a path of its own.

@@ -73,7 +73,8 @@ static bool read_marks_file(pid_t pid, struct marks *ret_marks)
         return false;
     size_t size = 0;
     ssize_t n = 1;
-    while (size < sizeof(text) - 1 && (n = pmi_sys_read(fd, text + size, sizeof(text) - 1 - size)) > 0)
+    while (size < sizeof(text) - 1 &&
+           (n = pmi_sys_read(fd, text + size, sizeof(text) - 1 - size)) > 0)
         size += (size_t)n;
     (void)pmi_sys_close(fd);
     text[size] = '\0';
@@ -308,7 +309,7 @@ void pmi_family_left(struct pmi_os_process *op)
 
 struct member {
     pid_t pid;
-    pid_t parent;          // 0 = the mark is the only proof, or it is the process itself.
+    pid_t parent; // 0 = the mark is the only proof, or it is the process itself.
     uint64_t parent_start;
 };
 
@@ -572,8 +573,8 @@ static void look_at_child(void *context, pid_t pid)
     siginfo_t info;
     if (condemned != NULL)
         condemned->seen = true;
-    if ((leader != NULL && !PMI_WITHOUT("handle first")) || (mark == 0 && !PMI_WITHOUT("orphan mark")) ||
-        is_expected_locked(family, mark))
+    if ((leader != NULL && !PMI_WITHOUT("handle first")) ||
+        (mark == 0 && !PMI_WITHOUT("orphan mark")) || is_expected_locked(family, mark))
         return;
     memset(&info, 0, sizeof(info));
     if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) != 0)

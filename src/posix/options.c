@@ -286,8 +286,9 @@ static int resolve_limits(const struct pmi_plan *plan, struct pmi_resolved_optio
         if (spec->rlimits[i].resource == RLIMIT_LOCKS)
             return unsupported(err, "rlimits", "RLIMIT_LOCKS is what own_process knows trees by");
     if (plan->mark != 0)
-        options->limits[count - 1] = (struct pmi_limit){
-            .soft = plan->mark, .hard = plan->mark_limit, .resource = RLIMIT_LOCKS};
+        options->limits[count - 1] = (struct pmi_limit){.soft = plan->mark,
+                                                        .hard = plan->mark_limit,
+                                                        .resource = RLIMIT_LOCKS};
 #endif
     return PM_OK;
 }

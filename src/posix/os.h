@@ -126,13 +126,13 @@ struct pmi_low_fds {
 struct pmi_family {
     struct pmi_mutex lock;
     bool open;
-    bool was_reaper;                                     // Orphans came to us before.
-    uint64_t limit;                                      // Of the marks; 0 = each is its own.
-    uint64_t prefix, old_prefix;                         // Of the marks; 0 = none.
-    uint32_t next;                                       // Number of the next mark.
-    struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS];  // Unreaped processes of Handles.
-    struct pmi_birth *births;                            // Starts under way.
-    struct pmi_condemned *condemned;                     // Trees of which nobody is to live.
+    bool was_reaper;                                    // Orphans came to us before.
+    uint64_t limit;                                     // Of the marks; 0 = each is its own.
+    uint64_t prefix, old_prefix;                        // Of the marks; 0 = none.
+    uint32_t next;                                      // Number of the next mark.
+    struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS]; // Unreaped processes of Handles.
+    struct pmi_birth *births;                           // Starts under way.
+    struct pmi_condemned *condemned;                    // Trees of which nobody is to live.
     uint64_t reaped;
 };
 

@@ -95,7 +95,8 @@ int BombRole(const std::vector<std::string> &args)
     signal(SIGCHLD, SIG_IGN);
     struct rlimit limit = {static_cast<rlim_t>(atoi(args.at(0).c_str())),
                            static_cast<rlim_t>(atoi(args.at(0).c_str()))};
-    setrlimit(RLIMIT_NPROC, &limit); // Counts for the user, and not for root: the loop is bounded too.
+    setrlimit(RLIMIT_NPROC,
+              &limit); // Counts for the user, and not for root: the loop is bounded too.
     SayNumber("bombs", getpid());
     alarm(60);
     for (int i = 0; i < atoi(args.at(0).c_str()); i++) {
@@ -295,7 +296,8 @@ TEST_F(Subreaper, WhoEscapesInItsFirstMicrosecondIsGoneAfterAStop)
         }
         Let(process);
     }
-    EXPECT_LE(Counted(400), Stats().orphans_reaped); // And those whom a killed parent had not waited for.
+    EXPECT_LE(Counted(400),
+              Stats().orphans_reaped); // And those whom a killed parent had not waited for.
     EXPECT_EQ(0u, Zombies().size());
 }
 
@@ -513,15 +515,16 @@ TEST_F(Subreaper, OrphansAreWaitedForAndCounted)
     Child child({"orphan-maker", std::to_string(count)});
     pm_process *process = SpawnHeld(child);
     std::set<uint64_t> before;
-    std::thread watcher([&] { // None stays: not longer than the rhythm, with room for a slow machine.
-        for (int i = 0; i < 3; i++) {
-            std::set<uint64_t> now = Zombies();
-            std::this_thread::sleep_for(std::chrono::milliseconds(400 * Slowness()));
-            for (uint64_t pid : Zombies()) {
-                EXPECT_EQ(0u, now.count(pid)) << pid << " stays a zombie";
+    std::thread watcher(
+        [&] { // None stays: not longer than the rhythm, with room for a slow machine.
+            for (int i = 0; i < 3; i++) {
+                std::set<uint64_t> now = Zombies();
+                std::this_thread::sleep_for(std::chrono::milliseconds(400 * Slowness()));
+                for (uint64_t pid : Zombies()) {
+                    EXPECT_EQ(0u, now.count(pid)) << pid << " stays a zombie";
+                }
             }
-        }
-    });
+        });
     EXPECT_EQ("made " + std::to_string(count), ReadLine(process));
     watcher.join();
     EXPECT_TRUE(Eventually([&] { return Stats().orphans_reaped == Counted(count); }));
@@ -748,8 +751,8 @@ TEST_F(Subreaper, ASignalToTheTreeReachesWhoEscaped)
     for (uint64_t pid : escaped) {
         EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
     }
-    EXPECT_TRUE(Eventually(
-        [&] { return pm_process_signal(process, 0, PM_SCOPE_TREE) == PM_ERR_GONE; }));
+    EXPECT_TRUE(
+        Eventually([&] { return pm_process_signal(process, 0, PM_SCOPE_TREE) == PM_ERR_GONE; }));
     EXPECT_EQ(PM_ERR_GONE, pm_process_signal(process, SIGTERM, PM_SCOPE_TREE));
 }
 
