@@ -540,19 +540,17 @@ struct pm_options {
     uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
                                  continued (POSIX); UINT32_MAX = never. Not run with
                                  PM_LOOP_CALLER. pm_process_info() looks by itself. */
-    bool own_process;       /**< This process is the manager's: until pm_close() orphans come to it
-                               (Linux:       the subreaper bit), those that descend from a process started here
-                               and       belong to no Handle are waited for by their numbers
-                                 (pm_stats::orphans_reaped), and trees are held whole
-                                 (PM_CONTAIN_SUBREAPER). The host's own children are never waited for;
-                                 what those leave behind comes to the host, too, and is its own to wait
-                                 for (the zombie detector reports it). Dead orphans are found within
-                                 100 ms while processes of this manager live. On Linux every process
-                                 started here gets a value for RLIMIT_LOCKS, which the kernel uses for
-                                 nothing else (in pm_spec::rlimits: PM_ERR_UNSUPPORTED). PM_ERR_BUSY:
-                                 another manager of this program has it. PM_ERR_UNSUPPORTED: Windows,
-                                 macOS; /proc is not mounted; RLIMIT_LOCKS has been set already, or this
-                                 process is in a tree in a tree. */
+    /** This process is the manager's. Until pm_close() it is a subreaper: orphans come to it. Those
+     *  that descend from a process started here and belong to no Handle are waited for by their
+     *  numbers (pm_stats::orphans_reaped), and trees are held whole (PM_CONTAIN_SUBREAPER). The
+     *  host's own children are never waited for; what those leave behind comes to the host as well
+     *  and is its own to wait for (the zombie detector reports it). Dead orphans are found within
+     *  100 ms while processes of this manager live. On Linux every process started here gets a
+     *  value for RLIMIT_LOCKS, which the kernel uses for nothing (in pm_spec::rlimits:
+     *  PM_ERR_UNSUPPORTED). PM_ERR_BUSY: another manager of this program has it.
+     *  PM_ERR_UNSUPPORTED: Windows, macOS; no /proc; RLIMIT_LOCKS has been set already, or this
+     *  process is in a tree in a tree. */
+    bool own_process;
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
@@ -779,7 +777,8 @@ PM_API void pm_free(void *memory);
  * @param options how it shall be; NULL = all defaults, no registry; copied.
  * @param ret_manager set to the manager; end it with pm_close().
  * @param ret_error detail on failure; may be NULL.
- * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail);
+ * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail); PM_ERR_BUSY
+ *         (own_process: another manager of this program has it);
  *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
  * folder is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.

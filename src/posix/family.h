@@ -14,9 +14,8 @@
 //
 //   mark                     [ 1 | random of the manager, 39 bits | number of the start, 22 bits ]
 //   manager without a mark   children get soft = hard = mark, from 2^61 up
-//   manager with one         (it lives in a tree itself) children get soft = mark, from 2^60 up,
-//   and
-//                            keep the hard limit: they are in both trees
+//   manager with one         it lives in a tree itself: children get soft = mark, from 2^60 up, and
+//                            keep the hard limit, so they are in both trees
 //   manager with two         PM_ERR_UNSUPPORTED
 //
 //   one of our children is    and is
