@@ -360,7 +360,7 @@ static bool see(struct walk *walk, pid_t pid, uint64_t start)
         struct seen *table = calloc(capacity, sizeof(*table));
         if (table == NULL) {
             walk->result = PM_ERR_NO_MEMORY;
-            return true; // Another round would not help.
+            return true; // Signalled again rather than not at all; the time is bounded.
         }
         for (size_t i = 0; i < walk->seen_capacity; i++)
             if (walk->seen[i].pid != 0)
