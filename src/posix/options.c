@@ -150,7 +150,10 @@ static int list_groups_of(const char *name, uint32_t gid, struct pmi_resolved_op
             return fail_lookup(err, "groups_of_user", ENOMEM, NULL);
         count = capacity;
         // As void *: an old form of this function, which some systems keep, wants int *.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion" // That of macOS takes an int.
         int r = PMI_SYS(getgrouplist)(name, (gid_t)gid, (void *)list, &count);
+#pragma GCC diagnostic pop
         if (r >= 0) {
             _Static_assert(sizeof(gid_t) == sizeof(uint32_t), "ids of groups have 32 bits");
             options->groups = list;
