@@ -28,6 +28,9 @@
 // The keeper's last deed.
 #define KILL_MARKED_MS 5000
 
+// Of looks for orphans in a row: who stops the makers of more needs the lock, too.
+#define PASSES_MAX 16
+
 #define OUTER_BASE (UINT64_C(1) << 61)
 #define INNER_BASE (UINT64_C(1) << 60)
 #define NUMBERS ((UINT64_C(1) << 22) - 1)
@@ -607,12 +610,12 @@ static size_t collect(struct pmi_family *family)
 {
     struct orphans orphans = {.family = family};
     pmi_mutex_lock(&family->lock);
-    int result;
+    int result, passes = 0;
     do {
         orphans.alive = orphans.taken = 0;
         result = family->open ? pmi_children_visit(0, look_at_child, &orphans) : PM_ERR_CLOSED;
         family->reaped += orphans.taken;
-    } while (result == PM_OK && orphans.taken > 0);
+    } while (result == PM_OK && orphans.taken > 0 && ++passes < PASSES_MAX);
     if (result == PM_OK)
         pardon_locked(family);
     pmi_mutex_unlock(&family->lock);
