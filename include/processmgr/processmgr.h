@@ -859,7 +859,8 @@ PM_API int pm_find(pm_manager *manager, const char *key, pm_process **ret_proces
  * @param manager the manager.
  * @param ret_stats filled up to its size.
  * @return PM_OK; PM_ERR_INVALID; PM_ERR_FORKED.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * Blocking: no; with pm_options::own_process it looks for dead orphans (reads the lists of /proc).
+ * Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_stats(pm_manager *manager, struct pm_stats *ret_stats);
 
