@@ -557,7 +557,7 @@ TEST_F(Pty, ClosedStdinIsTheEndOfItsInput)
 
 TEST_F(Pty, NoLineIsLostWhenTheProgramEndsAtOnce)
 {
-    for (int i = 0; i < 40 && !HasFailure(); i++) {
+    for (int i = 0; i < 24 && !HasFailure(); i++) {
         int count = i % 4 == 3 ? 2000 : i % 4 * 10;
         pm_process *process = Start({"burst", std::to_string(count)});
         if (i % 2 == 0) { // Nobody reads until it has ended.
