@@ -74,6 +74,7 @@ struct pm_process {
     atomic_uint refs;      // Internal: the list, the reactor, events, and one for all user refs.
     atomic_uint user_refs; // Handles in the user's hands.
     pm_manager *manager;   // Holds a reference on the manager's memory.
+    uint64_t id;                 // Constant once listed.
     pm_process *next, *previous; // Under manager->lock.
     bool listed;                 // Under manager->lock.
 
@@ -99,6 +100,7 @@ struct pm_process {
     int64_t dead_wall_ms;
     bool stopped;       // As last seen, under lock.
     bool shares_tty;    // PM_GROUP_FOREGROUND.
+    uint8_t slots[3];   // enum pm_stdio_kind, for display. Constant.
     unsigned stop_step; // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
@@ -108,6 +110,14 @@ struct pm_process {
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
+};
+
+// How a process ended, for the counters.
+enum pmi_end {
+    PMI_END_EXITED,
+    PMI_END_KILLED,
+    PMI_END_LOST,
+    PMI_ENDS
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -128,9 +138,16 @@ struct pmi_registry {
 // Manager
 // ------------------------------------------------------------------------------------------------
 
-struct pmi_zombie {
-    uint64_t pid, start;
+struct pmi_suspect {
+    struct pmi_zombie zombie;
+    int64_t seen_ms; // First.
     bool counted;
+};
+
+// A start under way, on the stack of who makes it.
+struct pmi_under_way {
+    struct pmi_under_way *next, *previous;
+    int64_t begun_ms, begun_us;
 };
 
 struct pm_manager {
@@ -142,11 +159,14 @@ struct pm_manager {
     struct pmi_cond changed; // A process ended, a start finished, the manager was closed.
     struct pmi_cond queued;  // An event was queued: for the dispatcher alone.
     bool closing, closed;
-    unsigned starting; // Starts under way.
+    unsigned starting; // Starts and recoveries under way.
+    struct pmi_under_way *under_way;
+    uint64_t last_id;
     pm_process *first, *last;
-    struct pm_stats stats; // But for the next three.
-    // Counted before anybody can see an end: under a process's lock.
-    _Atomic uint64_t ended, lost, registry_failures;
+    struct pm_stats stats; // But for the next two.
+    // Counted before anybody can see an end: under a process's lock. By mode and enum pmi_end.
+    _Atomic uint64_t ends[3][PMI_ENDS];
+    _Atomic uint64_t registry_failures;
     uint64_t deaths; // Noticed, with or without a status.
 
     // Dispatcher.
@@ -168,9 +188,11 @@ struct pm_manager {
     int64_t next_stop_watch;
 
     // Detector.
-    struct pmi_mutex leak_lock;
-    struct pmi_zombie *suspects;
+    struct pmi_mutex leak_lock; // Taken alone.
+    struct pmi_suspect *suspects;
     size_t suspects_count;
+    int64_t swept_ms;     // 0 = never.
+    char leak_where[256]; // "" = the default.
 
     pm_manager *all_next; // List of all managers of this program, for the detector.
 
@@ -188,6 +210,8 @@ bool pmi_key_is_taken(pm_manager *m, const char *key); // Under m->lock.
 int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count);
 void pmi_snapshot_free(pm_process **list, size_t count);
 bool pmi_tracked_anywhere(uint64_t pid);
+// When the oldest start that is under way, in any manager, began: pmi_now_ms(), or PMI_NEVER.
+int64_t pmi_oldest_start(void);
 void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 3, 4)))
@@ -237,6 +261,7 @@ struct pmi_stopper {
     struct pm_stop_plan plan;
     struct pm_stop_report report;
     int64_t started, step_deadline, wake, limit;
+    int64_t began_us;
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
     bool done, wants_tree;
@@ -253,7 +278,8 @@ void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
 // About a living process; dropped once its end was posted.
 void pmi_event_post_living(pm_process *p, enum pm_event_kind kind);
-void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail);
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid,
+                           const char *detail);
 size_t pmi_events_run(pm_manager *m); // Runs what is queued; returns callbacks run.
 void pmi_dispatcher_run(void *manager);
 
@@ -277,6 +303,15 @@ int pmi_registry_put_exit(pm_manager *m, const pm_process *p);
 void pmi_registry_log(pm_manager *m, const char *what, const pm_process *p, int code);
 // Whether a record of this boot for `key` names a process that lives, or may.
 int pmi_registry_check_key(pm_manager *m, const char *key, struct pm_error *err);
+
+// stats.c
+void pmi_histogram_add(struct pm_histogram *h, int64_t us);
+void pmi_stats_fill(pm_manager *m, struct pm_stats *stats); // Under m->lock.
+
+// error.c
+// Copies text from outside so that it can do no harm in a line: control characters, bytes that are
+// no UTF-8 and marks that turn the direction of writing are escaped. Always NUL-terminated.
+void pmi_escape(const char *text, char *buffer, size_t capacity);
 
 // util.c
 int pmi_copy_in(void *to, const void *from, size_t known);

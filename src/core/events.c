@@ -2,6 +2,12 @@
 
 #include "core/core.h"
 
+// An event without a process. It is freed by its first member.
+struct detail_event {
+    struct pmi_event event;
+    uint64_t pid;
+};
+
 // Under m->lock.
 static void enqueue(pm_manager *m, struct pmi_event *event)
 {
@@ -95,15 +101,16 @@ void pmi_event_post_living(pm_process *p, enum pm_event_kind kind)
     }
 }
 
-void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail)
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid, const char *detail)
 {
-    struct pmi_event *event = calloc(1, sizeof *event);
+    struct detail_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
     if (event == NULL) {
         return; // The counters tell the same.
     }
-    event->kind = kind;
-    event->detail = pmi_strdup(detail);
-    pmi_event_post(m, event);
+    event->event.kind = kind;
+    event->event.detail = pmi_strdup(detail);
+    event->pid = pid;
+    pmi_event_post(m, &event->event);
 }
 
 // The queue owns one reference on the event's process; an embedded event ends with it.
@@ -121,6 +128,8 @@ static void run_one(pm_manager *m, struct pmi_event *e)
             .process = p,
             .record = ended ? &record : NULL,
             .detail = e->detail != NULL ? e->detail : "",
+            .id = p != NULL ? p->id : 0,
+            .pid = p != NULL ? p->pid : ((struct detail_event *)e)->pid,
         };
         m->options.event(m->options.user, &out);
     }

@@ -60,6 +60,21 @@ bool pmi_tracked_anywhere(uint64_t pid)
     return found;
 }
 
+int64_t pmi_oldest_start(void)
+{
+    int64_t oldest = PMI_NEVER;
+    all_lock();
+    for (pm_manager *m = all_managers; m != NULL; m = m->all_next) {
+        pmi_mutex_lock(&m->lock);
+        for (struct pmi_under_way *u = m->under_way; u != NULL; u = u->next) {
+            oldest = u->begun_ms < oldest ? u->begun_ms : oldest;
+        }
+        pmi_mutex_unlock(&m->lock);
+    }
+    all_unlock();
+    return oldest;
+}
+
 // ------------------------------------------------------------------------------------------------
 // List
 // ------------------------------------------------------------------------------------------------
@@ -95,6 +110,7 @@ void pmi_manager_unref(pm_manager *m)
 void pmi_list_add(pm_manager *m, pm_process *p)
 {
     p->listed = true;
+    p->id = ++m->last_id;
     p->previous = m->last;
     p->next = NULL;
     *(m->last != NULL ? &m->last->next : &m->first) = p;
@@ -218,15 +234,7 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
     }
     pmi_mutex_lock(&m->lock);
     struct pm_stats stats = m->stats;
-    stats.ended = atomic_load(&m->ended);
-    stats.lost = atomic_load(&m->lost);
-    stats.registry_failures = atomic_load(&m->registry_failures);
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        if (atomic_load(&p->state) == PM_STATE_RUNNING) {
-            stats.running++;
-            stats.running_daemons += p->mode == PM_MODE_DAEMON;
-        }
-    }
+    pmi_stats_fill(m, &stats);
     pmi_mutex_unlock(&m->lock);
     return pmi_copy_out(ret_stats, &stats, sizeof stats);
 }
@@ -236,16 +244,12 @@ void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
     if (m->options.log == NULL) {
         return;
     }
-    char line[1024];
+    char text[1024], line[2048];
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(line, sizeof line, format, args);
+    (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    for (char *c = line; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            *c = '?';
-        }
-    }
+    pmi_escape(text, line, sizeof line);
     m->options.log(m->options.user, level, line);
 }
 
@@ -273,6 +277,9 @@ static int check_options(const struct pm_options *options, struct pm_options *re
     }
     if (o.loop != PM_LOOP_OWN && o.loop != PM_LOOP_CALLER) {
         return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "loop");
+    }
+    if (o.leak_policy != PM_LEAK_REPORT && o.leak_policy != PM_LEAK_REAP) {
+        return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "leak_policy");
     }
     if (o.own_process) {
         return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "own_process");

@@ -576,7 +576,7 @@ static void quarantine(struct recovery *rc, const char *name, const char *proble
     }
     rc->report.quarantined++;
     pmi_log(rc->m, PM_LOG_WARNING, "registry: %s", detail);
-    pmi_event_post_detail(rc->m, PM_EVENT_QUARANTINED, detail);
+    pmi_event_post_detail(rc->m, PM_EVENT_QUARANTINED, 0, detail);
 }
 
 static pm_process *from_record(pm_manager *m, const struct pmi_record *rec)
@@ -605,6 +605,7 @@ static void count_recovered(pm_manager *m)
 {
     pmi_mutex_lock(&m->lock);
     m->stats.recovered++;
+    m->stats.modes[PM_MODE_DAEMON].recovered++;
     pmi_mutex_unlock(&m->lock);
 }
 

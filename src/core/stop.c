@@ -48,7 +48,11 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
     for (size_t i = 0; i < s->plan.steps_count; i++) {
         s->wants_tree |= s->plan.steps[i].scope == PM_SCOPE_TREE;
     }
+    s->began_us = pmi_now_us();
     s->report.already_ended = pmi_process_reap(p) != PM_ERR_TIMEOUT;
+    if (!s->report.already_ended) {
+        pmi_event_post_living(p, PM_EVENT_STOPPING);
+    }
 }
 
 // How far the process and its tree are gone.
@@ -104,12 +108,25 @@ static int deliver(pm_process *p, const struct pm_stop_step *step, unsigned numb
     return result;
 }
 
+static void count_stop(const struct pmi_stopper *s)
+{
+    pm_manager *m = s->process->manager;
+    int64_t us = pmi_now_us() - s->began_us;
+    pmi_mutex_lock(&m->lock);
+    m->stats.stop_failures += s->report.result != PM_OK;
+    if (!s->report.already_ended) {
+        pmi_histogram_add(&m->stats.stop_duration, us);
+    }
+    pmi_mutex_unlock(&m->lock);
+}
+
 static void finish(struct pmi_stopper *s, int result)
 {
     pm_process *p = s->process;
     s->done = true;
     s->report.result = result;
     s->report.elapsed_ms = (uint32_t)(pmi_now_ms() - s->started);
+    count_stop(s);
     if (result != PM_OK) {
         // What ends it later is not this stop.
         pmi_mutex_lock(&p->lock);
