@@ -3,7 +3,7 @@
 // soon as somebody else wants to come in. All on the server's one thread.
 #include <stdlib.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 
 struct place {
     pmi_debug_socket socket;

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 #include "debug/names.h"
 
 #define PREFIX "processmgr_"

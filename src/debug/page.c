@@ -1,7 +1,7 @@
 // The page for browsers, which the build puts into an array: see page.html.
 #include <string.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 #include "debug/page.h"
 
 #define PLACE "{{nonce}}"

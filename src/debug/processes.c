@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 #include "debug/names.h"
 
 #define ARGUMENTS_MAX 4096
@@ -28,7 +28,8 @@ static int append(const char *buffer, size_t size, void *out)
 static void print(struct pmi_text *out, json_t *value)
 {
     if (value == NULL ||
-        json_dump_callback(value, append, out, JSON_COMPACT | JSON_ENSURE_ASCII) != 0) {
+        json_dump_callback(value, append, out,
+                           JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY) != 0) {
         out->failed = true;
     }
     json_decref(value);

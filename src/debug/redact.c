@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 
 #define BLOT "***"
 #define TOKEN_MIN 20 // Shorter words of letters and digits are names, not tokens.

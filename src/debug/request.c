@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 
 #define NONCE_SIZE 16
 #define STATUS_TOO_LARGE 413 // Its name differs between versions of the library.

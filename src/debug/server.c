@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 
 #define DEFAULT_CONNECTIONS 16
 #define CONNECTIONS_MAX 1000

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "debug/debug.h"
+#include "debug/server.h"
 
 static bool make_room(struct pmi_text *text, size_t more)
 {

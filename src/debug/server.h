@@ -1,7 +1,8 @@
-// What the files of the debug server share. It is a user of the public API alone; what differs
+// What the files of the debug server share. (A debug/debug.h would stand in the way of that of
+// libstdc++.) It is a user of the public API alone; what differs
 // between systems is in os_debug.h.
-#ifndef PMI_DEBUG_H
-#define PMI_DEBUG_H
+#ifndef PMI_DEBUG_SERVER_H
+#define PMI_DEBUG_SERVER_H
 
 #include <processmgr/debug.h>
 
