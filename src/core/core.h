@@ -93,7 +93,7 @@ struct pm_process {
     struct pm_stream streams[3];
 
     struct pmi_mutex lock;
-    atomic_int state; // enum pm_state; written under lock.
+    atomic_int state; // enum pm_state; set by pmi_process_set_state().
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
@@ -167,6 +167,7 @@ struct pm_manager {
     // Counted before anybody can see an end: under a process's lock. By mode and enum pmi_end.
     _Atomic uint64_t ends[3][PMI_ENDS];
     _Atomic uint64_t registry_failures;
+    _Atomic uint64_t live[3]; // In state RUNNING, by mode.
     uint64_t deaths; // Noticed, with or without a status.
 
     // Dispatcher.
@@ -221,6 +222,7 @@ void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
 // process.c
 pm_process *pmi_process_new(pm_manager *m);
 pm_process *pmi_process_hold(pm_process *p); // Internal reference.
+void pmi_process_set_state(pm_process *p, enum pm_state state); // Under p->lock.
 void pmi_process_drop(pm_process *p);
 int pmi_process_text(pm_process *p, const char *owner, const char *program, const char *key,
                      const char *label);

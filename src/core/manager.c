@@ -5,6 +5,8 @@
 
 #include "core/core.h"
 
+#define SNAPSHOT_BATCH 256 // Looked at under one lock.
+
 // ------------------------------------------------------------------------------------------------
 // All managers of this program: the detector must know everybody's children.
 // ------------------------------------------------------------------------------------------------
@@ -138,29 +140,73 @@ bool pmi_key_is_taken(pm_manager *m, const char *key)
     return false;
 }
 
-int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
+// Who comes behind `after`: the list is in the order of ids.
+static pm_process *next_in_list(pm_manager *m, const pm_process *after)
 {
-    size_t count = 0;
+    if (after == NULL) {
+        return m->first;
+    }
+    if (after->listed) {
+        return after->next;
+    }
+    pm_process *p = m->first;
+    while (p != NULL && p->id <= after->id) {
+        p = p->next;
+    }
+    return p;
+}
+
+// Takes the next ones up to the id `last`; true if there may be more. *after is held.
+static bool take_batch(pm_manager *m, uint64_t last, pm_process **after, pm_process **list,
+                       size_t *count)
+{
+    pm_process *before = *after;
+    size_t seen = 0;
     pmi_mutex_lock(&m->lock);
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        count++;
-    }
-    // NOLINTNEXTLINE(bugprone-sizeof-expression): of a pointer, yes.
-    pm_process **list = malloc((count + 1) * sizeof *list);
-    if (list == NULL) {
-        pmi_mutex_unlock(&m->lock);
-        return PM_ERR_NO_MEMORY;
-    }
-    count = 0;
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
+    pm_process *at = before, *p = next_in_list(m, before);
+    for (; p != NULL && p->id <= last && seen < SNAPSHOT_BATCH; p = p->next, seen++) {
         int state = atomic_load(&p->state);
         // One that has just ended and that nobody holds is on its way out of the list.
         bool leaving = state == PM_STATE_ENDED && atomic_load(&p->user_refs) == 0;
         if (state != PM_STATE_STARTING && !leaving) {
-            list[count++] = pmi_process_hold(p);
+            list[(*count)++] = pmi_process_hold(p);
         }
+        at = p;
+    }
+    if (at != before) {
+        *after = pmi_process_hold(at);
     }
     pmi_mutex_unlock(&m->lock);
+    if (at != before) {
+        pmi_process_drop(before);
+    }
+    return seen == SNAPSHOT_BATCH;
+}
+
+// A few at a time, so that no start waits for a long list.
+int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
+{
+    size_t count = 0, capacity = 0;
+    pm_process **list = NULL, *after = NULL;
+    pmi_mutex_lock(&m->lock);
+    uint64_t last = m->last_id;
+    pmi_mutex_unlock(&m->lock);
+    bool more = true;
+    while (more) {
+        if (capacity - count < SNAPSHOT_BATCH) {
+            capacity = capacity * 2 + SNAPSHOT_BATCH;
+            // NOLINTNEXTLINE(bugprone-sizeof-expression): of a pointer, yes.
+            pm_process **grown = realloc((void *)list, capacity * sizeof *list);
+            if (grown == NULL) {
+                pmi_process_drop(after);
+                pmi_snapshot_free(list, count);
+                return PM_ERR_NO_MEMORY;
+            }
+            list = grown;
+        }
+        more = take_batch(m, last, &after, list, &count);
+    }
+    pmi_process_drop(after);
     *ret_list = list;
     *ret_count = count;
     return PM_OK;
@@ -171,7 +217,7 @@ void pmi_snapshot_free(pm_process **list, size_t count)
     for (size_t i = 0; i < count; i++) {
         pmi_process_drop(list[i]);
     }
-    free(list);
+    free((void *)list);
 }
 
 static int list(pm_manager *m, pm_process_visitor *visit, void *user)

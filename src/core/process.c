@@ -40,6 +40,17 @@ pm_process *pmi_process_hold(pm_process *p)
     return p;
 }
 
+void pmi_process_set_state(pm_process *p, enum pm_state state)
+{
+    int before = atomic_load(&p->state);
+    if (before != PM_STATE_RUNNING && state == PM_STATE_RUNNING) {
+        atomic_fetch_add(&p->manager->live[p->mode], 1);
+    } else if (before == PM_STATE_RUNNING && state != PM_STATE_RUNNING) {
+        atomic_fetch_sub(&p->manager->live[p->mode], 1);
+    }
+    atomic_store(&p->state, state);
+}
+
 void pmi_process_drop(pm_process *p)
 {
     if (p == NULL || atomic_fetch_sub(&p->refs, 1) != 1) {
@@ -159,7 +170,7 @@ static int finish_record(pm_process *p, struct pm_exit *record)
         result = pmi_registry_put_exit(p->manager, p);
     }
     atomic_fetch_add(&p->manager->ends[p->mode][end_of(&p->exit)], 1);
-    atomic_store(&p->state, PM_STATE_ENDED);
+    pmi_process_set_state(p, PM_STATE_ENDED);
     return result;
 }
 
@@ -235,7 +246,7 @@ static int reap(pm_process *p)
     }
     if (result == PM_ERR_STATUS_PENDING) {
         died = note_death(p);
-        atomic_store(&p->state, PM_STATE_STATUS_PENDING);
+        pmi_process_set_state(p, PM_STATE_STATUS_PENDING);
         if (pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms) {
             memset(&record, 0, sizeof record);
             record.kind = PM_EXIT_LOST;
@@ -290,7 +301,7 @@ void pmi_process_abandon(pm_process *p)
     if (atomic_load(&p->state) != PM_STATE_ENDED) {
         (void)note_death(p);
         p->exit.kind = PM_EXIT_LOST;
-        atomic_store(&p->state, PM_STATE_ENDED);
+        pmi_process_set_state(p, PM_STATE_ENDED);
     }
     pmi_mutex_unlock(&p->lock);
 }

@@ -631,7 +631,7 @@ static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_proc
     }
     pmi_mutex_lock(&p->lock);
     if (atomic_load(&p->state) == PM_STATE_STARTING) { // Else its end has been seen already.
-        atomic_store(&p->state, PM_STATE_RUNNING);
+        pmi_process_set_state(p, PM_STATE_RUNNING);
     }
     pmi_mutex_unlock(&p->lock);
     count_recovered(m);

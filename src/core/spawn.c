@@ -102,7 +102,7 @@ static int commit(pm_process *p, struct pm_error *err)
     p->pid = pmi_os_process_pid(&p->os);
     pmi_mutex_unlock(&m->lock);
     pmi_mutex_lock(&p->lock);
-    atomic_store(&p->state, PM_STATE_RUNNING);
+    pmi_process_set_state(p, PM_STATE_RUNNING);
     pmi_mutex_unlock(&p->lock);
     result = pmi_reactor_add(m, p);
     if (result != PM_OK) {

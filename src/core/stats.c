@@ -23,14 +23,10 @@ void pmi_stats_fill(pm_manager *m, struct pm_stats *stats)
         mode->exited = atomic_load(&m->ends[i][PMI_END_EXITED]);
         mode->killed = atomic_load(&m->ends[i][PMI_END_KILLED]);
         mode->lost = atomic_load(&m->ends[i][PMI_END_LOST]);
+        mode->live = atomic_load(&m->live[i]);
         stats->ended += mode->exited + mode->killed + mode->lost;
         stats->lost += mode->lost;
-    }
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        if (atomic_load(&p->state) == PM_STATE_RUNNING) {
-            stats->modes[p->mode].live++;
-            stats->running++;
-        }
+        stats->running += mode->live;
     }
     stats->running_daemons = stats->modes[PM_MODE_DAEMON].live;
 }
