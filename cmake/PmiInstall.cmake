@@ -59,8 +59,11 @@ if(TARGET processmgr-launcher)
 endif()
 
 configure_package_config_file(cmake/processmgr-config.cmake.in processmgr-config.cmake
-                              INSTALL_DESTINATION "${pmi_cmake_dir}")
+                              INSTALL_DESTINATION "${pmi_cmake_dir}"
+                              PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(processmgr-config-version.cmake COMPATIBILITY SameMajorVersion)
+install(FILES cmake/processmgr-forbid-raw-spawn.cmake cmake/processmgr-check-objects.cmake
+        DESTINATION "${pmi_cmake_dir}")
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/processmgr-config.cmake"
               "${CMAKE_CURRENT_BINARY_DIR}/processmgr-config-version.cmake"
         DESTINATION "${pmi_cmake_dir}")

@@ -47,8 +47,8 @@ class Consumers:
         call([args.cmake, "--install", args.build, "--prefix", work / "installed"])
         (work / "installed").rename(self.prefix)
 
-    def configure(self, build, *options):
-        command = [self.args.cmake, "-S", HERE / "project", "-B", build, "-G", self.args.generator]
+    def configure(self, build, *options, source=HERE / "project"):
+        command = [self.args.cmake, "-S", source, "-B", build, "-G", self.args.generator]
         if self.args.toolchain:
             command += ["-DCMAKE_TOOLCHAIN_FILE=" + self.args.toolchain]
         else:
@@ -112,6 +112,57 @@ class Consumers:
                   *self.args.ldflags.split()])
             self.run(program, self.library_dirs())
 
+    # The guard in a foreign project.
+
+    def guard(self, case, kind="EXECUTABLE", *options):
+        """Configures and builds; None, or what failed."""
+        # One folder for all: compilers are looked at once.
+        build = self.work / ("guard" if not options else "guard_" + options[0].split("=")[0][2:])
+        package = next(self.prefix.rglob("processmgr-config.cmake")).parent
+        where = () if any("SUBDIRECTORY" in o for o in options) else (
+            [f"-Dprocessmgr_DIR={package}"])
+        try:
+            self.configure(build, *where, f"-DCASE={case}", f"-DKIND={kind}", *options,
+                           source=HERE / "guard")
+        except Failed as failed:
+            return str(failed)
+        return None
+
+    def expect_guard(self, text, case, kind="EXECUTABLE", *options):
+        failed = self.guard(case, kind, *options)
+        if failed is None:
+            raise Failed(f"{case}, {kind}: it builds")
+        if text not in " ".join(failed.split()):
+            raise Failed(f"{case}, {kind}: fails without {text!r}:\n{failed}")
+
+    def guard_lets_the_innocent_build(self):
+        for kind in ("EXECUTABLE", "STATIC", "SHARED", "MODULE", "OBJECT"):
+            failed = self.guard("innocent", kind)
+            if failed:
+                raise Failed(f"{kind}: {failed}")
+
+    def guard_stops_a_call(self):
+        self.expect_guard("use pm_spawn() from <processmgr/processmgr.h>", "called")
+
+    def guard_finds_what_the_header_does_not_see(self):
+        for kind in ("EXECUTABLE", "STATIC", "SHARED", "MODULE", "OBJECT"):
+            self.expect_guard("uses system()", "pointer", kind)
+        self.expect_guard("uses system()", "pointer_defined")
+        self.expect_guard("uses system()", "pointer", "EXECUTABLE", "-DCMAKE_BUILD_TYPE=Release")
+        if not self.args.toolchain:
+            self.expect_guard("uses system()", "pointer_lto", "STATIC")
+
+    def guard_wants_a_reason(self):
+        self.expect_guard("needs its reason, in that source", "no_reason")
+        failed = self.guard("with_reason")
+        if failed:
+            raise Failed(failed)
+        self.expect_guard("guarded.dir/pointer.c", "twins")
+
+    def guard_is_there_for_a_subdirectory(self):
+        option = f"-DCONSUMER_SUBDIRECTORY={self.args.source}"
+        self.expect_guard("uses system()", "pointer", "OBJECT", option)
+
     def header_is_c(self):
         for std in ("c11", "c17"):
             call([self.args.cc, f"-std={std}", "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
@@ -143,6 +194,11 @@ def main():
             "PkgConfigLinksTheSharedLibrary": lambda: consumers.pkg_config(False),
             "PkgConfigLinksTheStaticLibrary": lambda: consumers.pkg_config(True),
             "TheHeaderIsStrictCAndCpp": consumers.header_is_c,
+            "TheGuardLetsTheInnocentBuild": consumers.guard_lets_the_innocent_build,
+            "TheGuardStopsACall": consumers.guard_stops_a_call,
+            "TheGuardFindsWhatTheHeaderDoesNotSee": consumers.guard_finds_what_the_header_does_not_see,
+            "TheGuardWantsAReasonForAnExemption": consumers.guard_wants_a_reason,
+            "TheGuardIsThereForASubdirectory": consumers.guard_is_there_for_a_subdirectory,
         }
         for name, case in cases.items():
             positive, _, negative = args.gtest_filter.partition("-")
