@@ -8,8 +8,8 @@
  *                          (by the Accept header, or ?format=json, ?format=html)
  *   GET /metrics           the counters as Prometheus text: see docs/metrics.md
  *
- * What it never does: listen on more than loopback or a local socket; answer a request whose Host is
- * not on the list (so no page of a stranger reaches it by a name that it has made point here);
+ * What it never does: listen on more than loopback or a local socket; answer a request whose Host
+ * is not on the list (so no page of a stranger reaches it by a name that it has made point here);
  * answer anything but GET and HEAD; allow another origin; show environments, labels, or, unless
  * asked for, arguments.
  *
@@ -45,9 +45,8 @@ enum pm_debug_metric_type {
     PM_DEBUG_GAUGE
 };
 
-/** Adds metrics of the host's own to an answer to GET /metrics, with pm_debug_metrics_add(). Runs on
- *  the server's thread.
- *  user: pm_debug_options::user; out: valid for the call. */
+/** Adds metrics of the host's own to an answer to GET /metrics, with pm_debug_metrics_add(). Runs
+ * on the server's thread. user: pm_debug_options::user; out: valid for the call. */
 typedef void pm_debug_metrics_callback(void *user, pm_debug_metrics *out);
 
 /** How a debug server shall be. */
@@ -69,7 +68,8 @@ struct pm_debug_options {
                                           secret, in small letters; NULL = none. */
     uint32_t max_connections; /**< 0 = 16; at most 1000. More are refused, and make room: one older
                                    than timeout_ms is closed. */
-    uint32_t timeout_ms; /**< 0 = 10000: how long a connection may be silent. Whole seconds count. */
+    uint32_t
+        timeout_ms; /**< 0 = 10000: how long a connection may be silent. Whole seconds count. */
     size_t max_processes; /**< 0 = 20000: as many are shown; the answer says if there are more. */
     pm_debug_metrics_callback *metrics; /**< NULL = none. */
     void *user;                         /**< Yours; given to metrics. */
@@ -91,10 +91,10 @@ struct pm_debug_options {
  * @param options how it shall be; NULL = all defaults; copied.
  * @param ret_server set to the server; end it with pm_debug_server_stop().
  * @param ret_error detail on failure; may be NULL.
- * @return PM_OK; PM_ERR_INVALID (a field, named in the detail: an address that is not this machine's
- *         alone, for one); PM_ERR_EXISTS (the address is in use); PM_ERR_ACCESS, PM_ERR_NOT_FOUND,
- *         PM_ERR_TOO_BIG (the socket's path); PM_ERR_UNSUPPORTED (a Unix socket on Windows, IPv6
- *         where there is none); PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS, PM_ERR_SYSTEM; what
+ * @return PM_OK; PM_ERR_INVALID (a field, named in the detail: an address that is not this
+ * machine's alone, for one); PM_ERR_EXISTS (the address is in use); PM_ERR_ACCESS,
+ * PM_ERR_NOT_FOUND, PM_ERR_TOO_BIG (the socket's path); PM_ERR_UNSUPPORTED (a Unix socket on
+ * Windows, IPv6 where there is none); PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS, PM_ERR_SYSTEM; what
  *         pm_stats() returns.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
@@ -105,7 +105,8 @@ PM_DEBUG_API int pm_debug_server_start(pm_manager *manager, const struct pm_debu
  * Where the server can be found.
  *
  * @param server the server.
- * @return "http://127.0.0.1:41234" or "unix:/run/user/0/app.sock", without a path; the server's own;
+ * @return "http://127.0.0.1:41234" or "unix:/run/user/0/app.sock", without a path; the server's
+ * own;
  *         "" if server is NULL.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */

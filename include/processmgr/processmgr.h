@@ -366,8 +366,8 @@ struct pm_info {
     bool adopted;     /**< A daemon whose parent we became (PID 1 or subreaper). */
     bool best_effort; /**< No kernel object pins the process: a signal follows an identity check at
                            once instead. */
-    uint64_t id;      /**< Number of this process in its manager, from 1; never given twice, as a pid
-                           may be. */
+    uint64_t id; /**< Number of this process in its manager, from 1; never given twice, as a pid
+                      may be. */
     struct pm_stream_info streams[3]; /**< stdin, stdout, stderr. */
 };
 
@@ -508,12 +508,12 @@ enum pm_event_kind {
     PM_EVENT_STARTED = 1,
     PM_EVENT_ENDED,
     PM_EVENT_RECOVERED,
-    PM_EVENT_QUARANTINED, /**< A registry record that cannot be trusted was set aside. */
-    PM_EVENT_LEAK,        /**< The zombie detector found something: see pm_leak_scan(). */
-    PM_EVENT_STOPPED,     /**< POSIX: a signal has stopped the process. */
-    PM_EVENT_CONTINUED,   /**< And it goes on. */
+    PM_EVENT_QUARANTINED,  /**< A registry record that cannot be trusted was set aside. */
+    PM_EVENT_LEAK,         /**< The zombie detector found something: see pm_leak_scan(). */
+    PM_EVENT_STOPPED,      /**< POSIX: a signal has stopped the process. */
+    PM_EVENT_CONTINUED,    /**< And it goes on. */
     PM_EVENT_START_FAILED, /**< pm_spawn() returned an error; `detail` is its line. */
-    PM_EVENT_STOPPING     /**< A stop plan begins on a process that lives. */
+    PM_EVENT_STOPPING      /**< A stop plan begins on a process that lives. */
 };
 
 /** Something happened. Delivered in order per process. */
@@ -611,7 +611,7 @@ struct pm_stats {
     uint64_t orphans_total;     /**< Zombies that are no leak: what a descendant left behind and
                                      the system gave to us, as PID 1 or subreaper. Each once. */
     uint64_t orphans_reaped;    /**< Of these, waited for (PM_LEAK_REAP). */
-    uint64_t stop_failures;     /**< Stops after whose last step the process or its tree was there. */
+    uint64_t stop_failures; /**< Stops after whose last step the process or its tree was there. */
     struct pm_mode_stats modes[3];      /**< By enum pm_mode. */
     struct pm_histogram spawn_duration; /**< pm_spawn(): call to proof of exec, successes only. */
     struct pm_histogram stop_duration;  /**< Stops of processes that lived, also failed ones. */
@@ -1007,8 +1007,8 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
 PM_API int pm_leak_scan(pm_manager *manager, uint64_t *ret_found);
 
 /**
- * Says where a person can look when the detector finds something: the end of its log line. The debug
- * server (debug.h) puts its address here while it runs.
+ * Says where a person can look when the detector finds something: the end of its log line. The
+ * debug server (debug.h) puts its address here while it runs.
  *
  * @param manager the manager.
  * @param where one line; NULL = "pm_list()"; copied, cut to 255 bytes.

@@ -38,10 +38,9 @@
 
 struct pmi_event {
     struct pmi_event *next;
+    pm_process *process; // One internal reference. NULL: the first part of a detail_event.
     enum pm_event_kind kind;
-    pm_process *process; // One internal reference, or NULL.
-    char *detail;        // malloc'd, or NULL.
-    bool embedded;       // Lives inside its process: do not free.
+    bool embedded; // Lives inside its process: do not free.
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -59,8 +58,15 @@ struct pm_stream {
     _Atomic pm_native native; // For pm_stream_native(), which must not wait for a reader.
 };
 
+// A stop plan as each process keeps it: a fourth of the size.
+struct pmi_packed_plan {
+    uint32_t timeout_ms[PM_STOP_STEPS_MAX];
+    uint8_t actions[PM_STOP_STEPS_MAX], scopes[PM_STOP_STEPS_MAX];
+    uint8_t steps_count;
+};
+
 // ------------------------------------------------------------------------------------------------
-// Process
+// Process. There may be many thousands: small members stand together.
 //
 //   STARTING --started--> RUNNING --dead, no status yet--> STATUS_PENDING --known or lost--> ENDED
 //       |                    |                                                                 ^
@@ -74,15 +80,19 @@ struct pm_process {
     atomic_uint refs;      // Internal: the list, the reactor, events, and one for all user refs.
     atomic_uint user_refs; // Handles in the user's hands.
     pm_manager *manager;   // Holds a reference on the manager's memory.
-    uint64_t id;                 // Constant once listed.
-    pm_process *next, *previous; // Under manager->lock.
-    bool listed;                 // Under manager->lock.
+    uint64_t id;           // Constant once listed.
+    pm_process *next, *previous;     // Under manager->lock.
+    bool listed;                     // Under manager->lock.
+    bool started_posted, end_posted; // Under manager->lock.
+    int direct_waiters;              // Under manager->lock: threads that wait without the reactor.
 
     // Constant after the start.
     char *text; // One block that holds the strings below.
     const char *owner, *program, *key, *label;
     enum pm_mode mode;
-    struct pm_stop_plan stop;
+    uint8_t slots[3]; // enum pm_stdio_kind, for display.
+    struct pmi_packed_plan stop;
+    bool shares_tty; // PM_GROUP_FOREGROUND.
     bool die_with_parent, kill_tree_on_exit, recovered;
     bool no_os;                        // Recovered after its death: there is no kernel object.
     struct pmi_identity *recovered_id; // Of a recovered one: as its record has it.
@@ -94,19 +104,15 @@ struct pm_process {
 
     struct pmi_mutex lock;
     atomic_int state; // enum pm_state; set by pmi_process_set_state().
+    bool stopped;     // As last seen, under lock.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    bool stopped;       // As last seen, under lock.
-    bool shares_tty;    // PM_GROUP_FOREGROUND.
-    uint8_t slots[3];   // enum pm_stdio_kind, for display. Constant.
     unsigned stop_step; // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
-    int direct_waiters; // Under manager->lock: threads that wait without the reactor.
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
-    bool started_posted, end_posted;             // Under manager->lock.
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
@@ -168,7 +174,7 @@ struct pm_manager {
     _Atomic uint64_t ends[3][PMI_ENDS];
     _Atomic uint64_t registry_failures;
     _Atomic uint64_t live[3]; // In state RUNNING, by mode.
-    uint64_t deaths; // Noticed, with or without a status.
+    uint64_t deaths;          // Noticed, with or without a status.
 
     // Dispatcher.
     struct pmi_event *events, **events_tail;
@@ -221,7 +227,7 @@ void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
 
 // process.c
 pm_process *pmi_process_new(pm_manager *m);
-pm_process *pmi_process_hold(pm_process *p); // Internal reference.
+pm_process *pmi_process_hold(pm_process *p);                    // Internal reference.
 void pmi_process_set_state(pm_process *p, enum pm_state state); // Under p->lock.
 void pmi_process_drop(pm_process *p);
 int pmi_process_text(pm_process *p, const char *owner, const char *program, const char *key,
@@ -269,6 +275,8 @@ struct pmi_stopper {
     bool done, wants_tree;
     bool leader_dead; // At the last look.
 };
+void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
+// plan: NULL = that of the process.
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
                        int64_t limit);
 void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.

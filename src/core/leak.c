@@ -39,8 +39,7 @@ static void note_zombie(void *context, const struct pmi_zombie *zombie)
         sweep->list = grown;
         sweep->capacity = capacity;
     }
-    sweep->list[sweep->count++] =
-        (struct pmi_suspect){.zombie = *zombie, .seen_ms = pmi_now_ms()};
+    sweep->list[sweep->count++] = (struct pmi_suspect){.zombie = *zombie, .seen_ms = pmi_now_ms()};
 }
 
 static struct pmi_suspect *find_suspect(pm_manager *m, const struct pmi_zombie *z)
@@ -62,8 +61,7 @@ static struct pmi_suspect *find_suspect(pm_manager *m, const struct pmi_zombie *
 static bool take_away(struct sweep *sweep, const struct pmi_suspect *suspect)
 {
     const struct pm_options *options = &sweep->m->options;
-    int64_t after =
-        options->leak_sweep_ms < REAP_AFTER_MS ? options->leak_sweep_ms : REAP_AFTER_MS;
+    int64_t after = options->leak_sweep_ms < REAP_AFTER_MS ? options->leak_sweep_ms : REAP_AFTER_MS;
     if (options->leak_policy != PM_LEAK_REAP || pmi_now_ms() - suspect->seen_ms < after) {
         return false;
     }

@@ -368,7 +368,8 @@ PM_API uint64_t pm_process_parent(pm_process *p)
         return 0;
     }
     // Who has made it is its parent, but for what came through the launcher or from an earlier run.
-    bool ours = p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
+    bool ours =
+        p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
     return ours ? p->manager->pid : pmi_os_parent_of(p->pid);
 }
 

@@ -154,7 +154,7 @@ static pm_process *describe(pm_manager *m, const struct pmi_start *start)
         return NULL;
     }
     p->mode = s->mode;
-    p->stop = s->stop;
+    pmi_stop_plan_pack(&s->stop, &p->stop);
     p->die_with_parent = s->die_with_parent;
     p->kill_tree_on_exit = s->kill_tree_on_exit;
     p->shares_tty = s->group == PM_GROUP_FOREGROUND;

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "debug/server.h"
 #include "debug/names.h"
+#include "debug/server.h"
 
 #define PREFIX "processmgr_"
 
@@ -105,13 +105,12 @@ static void singles(struct pmi_text *out, const struct pm_stats *s)
          s->orphans_reaped},
         {"leak_sweeps_total", "counter", "Sweeps of the leak detector.", s->leak_sweeps},
         {"start_failures_total", "counter", "Starts that failed.", s->start_failures},
-        {"stop_failures_total", "counter",
-         "Stops after whose last step something was still there.", s->stop_failures},
+        {"stop_failures_total", "counter", "Stops after whose last step something was still there.",
+         s->stop_failures},
         {"adopted_total", "counter", "Daemons whose parent this program became.", s->adopted},
         {"exec_retries_total", "counter",
          "Starts tried again because the program was being written to.", s->exec_retries},
-        {"fallbacks_total", "counter", "Starts that had to take a poorer mechanism.",
-         s->fallbacks},
+        {"fallbacks_total", "counter", "Starts that had to take a poorer mechanism.", s->fallbacks},
         {"registry_failures_total", "counter", "Registry records that could not be written.",
          s->registry_failures},
     };
@@ -153,7 +152,8 @@ static bool is_name(const char *name)
     size_t size = strlen(name);
     return first > 0 && size <= 128 && strncmp(name, PREFIX, strlen(PREFIX)) != 0 &&
            first + strspn(name + first, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_:"
-                                        "0123456789") == size;
+                                        "0123456789") ==
+               size;
 }
 
 PM_DEBUG_API int pm_debug_metrics_add(pm_debug_metrics *out, const char *name,
@@ -178,8 +178,10 @@ PM_DEBUG_API int pm_debug_metrics_add(pm_debug_metrics *out, const char *name,
                   type == PM_DEBUG_COUNTER ? "counter" : "gauge", name);
     // Of a whole number all digits; a host may have set another decimal point than this format's.
     char text[64];
-    (void)snprintf(text, sizeof text, value > -9e15 && value < 9e15 && value == (double)(int64_t)value
-                                          ? "%.0f" : "%.17g", value);
+    (void)snprintf(text, sizeof text,
+                   value > -9e15 && value < 9e15 && value == (double)(int64_t)value ? "%.0f"
+                                                                                    : "%.17g",
+                   value);
     for (char *at = text; *at != '\0'; at++) {
         *at = *at == ',' ? '.' : *at;
     }

@@ -22,8 +22,7 @@ const char *pmi_debug_state(enum pm_state state)
 
 const char *pmi_debug_containment(enum pm_containment containment)
 {
-    static const char *const names[] = {"unknown",   "none",   "group",
-                                        "subreaper", "cgroup", "job"};
+    static const char *const names[] = {"unknown", "none", "group", "subreaper", "cgroup", "job"};
     return name(names, COUNT(names), (size_t)containment);
 }
 

@@ -23,7 +23,7 @@ struct pmi_debug_address {
 
 struct pmi_debug_listener {
     pmi_debug_socket socket;
-    char *path; // Of a Unix socket, absolute.
+    char *path;             // Of a Unix socket, absolute.
     uint64_t device, inode; // Of the file.
     uint64_t socket_inode;  // Tells whether the number is still the socket's.
     char url[300];
@@ -31,8 +31,8 @@ struct pmi_debug_listener {
 
 // On failure the error's code, os_code, field and hint are filled. The socket is close-on-exec and
 // does not block.
-int pmi_debug_listen(const struct pmi_debug_address *address, struct pmi_debug_listener *ret_listener,
-                     struct pm_error *error);
+int pmi_debug_listen(const struct pmi_debug_address *address,
+                     struct pmi_debug_listener *ret_listener, struct pm_error *error);
 // Closes it if it is open (the HTTP library may have, or not, when it fails to start), and removes
 // the file that is still its own.
 void pmi_debug_unlisten(struct pmi_debug_listener *listener);
@@ -50,8 +50,8 @@ uint64_t pmi_debug_self_pid(void);
 int64_t pmi_debug_now_ms(void);
 int64_t pmi_debug_wall_ms(void);
 int pmi_debug_random(void *buffer, size_t size);
-// Arguments of a process, each with its NUL, cut to `capacity` bytes. PM_ERR_UNSUPPORTED: the system
-// does not tell.
+// Arguments of a process, each with its NUL, cut to `capacity` bytes. PM_ERR_UNSUPPORTED: the
+// system does not tell.
 int pmi_debug_arguments(uint64_t pid, char *buffer, size_t capacity, size_t *ret_size);
 
 #endif

@@ -1,8 +1,8 @@
 // The page for browsers, which the build puts into an array: see page.html.
 #include <string.h>
 
-#include "debug/server.h"
 #include "debug/page.h"
+#include "debug/server.h"
 
 #define PLACE "{{nonce}}"
 

@@ -1,13 +1,14 @@
-// The answer to GET /debug/processes as JSON. One process at a time is built by jansson and printed,
-// so ten thousand of them need no tree of their own, and nothing is held while that goes on.
+// The answer to GET /debug/processes as JSON. One process at a time is built by jansson and
+// printed, so ten thousand of them need no tree of their own, and nothing is held while that goes
+// on.
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "debug/server.h"
 #include "debug/names.h"
+#include "debug/server.h"
 
 #define ARGUMENTS_MAX 4096
 
@@ -70,7 +71,8 @@ static json_t *arguments_of(const struct pm_debug_server *server, pm_process *pr
     bool skip = false;
     for (size_t at = 0; at < size; at += strlen(buffer + at) + 1) {
         bool skip_next = false;
-        char *shown = pmi_redact(buffer + at, (const char *const *)server->secret_words, &skip_next);
+        char *shown =
+            pmi_redact(buffer + at, (const char *const *)server->secret_words, &skip_next);
         (void)json_array_append_new(list, text(skip ? "***" : shown != NULL ? shown : "***"));
         free(shown);
         skip = skip_next;
@@ -83,9 +85,9 @@ static json_t *streams_of(const struct pm_info *info)
     json_t *list = json_array();
     for (int i = 0; i < 3; i++) {
         const struct pm_stream_info *s = &info->streams[i];
-        (void)json_array_append_new(list, json_pack("{s:s, s:b, s:b}", "kind",
-                                                    pmi_debug_stdio(s->kind), "open", s->open,
-                                                    "truncated", s->truncated));
+        (void)json_array_append_new(list,
+                                    json_pack("{s:s, s:b, s:b}", "kind", pmi_debug_stdio(s->kind),
+                                              "open", s->open, "truncated", s->truncated));
     }
     return list;
 }

@@ -7,10 +7,11 @@
 #define BLOT "***"
 #define TOKEN_MIN 20 // Shorter words of letters and digits are names, not tokens.
 
-static const char *const words[] = {"secret",     "token",      "passw",     "passphrase", "passcode",
-                                    "pwd",        "auth",       "credential", "cookie",    "session",
-                                    "private",    "key",        "signature", "bearer",     "dsn",
-                                    "connection-string", "connectionstring", NULL};
+static const char *const words[] = {"secret",           "token",   "passw",   "passphrase",
+                                    "passcode",         "pwd",     "auth",    "credential",
+                                    "cookie",           "session", "private", "key",
+                                    "signature",        "bearer",  "dsn",     "connection-string",
+                                    "connectionstring", NULL};
 
 static char lower(char c)
 {

@@ -98,9 +98,8 @@ static size_t host_length(const char *host)
         return 0;
     }
     const char *port = host + length;
-    bool good = port[0] == '\0' ||
-                (port[0] == ':' && strlen(port) > 1 && strlen(port) <= 6 &&
-                 strspn(port + 1, "0123456789") == strlen(port) - 1);
+    bool good = port[0] == '\0' || (port[0] == ':' && strlen(port) > 1 && strlen(port) <= 6 &&
+                                    strspn(port + 1, "0123456789") == strlen(port) - 1);
     return good ? length : 0;
 }
 

@@ -30,7 +30,8 @@ static int bad(struct pm_error *error, int code, const char *field, const char *
 
 // The structs start with their size, as everywhere: shorter ones are filled up, longer ones have to
 // be zero behind what is known.
-static int copy_options(const struct pm_debug_options *options, struct pm_debug_options *ret_options)
+static int copy_options(const struct pm_debug_options *options,
+                        struct pm_debug_options *ret_options)
 {
     struct pm_debug_options copy = PM_DEBUG_OPTIONS_INIT;
     if (options != NULL) {
@@ -163,9 +164,9 @@ static void note_connection(void *user, struct MHD_Connection *connection, void 
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        *token = pmi_connections_begin(server->connections,
-                                       info != NULL ? (pmi_debug_socket)info->connect_fd
-                                                    : PMI_DEBUG_SOCKET_NONE);
+        *token = pmi_connections_begin(server->connections, info != NULL
+                                                                ? (pmi_debug_socket)info->connect_fd
+                                                                : PMI_DEBUG_SOCKET_NONE);
     } else {
         pmi_connections_end(server->connections, *token);
     }
@@ -180,13 +181,12 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
     static char seen;
     (void)version;
     (void)data;
-    const char *length =
-        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
+    const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
     bool chunked =
         MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Transfer-Encoding") != NULL;
     bool has_body = (length != NULL && strcmp(length, "0") != 0) || chunked || *data_size != 0;
-    bool is_get = strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
-                  strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+    bool is_get =
+        strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
     if (*state == NULL && is_get && !has_body) {
         *state = &seen;
         return MHD_YES;
@@ -243,13 +243,14 @@ static struct MHD_Daemon *start_daemon(struct pm_debug_server *server)
     unsigned seconds = (o->timeout_ms + 999) / 1000;
     struct pmi_debug_mask mask;
     pmi_debug_mask_all(&mask);
-    struct MHD_Daemon *daemon = MHD_start_daemon(
-        MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0, admit, server, handle,
-        server, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)server->listener.socket,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)(o->max_connections + SPARE_CONNECTIONS),
-        MHD_OPTION_CONNECTION_TIMEOUT, seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION,
-        note_connection, server, MHD_OPTION_END);
+    struct MHD_Daemon *daemon =
+        MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0, admit,
+                         server, handle, server, MHD_OPTION_LISTEN_SOCKET,
+                         (MHD_socket)server->listener.socket, MHD_OPTION_CONNECTION_LIMIT,
+                         (unsigned)(o->max_connections + SPARE_CONNECTIONS),
+                         MHD_OPTION_CONNECTION_TIMEOUT, seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                         MHD_OPTION_NOTIFY_CONNECTION, note_connection, server, MHD_OPTION_END);
     pmi_debug_mask_restore(&mask);
     return daemon;
 }

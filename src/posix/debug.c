@@ -21,15 +21,15 @@ _Static_assert(sizeof(sigset_t) <= sizeof(struct pmi_debug_mask), "a mask fits")
 
 static int fail(struct pm_error *error, int e, const char *hint)
 {
-    int code = e == EADDRINUSE || e == EEXIST               ? PM_ERR_EXISTS
-               : e == EACCES || e == EPERM || e == EROFS    ? PM_ERR_ACCESS
-               : e == ENOENT                                ? PM_ERR_NOT_FOUND
-               : e == ENOTDIR                               ? PM_ERR_NOT_A_DIRECTORY
-               : e == ENAMETOOLONG                          ? PM_ERR_TOO_BIG
-               : e == EMFILE || e == ENFILE                 ? PM_ERR_NO_DESCRIPTORS
-               : e == ENOMEM || e == ENOBUFS                ? PM_ERR_NO_MEMORY
-               : e == EAFNOSUPPORT || e == EADDRNOTAVAIL    ? PM_ERR_UNSUPPORTED
-                                                            : PM_ERR_SYSTEM;
+    int code = e == EADDRINUSE || e == EEXIST            ? PM_ERR_EXISTS
+               : e == EACCES || e == EPERM || e == EROFS ? PM_ERR_ACCESS
+               : e == ENOENT                             ? PM_ERR_NOT_FOUND
+               : e == ENOTDIR                            ? PM_ERR_NOT_A_DIRECTORY
+               : e == ENAMETOOLONG                       ? PM_ERR_TOO_BIG
+               : e == EMFILE || e == ENFILE              ? PM_ERR_NO_DESCRIPTORS
+               : e == ENOMEM || e == ENOBUFS             ? PM_ERR_NO_MEMORY
+               : e == EAFNOSUPPORT || e == EADDRNOTAVAIL ? PM_ERR_UNSUPPORTED
+                                                         : PM_ERR_SYSTEM;
     error->code = code;
     error->stage = PM_STAGE_CHECK;
     error->os_code = (uint32_t)e;
@@ -200,8 +200,8 @@ static int listen_unix(const struct pmi_debug_address *address, struct pmi_debug
 
 // ------------------------------------------------------------------------------------------------
 
-int pmi_debug_listen(const struct pmi_debug_address *address, struct pmi_debug_listener *ret_listener,
-                     struct pm_error *error)
+int pmi_debug_listen(const struct pmi_debug_address *address,
+                     struct pmi_debug_listener *ret_listener, struct pm_error *error)
 {
     struct pmi_debug_listener listener = {.socket = PMI_DEBUG_SOCKET_NONE};
     int result = address->family == PMI_DEBUG_UNIX ? listen_unix(address, &listener, error)

@@ -114,8 +114,8 @@ bool pmi_orphans_come_to_us(void)
 // Zombies
 // ------------------------------------------------------------------------------------------------
 
-// What a subreaper or PID 1 is given has a leader that is neither itself nor ours: somebody below us
-// made the group or the session. What we start is in our own or leads its own.
+// What a subreaper or PID 1 is given has a leader that is neither itself nor ours: somebody below
+// us made the group or the session. What we start is in our own or leads its own.
 static bool is_orphan(pid_t pid, const struct pmi_stat *stat)
 {
     return pmi_orphans_come_to_us() && ((stat->pgrp != pid && stat->pgrp != getpgrp()) ||
@@ -148,7 +148,8 @@ static bool is_dead(pid_t pid)
 {
     siginfo_t info;
     memset(&info, 0, sizeof(info));
-    return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid == pid;
+    return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+           info.si_pid == pid;
 }
 
 // Dead is what waitid says: the letter Z is also shown by a process whose first thread has ended
@@ -196,8 +197,8 @@ static int take_status(pid_t pid, int pidfd)
 #else
     (void)pidfd;
 #endif
-    // Without a pidfd, or where waitid takes none (Linux before 5.4, a filter): by the number, whose
-    // start time was looked at just now.
+    // Without a pidfd, or where waitid takes none (Linux before 5.4, a filter): by the number,
+    // whose start time was looked at just now.
     if (r < 0 && errno != ECHILD)
         r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
     return r == 0 && info.si_pid == pid ? PM_OK : PM_ERR_GONE;

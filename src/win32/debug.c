@@ -17,11 +17,11 @@ static int fail(struct pm_error *error, int code, const char *hint)
 {
     DWORD e = (DWORD)WSAGetLastError();
     if (code == PM_ERR_SYSTEM) {
-        code = e == WSAEADDRINUSE || e == WSAEACCES           ? PM_ERR_EXISTS
-               : e == WSAEMFILE                               ? PM_ERR_NO_DESCRIPTORS
-               : e == WSAENOBUFS                              ? PM_ERR_NO_MEMORY
+        code = e == WSAEADDRINUSE || e == WSAEACCES            ? PM_ERR_EXISTS
+               : e == WSAEMFILE                                ? PM_ERR_NO_DESCRIPTORS
+               : e == WSAENOBUFS                               ? PM_ERR_NO_MEMORY
                : e == WSAEAFNOSUPPORT || e == WSAEADDRNOTAVAIL ? PM_ERR_UNSUPPORTED
-                                                              : PM_ERR_SYSTEM;
+                                                               : PM_ERR_SYSTEM;
         error->os_code = e;
     }
     error->code = code;
@@ -54,8 +54,8 @@ static int bind_loopback(SOCKET s, const struct pmi_debug_address *address, char
     return 0;
 }
 
-int pmi_debug_listen(const struct pmi_debug_address *address, struct pmi_debug_listener *ret_listener,
-                     struct pm_error *error)
+int pmi_debug_listen(const struct pmi_debug_address *address,
+                     struct pmi_debug_listener *ret_listener, struct pm_error *error)
 {
     struct pmi_debug_listener listener = {.socket = PMI_DEBUG_SOCKET_NONE};
     WSADATA data;

@@ -46,7 +46,8 @@ int Poll(intptr_t s, int timeout_ms)
 const int no_signal = MSG_NOSIGNAL;
 #endif
 
-template <typename Address> intptr_t Connect(int family, const Address &address)
+template <typename Address>
+intptr_t Connect(int family, const Address &address)
 {
 #ifdef _WIN32
     SOCKET s = socket(family, SOCK_STREAM, 0);
@@ -117,7 +118,8 @@ bool Connection::Send(const std::string &bytes)
         int n = send(static_cast<SOCKET>(socket), bytes.data() + done,
                      static_cast<int>(bytes.size() - done), no_signal);
 #else
-        ssize_t n = send(static_cast<int>(socket), bytes.data() + done, bytes.size() - done, no_signal);
+        ssize_t n =
+            send(static_cast<int>(socket), bytes.data() + done, bytes.size() - done, no_signal);
 #endif
         if (n <= 0)
             return false;
@@ -185,8 +187,8 @@ Answer Exchange(const std::string &address, const std::string &request)
 Answer Get(const std::string &address, const std::string &path, const std::string &headers,
            const std::string &method)
 {
-    return Exchange(address, method + " " + path + " HTTP/1.1\r\n" + headers +
-                                 "Connection: close\r\n\r\n");
+    return Exchange(address,
+                    method + " " + path + " HTTP/1.1\r\n" + headers + "Connection: close\r\n\r\n");
 }
 
 } // namespace http

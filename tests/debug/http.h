@@ -9,7 +9,7 @@ namespace http
 {
 
 struct Answer {
-    int status = 0; // 0: the connection was closed without one.
+    int status = 0;                             // 0: the connection was closed without one.
     std::map<std::string, std::string> headers; // Names in small letters.
     std::string body;
     std::string raw;

@@ -242,7 +242,8 @@ std::vector<Refusal> Refusals()
         {"two hosts", 400, get + host + host + end},
         {"two hosts, one strange", 400, get + host + "Host: evil.example\r\n" + end},
         {"a strange host, a forwarded one", 403,
-         get + "Host: evil.example\r\nX-Forwarded-Host: localhost\r\nForwarded: host=localhost\r\n" +
+         get +
+             "Host: evil.example\r\nX-Forwarded-Host: localhost\r\nForwarded: host=localhost\r\n" +
              end},
         {"another origin's script", 403, get + host + "Sec-Fetch-Site: cross-site\r\n" + end},
         {"another origin's image", 403,
@@ -267,7 +268,8 @@ std::vector<Refusal> Refusals()
         {"a file", 404, "GET /../../../../etc/passwd HTTP/1.1\r\n" + host + end},
         {"a long path", 0, "GET /" + big + " HTTP/1.1\r\n" + host + end},
         {"a long header", 0, get + host + "X: " + big + "\r\n" + end},
-        {"many headers", 0, [&] {
+        {"many headers", 0,
+         [&] {
              std::string all = get + host;
              for (int i = 0; i < 2000; i++)
                  all += "X" + std::to_string(i) + ": y\r\n";
@@ -454,7 +456,8 @@ TEST_F(Debug, ConnectionsAreCappedAndSlowOnesMakeRoom)
         refused = refused || status == 0;
         served = refused && status == 200;
         return served;
-    })) << "refused: " << refused;
+    })) << "refused: "
+        << refused;
 }
 
 TEST_F(Debug, SilentConnectionsAreClosed)
@@ -554,9 +557,9 @@ TEST_F(Debug, MetricsCountWhatHappens)
     for (const char *line :
          {"\nprocessmgr_processes_started_total{mode=\"normal\"} 3\n",
           "\nprocessmgr_processes_exited_total{mode=\"normal\"} 3\n",
-          "\nprocessmgr_processes_live{mode=\"daemon\"} 0\n", "\nprocessmgr_zombies_found_total 0\n",
-          "\nprocessmgr_zombies_reaped_total 0\n", "\nprocessmgr_zombies 0\n",
-          "\nprocessmgr_spawn_duration_seconds_count 3\n",
+          "\nprocessmgr_processes_live{mode=\"daemon\"} 0\n",
+          "\nprocessmgr_zombies_found_total 0\n", "\nprocessmgr_zombies_reaped_total 0\n",
+          "\nprocessmgr_zombies 0\n", "\nprocessmgr_spawn_duration_seconds_count 3\n",
           "\nprocessmgr_spawn_duration_seconds_bucket{le=\"0.0001\"} ",
           "\nprocessmgr_spawn_duration_seconds_bucket{le=\"+Inf\"} 3\n",
           "\nprocessmgr_build_info{version=\"" PM_VERSION_STRING "\"} 1\n",
@@ -677,7 +680,8 @@ TEST_F(Debug, ASocketThatNobodyListensOnIsReplaced)
     server = nullptr;
     EXPECT_NE(0, access(path.c_str(), F_OK)) << "taken away";
     EXPECT_EQ(PM_ERR_INVALID, TryStart("unix:relative.sock", &error));
-    EXPECT_EQ(PM_ERR_TOO_BIG, TryStart(("unix:" + folder + "/" + std::string(120, 'x')).c_str(), &error));
+    EXPECT_EQ(PM_ERR_TOO_BIG,
+              TryStart(("unix:" + folder + "/" + std::string(120, 'x')).c_str(), &error));
     EXPECT_EQ(PM_ERR_NOT_FOUND, TryStart(("unix:" + folder + "/no/such").c_str(), &error));
     EXPECT_STREQ("address", error.field);
 }
