@@ -1,11 +1,5 @@
 # The debug server: processmgr::debug, and of each kind processmgr::debug_shared and
 # processmgr::debug_static, each over the library of the same kind.
-include(PmiDebugLibraries)
-if(PMI_DEBUG_MISSING)
-    message(STATUS "processmgr: the debug server is left out, missing: ${PMI_DEBUG_MISSING}")
-    return()
-endif()
-
 include(src/debug/sources.cmake)
 list(TRANSFORM PMI_DEBUG_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/")
 set(pmi_page "${PMI_GENERATED_DIR}/debug_page.c")
@@ -37,7 +31,7 @@ function(pmi_add_debug kind type)
     target_link_libraries(
         processmgr_debug_${kind}
         PUBLIC processmgr_${kind}
-        PRIVATE processmgr::microhttpd processmgr::jansson "$<BUILD_INTERFACE:pmi_flags>"
+        PRIVATE pmi_microhttpd pmi_jansson "$<BUILD_INTERFACE:pmi_flags>"
                 "$<BUILD_INTERFACE:pmi_guard>")
     if(WIN32)
         target_link_libraries(processmgr_debug_${kind} PRIVATE ws2_32 advapi32)

@@ -47,7 +47,7 @@ if(TARGET processmgr_debug_static)
         DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/processmgr"
         COMPONENT debug)
     install(
-        FILES cmake/PmiDebugLibraries.cmake
+        FILES cmake/PmiLibraries.cmake
         DESTINATION "${pmi_cmake_dir}"
         COMPONENT debug)
 endif()
