@@ -2,6 +2,8 @@
 //
 // Locks, outermost first; a thread that holds one may take those below it, never those above:
 //
+//   pm_manager::leak_lock  what the detector suspects; held for a sweep
+//   (all managers)       their list: a spin lock in manager.c
 //   pm_manager::lock     the list of processes, the event queue, counters, closing
 //   pm_process::lock     state, exit record, reaping and signalling
 //   pmi_registry::lock   files of the registry
@@ -195,7 +197,7 @@ struct pm_manager {
     int64_t next_stop_watch;
 
     // Detector.
-    struct pmi_mutex leak_lock; // Taken alone.
+    struct pmi_mutex leak_lock;
     struct pmi_suspect *suspects;
     size_t suspects_count;
     int64_t swept_ms;     // 0 = never.

@@ -112,6 +112,25 @@ class Consumers:
                   *self.args.ldflags.split()])
             self.run(program, self.library_dirs())
 
+    def debug_component(self):
+        build = self.work / "debug_component"
+        package = next(self.prefix.rglob("processmgr-config.cmake")).parent
+        self.configure(build, f"-Dprocessmgr_DIR={package}", "-DCONSUMER_DEBUG=ON")
+        programs = [p for p in sorted(build.glob("debug_*" + self.exe)) if p.is_file()]
+        if len(programs) != 3:
+            raise Failed(f"3 programs expected, found {programs}")
+        for program in programs:
+            self.run(program, self.library_dirs())
+        if self.windows:
+            return
+        pc = next(self.prefix.rglob("processmgr-debug.pc"))
+        env = dict(os.environ, PKG_CONFIG_PATH=str(pc.parent))
+        words = call(["pkg-config", "--cflags", "--libs", "processmgr-debug"], env=env).split()
+        program = self.work / "pc_debug"
+        call([self.args.cc, "-std=c11", HERE / "project" / "debug.c", "-o", program, *words,
+              *self.args.ldflags.split()])
+        self.run(program, self.library_dirs())
+
     # The guard in a foreign project.
 
     def guard(self, case, kind="EXECUTABLE", *options):
@@ -182,6 +201,7 @@ def main():
     parser.add_argument("--emulator")
     parser.add_argument("--ldflags", default="", help="what the toolchain file adds to each link")
     parser.add_argument("--windows", action="store_true")
+    parser.add_argument("--debug", action="store_true", help="the debug server is built")
     parser.add_argument("--gtest_output")
     parser.add_argument("--gtest_filter", default="*")
     args, _ = parser.parse_known_args()
@@ -194,6 +214,7 @@ def main():
             "PkgConfigLinksTheSharedLibrary": lambda: consumers.pkg_config(False),
             "PkgConfigLinksTheStaticLibrary": lambda: consumers.pkg_config(True),
             "TheHeaderIsStrictCAndCpp": consumers.header_is_c,
+            **({"TheDebugComponentLinksAndRuns": consumers.debug_component} if args.debug else {}),
             "TheGuardLetsTheInnocentBuild": consumers.guard_lets_the_innocent_build,
             "TheGuardStopsACall": consumers.guard_stops_a_call,
             "TheGuardFindsWhatTheHeaderDoesNotSee": consumers.guard_finds_what_the_header_does_not_see,

@@ -519,12 +519,12 @@ void OwnMetrics(void *user, pm_debug_metrics *out)
 }
 
 // What promtool says about a text; "" = nothing to object to.
-std::string Promtool(const std::string &text)
+std::string Promtool(const std::string &text, const std::string &check = "metrics <")
 {
-    std::string command = "promtool check metrics 2>&1";
     std::string file = MakeTempFolder();
-    WriteFile(file + "/metrics", text);
-    FILE *pipe = popen((command + " <" + file + "/metrics").c_str(), "r");
+    WriteFile(file + "/text", text);
+    std::string command = "promtool check " + check + file + "/text 2>&1";
+    FILE *pipe = popen(command.c_str(), "r");
     std::string said;
     char buffer[4096];
     size_t n;
@@ -589,6 +589,40 @@ TEST_F(Debug, PromtoolHasNothingToObjectTo)
     while ((at = text.find("zombies_found_total")) != std::string::npos)
         text.erase(at + strlen("zombies_found"), strlen("_total"));
     EXPECT_NE("", Promtool(text));
+}
+
+std::string MetricsPage()
+{
+    return ReadFile(PM_TEST_SOURCE_DIR "/docs/metrics.md");
+}
+
+TEST_F(Debug, TheAlertsInTheManualAreGoodRules)
+{
+    if (system("promtool --version >/dev/null 2>&1") != 0)
+        GTEST_SKIP() << "no promtool here (ci/dependencies debug)";
+    std::string text = MetricsPage();
+    size_t begin = text.find("```yaml\n") + strlen("```yaml\n");
+    std::string rules = text.substr(begin, text.find("```", begin) - begin);
+    std::string said = Promtool(rules, "rules ");
+    EXPECT_NE(std::string::npos, said.find("SUCCESS: 8 rules found")) << said;
+}
+
+TEST_F(Debug, TheManualNamesEveryMetricAndNoOther)
+{
+    Start();
+    std::string served = MetricsBody(address), manual = MetricsPage();
+    size_t count = 0;
+    for (size_t at = 0; (at = served.find("# TYPE ", at)) != std::string::npos; count++) {
+        at += strlen("# TYPE ");
+        std::string name = served.substr(at, served.find(' ', at) - at);
+        EXPECT_TRUE(manual.find("| `" + name + "`") != std::string::npos ||
+                    manual.find("| `" + name + "{") != std::string::npos)
+            << name;
+    }
+    size_t rows = 0;
+    for (size_t at = 0; (at = manual.find("\n| `processmgr_", at)) != std::string::npos; at++)
+        rows++;
+    EXPECT_EQ(count, rows);
 }
 
 // ------------------------------------------------------------------------------------------------
