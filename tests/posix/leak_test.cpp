@@ -84,7 +84,7 @@ class Leak : public Contract
         options.log = Told::Log;
         options.event = Told::Event;
         options.user = &told;
-        Open(options, false);
+        Open(options);
     }
     uint64_t Scan()
     {
@@ -167,6 +167,13 @@ TEST_F(Leak, ReapingTakesNothingFromTrackedOnes)
             Scan();
     });
     for (int i = 0; i < 300; i++) {
+        if (i % 50 == 0) { // A start with children of its own, which are in no list.
+            Child daemon({"exit", "0"});
+            std::string key = std::to_string(i);
+            daemon->mode = PM_MODE_DAEMON;
+            daemon->key = key.c_str();
+            Wait(Spawn(daemon));
+        }
         Child child({"exit", std::to_string(i % 200)});
         pm_process *process = Spawn(child);
         if (i % 3 == 0)
