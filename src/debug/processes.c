@@ -236,8 +236,8 @@ int pmi_debug_processes(struct pm_debug_server *server, struct pmi_text *out)
     add_member(out, "stop_duration", histogram(&stats.stop_duration));
     pmi_text_add(out, ",\n\"processes\":[\n");
     result = pm_list(server->manager, visit, &listing);
-    pmi_text_addf(out, "],\n\"count\":%zu,\n\"truncated\":%s}\n", listing.count,
-                  listing.truncated ? "true" : "false");
+    pmi_text_addf(out, "],\n\"count\":%llu,\n\"truncated\":%s}\n",
+                  (unsigned long long)listing.count, listing.truncated ? "true" : "false");
     if (out->failed) {
         return PM_ERR_NO_MEMORY;
     }

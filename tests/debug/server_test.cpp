@@ -518,23 +518,6 @@ void OwnMetrics(void *user, pm_debug_metrics *out)
         EXPECT_EQ(PM_ERR_INVALID, pm_debug_metrics_add(out, bad, PM_DEBUG_GAUGE, "", 1)) << bad;
 }
 
-// What promtool says about a text; "" = nothing to object to.
-std::string Promtool(const std::string &text, const std::string &check = "metrics <")
-{
-    std::string file = MakeTempFolder();
-    WriteFile(file + "/text", text);
-    std::string command = "promtool check " + check + file + "/text 2>&1";
-    FILE *pipe = popen(command.c_str(), "r");
-    std::string said;
-    char buffer[4096];
-    size_t n;
-    while ((n = fread(buffer, 1, sizeof buffer, pipe)) > 0)
-        said.append(buffer, n);
-    int status = pclose(pipe);
-    RemoveTree(file);
-    return status == 0 ? said : said + "(exit status " + std::to_string(status) + ")";
-}
-
 std::string MetricsBody(const std::string &address)
 {
     Answer answer = Get(address, "/metrics");
@@ -570,6 +553,23 @@ TEST_F(Debug, MetricsCountWhatHappens)
 }
 
 #ifndef _WIN32
+
+// What promtool says about a text; "" = nothing to object to.
+std::string Promtool(const std::string &text, const std::string &check = "metrics <")
+{
+    std::string file = MakeTempFolder();
+    WriteFile(file + "/text", text);
+    std::string command = "promtool check " + check + file + "/text 2>&1";
+    FILE *pipe = popen(command.c_str(), "r");
+    std::string said;
+    char buffer[4096];
+    size_t n;
+    while ((n = fread(buffer, 1, sizeof buffer, pipe)) > 0)
+        said.append(buffer, n);
+    int status = pclose(pipe);
+    RemoveTree(file);
+    return status == 0 ? said : said + "(exit status " + std::to_string(status) + ")";
+}
 
 TEST_F(Debug, PromtoolHasNothingToObjectTo)
 {
