@@ -181,10 +181,12 @@ static int listen_unix(const struct pmi_debug_address *address, struct pmi_debug
     if (e != 0)
         return fail(error, e, hint);
     size_t size = strlen(address->path) + 1;
+    int fd = new_socket(AF_UNIX);
+    if (fd < 0)
+        return fail(error, errno, "");
     char *path = malloc(size);
-    int fd = path != NULL ? new_socket(AF_UNIX) : -1;
-    e = fd < 0 ? errno : bind_unix(fd, address->path, &st);
-    if (e != 0) {
+    e = path == NULL ? ENOMEM : bind_unix(fd, address->path, &st);
+    if (e != 0 || path == NULL) {
         (void)pmi_sys_close(fd);
         free(path);
         return fail(error, e, "");

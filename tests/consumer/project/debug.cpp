@@ -1,5 +1,5 @@
-#include <processmgr/debug.h>
 #include <cstdio>
+#include <processmgr/debug.h>
 
 int main(int argc, char **argv)
 {
