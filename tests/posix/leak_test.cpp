@@ -275,7 +275,10 @@ TEST_F(Leak, HostChurnRaisesNoAlarmAndALeakIsFoundWithinTwoSweeps)
     while (std::chrono::steady_clock::now() < end && !HasFailure()) {
         for (int i = 0; i < (full ? 1000 : 100); i++) {
             Child child({"exit", "0"});
-            Wait(Spawn(child));
+            pm_process *process = nullptr;
+            ASSERT_EQ(PM_OK, pm_spawn(manager, child.Get(), &process, nullptr));
+            EXPECT_EQ(PM_OK, pm_process_wait(process, Patience(), nullptr));
+            pm_process_unref(process);
         }
         ASSERT_EQ(planted, Stats().leaked_total) << "a false alarm";
         // Two sweeps from now on see it.
