@@ -31,6 +31,7 @@
 // ------------------------------------------------------------------------------------------------
 
 int64_t pmi_now_ms(void);
+int64_t pmi_now_us(void); // The same clock, finer.
 int64_t pmi_wall_ms(void);
 void pmi_sleep_ms(uint32_t ms);
 
@@ -304,9 +305,23 @@ void pmi_os_lock_release(struct pmi_os_lock *lock);
 // Zombie detector
 // ------------------------------------------------------------------------------------------------
 
+struct pmi_zombie {
+    uint64_t pid, start; // Together they name it.
+    int64_t age_ms;      // Since its start; -1 = not known.
+    bool orphan;         // Not started by us: left behind by a descendant, and given to us.
+    char name[32];       // Of the program, as the system keeps it; "" = not known.
+};
+
 // Visits the dead, unwaited-for children of this process (from the per-thread children lists; dead
 // as waitid(WNOWAIT) says, not by a letter). Takes no status. Windows: visits nothing.
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context);
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context);
+// Whether that very one is still there, looked at now.
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie);
+// Takes the status of that very one, by its pid. PM_ERR_GONE: somebody else has, or it is another
+// process now. PM_ERR_NO_DESCRIPTORS; PM_ERR_UNSUPPORTED (Windows).
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie);
+// Parent of a living process as the system tells it; 0 = it does not.
+uint64_t pmi_os_parent_of(uint64_t pid);
 
 // own_process: waits, by its number, for every dead process that has come back to us from below a
 // start of this manager and belongs to no Handle. ret_reaped: how many since the manager was

@@ -344,6 +344,13 @@ struct pm_exit {
     bool stderr_truncated;
 };
 
+/** A standard stream of a process, as it is now. */
+struct pm_stream_info {
+    enum pm_stdio_kind kind; /**< What the child was given; DEFAULT = not known (recovered). */
+    bool open;               /**< Our end of the pipe or terminal is open and not taken. */
+    bool truncated;          /**< See pm_stream_read(). */
+};
+
 /** A snapshot of one process. The strings belong to the Handle and live as long as a reference. */
 struct pm_info {
     size_t size; /**< sizeof(struct pm_info): use PM_INFO_INIT. */
@@ -365,6 +372,9 @@ struct pm_info {
     bool adopted;     /**< A daemon whose parent we became (PID 1 or subreaper). */
     bool best_effort; /**< No kernel object pins the process: a signal follows an identity check at
                            once instead. */
+    uint64_t id; /**< Number of this process in its manager, from 1; never given twice, as a pid
+                      may be. */
+    struct pm_stream_info streams[3]; /**< stdin, stdout, stderr. */
 };
 
 /** Called once, when the exit record is final. Runs on the dispatcher (see pm_open), outside all
@@ -504,18 +514,22 @@ enum pm_event_kind {
     PM_EVENT_STARTED = 1,
     PM_EVENT_ENDED,
     PM_EVENT_RECOVERED,
-    PM_EVENT_QUARANTINED, /**< A registry record that cannot be trusted was set aside. */
-    PM_EVENT_LEAK,        /**< The zombie detector found something: see pm_stats. */
-    PM_EVENT_STOPPED,     /**< POSIX: a signal has stopped the process. */
-    PM_EVENT_CONTINUED    /**< And it goes on. */
+    PM_EVENT_QUARANTINED,  /**< A registry record that cannot be trusted was set aside. */
+    PM_EVENT_LEAK,         /**< The zombie detector found something: see pm_leak_scan(). */
+    PM_EVENT_STOPPED,      /**< POSIX: a signal has stopped the process. */
+    PM_EVENT_CONTINUED,    /**< And it goes on. */
+    PM_EVENT_START_FAILED, /**< pm_spawn() returned an error; `detail` is its line. */
+    PM_EVENT_STOPPING      /**< A stop plan begins on a process that lives. */
 };
 
 /** Something happened. Delivered in order per process. */
 struct pm_event {
     enum pm_event_kind kind;
-    pm_process *process;          /**< Borrowed for the call; NULL for QUARANTINED and LEAK. */
+    pm_process *process; /**< Borrowed for the call; NULL for QUARANTINED, LEAK and START_FAILED. */
     const struct pm_exit *record; /**< ENDED; else NULL. */
     const char *detail;           /**< One line, or "". */
+    uint64_t id;                  /**< pm_info::id of the process; 0 = none. */
+    uint64_t pid;                 /**< Of the process, or of what leaked; 0 = none. */
 };
 
 /** One line for the host's log, without a newline. May be called on any thread, never under a lock
@@ -523,6 +537,14 @@ struct pm_event {
 typedef void pm_log_sink(void *user, enum pm_log_level level, const char *line);
 /** One event; runs on the dispatcher. event: borrowed for the call. */
 typedef void pm_event_sink(void *user, const struct pm_event *event);
+
+/** What the zombie detector does with what it finds. */
+enum pm_leak_policy {
+    PM_LEAK_REPORT = 0, /**< Tells it and touches nothing: a thread of the host may still wait. */
+    PM_LEAK_REAP        /**< Tells it, then waits for it, by its pid, once it is dead for
+                             sure and the same as in the sweep before. For a program that is all the
+                             manager's: a wait of the host for that pid would find nobody. */
+};
 
 /** How a manager shall be. */
 struct pm_options {
@@ -555,6 +577,34 @@ struct pm_options {
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
+    enum pm_leak_policy leak_policy;
+};
+
+/** Upper bounds of a histogram's buckets in microseconds; the last bucket has none. */
+#define PM_HISTOGRAM_BOUNDS_US                                                                     \
+    {                                                                                              \
+        100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000,     \
+            2500000, 5000000, 10000000, 30000000                                                   \
+    }
+#define PM_HISTOGRAM_BUCKETS 18
+
+/** How long something took. */
+struct pm_histogram {
+    uint64_t count;
+    uint64_t sum_us;
+    uint64_t buckets[PM_HISTOGRAM_BUCKETS]; /**< Each for itself: bucket i counts what took at most
+                                                 bound i and more than bound i - 1. */
+};
+
+/** Counters of one mode. started + recovered = live + exited + killed + lost, but for starts and
+ *  ends under way. */
+struct pm_mode_stats {
+    uint64_t started;
+    uint64_t recovered;
+    uint64_t exited; /**< Ended by themselves, with an exit code. */
+    uint64_t killed; /**< Ended by a signal, or by the kill of a stop plan. */
+    uint64_t lost;   /**< Nobody can tell how they ended. */
+    uint64_t live;   /**< Now: alive as far as is known. */
 };
 
 /** Counters of one manager since it was opened. */
@@ -569,12 +619,17 @@ struct pm_stats {
     uint64_t leak_sweeps;  /**< Sweeps of the zombie detector. */
     uint64_t leaked_now;   /**< Zombies of this program that no manager tracks, seen in two
                                 sweeps in a row. Should be 0 for ever. */
-    uint64_t leaked_total; /**< The same, each counted once, since open. */
+    uint64_t leaked_total; /**< The same, each counted once, since open: found. */
     uint64_t leaked_pid;   /**< One of them; 0 = none. */
     uint64_t registry_failures; /**< Records that could not be written. */
-    uint64_t orphans_reaped;    /**< own_process: descendants of processes started here that lost
-                                     their parent, came to this process, belong to no Handle, and
-                                     were waited for. No leaks. */
+    uint64_t leaked_reaped;     /**< Of leaked_total, waited for (PM_LEAK_REAP). */
+    uint64_t orphans_total;     /**< Zombies that are no leak: what a descendant left behind and
+                                     the system gave to us, as PID 1 or subreaper. Each once. */
+    uint64_t orphans_reaped;    /**< Of these, waited for (PM_LEAK_REAP). */
+    uint64_t stop_failures; /**< Stops after whose last step the process or its tree was there. */
+    struct pm_mode_stats modes[3];      /**< By enum pm_mode. */
+    struct pm_histogram spawn_duration; /**< pm_spawn(): call to proof of exec, successes only. */
+    struct pm_histogram stop_duration;  /**< Stops of processes that lived, also failed ones. */
 };
 
 /** What pm_stop_all or pm_close did. */
@@ -712,6 +767,16 @@ PM_API const char *pm_strerror(int code);
  * static. Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API const char *pm_stage_name(enum pm_stage stage);
+
+/**
+ * Name of a kind of event. The names are a fixed vocabulary, for logs and programs.
+ *
+ * @param kind a kind from struct pm_event.
+ * @return "started", "ended", "recovered", "quarantined", "leak", "stopped", "continued",
+ *         "start_failed", "stopping"; "?" for a number that is none; static.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API const char *pm_event_name(enum pm_event_kind kind);
 
 /**
  * One line that a person can act on: what, owner, program, stage, the system's text, a hint:
@@ -941,17 +1006,33 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
 
 /**
  * One sweep of the zombie detector: looks for children of this program that are dead, that nobody
- * has waited for, and that no manager tracks. It reads the process table and never waits, so it
- * takes no status from anybody. A zombie counts once it was seen in two sweeps, so that a start or
- * a wait under way elsewhere raises no alarm. On Windows there is no such state: 0.
+ * has waited for, and that no manager tracks. It reads the process table and never waits for "any
+ * child". A zombie counts once it was seen in two sweeps, with the same pid and start time, so that
+ * a start or a wait under way elsewhere raises no alarm: leave at least a second between two calls.
+ * Each find is logged once, with pid, command, age and where to look, and told to the event sink.
+ * pm_options::leak_policy says what happens to it then; with PM_LEAK_REAP it is waited for once it
+ * has been seen for a second (or for leak_sweep_ms, if that is less). On Windows there is no such
+ * state: 0.
  *
  * @param manager the manager.
- * @param ret_found zombies seen in this sweep and in the one before; may be NULL.
+ * @param ret_found zombies seen in this sweep and in the one before, orphans (see pm_stats) not
+ *        counted; may be NULL.
  * @return PM_OK; PM_ERR_UNSUPPORTED (no process table to read: /proc is not mounted);
  *         PM_ERR_NO_MEMORY; PM_ERR_NO_DESCRIPTORS; PM_ERR_FORKED.
  * Blocking: reads /proc/self/task/.../children. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_leak_scan(pm_manager *manager, uint64_t *ret_found);
+
+/**
+ * Says where a person can look when the detector finds something: the end of its log line. The
+ * debug server (debug.h) puts its address here while it runs.
+ *
+ * @param manager the manager.
+ * @param where one line; NULL = "pm_list()"; copied, cut to 255 bytes.
+ * @return PM_OK; PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API int pm_leak_set_where(pm_manager *manager, const char *where);
 
 /**
  * Descriptor (POSIX) or event handle (Windows) of a PM_LOOP_CALLER manager: readable or signalled
@@ -1026,6 +1107,15 @@ PM_API int pm_process_info(pm_process *process, struct pm_info *ret_info);
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API uint64_t pm_process_pid(const pm_process *process);
+
+/**
+ * Parent of a process, asked of the system now, for display only.
+ *
+ * @param process the Handle.
+ * @return the parent's id; 0 if it has ended, if the system does not tell, or if process is NULL.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API uint64_t pm_process_parent(pm_process *process);
 
 /**
  * Whether the process lives, asked of the kernel now.

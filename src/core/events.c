@@ -2,6 +2,18 @@
 
 #include "core/core.h"
 
+// An event without a process. It is freed by its first member.
+struct detail_event {
+    struct pmi_event event;
+    char *detail; // malloc'd, or NULL.
+    uint64_t pid;
+};
+
+static struct detail_event *as_detail(struct pmi_event *e)
+{
+    return e->process == NULL ? (struct detail_event *)e : NULL;
+}
+
 // Under m->lock.
 static void enqueue(pm_manager *m, struct pmi_event *event)
 {
@@ -32,7 +44,9 @@ static void wake_caller(pm_manager *m)
 static void discard(struct pmi_event *e)
 {
     pm_process *p = e->process;
-    free(e->detail);
+    if (p == NULL) {
+        free(as_detail(e)->detail);
+    }
     if (!e->embedded) {
         free(e);
     }
@@ -95,15 +109,16 @@ void pmi_event_post_living(pm_process *p, enum pm_event_kind kind)
     }
 }
 
-void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail)
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid, const char *detail)
 {
-    struct pmi_event *event = calloc(1, sizeof *event);
+    struct detail_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
     if (event == NULL) {
         return; // The counters tell the same.
     }
-    event->kind = kind;
+    event->event.kind = kind;
     event->detail = pmi_strdup(detail);
-    pmi_event_post(m, event);
+    event->pid = pid;
+    pmi_event_post(m, &event->event);
 }
 
 // The queue owns one reference on the event's process; an embedded event ends with it.
@@ -116,11 +131,14 @@ static void run_one(pm_manager *m, struct pmi_event *e)
         (void)pm_process_wait(p, 0, &record);
     }
     if (m->options.event != NULL) {
+        const struct detail_event *about = as_detail(e);
         struct pm_event out = {
             .kind = e->kind,
             .process = p,
             .record = ended ? &record : NULL,
-            .detail = e->detail != NULL ? e->detail : "",
+            .detail = about != NULL && about->detail != NULL ? about->detail : "",
+            .id = p != NULL ? p->id : 0,
+            .pid = about != NULL ? about->pid : p->pid,
         };
         m->options.event(m->options.user, &out);
     }

@@ -234,7 +234,7 @@ static void drive_stop(struct run *r)
 {
     if (!r->stopping && pmi_now_ms() >= r->deadline) {
         r->stopping = true;
-        pmi_stopper_begin(&r->stopper, r->process, &r->process->stop, PMI_NEVER);
+        pmi_stopper_begin(&r->stopper, r->process, NULL, PMI_NEVER);
     }
     if (!r->stopping) {
         return;

@@ -32,12 +32,36 @@ int pmi_stop_plan_check(const struct pm_stop_plan *plan)
     return PM_OK;
 }
 
+void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed)
+{
+    ret_packed->steps_count = (uint8_t)plan->steps_count;
+    for (size_t i = 0; i < plan->steps_count; i++) {
+        ret_packed->actions[i] = (uint8_t)plan->steps[i].action;
+        ret_packed->scopes[i] = (uint8_t)plan->steps[i].scope;
+        ret_packed->timeout_ms[i] = plan->steps[i].timeout_ms;
+    }
+}
+
+static void unpack(const struct pmi_packed_plan *packed, struct pm_stop_plan *ret_plan)
+{
+    ret_plan->steps_count = packed->steps_count;
+    for (size_t i = 0; i < packed->steps_count; i++) {
+        ret_plan->steps[i] =
+            (struct pm_stop_step){(enum pm_stop_action)packed->actions[i],
+                                  (enum pm_stop_scope)packed->scopes[i], packed->timeout_ms[i]};
+    }
+}
+
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
                        int64_t limit)
 {
     memset(s, 0, sizeof *s);
     s->process = p;
-    s->plan = *plan;
+    if (plan != NULL) {
+        s->plan = *plan;
+    } else {
+        unpack(&p->stop, &s->plan);
+    }
     if (s->plan.steps_count == 0) {
         pmi_default_stop_plan(&s->plan);
     }
@@ -48,7 +72,11 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
     for (size_t i = 0; i < s->plan.steps_count; i++) {
         s->wants_tree |= s->plan.steps[i].scope == PM_SCOPE_TREE;
     }
+    s->began_us = pmi_now_us();
     s->report.already_ended = pmi_process_reap(p) != PM_ERR_TIMEOUT;
+    if (!s->report.already_ended) {
+        pmi_event_post_living(p, PM_EVENT_STOPPING);
+    }
 }
 
 // How far the process and its tree are gone.
@@ -104,12 +132,25 @@ static int deliver(pm_process *p, const struct pm_stop_step *step, unsigned numb
     return result;
 }
 
+static void count_stop(const struct pmi_stopper *s)
+{
+    pm_manager *m = s->process->manager;
+    int64_t us = pmi_now_us() - s->began_us;
+    pmi_mutex_lock(&m->lock);
+    m->stats.stop_failures += s->report.result != PM_OK;
+    if (!s->report.already_ended) {
+        pmi_histogram_add(&m->stats.stop_duration, us);
+    }
+    pmi_mutex_unlock(&m->lock);
+}
+
 static void finish(struct pmi_stopper *s, int result)
 {
     pm_process *p = s->process;
     s->done = true;
     s->report.result = result;
     s->report.elapsed_ms = (uint32_t)(pmi_now_ms() - s->started);
+    count_stop(s);
     if (result != PM_OK) {
         // What ends it later is not this stop.
         pmi_mutex_lock(&p->lock);
@@ -221,7 +262,7 @@ PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
         return result;
     }
     struct pmi_stopper s;
-    pmi_stopper_begin(&s, p, plan != NULL ? plan : &p->stop, PMI_NEVER);
+    pmi_stopper_begin(&s, p, plan, PMI_NEVER);
     pmi_process_wait_directly(p, drive_one, &s);
     if (ret_report != NULL) {
         (void)pmi_copy_out(ret_report, &s.report, sizeof s.report);
@@ -334,7 +375,7 @@ static int stop_matching(struct stop_all *all, int64_t timeout_ms)
     }
     for (size_t i = 0; i < count; i++) {
         if (chosen(all, list[i])) {
-            pmi_stopper_begin(&all->stoppers[all->count++], list[i], &list[i]->stop, limit);
+            pmi_stopper_begin(&all->stoppers[all->count++], list[i], NULL, limit);
         }
     }
     all->report.total = all->count;

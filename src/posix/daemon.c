@@ -18,9 +18,6 @@
 #ifdef HAVE_MEMFD_CREATE
 #include <sys/mman.h>
 #endif
-#ifdef HAVE_CHILD_SUBREAPER
-#include <sys/prctl.h>
-#endif
 
 // Above every descriptor that a launcher or keeper is given by number.
 #define EXE_FD_FLOOR 16
@@ -716,16 +713,6 @@ static void end_unproven_stub(struct daemon_start *d)
     }
 }
 
-static bool orphans_come_to_us(void)
-{
-    int on = 0;
-#ifdef HAVE_CHILD_SUBREAPER
-    if (prctl(PR_GET_CHILD_SUBREAPER, &on, 0, 0, 0) < 0)
-        on = 0;
-#endif
-    return on != 0 || getpid() == 1;
-}
-
 struct orphan_visit {
     const struct daemon_start *d;
     size_t left;
@@ -752,7 +739,7 @@ static void end_orphans(struct daemon_start *d)
 {
     int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
     struct orphan_visit orphans = {.d = d};
-    if (d->session == 0 || !orphans_come_to_us())
+    if (d->session == 0 || !pmi_orphans_come_to_us())
         return;
     for (;;) {
         orphans.left = 0;

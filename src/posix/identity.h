@@ -28,6 +28,9 @@ int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat);
 // PM_OK; PM_ERR_GONE: no such process; PM_ERR_SYSTEM: there is no /proc.
 int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat);
 
+// Name of a process as the kernel keeps it, cut; "" if it does not tell.
+void pmi_process_name(pid_t pid, char *name, size_t capacity);
+
 // Identity of a process that `pidfd` (-1 = none) pins or that is our unreaped child.
 // PM_OK; PM_ERR_GONE; PM_ERR_IDENTITY: the system does not tell.
 int pmi_identity_of(pid_t pid, int pidfd, struct pmi_identity *ret_id);

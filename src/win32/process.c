@@ -233,9 +233,27 @@ void pmi_os_process_close(struct pmi_os_process *op)
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
 }
 
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context)
 {
     (void)visit; // Windows has no such state.
     (void)context;
     return PM_OK;
+}
+
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return false;
+}
+
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return PM_ERR_UNSUPPORTED;
+}
+
+uint64_t pmi_os_parent_of(uint64_t pid)
+{
+    (void)pid; // Windows keeps a number that may be another's by now.
+    return 0;
 }

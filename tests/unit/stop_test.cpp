@@ -301,7 +301,7 @@ struct Heard {
 void OnEvent(void *user, const pm_event *event)
 {
     auto *heard = static_cast<Heard *>(user);
-    heard->what.push_back(event->kind == PM_EVENT_STARTED ? "started" : "ended");
+    heard->what.push_back(pm_event_name(event->kind));
 }
 
 void OnExit(pm_process *, const pm_exit *, void *user)

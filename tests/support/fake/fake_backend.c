@@ -44,6 +44,11 @@ int64_t pmi_now_ms(void)
     return fake_clock;
 }
 
+int64_t pmi_now_us(void)
+{
+    return fake_clock * 1000;
+}
+
 int64_t pmi_wall_ms(void)
 {
     return 1000000000000 + fake_clock;
@@ -691,11 +696,29 @@ void pmi_os_lock_release(struct pmi_os_lock *lock)
     (void)lock;
 }
 
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context)
 {
     (void)visit;
     (void)context;
     return PM_OK;
+}
+
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return false;
+}
+
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return PM_ERR_GONE;
+}
+
+uint64_t pmi_os_parent_of(uint64_t pid)
+{
+    (void)pid;
+    return 0;
 }
 
 void pmi_os_launcher_main(int argc, char **argv)

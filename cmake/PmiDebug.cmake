@@ -1,0 +1,65 @@
+# The debug server: processmgr::debug, and of each kind processmgr::debug_shared and
+# processmgr::debug_static, each over the library of the same kind.
+include(src/debug/sources.cmake)
+list(TRANSFORM PMI_DEBUG_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/")
+set(pmi_page "${PMI_GENERATED_DIR}/debug_page.c")
+add_custom_command(
+    OUTPUT "${pmi_page}"
+    COMMAND
+        "${CMAKE_COMMAND}" "-DINPUT=${PROJECT_SOURCE_DIR}/src/debug/page.html" "-DOUTPUT=${pmi_page}"
+        -DNAME=pmi_debug_page_html -P "${PROJECT_SOURCE_DIR}/cmake/PmiEmbed.cmake"
+    DEPENDS "${PROJECT_SOURCE_DIR}/src/debug/page.html" "${PROJECT_SOURCE_DIR}/cmake/PmiEmbed.cmake"
+    VERBATIM)
+
+# pmi_add_debug(KIND TYPE): processmgr_debug_KIND over processmgr_KIND.
+function(pmi_add_debug kind type)
+    add_library(processmgr_debug_${kind} ${type} ${PMI_DEBUG_SOURCES} "${pmi_page}")
+    target_include_directories(
+        processmgr_debug_${kind}
+        PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>"
+               "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>"
+        PRIVATE ${PMI_PRIVATE_INCLUDE_DIRS})
+    set_target_properties(
+        processmgr_debug_${kind}
+        PROPERTIES C_STANDARD 11
+                   C_STANDARD_REQUIRED ON
+                   C_EXTENSIONS OFF
+                   C_VISIBILITY_PRESET hidden
+                   POSITION_INDEPENDENT_CODE ON
+                   OUTPUT_NAME processmgr-debug
+                   EXPORT_NAME debug_${kind})
+    target_link_libraries(
+        processmgr_debug_${kind}
+        PUBLIC processmgr_${kind}
+        PRIVATE pmi_microhttpd pmi_jansson "$<BUILD_INTERFACE:pmi_flags>"
+                "$<BUILD_INTERFACE:pmi_guard>")
+    if(WIN32)
+        target_link_libraries(processmgr_debug_${kind} PRIVATE ws2_32 advapi32)
+    endif()
+    add_library(processmgr::debug_${kind} ALIAS processmgr_debug_${kind})
+endfunction()
+
+# The static one always exists as a target: the tests link it.
+pmi_add_debug(static STATIC)
+if(NOT PROCESSMGR_BUILD_STATIC)
+    set_target_properties(processmgr_debug_static PROPERTIES EXCLUDE_FROM_ALL ON)
+endif()
+if(PROCESSMGR_BUILD_SHARED)
+    pmi_add_debug(shared SHARED)
+    target_compile_definitions(
+        processmgr_debug_shared
+        PRIVATE PM_BUILDING_DEBUG_SHARED
+        INTERFACE PM_USING_DEBUG_SHARED)
+    set_target_properties(processmgr_debug_shared PROPERTIES VERSION "${PROJECT_VERSION}"
+                                                             SOVERSION 0)
+    if(UNIX AND NOT APPLE)
+        target_link_options(processmgr_debug_shared PRIVATE "LINKER:-z,nodelete")
+    endif()
+    if(MINGW)
+        set_target_properties(processmgr_debug_shared PROPERTIES PREFIX "")
+        target_link_options(processmgr_debug_shared PRIVATE -static-libgcc)
+    endif()
+    add_library(processmgr::debug ALIAS processmgr_debug_shared)
+else()
+    add_library(processmgr::debug ALIAS processmgr_debug_static)
+endif()
