@@ -671,8 +671,12 @@ static void count_rest(void *context, pid_t pid)
 {
     struct rest *rest = context;
     struct marks marks;
-    if (find_leader_locked(rest->op->family, pid) == NULL && read_marks(pid, &marks))
+    if (find_leader_locked(rest->op->family, pid) != NULL)
+        return;
+    if (read_marks(pid, &marks))
         rest->count += has_mark(&marks, rest->op->mark);
+    else // Who cannot be told apart may be one.
+        rest->count += errno != ESRCH && errno != ENOENT;
 }
 
 // Everybody of the tree whose process has ended is a child of ours, or below one that is of it.

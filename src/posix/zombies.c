@@ -90,8 +90,11 @@ int pmi_children_visit(pid_t parent, visitor *visit, void *context)
         (void)snprintf(path, sizeof(path), "%s/%.20s/children", folder, entry->d_name);
         int fd = pmi_sys_open(path, O_RDONLY, 0);
         if (fd < 0) {
-            // ENOENT: the thread has ended, or there are no such lists at all.
-            if (errno != ENOENT && errno != ESRCH && errno != EACCES)
+            // ENOENT: the thread has ended, or there are no such lists at all. A list of ours that
+            // may not be read is not an empty one.
+            if (parent == 0 && errno == EACCES)
+                result = PM_ERR_UNSUPPORTED;
+            else if (errno != ENOENT && errno != ESRCH && errno != EACCES)
                 result = pmi_error_from_errno(errno);
             continue;
         }
