@@ -26,7 +26,7 @@ struct pmi_cgroup {
     int parent_fd, fd;
     bool removed;
     struct pmi_cgroup *next; // Among those to be removed later.
-    char name[64];
+    char name[PMI_CGROUP_NAME];
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -118,6 +118,31 @@ int pmi_cgroup_make(const char *path, struct pmi_cgroup **ret_cgroup, int *ret_p
     return PM_OK;
 }
 
+int pmi_cgroup_fd(const struct pmi_cgroup *cgroup)
+{
+    return cgroup->fd;
+}
+
+const char *pmi_cgroup_name(const struct pmi_cgroup *cgroup)
+{
+    return cgroup->name;
+}
+
+struct pmi_cgroup *pmi_cgroup_adopt(int fd, const char *name)
+{
+    struct pmi_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+    int parent_fd = cgroup == NULL ? -1 : open_in(fd, "..", O_RDONLY | O_DIRECTORY);
+    if (parent_fd < 0) {
+        (void)pmi_sys_close(fd);
+        free(cgroup);
+        return NULL;
+    }
+    cgroup->fd = fd;
+    cgroup->parent_fd = parent_fd;
+    (void)snprintf(cgroup->name, sizeof(cgroup->name), "%s", name);
+    return cgroup;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Look
 // ------------------------------------------------------------------------------------------------
@@ -150,6 +175,8 @@ static char *read_file(int dir, const char *name)
 bool pmi_cgroup_is_populated(const struct pmi_cgroup *cgroup)
 {
     char text[256];
+    if (cgroup->fd < 0) // It could not even be opened: nobody was let in.
+        return false;
     int fd = cgroup->removed ? -1 : open_in(cgroup->fd, "cgroup.events", O_RDONLY);
     if (fd < 0)
         return !cgroup->removed && errno != ENOENT && errno != ENODEV;
@@ -337,6 +364,25 @@ int pmi_cgroup_make(const char *path, struct pmi_cgroup **ret_cgroup, int *ret_p
     (void)pmi_fail_code(err, PM_STAGE_GROUP, PM_ERR_UNSUPPORTED);
     pmi_fail_field(err, "cgroup");
     return err->code;
+}
+
+int pmi_cgroup_fd(const struct pmi_cgroup *cgroup)
+{
+    (void)cgroup;
+    return -1;
+}
+
+const char *pmi_cgroup_name(const struct pmi_cgroup *cgroup)
+{
+    (void)cgroup;
+    return "";
+}
+
+struct pmi_cgroup *pmi_cgroup_adopt(int fd, const char *name)
+{
+    (void)pmi_sys_close(fd);
+    (void)name;
+    return NULL;
 }
 
 void pmi_cgroup_signal(struct pmi_cgroup *cgroup, int signal_number, pid_t except)

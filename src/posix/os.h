@@ -51,6 +51,7 @@ struct pmi_os_process {
     pid_t session;          // Session of that group.
     uint64_t session_start; // Start time of its leader; 0 = not looked up.
     bool whole_session;     // Nobody but its descendants is in that: they belong to its tree.
+    bool condemned;         // Of that tree nobody is to live: each look at it kills.
     uint64_t start;         // These three as in struct pmi_identity; 0 = not looked up.
     uint64_t pidns;
     uint64_t pidfs;
@@ -126,13 +127,13 @@ struct pmi_low_fds {
 struct pmi_family {
     struct pmi_mutex lock;
     bool open;
-    bool was_reaper;                                     // Orphans came to us before.
-    uint64_t limit;                                      // Of the marks; 0 = each is its own.
-    uint64_t prefix, old_prefix;                         // Of the marks; 0 = none.
-    uint32_t next;                                       // Number of the next mark.
-    struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS];  // Unreaped processes of Handles.
-    struct pmi_birth *births;                            // Starts under way.
-    struct pmi_condemned *condemned;                     // Trees of which nobody is to live.
+    bool was_reaper;                                    // Orphans came to us before.
+    uint64_t limit;                                     // Of the marks; 0 = each is its own.
+    uint64_t prefix, old_prefix;                        // Of the marks; 0 = none.
+    uint32_t next;                                      // Number of the next mark.
+    struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS]; // Unreaped processes of Handles.
+    struct pmi_birth *births;                           // Starts under way.
+    struct pmi_condemned *condemned;                    // Trees of which nobody is to live.
     uint64_t reaped;
 };
 

@@ -483,6 +483,7 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
         return pmi_family_signal(op, signal_number);
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
+    op->condemned |= scope == PM_SCOPE_TREE && signal_number == SIGKILL;
     bool others = scope == PM_SCOPE_TREE && pmi_session_signal(op, signal_number);
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))
@@ -535,5 +536,5 @@ bool pmi_os_process_tree_alive(struct pmi_os_process *op)
     if (has_whole_tree(op))
         return !has_ended(op) || pmi_family_alive(op);
     return op->group && op->pid > 1 &&
-           (pmi_group_alive(op, has_ended(op)) || pmi_session_signal(op, 0));
+           (pmi_group_alive(op, has_ended(op)) || pmi_session_alive(op));
 }

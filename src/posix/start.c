@@ -6,6 +6,7 @@
 #include "error.h"
 #include "family.h"
 #include "foreground.h"
+#include "group.h"
 #include "identity.h"
 #include "keeper.h"
 #include "options.h"
@@ -353,16 +354,26 @@ static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *st
     started->started_ms = pmi_now_ms();
 }
 
+// What is there before the child, and goes with it once it lives.
+struct surroundings {
+    struct pmi_stdio_plan stdio;
+    struct pmi_resolved_options options;
+    struct pmi_os_process op; // Its terminal and control group alone.
+    int procs_fd;
+};
+
 // Launches with the keeper where it is asked for. A keeper that dies between the announcement and
 // its answer makes the child give up before exec: that start is done again, with a new keeper.
 static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
-                         struct pmi_child_plan *child, int floor, struct pmi_os_process *op,
-                         struct pmi_started *started, struct pm_error *err)
+                         struct pmi_child_plan *child, const struct surroundings *s,
+                         struct pmi_os_process *op, struct pmi_started *started,
+                         struct pm_error *err)
 {
     if (!plan->die_with_parent)
         return pmi_launch(NULL, child, plan->deadline, op, started, err);
     for (int round = 0;; round++) {
-        int result = pmi_keeper_enlist(om, plan->deadline, floor, &child->keeper_fd, err);
+        int result = pmi_keeper_enlist(om, s->op.cgroup, plan->deadline, s->stdio.floor,
+                                       &child->keeper_fd, err);
         if (result != PM_OK)
             return result;
         result = pmi_launch(om, child, plan->deadline, op, started, err);
@@ -384,14 +395,6 @@ static int own_terminal(const struct pmi_stdio_plan *stdio,
     return err->code;
 }
 
-// What is there before the child, and goes with it once it lives.
-struct surroundings {
-    struct pmi_stdio_plan stdio;
-    struct pmi_resolved_options options;
-    struct pmi_os_process op; // Its terminal and control group alone.
-    int procs_fd;
-};
-
 static void leave(struct surroundings *s)
 {
     pmi_stdio_release(&s->stdio);
@@ -399,6 +402,9 @@ static void leave(struct surroundings *s)
     pmi_foreground_give_back(&s->op);
     (void)pmi_sys_close(s->op.tty_fd);
     (void)pmi_sys_close(s->procs_fd);
+    // A child that reached its program and was killed for it may have left somebody.
+    if (s->op.cgroup != NULL && pmi_cgroup_is_populated(s->op.cgroup))
+        pmi_cgroup_signal(s->op.cgroup, SIGKILL, 0);
     pmi_cgroup_close(s->op.cgroup);
 }
 
@@ -456,9 +462,9 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         .mark = plan->mark,
         .parent_pid = plan->die_with_parent ? (int)getpid() : 0,
     };
-    result = launch_normal(om, plan, &child, s.stdio.floor, op, &started, err);
+    result = launch_normal(om, plan, &child, &s, op, &started, err);
     if (result == PM_OK) {
-        op->whole_session = child.new_session;
+        op->whole_session = child.new_session && PMI_SEES_SESSIONS;
         op->whole_tree = plan->own_process && s.op.cgroup == NULL;
         op->tty_fd = s.op.tty_fd;
         op->tty_group = s.op.tty_group;

@@ -461,6 +461,61 @@ int Nester(const std::vector<std::string> &)
 const RoleAdder escapist("escapist", Escapist);
 const RoleAdder nester("nester", Nester);
 
+// A background job, as a shell makes them: a group of its own, deaf to the hang-up.
+int Jobber(const std::vector<std::string> &)
+{
+    if (fork() == 0) {
+        setpgid(0, 0);
+        signal(SIGHUP, SIG_IGN);
+        alarm(120);
+        printf("escaped %d\n", getpid());
+        fflush(stdout);
+        for (;;)
+            pause();
+    }
+    alarm(120);
+    pause();
+    return 0;
+}
+
+// A host whose child is to die with it. args: the control group, or nothing for a session.
+int DyingHost(const std::vector<std::string> &args)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    Child child({args.empty() ? "jobber" : "escapist"});
+    child->die_with_parent = true;
+    child->stdout_slot.kind = PM_STDIO_INHERIT;
+    if (args.empty())
+        child->new_session = true;
+    else
+        child->cgroup = args.at(0).c_str();
+    if (pm_spawn(manager, child.Get(), nullptr, &error) != PM_OK)
+        printf("%s\n", ErrorText(error).c_str());
+    fflush(stdout);
+    alarm(120);
+    pause();
+    return 0;
+}
+
+const RoleAdder jobber("jobber", Jobber);
+const RoleAdder dying_host("dying-host", DyingHost);
+
+TEST_F(Options, ASessionDiesWithItsParentWithItsJobs)
+{
+    Child host({"dying-host"});
+    host->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    uint64_t job = NumberAfter(ReadLine(process), "escaped");
+    ASSERT_NE(0u, job);
+    EXPECT_TRUE(PidAlive(job));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(Eventually([&] { return !PidAlive(job); }));
+}
+
 class ControlGroup : public Options
 {
   protected:
@@ -564,6 +619,20 @@ TEST_F(ControlGroup, WithDescendantsIsLeftUntilTheyAreGone)
         Wait(one);
         return Left().empty();
     }));
+}
+
+TEST_F(ControlGroup, DiesWithItsParentAndIsRemoved)
+{
+    Child host({"dying-host", ours});
+    host->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    uint64_t escaped = NumberAfter(ReadLine(process), "escaped");
+    ASSERT_NE(0u, escaped);
+    EXPECT_TRUE(PidAlive(escaped));
+    EXPECT_EQ(1u, Left().size());
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(Eventually([&] { return !PidAlive(escaped); }));
+    EXPECT_TRUE(Eventually([&] { return Left().empty(); }));
 }
 
 TEST_F(ControlGroup, ThatIsNoneFailsTheStart)
