@@ -256,6 +256,10 @@ struct pmi_transfer {
 // for nothing.
 void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_process *op,
                              bool watch_exit, int64_t deadline, uint32_t drain_ms);
+// What has to be done before our end of a stream is closed: on a terminal the end of the input is
+// typed, unless the process has ended. PM_OK; PM_ERR_TIMEOUT: there is no room for it now, try
+// again; PM_ERR_IO.
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op);
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s);
 bool pmi_os_stream_is_open(const struct pmi_os_stream *s);
 pm_native pmi_os_stream_take(struct pmi_os_stream *s);
@@ -309,8 +313,8 @@ void pmi_os_lock_release(struct pmi_os_lock *lock);
 int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context);
 
 // own_process: waits, by its number, for every dead process that has come back to us from below a
-// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was opened.
-// Whether living ones are there. Any thread, under a process's lock or none.
+// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was
+// opened. Whether living ones are there. Any thread, under a process's lock or none.
 bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped);
 
 // The launcher's side, in src/launcher (POSIX) or empty (Windows).

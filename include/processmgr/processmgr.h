@@ -253,7 +253,8 @@ enum pm_detachment {
 };
 
 enum pm_stop_action {
-    PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). */
+    PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). A full
+                                  terminal is tried again until the step's time is up. */
     PM_STOP_INTERRUPT,       /**< SIGINT. Windows: Ctrl-C on the console of the child, for all of
                                   its tree that are on it; with PM_SCOPE_PROCESS only if nobody
                                   else is. Needs pm_launcher_main() (else PM_ERR_NO_LAUNCHER) and a
@@ -1146,12 +1147,15 @@ PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int
                            size_t *ret_count);
 
 /**
- * Closes our end. For stdin the child then reads the end of its input; on a terminal the
+ * Closes our end. For stdin the child then reads the end of its input. On a terminal the
  * end-of-file character is typed for that, which means it only to a program that reads whole lines
- * (canonical mode). A terminal itself is closed with the last of its streams.
+ * (canonical mode); nothing is typed in other modes, where that character is disabled, and once the
+ * process has ended. A terminal itself is closed with the last of its streams.
  *
  * @param stream the stream; NULL or closed does nothing.
- * @return PM_OK; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_TIMEOUT: the terminal is full of what was typed and nobody reads it, so its
+ *         end could not be typed: the stream is still open, call again later; PM_ERR_IO (the same,
+ *         of a terminal that fails); PM_ERR_FORKED.
  * Blocking: until a read or write under way on another thread returns, at most one poll interval of
  * 50 ms. Thread safety: any thread. Since: 0.1.0.
  */
@@ -1170,6 +1174,12 @@ PM_API int pm_stream_native(pm_stream *stream, pm_native *ret_native);
 /**
  * Moves the descriptor or handle to the caller for good (non-blocking on POSIX, overlapped on
  * Windows, never bound to a completion port). The stream is closed then.
+ *
+ * POSIX, PTY mode: the descriptors of both streams are one open file. Flags that you change
+ * (O_NONBLOCK) are the other stream's too: a pm_stream_write() that meets a blocking one waits as
+ * long as it must. Read from a taken one, the end is an error on Linux (EIO, which may come before
+ * the last bytes: read once more) and 0 elsewhere, where bytes that nobody has read by the end are
+ * lost. The terminal hangs up when yours are closed and the Handle is gone, not before.
  *
  * @param stream the stream.
  * @param ret_native set to it; yours: close it.

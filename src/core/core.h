@@ -234,6 +234,10 @@ int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_star
 void pmi_start_clear(struct pmi_start *start);
 int pmi_stop_plan_check(const struct pm_stop_plan *plan);
 
+// stream.c
+// pm_stream_close() at the end of everything: also if the end of the input could not be told.
+void pmi_stream_close_for_good(pm_stream *s);
+
 // stop.c
 struct pmi_stopper {
     pm_process *process;
@@ -243,6 +247,7 @@ struct pmi_stopper {
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
     bool done, wants_tree;
+    bool owes_end;    // PM_STOP_CLOSE_STDIN found no room for the end of the input.
     bool leader_dead; // At the last look.
 };
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,

@@ -111,7 +111,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
     if (m->pid == pmi_self_pid()) {
         int cancel = pmi_cancel_off();
         for (int i = 0; i < 3; i++) {
-            (void)pm_stream_close(&p->streams[i]);
+            pmi_stream_close_for_good(&p->streams[i]);
         }
         pmi_process_hang_up(p);
         pmi_mutex_lock(&m->lock);

@@ -24,8 +24,9 @@ struct run {
     struct output outputs[2];
     const char *input;
     size_t input_size, input_written;
-    bool dead;  // There is nothing to watch any more, though its status may be pending.
-    bool ended; // And its record is final.
+    bool dead;   // There is nothing to watch any more, though its status may be pending.
+    bool ended;  // And its record is final.
+    bool ending; // All input was given, or is not to be: its end is to be told.
     bool stopping;
     int64_t deadline; // PMI_NEVER: none.
     int64_t give_up;  // After a stop.
@@ -121,14 +122,23 @@ static int keep(struct output *out, const char *data, size_t count)
     return PM_OK;
 }
 
-static void close_input(struct run *r)
-{
-    pmi_os_stream_close(&r->streams[PM_STDIN]);
-}
-
 static bool is_open(const struct run *r, int i)
 {
     return pmi_os_stream_is_open(&r->streams[i]);
+}
+
+// At once, or as soon as there is room for its end.
+static int close_input(struct run *r)
+{
+    r->ending = true;
+    if (!is_open(r, PM_STDIN)) {
+        return PM_OK;
+    }
+    int result = pmi_os_stream_finish(&r->streams[PM_STDIN], &r->process->os);
+    if (result == PM_OK) {
+        pmi_os_stream_close(&r->streams[PM_STDIN]);
+    }
+    return result == PM_ERR_TIMEOUT ? PM_OK : result;
 }
 
 static uint32_t drain_ms(const struct run *r)
@@ -141,7 +151,7 @@ static int move_bytes(struct run *r, int64_t wake)
 {
     struct pmi_transfer transfers[3];
     memset(transfers, 0, sizeof transfers);
-    if (is_open(r, PM_STDIN)) {
+    if (is_open(r, PM_STDIN) && !r->ending) {
         transfers[0].stream = &r->streams[PM_STDIN];
         transfers[0].output = r->input + r->input_written;
         transfers[0].size = r->input_size - r->input_written;
@@ -160,8 +170,9 @@ static int move_bytes(struct run *r, int64_t wake)
         }
     }
     r->input_written += transfers[0].count;
-    if (is_open(r, PM_STDIN) && (transfers[0].ended || r->input_written == r->input_size)) {
-        close_input(r);
+    int closed = PM_OK;
+    if (r->ending || transfers[0].ended || r->input_written == r->input_size) {
+        closed = close_input(r);
     }
     for (int i = PM_STDOUT; i <= PM_STDERR; i++) {
         if (transfers[i].stream == NULL) {
@@ -178,7 +189,7 @@ static int move_bytes(struct run *r, int64_t wake)
             pmi_os_stream_close(&r->streams[i]);
         }
     }
-    return PM_OK;
+    return closed;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -193,7 +204,7 @@ static int notice_end(struct run *r)
     }
     if (!r->dead) {
         r->dead = true;
-        close_input(r);
+        pmi_os_stream_close(&r->streams[PM_STDIN]); // Nobody is there to be told its end.
         if (r->deadline != PMI_NEVER) {
             // Who only holds the outputs is left alone, also this near to the deadline: the
             // silence ends the run first.
@@ -230,31 +241,33 @@ static void give_up_outputs(struct run *r)
     }
 }
 
-static void drive_stop(struct run *r)
+static int drive_stop(struct run *r)
 {
     if (!r->stopping && pmi_now_ms() >= r->deadline) {
         r->stopping = true;
         pmi_stopper_begin(&r->stopper, r->process, &r->process->stop, PMI_NEVER);
     }
     if (!r->stopping) {
-        return;
+        return PM_OK;
     }
     if (r->stopper.done) {
         if (pmi_now_ms() >= r->give_up) {
             give_up_outputs(r);
         }
-        return;
+        return PM_OK;
     }
+    int result = PM_OK;
     pmi_stopper_advance(&r->stopper);
     for (unsigned i = 0; i < r->stopper.step; i++) {
         if (r->stopper.plan.steps[i].action == PM_STOP_CLOSE_STDIN) {
-            close_input(r); // Ours: the Handle's own was taken.
+            result = close_input(r); // Ours: the Handle's own was taken.
         }
     }
     if (r->stopper.done) {
         // Time to read what was written. Who still writes then was not to be stopped.
         r->give_up = pmi_now_ms() + PM_STOP_SETTLE_MS;
     }
+    return result;
 }
 
 // When the loop has something to do even if no byte can be moved.
@@ -266,7 +279,8 @@ static int64_t next_wake(const struct run *r)
     } else if (r->stopping) {
         wake = any_output(r) ? r->give_up : PMI_NEVER;
     }
-    if (r->dead && !r->ended) { // Nothing tells when the status is there.
+    // Nothing tells when the status is there, or room for the end of the input.
+    if ((r->dead && !r->ended) || (r->ending && is_open(r, PM_STDIN))) {
         int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
         wake = soon < wake ? soon : wake;
     }
@@ -275,13 +289,11 @@ static int64_t next_wake(const struct run *r)
 
 static int loop(struct run *r)
 {
-    if (r->input_size == 0) {
-        close_input(r);
-    }
+    int failed = r->input_size == 0 ? close_input(r) : PM_OK;
     for (;;) {
         int result = notice_end(r);
         if (result == PM_OK && !is_over(r)) {
-            drive_stop(r);
+            result = failed == PM_OK ? drive_stop(r) : failed;
         }
         if (result != PM_OK || is_over(r)) {
             return result == PM_OK && r->stopping ? r->stopper.report.result : result;

@@ -130,6 +130,48 @@ int Lines(const std::vector<std::string> &)
     return 3;
 }
 
+// Reads nothing before it is told to, by SIGUSR1; then all, and says how much.
+int LateReader(const std::vector<std::string> &)
+{
+    struct termios mode = {};
+    sigset_t go;
+    sigemptyset(&go);
+    sigaddset(&go, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &go, nullptr);
+    tcgetattr(0, &mode);
+    mode.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    tcsetattr(0, TCSANOW, &mode);
+    Line("ready");
+    int number;
+    sigwait(&go, &number);
+    size_t all = 0;
+    char buffer[4096];
+    for (ssize_t n; (n = read(0, buffer, sizeof buffer)) > 0;)
+        all += static_cast<size_t>(n);
+    Line("read " + std::to_string(all));
+    return 3;
+}
+
+// Has no end-of-file character, and shows what it is typed. Says when its window changes.
+int WithoutEnd(const std::vector<std::string> &)
+{
+    struct termios mode = {};
+    sigset_t winch;
+    sigemptyset(&winch);
+    sigaddset(&winch, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &winch, nullptr);
+    tcgetattr(0, &mode);
+    mode.c_cc[VEOF] = _POSIX_VDISABLE;
+    tcsetattr(0, TCSANOW, &mode);
+    Line("ready");
+    int number;
+    sigwait(&winch, &number);
+    Line("changed");
+    return 0;
+}
+
+const RoleAdder late_reader("late-reader", LateReader);
+const RoleAdder without_end("without-end", WithoutEnd);
 const RoleAdder on_terminal("on-terminal", OnTerminal);
 const RoleAdder burst("burst", Burst);
 const RoleAdder holder("holder", Holder);
@@ -349,6 +391,124 @@ TEST_F(Pty, ClosedStdinIsTheEndOfItsInput)
         EXPECT_EQ("end", Told(process));
         EXPECT_EQ(3u, Wait(process).code);
     }
+}
+
+// Types lines until there is no room for more, nor any made by the kernel in a while.
+size_t TypeAllThatFits(pm_process *process)
+{
+    std::string line(79, 'a');
+    line += '\n';
+    size_t all = 0, count = 0;
+    int result = PM_OK;
+    while (result == PM_OK) {
+        result = pm_stream_write(pm_process_stream(process, PM_STDIN), line.data(), line.size(),
+                                 200, &count);
+        all += count;
+    }
+    EXPECT_EQ(PM_ERR_TIMEOUT, result);
+    return all;
+}
+
+TEST_F(Pty, TheEndOfTheInputIsNotLostInAFullTerminal)
+{
+    Shown child({"late-reader"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    size_t typed = TypeAllThatFits(process);
+    EXPECT_LT(4000u, typed);
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_stream_close(pm_process_stream(process, PM_STDIN)));
+    pm_native native = -1;
+    EXPECT_EQ(PM_OK, pm_stream_native(pm_process_stream(process, PM_STDIN), &native))
+        << "still open";
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGUSR1, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(
+        Eventually([&] { return pm_stream_close(pm_process_stream(process, PM_STDIN)) == PM_OK; }));
+    EXPECT_EQ("read " + std::to_string(typed), Told(process));
+    EXPECT_EQ(3u, Wait(process).code);
+}
+
+TEST_F(Pty, AStopThatClosesAFullTerminalTriesAgain)
+{
+    Shown child({"late-reader"});
+    child->stop.steps_count = 2;
+    child->stop.steps[0] = {PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 20000};
+    child->stop.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    TypeAllThatFits(process);
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    std::thread stop([&] { EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report)); });
+    // Its first try meets the full terminal, most likely: unit_stop has it for sure.
+    std::this_thread::yield();
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGUSR1, PM_SCOPE_PROCESS));
+    stop.join();
+    EXPECT_EQ(1u, report.ended_by);
+    EXPECT_EQ(PM_OK, report.step_results[0]);
+    EXPECT_EQ(3u, Wait(process).code);
+    // One that never reads is ended by the next step.
+    Shown deaf({"late-reader"});
+    deaf->stop.steps_count = 2;
+    deaf->stop.steps[0] = {PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 100};
+    deaf->stop.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+    process = Spawn(deaf);
+    EXPECT_EQ("ready", Told(process));
+    TypeAllThatFits(process);
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report));
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.step_results[0]);
+    EXPECT_EQ(2u, report.ended_by);
+    EXPECT_EQ(2u, Wait(process).stop_step);
+}
+
+TEST_F(Pty, ARunTypesMoreThanTheTerminalHolds)
+{
+    std::string script = "stty -echo; sleep 0.2; wc -c";
+    const char *argv[] = {"sh", "-c", script.c_str(), nullptr};
+    std::string input;
+    while (input.size() < 200000)
+        input += std::string(79, 'a') + "\n";
+    pm_spec spec = PM_SPEC_INIT;
+    spec.owner = "pty";
+    spec.program = "sh";
+    spec.argv = argv;
+    spec.mode = PM_MODE_PTY;
+    pm_run_options options = PM_RUN_OPTIONS_INIT;
+    pm_run_result result = PM_RUN_RESULT_INIT;
+    options.spec = &spec;
+    options.input = input.data();
+    options.input_size = input.size();
+    options.timeout_ms = Patience();
+    ASSERT_EQ(PM_OK, pm_run(manager, &options, &result, nullptr));
+    EXPECT_FALSE(result.timed_out);
+    EXPECT_EQ(input.size(), result.input_written);
+    EXPECT_NE(nullptr, strstr(result.output[0], std::to_string(input.size()).c_str()))
+        << result.output[0];
+    pm_run_result_clear(&result);
+}
+
+TEST_F(Pty, NothingIsTypedWhereThereIsNoEndOfFileCharacter)
+{
+    Shown child({"without-end"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    EXPECT_EQ(PM_OK, pm_stream_close(pm_process_stream(process, PM_STDIN)));
+    EXPECT_EQ(PM_OK, pm_process_resize(process, 81, 25));
+    EXPECT_EQ("changed\r\n", Until(process, "changed\r\n"));
+}
+
+TEST_F(Pty, ATakenStreamThatBlocksDoesNotMakeTheOtherBlock)
+{
+    Shown child({"linger"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    pm_native typed = -1;
+    ASSERT_EQ(PM_OK, pm_stream_take(pm_process_stream(process, PM_STDIN), &typed));
+    int fd = static_cast<int>(typed), flags = fcntl(fd, F_GETFL);
+    EXPECT_EQ(0, fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
+    char buffer[16];
+    size_t count = 0;
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_stream_read(pm_process_stream(process, PM_STDOUT), buffer,
+                                             sizeof buffer, 50, &count));
+    close(fd);
 }
 
 TEST_F(Pty, CtrlCInterrupts)

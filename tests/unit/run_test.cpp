@@ -43,12 +43,14 @@ class RunLoop : public testing::Test
         pm_spec spec = PM_SPEC_INIT;
         spec.owner = "test";
         spec.program = "/bin/fake";
+        spec.stdin_slot.kind = input_kind;
         spec.stop.steps_count = 1;
         spec.stop.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, 1000};
         options.spec = &spec;
         return pm_run(manager, &options, &result, &error);
     }
 
+    pm_stdio_kind input_kind = PM_STDIO_DEFAULT;
     pm_manager *manager = nullptr;
     pm_run_options options = PM_RUN_OPTIONS_INIT;
     pm_run_result result = PM_RUN_RESULT_INIT;
@@ -64,6 +66,16 @@ TEST_F(RunLoop, SleepsUntilTheEnd)
     EXPECT_EQ(3u, result.record.code);
     EXPECT_FALSE(result.timed_out);
     EXPECT_GE(5u, fake_transfers);
+}
+
+TEST_F(RunLoop, TellsTheEndOfTheInputAsSoonAsThereIsRoom)
+{
+    fake_next.end_room_at = 1090;
+    input_kind = PM_STDIO_PIPE;
+    EXPECT_EQ(PM_OK, Do());
+    EXPECT_EQ(1100, fake_clock);
+    EXPECT_FALSE(result.timed_out);
+    EXPECT_GE(20u, fake_transfers);
 }
 
 TEST_F(RunLoop, ADeadlineBeginsTheStop)
