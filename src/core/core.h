@@ -98,14 +98,15 @@ struct pm_process {
     struct pm_exit exit; // Final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    bool stopped;       // As last seen, under lock.
-    bool shares_tty;    // PM_GROUP_FOREGROUND.
-    unsigned stop_step; // Last step delivered by a stop under way, under lock.
+    atomic_bool stopped; // As last seen; written under lock.
+    bool shares_tty;     // PM_GROUP_FOREGROUND.
+    unsigned stop_step;  // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
     int direct_waiters; // Under manager->lock: threads that wait without the reactor.
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
     bool started_posted, end_posted;             // Under manager->lock.
+    bool stop_posted;                            // Under manager->lock: STOPPED, not CONTINUED.
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
@@ -166,7 +167,7 @@ struct pm_manager {
     atomic_int ttys;        // Living processes that share the host's terminal.
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
     uint64_t stop_round;    // Under lock.
-    int64_t next_stop_watch;
+    _Atomic int64_t next_stop_watch;
     int64_t next_orphans;     // own_process; under reactor_lock.
     atomic_bool orphans_idle; // Nobody is there whose children could come to us.
 
@@ -212,12 +213,12 @@ int pmi_process_reap(pm_process *p);
 // Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
 void pmi_process_end(pm_process *p, const struct pm_exit *record);
 
-// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
-// saw it in a list meanwhile.
 // Whether a signal has stopped it, asked now; what has changed becomes an event.
 bool pmi_process_look_at_stop(pm_process *p);
 // PTY: closes what is open of the terminal beside its streams.
 void pmi_process_hang_up(pm_process *p);
+// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
+// saw it in a list meanwhile.
 void pmi_process_abandon(pm_process *p);
 
 // spec.c
@@ -255,12 +256,13 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
 void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.
 void pmi_default_stop_plan(struct pm_stop_plan *plan);
 
-// events.c
+// events.c. Once the manager is closed nothing is posted any more.
 void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
 // "started" (or "recovered") comes before "ended", whichever thread is first. Once per process.
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
-// About a living process; dropped once its end was posted.
-void pmi_event_post_living(pm_process *p, enum pm_event_kind kind);
+// STOPPED or CONTINUED, if what was last seen is not what was posted last; dropped once its end was
+// posted. Two threads that have seen one change each may come here in any order.
+void pmi_event_post_stop(pm_process *p);
 void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail);
 size_t pmi_events_run(pm_manager *m); // Runs what is queued; returns callbacks run.
 void pmi_dispatcher_run(void *manager);

@@ -71,6 +71,7 @@ static int leak_scan(pm_manager *m, uint64_t *ret_found)
     }
     struct sweep sweep = {0};
     uint64_t reaped;
+    pmi_os_sweep();
     if (m->options.own_process) {
         (void)pmi_os_orphans_collect(&m->os, &reaped);
     }

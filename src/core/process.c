@@ -329,15 +329,14 @@ bool pmi_process_look_at_stop(pm_process *p)
     pmi_mutex_lock(&p->lock);
     if (atomic_load(&p->state) == PM_STATE_RUNNING && !p->no_os) {
         stopped = pmi_os_process_stopped(&p->os);
-        changed = stopped != p->stopped;
-        p->stopped = stopped;
+        changed = stopped != atomic_exchange(&p->stopped, stopped);
         if (changed && stopped) {
             pmi_os_process_step_back(&p->os);
         }
     }
     pmi_mutex_unlock(&p->lock);
     if (changed) {
-        pmi_event_post_living(p, stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED);
+        pmi_event_post_stop(p);
     }
     return stopped;
 }

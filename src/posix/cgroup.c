@@ -9,7 +9,6 @@
 
 #include <dirent.h>
 #include <linux/magic.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -312,7 +311,7 @@ void pmi_cgroup_try_remove(struct pmi_cgroup *cgroup)
     cgroup->removed = r == 0 || errno == ENOENT;
 }
 
-static pthread_mutex_t later_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct pmi_mutex later_lock = PMI_MUTEX_INIT;
 static struct pmi_cgroup *later;
 
 static void destroy(struct pmi_cgroup *cgroup)
@@ -331,15 +330,15 @@ void pmi_cgroup_close(struct pmi_cgroup *cgroup)
         destroy(cgroup);
         return;
     }
-    (void)pthread_mutex_lock(&later_lock);
+    pmi_mutex_lock(&later_lock);
     cgroup->next = later;
     later = cgroup;
-    (void)pthread_mutex_unlock(&later_lock);
+    pmi_mutex_unlock(&later_lock);
 }
 
 void pmi_cgroup_sweep(void)
 {
-    (void)pthread_mutex_lock(&later_lock);
+    pmi_mutex_lock(&later_lock);
     for (struct pmi_cgroup **at = &later; *at != NULL;) {
         struct pmi_cgroup *cgroup = *at;
         pmi_cgroup_try_remove(cgroup);
@@ -350,7 +349,7 @@ void pmi_cgroup_sweep(void)
             at = &cgroup->next;
         }
     }
-    (void)pthread_mutex_unlock(&later_lock);
+    pmi_mutex_unlock(&later_lock);
 }
 
 #else

@@ -217,6 +217,14 @@ bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended)
     return look_for(&search) != NOBODY;
 }
 
+bool pmi_group_is_dead(pid_t group)
+{
+    struct search search = {.group = group};
+    if (group <= 1)
+        return false;
+    return (pmi_sys_kill(-group, 0) < 0 && errno == ESRCH) || look_for(&search) == NOBODY;
+}
+
 // Of a session whose leader is gone another process may have the number: then it has no member of
 // ours left, or that process would have got another one.
 static enum found look_for_session(const struct pmi_os_process *op, int signal_number)

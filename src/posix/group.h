@@ -16,6 +16,8 @@
 int pmi_group_signal(const struct pmi_os_process *op, int signal_number);
 // Whether there is anybody alive in it; the leader does not count once it has ended.
 bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended);
+// Whether nobody lives in the group of that number, for sure.
+bool pmi_group_is_dead(pid_t group);
 // The other groups of the session that `op` leads, where that is all its own (PTY mode,
 // new_session): sends to their processes, also to those who are born meanwhile. Whether there was
 // anybody.

@@ -360,6 +360,7 @@ struct surroundings {
     struct pmi_resolved_options options;
     struct pmi_os_process op; // Its terminal and control group alone.
     int procs_fd;
+    bool lends; // The terminal of the host.
 };
 
 // Launches with the keeper where it is asked for. A keeper that dies between the announcement and
@@ -399,8 +400,9 @@ static void leave(struct surroundings *s)
 {
     pmi_stdio_release(&s->stdio);
     pmi_options_release(&s->options);
-    pmi_foreground_give_back(&s->op);
-    (void)pmi_sys_close(s->op.tty_fd);
+    pmi_foreground_end(&s->op);
+    if (s->lends)
+        pmi_foreground_prepared();
     (void)pmi_sys_close(s->procs_fd);
     // A child that reached its program and was killed for it may have left somebody.
     if (s->op.cgroup != NULL && pmi_cgroup_is_populated(s->op.cgroup))
@@ -424,6 +426,7 @@ static int enter(const struct pmi_plan *plan, struct surroundings *s, struct pm_
         result = own_terminal(&s->stdio, &s->options, err);
     if (result == PM_OK)
         result = pmi_foreground_prepare(plan, &s->op, err);
+    s->lends = s->op.tty_fd >= 0;
     if (result == PM_OK && plan->spec->cgroup != NULL)
         result = pmi_cgroup_make(plan->spec->cgroup, &s->op.cgroup, &s->procs_fd, err);
     return result;
@@ -468,6 +471,7 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         op->whole_tree = plan->own_process && s.op.cgroup == NULL;
         op->tty_fd = s.op.tty_fd;
         op->tty_group = s.op.tty_group;
+        op->owed = s.op.owed;
         op->cgroup = s.op.cgroup;
         s.op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
         commit(&child, &s.stdio, op, streams, &started);

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
 #include <grp.h>
 #include <map>
@@ -619,6 +620,72 @@ TEST_F(ControlGroup, WithDescendantsIsLeftUntilTheyAreGone)
         Wait(one);
         return Left().empty();
     }));
+}
+
+TEST_F(ControlGroup, ThatIsEmptyLaterIsRemovedByTheNextSweepOrTheEnd)
+{
+    for (bool by_sweep : {true, false}) {
+        SCOPED_TRACE(by_sweep);
+        if (!by_sweep) {
+            EXPECT_EQ(PM_OK, Close());
+            Open();
+        }
+        Child child({"escapist"});
+        child->cgroup = ours.c_str();
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        ASSERT_NE(nullptr, process);
+        uint64_t escaped = NumberAfter(ReadLine(process), "escaped");
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+        Wait(process);
+        held.clear();
+        pm_process_unref(process);
+        EXPECT_EQ(1u, Left().size());
+        KillByNumber(escaped);
+        std::string events = ours + "/" + Left().front() + "/cgroup.events";
+        EXPECT_TRUE(
+            Eventually([&] { return ReadFile(events).find("populated 0") != std::string::npos; }));
+        if (by_sweep) {
+            EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
+        } else {
+            EXPECT_EQ(PM_OK, Close());
+        }
+        EXPECT_TRUE(Left().empty());
+    }
+}
+
+// Whatever a start lacks of descriptors, the folder that it has made does not stay.
+TEST_F(ControlGroup, OfAStartWithoutDescriptorsIsRemoved)
+{
+    struct rlimit old = {};
+    getrlimit(RLIMIT_NOFILE, &old);
+    struct rlimit tight = old;
+    tight.rlim_cur = 128;
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &tight));
+    int failed = 0;
+    for (size_t spare = 0; spare < 16; spare++) {
+        std::vector<int> fds;
+        for (int fd; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;)
+            fds.push_back(fd);
+        for (size_t i = 0; i < spare; i++) {
+            close(fds.back());
+            fds.pop_back();
+        }
+        Child child({"exit", "0"});
+        child->cgroup = ours.c_str();
+        child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+        pm_error error = PM_ERROR_INIT;
+        pm_process *process = nullptr;
+        failed += pm_spawn(manager, child.Get(), &process, &error) != PM_OK;
+        for (int fd : fds)
+            close(fd);
+        pm_process_wait(process, Patience(), nullptr);
+        pm_process_unref(process);
+        EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
+        EXPECT_TRUE(Left().empty()) << "with " << spare << " descriptors";
+    }
+    EXPECT_LT(2, failed);
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
 }
 
 TEST_F(ControlGroup, DiesWithItsParentAndIsRemoved)

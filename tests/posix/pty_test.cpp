@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <thread>
 #include <unistd.h>
@@ -799,6 +800,133 @@ int ForegroundHost(const std::vector<std::string> &)
     return 0;
 }
 
+// Leaves a job in front, as a shell does that dies while one runs.
+int JobInFront(const std::vector<std::string> &)
+{
+    sigset_t ttou;
+    sigemptyset(&ttou);
+    sigaddset(&ttou, SIGTTOU);
+    sigprocmask(SIG_BLOCK, &ttou, nullptr);
+    int ready[2];
+    if (pipe(ready) != 0)
+        return 1;
+    if (fork() == 0) {
+        setpgid(0, 0);
+        tcsetpgrp(0, getpid());
+        close(ready[0]);
+        close(ready[1]);
+        alarm(60);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    char byte;
+    (void)!read(ready[0], &byte, 1);
+    return 0;
+}
+
+// What a host tells of a start that wants its terminal.
+std::string TryForeground(pm_manager *manager, pm_native in, pm_process **ret_process)
+{
+    Child child({"linger"});
+    child->group = PM_GROUP_FOREGROUND;
+    child->stdin_slot.kind = PM_STDIO_NATIVE;
+    child->stdin_slot.native = in;
+    child->stdout_slot.kind = PM_STDIO_NULL;
+    pm_error error = PM_ERROR_INIT;
+    int result = pm_spawn(manager, child.Get(), ret_process, &error);
+    return std::string(pm_error_name(result)) + " '" + error.field + "'";
+}
+
+// A host whose terminal does not come back at once. args: "caller" for a loop of its own.
+int PatientHost(const std::vector<std::string> &args)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    options.stop_watch_ms = 10;
+    options.loop = args.at(0) == "caller" ? PM_LOOP_CALLER : PM_LOOP_OWN;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    auto in_front = [] { return tcgetpgrp(0) == getpgrp(); };
+    auto becomes = [&](const std::function<bool()> &reached) {
+        return Eventually([&] {
+            if (options.loop == PM_LOOP_CALLER)
+                pm_dispatch(manager);
+            return reached();
+        });
+    };
+    auto start = [&](const char *role) {
+        Child child({role});
+        child->group = PM_GROUP_FOREGROUND;
+        child->stdin_slot.kind = PM_STDIO_INHERIT;
+        child->stdout_slot.kind = PM_STDIO_INHERIT;
+        if (pm_spawn(manager, child.Get(), &process, &error) != PM_OK)
+            Line(ErrorText(error));
+    };
+    start("job-in-front");
+    pm_process_wait(process, Patience(), nullptr);
+    pm_process_unref(process);
+    pid_t job = tcgetpgrp(0);
+    becomes([] { return true; });
+    Line(in_front() || job <= 1 ? "the job has lost it" : "the job has it");
+    kill(-job, SIGKILL);
+    Line(becomes(in_front) ? "back" : "lost");
+    start("on-front"); // Ctrl-Z is typed.
+    Line(becomes([&] {
+        pm_info info = PM_INFO_INIT;
+        // Where somebody else looks, nobody need ask.
+        return in_front() && pm_process_info(process, &info) == PM_OK &&
+               info.state == PM_STATE_STOPPED;
+    })
+             ? "stopped and back"
+             : "stopped and lost");
+    pm_process_unref(process);
+    Line(std::string("closed ") + pm_error_name(pm_close(manager, -1, nullptr)));
+    return 0;
+}
+
+// A host that is refused its terminal, in three ways.
+int RefusedHost(const std::vector<std::string> &)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr, *other = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (grantpt(master) != 0 || unlockpt(master) != 0)
+        return 1;
+    Line("master " + TryForeground(manager, master, &other));
+    Line("first " + TryForeground(manager, 0, &process));
+    Line("second " + TryForeground(manager, 0, &other));
+    pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS);
+    pm_process_wait(process, Patience(), nullptr);
+    pm_process_unref(process);
+    Line(tcgetpgrp(0) == getpgrp() ? "in front" : "behind");
+    pm_close(manager, -1, nullptr);
+    pid_t behind = fork();
+    if (behind == 0) {
+        setpgid(0, 0);
+        pid_t before = tcgetpgrp(0);
+        signal(SIGTTOU, SIG_IGN); // To speak from there.
+        if (pm_open(&options, &manager, &error) != PM_OK)
+            _exit(1);
+        Line("behind " + TryForeground(manager, 0, &other));
+        Line(tcgetpgrp(0) == before ? "left alone" : "stolen");
+        pm_close(manager, -1, nullptr);
+        _exit(0);
+    }
+    int status = 0;
+    Uninterrupted([&] { return waitpid(behind, &status, 0); });
+    return status;
+}
+
+const RoleAdder job_in_front("job-in-front", JobInFront);
+const RoleAdder patient_host("patient-host", PatientHost);
+const RoleAdder refused_host("refused-host", RefusedHost);
 const RoleAdder on_front("on-front", OnFront);
 const RoleAdder foreground_host("foreground-host", ForegroundHost);
 
@@ -822,6 +950,35 @@ TEST_F(Pty, AHostLendsItsTerminalAndGetsItBack)
     Until(process, "ended 4/0 host in front\r\n");
     Until(process, "failed PM_ERR_ACCESS in front\r\n");
     Until(process, "closed PM_OK\r\n");
+    EXPECT_EQ(0u, Wait(process).code);
+}
+
+TEST_F(Pty, ATerminalThatAJobHasLeftWithIsTakenBackLater)
+{
+    for (const char *loop : {"own", "caller"}) {
+        SCOPED_TRACE(loop);
+        Shown child({"patient-host", loop});
+        pm_process *process = Spawn(child);
+        Until(process, "the job has it\r\n");
+        Until(process, "back\r\n");
+        Until(process, "child in front\r\n");
+        Type(process, "\x1a");
+        Until(process, "stopped and back\r\n");
+        Until(process, "closed PM_OK\r\n");
+        EXPECT_EQ(0u, Wait(process).code);
+    }
+}
+
+TEST_F(Pty, ATerminalThatOthersHaveIsNotLent)
+{
+    Shown child({"refused-host"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("master PM_ERR_INVALID 'group'", Told(process));
+    EXPECT_EQ("first PM_OK ''", Told(process));
+    EXPECT_EQ("second PM_ERR_BUSY 'group'", Told(process));
+    EXPECT_EQ("in front", Told(process));
+    EXPECT_EQ("behind PM_ERR_BUSY 'group'", Told(process));
+    EXPECT_EQ("left alone", Told(process));
     EXPECT_EQ(0u, Wait(process).code);
 }
 
@@ -898,6 +1055,113 @@ TEST_F(StopWatch, IsAskedWithoutALoopOrAListener)
     EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_STOPPED; }));
     EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
     EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_RUNNING; }));
+}
+
+TEST_F(StopWatch, RunsInTheCallersLoopForWhoListens)
+{
+    for (bool listens : {true, false}) {
+        SCOPED_TRACE(listens);
+        Stops stops;
+        pm_options options = DefaultOptions();
+        options.loop = PM_LOOP_CALLER;
+        options.stop_watch_ms = 10;
+        options.user = &stops;
+        if (listens)
+            options.event = [](void *user, const pm_event *event) {
+                auto *seen = static_cast<Stops *>(user);
+                seen->stopped += event->kind == PM_EVENT_STOPPED;
+                seen->continued += event->kind == PM_EVENT_CONTINUED;
+            };
+        Open(options, false);
+        pm_native native = -1;
+        ASSERT_EQ(PM_OK, pm_loop_native(manager, &native));
+        Child child({"linger"});
+        pm_process *process = Spawn(child);
+        // As a loop does: sleeps as long as it may.
+        auto turn_until = [&](const std::function<bool()> &reached) {
+            return Eventually([&] {
+                int64_t timeout = 0;
+                EXPECT_EQ(PM_OK, pm_loop_timeout(manager, &timeout));
+                EXPECT_NE(PM_FOREVER, timeout);
+                struct pollfd in = {static_cast<int>(native), POLLIN, 0};
+                (void)poll(&in, 1, static_cast<int>(timeout));
+                EXPECT_LE(0, pm_dispatch(manager));
+                return reached();
+            });
+        };
+        if (listens) {
+            EXPECT_EQ(PM_OK, pm_process_signal(process, SIGSTOP, PM_SCOPE_PROCESS));
+            EXPECT_TRUE(turn_until([&] { return stops.stopped == 1; }));
+            EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
+            EXPECT_TRUE(turn_until([&] { return stops.continued == 1; }));
+        } else {
+            // Nobody is woken for nothing.
+            int64_t timeout = 0;
+            EXPECT_LE(0, pm_dispatch(manager));
+            EXPECT_EQ(PM_OK, pm_loop_timeout(manager, &timeout));
+            EXPECT_EQ(PM_FOREVER, timeout);
+        }
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+        Wait(process);
+        held.clear();
+        pm_process_unref(process);
+        EXPECT_EQ(PM_OK, Close());
+    }
+}
+
+TEST_F(StopWatch, SeesAStopOfWhichAnotherWaitHasTakenTheNews)
+{
+    Open();
+    Child child({"linger"});
+    pm_process *process = Spawn(child);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGSTOP, PM_SCOPE_PROCESS));
+    int status = 0;
+    EXPECT_EQ(pid, Uninterrupted([&] { return waitpid(pid, &status, WUNTRACED); }));
+    EXPECT_TRUE(WIFSTOPPED(status));
+    EXPECT_EQ(PM_STATE_STOPPED, State(process));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_RUNNING; }));
+}
+
+// Many look at once: what they tell stays in order.
+TEST_F(StopWatch, TellsStopsAndTheirEndsInTurns)
+{
+    struct Turns {
+        std::atomic<int> last{PM_EVENT_CONTINUED}, told{0}, wrong{0};
+    } turns;
+    pm_options options = DefaultOptions();
+    options.stop_watch_ms = 1;
+    options.user = &turns;
+    options.event = [](void *user, const pm_event *event) {
+        auto *seen = static_cast<Turns *>(user);
+        if (event->kind != PM_EVENT_STOPPED && event->kind != PM_EVENT_CONTINUED)
+            return;
+        seen->told++;
+        seen->wrong += seen->last.exchange(event->kind) == event->kind;
+    };
+    Open(options);
+    Child child({"linger"});
+    pm_process *process = Spawn(child);
+    std::atomic<bool> over{false};
+    std::vector<std::thread> lookers;
+    for (int i = 0; i < 4; i++)
+        lookers.emplace_back([&] {
+            while (!over)
+                (void)State(process);
+        });
+    for (int i = 0; i < 1000; i++) {
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGSTOP, PM_SCOPE_PROCESS));
+        EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_STOPPED; }));
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
+        EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_RUNNING; }));
+    }
+    over = true;
+    for (auto &looker : lookers)
+        looker.join();
+    EXPECT_EQ(PM_OK, Close());
+    EXPECT_LT(0, turns.told);
+    EXPECT_EQ(0, turns.wrong);
 }
 
 TEST_F(StopWatch, SeesDaemonsToo)

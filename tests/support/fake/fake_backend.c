@@ -726,3 +726,17 @@ int pmi_os_stop_event_open(pm_native *ret_native)
     (void)ret_native;
     return PM_ERR_UNSUPPORTED;
 }
+
+void pmi_os_sweep(void)
+{
+}
+
+bool pmi_os_terminals_take_back(void)
+{
+    return false;
+}
+
+bool pmi_os_terminals_owed(void)
+{
+    return false;
+}
