@@ -23,7 +23,10 @@
  *     otherwise.
  *   - Structs that the caller fills start with their size in bytes; use the INIT macro. Every field
  *     left zero has the default that stands beside it. Non-zero bytes behind the part that this
- *     version knows are refused with PM_ERR_INVALID, never ignored.
+ *     version knows are refused with PM_ERR_INVALID, never ignored. Structs without a size stay as
+ *     they are for as long as PM_VERSION_MAJOR does: struct pm_stdio, pm_extra, pm_rlimit,
+ *     pm_stop_step, pm_stop_plan, pm_job_limits, pm_event and pm_registry_entry. The library gives
+ *     structs with a size by pointer alone, so that both sides may know more or less of them.
  *   - All strings are UTF-8 and NUL-terminated, on Windows too. Everything passed in is copied
  *     before the call returns unless said otherwise.
  *   - Times are monotonic milliseconds; wall times (ms since 1970-01-01 UTC) are for display only.
@@ -79,7 +82,7 @@ extern "C" {
     X(NO_PROCESS_SLOTS, -8, "the limit on processes is reached")                                   \
     X(NO_DESCRIPTORS, -9, "out of file descriptors or handles")                                    \
     X(CLOSED, -10, "the manager is closed or closing")                                             \
-    X(BUSY, -11, "not everything has ended yet")                                                   \
+    X(BUSY, -11, "in use, or not ended yet")                                                       \
     X(WOULD_DEADLOCK, -12, "this wait could only be ended by the callback that makes it")          \
     X(NO_REGISTRY, -13, "Daemon mode needs a registry")                                            \
     X(REGISTRY_BUSY, -14, "another living manager owns the registry")                              \
@@ -226,16 +229,20 @@ enum pm_group {
     PM_GROUP_OWN = 0,   /**< A process group of its own. */
     PM_GROUP_HOST,      /**< The caller's group: Ctrl-C at the terminal reaches both. */
     PM_GROUP_FOREGROUND /**< POSIX: own group, made the foreground group of the terminal that is
-                             its stdin; the terminal goes back to the group that had it when the
-                             process ends. */
+                             its stdin. That has to be the controlling terminal of this program
+                             (else PM_ERR_INVALID), and this program in front on it (else
+                             PM_ERR_BUSY): so one at a time. It comes back when the process is
+                             stopped and when it ends; if a job that it leaves behind has it then,
+                             when that is gone (looked for every pm_options::stop_watch_ms), unless
+                             somebody else has it by then. */
 };
 
 /** What holds a process and its descendants together, weakest first. */
 enum pm_containment {
     PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). */
     PM_CONTAIN_NONE,
-    PM_CONTAIN_GROUP,     /**< A process group, or all groups of a session of its own (PTY mode,
-                               pm_spec::new_session); a descendant that leaves it escapes. */
+    PM_CONTAIN_GROUP,     /**< A process group, or on Linux all groups of a session of its own (PTY
+                               mode, pm_spec::new_session); a descendant that leaves it escapes. */
     PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
     PM_CONTAIN_CGROUP,    /**< Linux, pm_spec::cgroup: a control group of its own. Nothing leaves
                                it without the right to write to control groups. */
@@ -308,7 +315,8 @@ struct pm_stop_report {
     unsigned steps_tried;                /**< Steps begun. */
     int step_results[PM_STOP_STEPS_MAX]; /**< PM_OK: delivered; PM_ERR_GONE: nobody was left;
                                               else why it could not be delivered. */
-    bool tree_left;                      /**< Descendants were still seen at the end. */
+    bool tree_left;                      /**< Descendants were still seen at the end, or nobody can
+                                              tell (a session where /proc is not mounted). */
     uint32_t elapsed_ms;                 /**< Duration of the whole stop. */
 };
 
@@ -425,9 +433,10 @@ struct pm_spec {
                                    read. */
     enum pm_containment containment; /**< The least that will do; a start that cannot have it fails
                                           with PM_ERR_UNSUPPORTED. */
-    bool die_with_parent;      /**< The tree ends when this program ends, however it ends. Not for
-                                    daemons. POSIX: needs pm_launcher_main() or the helper too, as a
-                                    small keeper process is started with the first one. */
+    bool die_with_parent;      /**< The tree, as the containment holds it, ends when this program
+                                    ends, however it ends. Not for daemons. POSIX: needs
+                                  pm_launcher_main() or the helper too, as a      small keeper process is
+                                  started with the first one. */
     bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
@@ -466,7 +475,12 @@ struct pm_spec {
                                  descendants more than it has. */
     const char *cgroup;     /**< Linux: absolute path of a control group (version 2) that is ours to
                                  divide. The process is born in a new one below it, which is removed
-                                 after the process has ended and it has become empty. */
+                                 after the process has ended and it has become empty: at once, with
+                                 a later start that has one, with a sweep of the detector or
+                                 pm_leak_scan(), or with pm_close(). Of a host that is killed it
+                                 stays, but for die_with_parent, which ends all in it and removes
+                                 it; then its name tells the pid and start time of the host:
+                                 processmgr-PID-START-NUMBER. */
 
     /* Windows. */
     enum pm_priority priority_class;
@@ -534,8 +548,11 @@ struct pm_options {
                                     run with PM_LOOP_CALLER: call pm_leak_scan(). */
     const char *launcher_path; /**< Helper program to use instead of the installed one. */
     uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
-                                 continued (POSIX); UINT32_MAX = never. Not run with
-                                 PM_LOOP_CALLER. pm_process_info() looks by itself. */
+                                 continued (POSIX); UINT32_MAX = never. Nobody looks, and nobody is
+                                 woken for it, but for an event sink or a terminal that is lent
+                                 (PM_GROUP_FOREGROUND). With PM_LOOP_CALLER it is work of
+                                 pm_dispatch(), and pm_loop_timeout() counts it in.
+                                 pm_process_info() looks by itself. */
     bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
                        */
     pm_log_sink *log;
@@ -624,8 +641,10 @@ struct pm_run_options {
 
 /** Output of pm_run(); free with pm_run_result_clear(). */
 struct pm_run_result {
-    size_t size; /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
-    struct pm_exit record;
+    size_t size;                  /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
+    const struct pm_exit *record; /**< How it ended. On PM_ERR_TIMEOUT all zero but its size. */
+    const struct pm_stop_report *stop; /**< If timed_out; else all zero but its size. Both are yours
+                                            until pm_run_result_clear(). */
     char *output[2]; /**< stdout, stderr; NUL-terminated behind output_size bytes; NULL if not
                           captured. Yours until pm_run_result_clear(). */
     size_t output_size[2];
@@ -634,8 +653,7 @@ struct pm_run_result {
                                      has ended, before it had read all. */
     bool timed_out;             /**< timeout_ms passed; stop says what ended it. If the program had
                                      ended in time and somebody else held its output,
-                                     stop.already_ended says so. */
-    struct pm_stop_report stop; /**< Filled if timed_out. */
+                                     stop->already_ended says so. */
 };
 
 /* clang-format off */
@@ -805,7 +823,8 @@ PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_
  * @return PM_OK; PM_ERR_INVALID or PM_ERR_UNSUPPORTED (a field, named in the detail);
  *         PM_ERR_NOT_FOUND, PM_ERR_ACCESS, PM_ERR_NOT_EXECUTABLE, PM_ERR_NOT_A_DIRECTORY,
  *         PM_ERR_TEXT_BUSY (program or cwd); PM_ERR_TOO_BIG (argv and environment);
- *         PM_ERR_EXISTS (a living daemon has this key); PM_ERR_NO_REGISTRY; PM_ERR_NO_LAUNCHER;
+ *         PM_ERR_EXISTS (a living daemon has this key); PM_ERR_BUSY (PM_GROUP_FOREGROUND: somebody
+ *         else is in front on the terminal); PM_ERR_NO_REGISTRY; PM_ERR_NO_LAUNCHER;
  *         PM_ERR_LAUNCHER; PM_ERR_NOT_DETACHABLE; PM_ERR_DIED_BEFORE_EXEC; PM_ERR_TIMEOUT (start
  *         deadline); PM_ERR_NO_PROCESS_SLOTS, PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
@@ -926,8 +945,9 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
 /**
  * One sweep of the zombie detector: looks for children of this program that are dead, that nobody
  * has waited for, and that no manager tracks. It reads the process table and never waits, so it
- * takes no status from anybody. A zombie counts once it was seen in two sweeps, so that a start or
- * a wait under way elsewhere raises no alarm. On Windows there is no such state: 0.
+ * takes no status from anybody. Control groups of pm_spec::cgroup that have become empty are
+ * removed on the way. A zombie counts once it was seen in two sweeps, so that a start or a wait
+ * under way elsewhere raises no alarm. On Windows there is no such state: 0.
  *
  * @param manager the manager.
  * @param ret_found zombies seen in this sweep and in the one before; may be NULL.
@@ -984,7 +1004,8 @@ PM_API pm_process *pm_process_ref(pm_process *process);
 
 /**
  * Lets go of one reference. The process goes on and is still waited for, listed and stopped; with
- * the last reference our ends of its pipes are closed.
+ * the last reference our ends of its pipes are closed. In PTY mode that hangs its terminal up,
+ * which ends most programs (SIGHUP), unless both streams were taken.
  *
  * @param process the Handle; NULL does nothing.
  * @return NULL, so that `p = pm_process_unref(p)` leaves nothing dangling.
@@ -1065,7 +1086,8 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
                            struct pm_stop_report *ret_report);
 
 /**
- * Sends one signal by its number.
+ * Sends one signal by its number. SIGCONT to a PM_GROUP_FOREGROUND process lends it the terminal
+ * again first, if that is with this program.
  *
  * @param process the Handle.
  * @param signal_number the OS's number; 0 only asks.

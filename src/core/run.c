@@ -17,8 +17,15 @@ struct output {
     uint64_t dropped;
 };
 
+// What a result points at, in one block that begins with the record.
+struct answer {
+    struct pm_exit record;
+    struct pm_stop_report stop;
+};
+
 struct run {
     pm_process *process;
+    struct answer *answer;           // Until it is given.
     struct pmi_os_stream streams[3]; // Nobody else has them.
     bool captured[3];
     struct output outputs[2];
@@ -30,7 +37,6 @@ struct run {
     bool stopping;
     int64_t deadline; // PMI_NEVER: none.
     int64_t give_up;  // After a stop.
-    struct pm_exit record;
     struct pmi_stopper stopper;
     char scratch[2][16384];
 };
@@ -320,14 +326,14 @@ static void kill_tree(pm_process *p)
 static int give_result(struct run *r, struct pm_run_result *ret_result)
 {
     struct pm_run_result result = PM_RUN_RESULT_INIT;
-    result.record = (struct pm_exit)PM_EXIT_INIT;
     if (r->ended) {
-        (void)pm_process_wait(r->process, 0, &result.record);
+        (void)pm_process_wait(r->process, 0, &r->answer->record);
     }
-    result.stop = (struct pm_stop_report)PM_STOP_REPORT_INIT;
     if (r->stopping) {
-        result.stop = r->stopper.report;
+        r->answer->stop = r->stopper.report;
     }
+    result.record = &r->answer->record;
+    result.stop = &r->answer->stop;
     result.timed_out = r->stopping;
     result.input_written = r->input_written;
     for (int i = 0; i < 2; i++) {
@@ -338,7 +344,11 @@ static int give_result(struct run *r, struct pm_run_result *ret_result)
         result.output_size[i] = r->outputs[i].size;
         result.output_dropped[i] = r->outputs[i].dropped;
     }
-    return pmi_copy_out(ret_result, &result, sizeof result);
+    int copied = pmi_copy_out(ret_result, &result, sizeof result);
+    if (copied == PM_OK) {
+        r->answer = NULL;
+    }
+    return copied;
 }
 
 // Hands over the result, or leaves nothing.
@@ -385,9 +395,15 @@ static int run(pm_manager *m, const struct pm_run_options *options,
         return result;
     }
     struct run *r = calloc(1, sizeof *r);
-    if (r == NULL) {
+    struct answer *answer = calloc(1, sizeof *answer);
+    if (r == NULL || answer == NULL) {
+        free(r);
+        free(answer);
         return bad(err, PM_ERR_NO_MEMORY, NULL);
     }
+    answer->record = (struct pm_exit)PM_EXIT_INIT;
+    answer->stop = (struct pm_stop_report)PM_STOP_REPORT_INIT;
+    r->answer = answer;
     r->input = o.input;
     r->input_size = o.input_size;
     r->outputs[0].most = r->outputs[1].most = o.max_output != 0 ? o.max_output : OUTPUT_DEFAULT;
@@ -400,6 +416,7 @@ static int run(pm_manager *m, const struct pm_run_options *options,
             (void)pmi_set_error(err, result, PM_STAGE_WAIT, NULL);
         }
     }
+    free(r->answer);
     free(r);
     return result;
 }
@@ -424,6 +441,8 @@ PM_API void pm_run_result_clear(struct pm_run_result *result)
 {
     if (result != NULL) {
         struct pm_run_result empty = PM_RUN_RESULT_INIT;
+        // The record is the beginning of the block; the cast undoes a const for the reader.
+        free((void *)(uintptr_t)result->record);
         free(result->output[0]);
         free(result->output[1]);
         (void)pmi_copy_out(result, &empty, sizeof empty);

@@ -346,7 +346,7 @@ IN_CHILD static int set_credentials(struct pmi_child_plan *plan,
         return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, errno);
     // Whoever could still go back has not let go.
     if ((options->flags & PMI_OPTION_USER) != 0 && options->uid != 0 && CALL_setuid(0) == 0)
-        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, EPERM);
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER_KEPT, EPERM);
     return 0;
 }
 

@@ -156,10 +156,18 @@ void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
     case PM_STAGE_KEEPER:
         pmi_fail_field(err, "die_with_parent");
         break;
+    case PM_STAGE_PTY:
+        pmi_fail_field(err, "mode");
+        break;
+    case PM_STAGE_SESSION:
+        pmi_fail_field(err, plan->new_session && !plan->terminal ? "new_session" : "mode");
+        break;
     case PM_STAGE_LIMITS:
     case PM_STAGE_CREDENTIALS:
     case PM_STAGE_GROUP:
         pmi_fail_option(err, plan->field);
+        if (plan->stage == PM_STAGE_GROUP && plan->field == PMI_FIELD_NONE)
+            pmi_fail_field(err, "group");
         break;
     default:
         break;

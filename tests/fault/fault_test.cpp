@@ -422,7 +422,7 @@ void RunInOneCall(Run &run)
     options.input = "text\n";
     options.input_size = 5;
     run.Do("run", [&](pm_error *error) { return pm_run(run.manager, &options, &result, error); });
-    run.Expect(result.record.kind == PM_EXIT_EXITED && result.record.code == 3, "the record");
+    run.Expect(result.record->kind == PM_EXIT_EXITED && result.record->code == 3, "the record");
     for (int i = 0; i < 2; i++) {
         std::string wanted = i == 0 ? "got text\n" : "error\n";
         std::string text = result.output[i] != nullptr ? result.output[i] : "none";

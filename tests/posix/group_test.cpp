@@ -129,8 +129,8 @@ TEST_F(Group, ARunThatIsStoppedIsReadMeanwhile)
     options.max_output = 10;
     ASSERT_EQ(PM_OK, pm_run(manager, &options, &result, nullptr));
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(1u, result.stop.ended_by);
-    EXPECT_EQ(6u, result.record.code);
+    EXPECT_EQ(1u, result.stop->ended_by);
+    EXPECT_EQ(6u, result.record->code);
     EXPECT_EQ(3000000u + 6, result.output_size[0] + result.output_dropped[0]);
     pm_run_result_clear(&result);
 }

@@ -656,7 +656,7 @@ TEST_F(Pty, IsRunInOneCall)
     EXPECT_NE(std::string::npos, shown.find("got one\r\n")) << shown;
     EXPECT_NE(std::string::npos, shown.find("got two\r\nend\r\n")) << shown;
     EXPECT_EQ(nullptr, result.output[1]);
-    EXPECT_EQ(3u, result.record.code);
+    EXPECT_EQ(3u, result.record->code);
     EXPECT_EQ(7u, result.input_written);
     pm_run_result_clear(&result);
 }
