@@ -243,7 +243,12 @@ enum pm_containment {
     PM_CONTAIN_NONE,
     PM_CONTAIN_GROUP,     /**< A process group, or on Linux all groups of a session of its own (PTY
                                mode, pm_spec::new_session); a descendant that leaves it escapes. */
-    PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
+    PM_CONTAIN_SUBREAPER, /**< Every descendant, also one that has called setsid() and lost its
+                               parent. In a manager with pm_options::own_process every NORMAL and
+                               PTY process has it, whatever was asked for; elsewhere, and for
+                               daemons, PM_ERR_UNSUPPORTED. A daemon that somebody in the tree has
+                               started is a descendant, too. Left out: who changes its own
+                               RLIMIT_LOCKS, by which it is known, and then loses its parent. */
     PM_CONTAIN_CGROUP,    /**< Linux, pm_spec::cgroup: a control group of its own. Nothing leaves
                                it without the right to write to control groups. */
     PM_CONTAIN_JOB        /**< A Windows job. A descendant that asks for CREATE_BREAKAWAY_FROM_JOB
@@ -553,8 +558,17 @@ struct pm_options {
                                  (PM_GROUP_FOREGROUND). With PM_LOOP_CALLER it is work of
                                  pm_dispatch(), and pm_loop_timeout() counts it in.
                                  pm_process_info() looks by itself. */
-    bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
-                       */
+    /** This process is the manager's. Until pm_close() it is a subreaper: orphans come to it. Those
+     *  that descend from a process started here and belong to no Handle are waited for by their
+     *  numbers (pm_stats::orphans_reaped), and trees are held whole (PM_CONTAIN_SUBREAPER). The
+     *  host's own children are never waited for; what those leave behind comes to the host as well
+     *  and is its own to wait for (the zombie detector reports it). Dead orphans are found within
+     *  100 ms while processes of this manager live. On Linux every process started here gets a
+     *  value for RLIMIT_LOCKS, which the kernel uses for nothing (in pm_spec::rlimits:
+     *  PM_ERR_UNSUPPORTED). PM_ERR_BUSY: another manager of this program has it.
+     *  PM_ERR_UNSUPPORTED: Windows, macOS; no /proc; RLIMIT_LOCKS has been set already, or this
+     *  process is in a tree in a tree. */
+    bool own_process;
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
@@ -782,7 +796,8 @@ PM_API void pm_free(void *memory);
  * @param options how it shall be; NULL = all defaults, no registry; copied.
  * @param ret_manager set to the manager; end it with pm_close().
  * @param ret_error detail on failure; may be NULL.
- * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail);
+ * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail); PM_ERR_BUSY
+ *         (own_process: another manager of this program has it);
  *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
  * folder is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.
@@ -864,7 +879,8 @@ PM_API int pm_find(pm_manager *manager, const char *key, pm_process **ret_proces
  * @param manager the manager.
  * @param ret_stats filled up to its size.
  * @return PM_OK; PM_ERR_INVALID; PM_ERR_FORKED.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * Blocking: no; with pm_options::own_process it looks for dead orphans (reads the lists of /proc).
+ * Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_stats(pm_manager *manager, struct pm_stats *ret_stats);
 

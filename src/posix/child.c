@@ -124,7 +124,7 @@ IN_CHILD static void empty_mask(void)
 #define CALL_ioctl(fd, request, argument) ioctl((fd), (request), (argument))
 #define CALL_umask(mask) ((void)umask((mode_t)(mask)))
 #define CALL_nice(value) setpriority(PRIO_PROCESS, 0, (value))
-#define CALL_setgroups(count, list) setgroups((count), (list))
+#define CALL_setgroups(count, list) setgroups((int)(count), (list)) // An int on all of these.
 // From the superuser these change the saved ids as well.
 #define CALL_setgid(id) setgid(id)
 #define CALL_setuid(id) setuid(id)

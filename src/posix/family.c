@@ -28,6 +28,9 @@
 // The keeper's last deed.
 #define KILL_MARKED_MS 5000
 
+// Of looks for orphans in a row: who stops the makers of more needs the lock, too.
+#define PASSES_MAX 16
+
 #define OUTER_BASE (UINT64_C(1) << 61)
 #define INNER_BASE (UINT64_C(1) << 60)
 #define NUMBERS ((UINT64_C(1) << 22) - 1)
@@ -73,7 +76,8 @@ static bool read_marks_file(pid_t pid, struct marks *ret_marks)
         return false;
     size_t size = 0;
     ssize_t n = 1;
-    while (size < sizeof(text) - 1 && (n = pmi_sys_read(fd, text + size, sizeof(text) - 1 - size)) > 0)
+    while (size < sizeof(text) - 1 &&
+           (n = pmi_sys_read(fd, text + size, sizeof(text) - 1 - size)) > 0)
         size += (size_t)n;
     (void)pmi_sys_close(fd);
     text[size] = '\0';
@@ -92,21 +96,27 @@ static bool read_marks(pid_t pid, struct marks *ret_marks)
     return errno == EPERM && read_marks_file(pid, ret_marks);
 }
 
-// Whether a start of this manager has made it; which one.
-static bool is_issued(const struct pmi_family *family, uint64_t mark)
+// Whose this process is: of the manager that was opened by the process of this number. A forked
+// copy is nobody's yet. No lock, which another thread might have had at that fork.
+static atomic_int owner_pid;
+// The prefixes of its marks, the latest one and the one before.
+static _Atomic uint64_t prefixes[2];
+
+// Whether a start of the owner has made it.
+static bool is_issued(uint64_t mark)
 {
     uint64_t prefix = mark & ~NUMBERS;
-    return prefix == family->prefix || (family->old_prefix != 0 && prefix == family->old_prefix);
+    return prefix != 0 &&
+           (prefix == atomic_load(&prefixes[0]) || prefix == atomic_load(&prefixes[1]));
 }
 
-static uint64_t issued_mark(const struct pmi_family *family, pid_t pid)
+// The mark of a process, if it is one of those.
+static uint64_t issued_mark(pid_t pid)
 {
     struct marks marks;
     if (!read_marks(pid, &marks))
         return 0;
-    return is_issued(family, marks.soft)   ? marks.soft
-           : is_issued(family, marks.hard) ? marks.hard
-                                           : 0;
+    return is_issued(marks.soft) ? marks.soft : is_issued(marks.hard) ? marks.hard : 0;
 }
 
 static int draw_prefix(struct pmi_family *family)
@@ -115,8 +125,9 @@ static int draw_prefix(struct pmi_family *family)
     int result = pmi_os_random(&drawn, sizeof(drawn));
     if (result != PM_OK)
         return result;
-    family->old_prefix = family->prefix;
+    atomic_store(&prefixes[1], family->prefix);
     family->prefix = base | (drawn & (base - 1) & ~NUMBERS);
+    atomic_store(&prefixes[0], family->prefix);
     family->next = 1;
     return PM_OK;
 }
@@ -129,11 +140,6 @@ uint64_t pmi_family_limit(const struct pmi_family *family, uint64_t mark)
 // ------------------------------------------------------------------------------------------------
 // Open and close
 // ------------------------------------------------------------------------------------------------
-
-// Whose this process is. A forked copy is nobody's yet, whatever it was told before.
-static struct pmi_mutex owner_lock = PMI_MUTEX_INIT;
-static struct pmi_family *owner;
-static pid_t owner_pid;
 
 static int refuse(struct pm_error *err, int code, const char *hint)
 {
@@ -167,37 +173,37 @@ static int check_host(struct pmi_family *family, struct pm_error *err)
     return result == PM_OK ? PM_OK : refuse(err, result, "listing the children");
 }
 
-static bool take_process(struct pmi_family *family)
+static bool take_process(void)
 {
-    pmi_mutex_lock(&owner_lock);
-    bool taken = owner == NULL || owner_pid != getpid();
-    if (taken) {
-        owner = family;
-        owner_pid = getpid();
-    }
-    pmi_mutex_unlock(&owner_lock);
-    return taken;
+    int before = atomic_load(&owner_pid), self = (int)getpid();
+    return before != self && atomic_compare_exchange_strong(&owner_pid, &before, self);
 }
 
 static void release_process(void)
 {
-    pmi_mutex_lock(&owner_lock);
-    owner = NULL;
-    pmi_mutex_unlock(&owner_lock);
+    atomic_store(&owner_pid, 0);
+}
+
+static int set_reaper(bool on)
+{
+    return (int)PMI_SYS(syscall)(SYS_prctl, PR_SET_CHILD_SUBREAPER, (long)on, 0L, 0L, 0L);
 }
 
 int pmi_family_open(struct pmi_family *family, struct pm_error *err)
 {
     int before = 0;
     int result = check_host(family, err);
-    if (result == PM_OK && draw_prefix(family) != PM_OK)
-        result = refuse(err, PM_ERR_SYSTEM, "no random number");
-    if (result == PM_OK && !take_process(family))
+    if (result == PM_OK && !take_process())
         result = refuse(err, PM_ERR_BUSY, "another manager of this program has it");
     if (result != PM_OK)
         return result;
-    if (PMI_SYS(prctl)(PR_GET_CHILD_SUBREAPER, &before, 0, 0, 0) < 0 ||
-        PMI_SYS(prctl)(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0) {
+    result = draw_prefix(family);
+    if (result != PM_OK) {
+        release_process();
+        return refuse(err, result, "no random number");
+    }
+    if (PMI_SYS(syscall)(SYS_prctl, PR_GET_CHILD_SUBREAPER, &before, 0L, 0L, 0L) < 0 ||
+        set_reaper(!PMI_WITHOUT("subreaper")) < 0) {
         release_process();
         pmi_fail(err, PM_STAGE_CHECK, errno);
         pmi_fail_field(err, "own_process");
@@ -217,7 +223,7 @@ void pmi_family_close(struct pmi_family *family)
     (void)collect(family);
     release_process();
     if (!family->was_reaper)
-        (void)PMI_SYS(prctl)(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+        (void)set_reaper(false);
     pmi_mutex_lock(&family->lock);
     family->open = false;
     while (family->condemned != NULL) {
@@ -303,7 +309,7 @@ void pmi_family_left(struct pmi_os_process *op)
 
 struct member {
     pid_t pid;
-    pid_t parent;          // 0 = the mark is the only proof, or it is the process itself.
+    pid_t parent; // 0 = the mark is the only proof, or it is the process itself.
     uint64_t parent_start;
 };
 
@@ -357,7 +363,7 @@ static bool see(struct walk *walk, pid_t pid, uint64_t start)
         struct seen *table = calloc(capacity, sizeof(*table));
         if (table == NULL) {
             walk->result = PM_ERR_NO_MEMORY;
-            return true; // Another round would not help.
+            return true; // Signalled again rather than not at all; the time is bounded.
         }
         for (size_t i = 0; i < walk->seen_capacity; i++)
             if (walk->seen[i].pid != 0)
@@ -515,8 +521,13 @@ static bool is_condemned(struct pmi_family *family, uint64_t mark)
     return found;
 }
 
+static bool is_orphan(pid_t pid)
+{
+    return issued_mark(pid) != 0 || PMI_WITHOUT("orphan mark");
+}
+
 // By its number, pinned where that can be. Never for anybody: the host's children are the host's.
-static bool take_status(const struct pmi_family *family, pid_t pid)
+static bool take_status(pid_t pid)
 {
     siginfo_t info;
     int r = -1;
@@ -524,7 +535,7 @@ static bool take_status(const struct pmi_family *family, pid_t pid)
     errno = EINVAL;
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open(pid);
-    if (pidfd >= 0 && issued_mark(family, pid) == 0) {
+    if (pidfd >= 0 && !is_orphan(pid)) {
         (void)pmi_sys_close(pidfd);
         return false; // Somebody else has waited for it, and the number is a stranger's.
     }
@@ -532,23 +543,23 @@ static bool take_status(const struct pmi_family *family, pid_t pid)
         r = pmi_sys_waitid((idtype_t)PMI_SYS_P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);
     (void)pmi_sys_close(pidfd);
 #endif
-    if (r < 0 && errno != ECHILD && issued_mark(family, pid) != 0)
+    if (r < 0 && errno != ECHILD && is_orphan(pid))
         r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
     return r == 0 && info.si_pid != 0;
 }
 
-static void kill_orphan(const struct pmi_family *family, pid_t pid, uint64_t mark)
+static void kill_orphan(pid_t pid, uint64_t mark)
 {
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open(pid);
-    bool sent = pidfd >= 0 && issued_mark(family, pid) == mark &&
-                pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0;
+    bool sent =
+        pidfd >= 0 && issued_mark(pid) == mark && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0;
     (void)pmi_sys_close(pidfd);
     if (sent)
         return;
 #endif
     // Our child and not waited for: the number is its own.
-    if (issued_mark(family, pid) == mark)
+    if (issued_mark(pid) == mark)
         (void)pmi_sys_kill(pid, SIGKILL);
 }
 
@@ -557,24 +568,24 @@ static void look_at_child(void *context, pid_t pid)
     struct orphans *orphans = context;
     struct pmi_family *family = orphans->family;
     const struct pmi_os_process *leader = find_leader_locked(family, pid);
-    uint64_t mark = leader != NULL ? leader->mark : issued_mark(family, pid);
+    uint64_t mark = leader != NULL ? leader->mark : issued_mark(pid);
     struct pmi_condemned *condemned = mark != 0 ? find_condemned_locked(family, mark) : NULL;
     siginfo_t info;
     if (condemned != NULL)
         condemned->seen = true;
-    if (leader != NULL || (mark == 0 && !PMI_WITHOUT("waiting for our own only")) ||
-        is_expected_locked(family, mark))
+    if ((leader != NULL && !PMI_WITHOUT("handle first")) ||
+        (mark == 0 && !PMI_WITHOUT("orphan mark")) || is_expected_locked(family, mark))
         return;
     memset(&info, 0, sizeof(info));
     if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) != 0)
         return;
     if (info.si_pid == pid) {
-        orphans->taken += take_status(family, pid);
+        orphans->taken += take_status(pid);
         return;
     }
     orphans->alive++;
     if (condemned != NULL)
-        kill_orphan(family, pid, mark);
+        kill_orphan(pid, mark);
 }
 
 // Trees of which nothing is left.
@@ -599,12 +610,12 @@ static size_t collect(struct pmi_family *family)
 {
     struct orphans orphans = {.family = family};
     pmi_mutex_lock(&family->lock);
-    int result;
+    int result, passes = 0;
     do {
         orphans.alive = orphans.taken = 0;
         result = family->open ? pmi_children_visit(0, look_at_child, &orphans) : PM_ERR_CLOSED;
         family->reaped += orphans.taken;
-    } while (result == PM_OK && orphans.taken > 0);
+    } while (result == PM_OK && orphans.taken > 0 && ++passes < PASSES_MAX);
     if (result == PM_OK)
         pardon_locked(family);
     pmi_mutex_unlock(&family->lock);
@@ -622,10 +633,7 @@ bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
 
 bool pmi_family_awaits(pid_t pid)
 {
-    pmi_mutex_lock(&owner_lock);
-    bool ours = owner != NULL && owner_pid == getpid() && issued_mark(owner, pid) != 0;
-    pmi_mutex_unlock(&owner_lock);
-    return ours;
+    return atomic_load(&owner_pid) == (int)getpid() && issued_mark(pid) != 0;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -637,6 +645,8 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
     struct walk walk = {.op = op, .signal = signal_number};
     bool kill = signal_number == SIGKILL, any = false;
     int64_t deadline = pmi_now_ms() + (kill ? KILL_ROUNDS_MS : ROUNDS_MS);
+    if (signal_number == SIGCONT && is_condemned(op->family, op->mark))
+        return PM_OK; // They die stopped or not.
     if (kill) {
         condemn(op->family, op->mark);
         if (op->group) // At one stroke, and without a descriptor.
@@ -645,8 +655,7 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
     do {
         walk_once(&walk);
         any |= walk.alive > 0;
-    } while (signal_number != 0 && walk.found_new && !PMI_WITHOUT("tree rounds") &&
-             pmi_now_ms() < deadline);
+    } while (signal_number != 0 && walk.found_new && pmi_now_ms() < deadline);
     end_walk(&walk);
     return any ? PM_OK : walk.result != PM_OK ? walk.result : PM_ERR_GONE;
 }
@@ -668,21 +677,28 @@ static void count_rest(void *context, pid_t pid)
 
 // Everybody of the tree whose process has ended is a child of ours, or below one that is of it.
 // Twice, because a list may leave one out while the host waits for a child of its own.
-bool pmi_family_alive(struct pmi_os_process *op)
+static bool is_anybody_left(struct pmi_os_process *op)
 {
     struct rest rest = {.op = op};
+    int result = PM_OK;
+    pmi_mutex_lock(&op->family->lock);
+    for (int look = 0; look < 2 && result == PM_OK && rest.count == 0; look++)
+        result = pmi_children_visit(0, count_rest, &rest);
+    pmi_mutex_unlock(&op->family->lock);
+    return rest.count > 0 || result != PM_OK;
+}
+
+bool pmi_family_alive(struct pmi_os_process *op)
+{
+    if (!is_anybody_left(op))
+        return false;
     if (is_condemned(op->family, op->mark)) {
         struct walk walk = {.op = op, .signal = SIGKILL};
         walk_once(&walk);
         end_walk(&walk);
     }
     (void)collect(op->family);
-    pmi_mutex_lock(&op->family->lock);
-    int result = PM_OK;
-    for (int look = 0; look < 2 && result == PM_OK; look++)
-        result = pmi_children_visit(0, count_rest, &rest);
-    pmi_mutex_unlock(&op->family->lock);
-    return rest.count > 0 || result != PM_OK;
+    return is_anybody_left(op);
 }
 
 static bool has_any_mark(pid_t pid, const uint64_t *marks, size_t count)

@@ -1,21 +1,21 @@
 // The descendants of a manager that has its process to itself (pm_options::own_process).
 //
 // Orphans come to us: we are a subreaper. Two things have to be known of each of our children then:
-// whether it is such an orphan, so that it is waited for and a child of the host's own never is, and
-// to whose tree it belongs. Nothing that the kernel keeps by itself tells either: a process that
-// calls setsid() and forks in its first microsecond has lost its parent, its group and its session
-// before anybody could look.
+// whether it is such an orphan, so that it is waited for and a child of the host's own never is,
+// and to whose tree it belongs. Nothing that the kernel keeps by itself tells either: a process
+// that calls setsid() and forks in its first microsecond has lost its parent, its group and its
+// session before anybody could look.
 //
 // Linux: so each start gets a mark that fork and exec hand on and nothing takes away by chance:
 // RLIMIT_LOCKS, a limit that the kernel reads and inherits as any other, and has looked at for no
-// purpose since 2.4.25 (getrlimit(2)). The child sets it before its exec, so nothing is born without
-// it. A mark is a random number of the manager and a number of the start, so no other process in the
-// system has it by chance.
+// purpose since 2.4.25 (getrlimit(2)). The child sets it before its exec, so nothing is born
+// without it. A mark is a random number of the manager and a number of the start, so no other
+// process in the system has it by chance.
 //
 //   mark                     [ 1 | random of the manager, 39 bits | number of the start, 22 bits ]
 //   manager without a mark   children get soft = hard = mark, from 2^61 up
-//   manager with one         (it lives in a tree itself) children get soft = mark, from 2^60 up, and
-//                            keep the hard limit: they are in both trees
+//   manager with one         it lives in a tree itself: children get soft = mark, from 2^60 up, and
+//                            keep the hard limit, so they are in both trees
 //   manager with two         PM_ERR_UNSUPPORTED
 //
 //   one of our children is    and is
@@ -28,8 +28,8 @@
 //   anything else             the host's, or in doubt: never waited for, never signalled. The
 //                             detector reports it when it dies and stays.
 //
-// A process that changes its own RLIMIT_LOCKS is still in the tree while its parent is; after that it
-// is of the last kind. A mark that it gave itself would have to be guessed.
+// A process that changes its own RLIMIT_LOCKS is still in the tree while its parent is; after that
+// it is of the last kind. A mark that it gave itself would have to be guessed.
 //
 // FreeBSD has all of it in the kernel: see family_procctl.c.
 #ifndef PMI_POSIX_FAMILY_H

@@ -150,7 +150,10 @@ static int list_groups_of(const char *name, uint32_t gid, struct pmi_resolved_op
             return fail_lookup(err, "groups_of_user", ENOMEM, NULL);
         count = capacity;
         // As void *: an old form of this function, which some systems keep, wants int *.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion" // That of macOS takes an int.
         int r = PMI_SYS(getgrouplist)(name, (gid_t)gid, (void *)list, &count);
+#pragma GCC diagnostic pop
         if (r >= 0) {
             _Static_assert(sizeof(gid_t) == sizeof(uint32_t), "ids of groups have 32 bits");
             options->groups = list;
@@ -286,8 +289,9 @@ static int resolve_limits(const struct pmi_plan *plan, struct pmi_resolved_optio
         if (spec->rlimits[i].resource == RLIMIT_LOCKS)
             return unsupported(err, "rlimits", "RLIMIT_LOCKS is what own_process knows trees by");
     if (plan->mark != 0)
-        options->limits[count - 1] = (struct pmi_limit){
-            .soft = plan->mark, .hard = plan->mark_limit, .resource = RLIMIT_LOCKS};
+        options->limits[count - 1] = (struct pmi_limit){.soft = plan->mark,
+                                                        .hard = plan->mark_limit,
+                                                        .resource = RLIMIT_LOCKS};
 #endif
     return PM_OK;
 }

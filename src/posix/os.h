@@ -127,10 +127,10 @@ struct pmi_low_fds {
 #define PMI_FAMILY_BUCKETS 256
 struct pmi_family {
     struct pmi_mutex lock;
-    bool open;
+    atomic_bool open;
     bool was_reaper;                                    // Orphans came to us before.
     uint64_t limit;                                     // Of the marks; 0 = each is its own.
-    uint64_t prefix, old_prefix;                        // Of the marks; 0 = none.
+    uint64_t prefix;                                    // Of the marks; 0 = none.
     uint32_t next;                                      // Number of the next mark.
     struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS]; // Unreaped processes of Handles.
     struct pmi_birth *births;                           // Starts under way.

@@ -481,8 +481,12 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
         return PM_ERR_UNSUPPORTED; // The host's own group.
     if (scope == PM_SCOPE_TREE && op->cgroup != NULL)
         return signal_cgroup(op, signal_number);
-    if (scope == PM_SCOPE_TREE && has_whole_tree(op))
-        return pmi_family_signal(op, signal_number);
+    if (scope == PM_SCOPE_TREE && has_whole_tree(op)) {
+        int result = pmi_family_signal(op, signal_number);
+        return result == PM_OK || result == PM_ERR_GONE || has_ended(op)
+                   ? result
+                   : signal_process(op, signal_number); // For want of a descriptor, or of /proc.
+    }
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
     op->condemned |= scope == PM_SCOPE_TREE && signal_number == SIGKILL;

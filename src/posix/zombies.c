@@ -23,8 +23,8 @@ static int error_of_opendir(pid_t parent)
 {
     return parent != 0 && (errno == ENOENT || errno == ESRCH || errno == EACCES) ? PM_ERR_GONE
            : errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS
-           : errno == ENOMEM                  ? PM_ERR_NO_MEMORY
-                                              : PM_ERR_UNSUPPORTED;
+           : errno == ENOMEM                    ? PM_ERR_NO_MEMORY
+                                                : PM_ERR_UNSUPPORTED;
 }
 
 // The children that one thread has made.
