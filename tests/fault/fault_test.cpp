@@ -715,6 +715,7 @@ void InfoAfterClose(Run &run)
     child.spec.key = "one";
     pm_process *process = run.Spawn(child.spec);
     run.Close();
+    pm_fault_disarm();
     if (process == nullptr)
         return;
     pid_t pid = static_cast<pid_t>(pm_process_pid(process));

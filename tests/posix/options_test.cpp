@@ -368,6 +368,26 @@ TEST_F(Credentials, ChildrenOfAnotherUserAreStopped)
     EXPECT_EQ(SIGTERM, Wait(process).signal);
 }
 
+// Whose terminal it is on, and whether it can be opened by its name.
+int TerminalOwner(const std::vector<std::string> &)
+{
+    struct stat st = {};
+    int fd = fstat(0, &st) == 0 ? open(ttyname(0), O_RDWR | O_NOCTTY) : -1;
+    printf("owner %u %s\n", st.st_uid, fd >= 0 ? "opened" : "closed to it");
+    fflush(stdout);
+    return 0;
+}
+const RoleAdder terminal_owner("terminal-owner", TerminalOwner);
+
+TEST_F(Credentials, AreOfTheTerminalToo)
+{
+    Child child({"terminal-owner"});
+    child->mode = PM_MODE_PTY;
+    child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_DEFAULT;
+    child->run_as_user = "nobody";
+    EXPECT_EQ("owner " + std::to_string(Nobody()->pw_uid) + " opened", ReadLine(Spawn(child)));
+}
+
 // A host without rights, in a process of its own.
 int UnprivilegedHost(const std::vector<std::string> &a)
 {
@@ -585,11 +605,13 @@ TEST_F(ControlGroup, HoldsWhatLeavesTheGroupAndTheSession)
         ASSERT_NE(0u, escaped);
         pm_stop_plan plan = {};
         plan.steps_count = 2;
-        plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, 100};
+        bool hears = role == std::string("nester");
+        plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, hears ? 20000u : 100u};
         plan.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
         pm_stop_report report = PM_STOP_REPORT_INIT;
         EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
         EXPECT_FALSE(report.tree_left);
+        EXPECT_EQ(hears ? 1u : 2u, report.steps_tried) << "SIGTERM reaches all, too";
         EXPECT_TRUE(Eventually([&] { return !PidAlive(escaped); }));
         held.clear();
         pm_process_unref(process);

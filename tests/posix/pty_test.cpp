@@ -243,7 +243,7 @@ class Pty : public Contract
         for (int i = 0; i < rounds && !HasFailure(); i++) {
             Shown child({"burst", std::to_string(size)});
             pm_process *process = Spawn(child);
-            if (i % 2 == 0 && size <= 2000) {
+            if (i % 2 == 0 && size <= 4000) {
                 EXPECT_EQ(7u, Wait(process).code);
             }
             std::string shown = ReadAll(process);
@@ -313,6 +313,11 @@ TEST_F(Pty, SizesThatAreNoneAreRefused)
         EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
         EXPECT_EQ(PM_ERR_INVALID, code);
         EXPECT_STREQ("terminal_columns", error.field);
+        child->terminal_columns = 80;
+        child->terminal_rows = static_cast<uint16_t>(size);
+        EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
+        EXPECT_EQ(PM_ERR_INVALID, code);
+        EXPECT_STREQ("terminal_rows", error.field);
     }
 }
 
