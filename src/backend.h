@@ -119,6 +119,13 @@ void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, 
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
                            int64_t deadline);
 void pmi_os_reactor_wake(struct pmi_os_manager *om); // Sticky until the next poll. Any thread.
+// Clears away what processes that have ended have left to us and could not be cleared away then:
+// control groups that were not empty. Now and then; any thread.
+void pmi_os_sweep(void);
+// Terminals of the host that did not come back with the end of a PM_GROUP_FOREGROUND process: takes
+// back those that are free now. Whether there are any more. Any thread.
+bool pmi_os_terminals_take_back(void);
+bool pmi_os_terminals_owed(void);
 // For PM_LOOP_CALLER: readable/signalled exactly when a poll would not wait.
 int pmi_os_reactor_native(struct pmi_os_manager *om, pm_native *ret_native);
 
@@ -257,6 +264,10 @@ struct pmi_transfer {
 // for nothing.
 void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_process *op,
                              bool watch_exit, int64_t deadline, uint32_t drain_ms);
+// What has to be done before our end of a stream is closed: on a terminal the end of the input is
+// typed, unless the process has ended. PM_OK; PM_ERR_TIMEOUT: there is no room for it now, try
+// again; PM_ERR_IO.
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op);
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s);
 bool pmi_os_stream_is_open(const struct pmi_os_stream *s);
 pm_native pmi_os_stream_take(struct pmi_os_stream *s);

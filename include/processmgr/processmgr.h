@@ -23,7 +23,10 @@
  *     otherwise.
  *   - Structs that the caller fills start with their size in bytes; use the INIT macro. Every field
  *     left zero has the default that stands beside it. Non-zero bytes behind the part that this
- *     version knows are refused with PM_ERR_INVALID, never ignored.
+ *     version knows are refused with PM_ERR_INVALID, never ignored. Structs without a size stay as
+ *     they are for as long as PM_VERSION_MAJOR does: struct pm_stdio, pm_extra, pm_rlimit,
+ *     pm_stop_step, pm_stop_plan, pm_job_limits, pm_event and pm_registry_entry. The library gives
+ *     structs with a size by pointer alone, so that both sides may know more or less of them.
  *   - All strings are UTF-8 and NUL-terminated, on Windows too. Everything passed in is copied
  *     before the call returns unless said otherwise.
  *   - Times are monotonic milliseconds; wall times (ms since 1970-01-01 UTC) are for display only.
@@ -79,7 +82,7 @@ extern "C" {
     X(NO_PROCESS_SLOTS, -8, "the limit on processes is reached")                                   \
     X(NO_DESCRIPTORS, -9, "out of file descriptors or handles")                                    \
     X(CLOSED, -10, "the manager is closed or closing")                                             \
-    X(BUSY, -11, "not everything has ended yet")                                                   \
+    X(BUSY, -11, "in use, or not ended yet")                                                       \
     X(WOULD_DEADLOCK, -12, "this wait could only be ended by the callback that makes it")          \
     X(NO_REGISTRY, -13, "Daemon mode needs a registry")                                            \
     X(REGISTRY_BUSY, -14, "another living manager owns the registry")                              \
@@ -227,16 +230,20 @@ enum pm_group {
     PM_GROUP_OWN = 0,   /**< A process group of its own. */
     PM_GROUP_HOST,      /**< The caller's group: Ctrl-C at the terminal reaches both. */
     PM_GROUP_FOREGROUND /**< POSIX: own group, made the foreground group of the terminal that is
-                             its stdin; the terminal goes back to the group that had it when the
-                             process ends. */
+                             its stdin. That has to be the controlling terminal of this program
+                             (else PM_ERR_INVALID), and this program in front on it (else
+                             PM_ERR_BUSY): so one at a time. It comes back when the process is
+                             stopped and when it ends; if a job that it leaves behind has it then,
+                             when that is gone (looked for every pm_options::stop_watch_ms), unless
+                             somebody else has it by then. */
 };
 
 /** What holds a process and its descendants together, weakest first. */
 enum pm_containment {
     PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). */
     PM_CONTAIN_NONE,
-    PM_CONTAIN_GROUP,     /**< A process group, or all groups of a session of its own (PTY mode,
-                               pm_spec::new_session); a descendant that leaves it escapes. */
+    PM_CONTAIN_GROUP,     /**< A process group, or on Linux all groups of a session of its own (PTY
+                               mode, pm_spec::new_session); a descendant that leaves it escapes. */
     PM_CONTAIN_SUBREAPER, /**< Every descendant, also one that has called setsid() and lost its
                                parent. In a manager with pm_options::own_process every NORMAL and
                                PTY process has it, whatever was asked for; elsewhere, and for
@@ -259,7 +266,8 @@ enum pm_detachment {
 };
 
 enum pm_stop_action {
-    PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). */
+    PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). A full
+                                  terminal is tried again until the step's time is up. */
     PM_STOP_INTERRUPT,       /**< SIGINT. Windows: Ctrl-C on the console of the child, for all of
                                   its tree that are on it; with PM_SCOPE_PROCESS only if nobody
                                   else is. Needs pm_launcher_main() (else PM_ERR_NO_LAUNCHER) and a
@@ -313,7 +321,8 @@ struct pm_stop_report {
     unsigned steps_tried;                /**< Steps begun. */
     int step_results[PM_STOP_STEPS_MAX]; /**< PM_OK: delivered; PM_ERR_GONE: nobody was left;
                                               else why it could not be delivered. */
-    bool tree_left;                      /**< Descendants were still seen at the end. */
+    bool tree_left;                      /**< Descendants were still seen at the end, or nobody can
+                                              tell (a session where /proc is not mounted). */
     uint32_t elapsed_ms;                 /**< Duration of the whole stop. */
 };
 
@@ -440,9 +449,10 @@ struct pm_spec {
                                    read. */
     enum pm_containment containment; /**< The least that will do; a start that cannot have it fails
                                           with PM_ERR_UNSUPPORTED. */
-    bool die_with_parent;      /**< The tree ends when this program ends, however it ends. Not for
-                                    daemons. POSIX: needs pm_launcher_main() or the helper too, as a
-                                    small keeper process is started with the first one. */
+    bool die_with_parent;      /**< The tree, as the containment holds it, ends when this program
+                                    ends, however it ends. Not for daemons. POSIX: needs
+                                  pm_launcher_main() or the helper too, as a      small keeper process is
+                                  started with the first one. */
     bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
@@ -481,7 +491,12 @@ struct pm_spec {
                                  descendants more than it has. */
     const char *cgroup;     /**< Linux: absolute path of a control group (version 2) that is ours to
                                  divide. The process is born in a new one below it, which is removed
-                                 after the process has ended and it has become empty. */
+                                 after the process has ended and it has become empty: at once, with
+                                 a later start that has one, with a sweep of the detector or
+                                 pm_leak_scan(), or with pm_close(). Of a host that is killed it
+                                 stays, but for die_with_parent, which ends all in it and removes
+                                 it; then its name tells the pid and start time of the host:
+                                 processmgr-PID-START-NUMBER. */
 
     /* Windows. */
     enum pm_priority priority_class;
@@ -561,8 +576,11 @@ struct pm_options {
                                     run with PM_LOOP_CALLER: call pm_leak_scan(). */
     const char *launcher_path; /**< Helper program to use instead of the installed one. */
     uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
-                                 continued (POSIX); UINT32_MAX = never. Not run with
-                                 PM_LOOP_CALLER. pm_process_info() looks by itself. */
+                                 continued (POSIX); UINT32_MAX = never. Nobody looks, and nobody is
+                                 woken for it, but for an event sink or a terminal that is lent
+                                 (PM_GROUP_FOREGROUND). With PM_LOOP_CALLER it is work of
+                                 pm_dispatch(), and pm_loop_timeout() counts it in.
+                                 pm_process_info() looks by itself. */
     /** This process is the manager's. Until pm_close() it is a subreaper: orphans come to it. Those
      *  that descend from a process started here and belong to no Handle are waited for by their
      *  numbers (pm_stats::orphans_reaped), and trees are held whole (PM_CONTAIN_SUBREAPER). The
@@ -693,8 +711,10 @@ struct pm_run_options {
 
 /** Output of pm_run(); free with pm_run_result_clear(). */
 struct pm_run_result {
-    size_t size; /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
-    struct pm_exit record;
+    size_t size;                  /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
+    const struct pm_exit *record; /**< How it ended. On PM_ERR_TIMEOUT all zero but its size. */
+    const struct pm_stop_report *stop; /**< If timed_out; else all zero but its size. Both are yours
+                                            until pm_run_result_clear(). */
     char *output[2]; /**< stdout, stderr; NUL-terminated behind output_size bytes; NULL if not
                           captured. Yours until pm_run_result_clear(). */
     size_t output_size[2];
@@ -703,8 +723,7 @@ struct pm_run_result {
                                      has ended, before it had read all. */
     bool timed_out;             /**< timeout_ms passed; stop says what ended it. If the program had
                                      ended in time and somebody else held its output,
-                                     stop.already_ended says so. */
-    struct pm_stop_report stop; /**< Filled if timed_out. */
+                                     stop->already_ended says so. */
 };
 
 /* clang-format off */
@@ -885,7 +904,8 @@ PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_
  * @return PM_OK; PM_ERR_INVALID or PM_ERR_UNSUPPORTED (a field, named in the detail);
  *         PM_ERR_NOT_FOUND, PM_ERR_ACCESS, PM_ERR_NOT_EXECUTABLE, PM_ERR_NOT_A_DIRECTORY,
  *         PM_ERR_TEXT_BUSY (program or cwd); PM_ERR_TOO_BIG (argv and environment);
- *         PM_ERR_EXISTS (a living daemon has this key); PM_ERR_NO_REGISTRY; PM_ERR_NO_LAUNCHER;
+ *         PM_ERR_EXISTS (a living daemon has this key); PM_ERR_BUSY (PM_GROUP_FOREGROUND: somebody
+ *         else is in front on the terminal); PM_ERR_NO_REGISTRY; PM_ERR_NO_LAUNCHER;
  *         PM_ERR_LAUNCHER; PM_ERR_NOT_DETACHABLE; PM_ERR_DIED_BEFORE_EXEC; PM_ERR_TIMEOUT (start
  *         deadline); PM_ERR_NO_PROCESS_SLOTS, PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
@@ -1012,7 +1032,7 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
  * Each find is logged once, with pid, command, age and where to look, and told to the event sink.
  * pm_options::leak_policy says what happens to it then; with PM_LEAK_REAP it is waited for once it
  * has been seen for a second (or for leak_sweep_ms, if that is less). On Windows there is no such
- * state: 0.
+ * state: 0. Control groups of pm_spec::cgroup that have become empty are removed on the way.
  *
  * @param manager the manager.
  * @param ret_found zombies seen in this sweep and in the one before, orphans (see pm_stats) not
@@ -1081,7 +1101,8 @@ PM_API pm_process *pm_process_ref(pm_process *process);
 
 /**
  * Lets go of one reference. The process goes on and is still waited for, listed and stopped; with
- * the last reference our ends of its pipes are closed.
+ * the last reference our ends of its pipes are closed. In PTY mode that hangs its terminal up,
+ * which ends most programs (SIGHUP), unless both streams were taken.
  *
  * @param process the Handle; NULL does nothing.
  * @return NULL, so that `p = pm_process_unref(p)` leaves nothing dangling.
@@ -1171,7 +1192,8 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
                            struct pm_stop_report *ret_report);
 
 /**
- * Sends one signal by its number.
+ * Sends one signal by its number. SIGCONT to a PM_GROUP_FOREGROUND process lends it the terminal
+ * again first, if that is with this program.
  *
  * @param process the Handle.
  * @param signal_number the OS's number; 0 only asks.
@@ -1257,15 +1279,18 @@ PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int
                            size_t *ret_count);
 
 /**
- * Closes our end. For stdin the child then reads the end of its input; on a terminal the
+ * Closes our end. For stdin the child then reads the end of its input. On a terminal the
  * end-of-file character is typed for that, which means it only to a program that reads whole lines
- * (canonical mode). On Windows that is Ctrl-Z and Enter, after an Enter in the middle of a line;
- * nobody can ask there how the program reads, so one that reads keys sees these keys. A terminal
- * itself is closed with the last of its streams; the programs on it are told (SIGHUP,
+ * (canonical mode); on POSIX nothing is typed in other modes, where that character is disabled, and
+ * once the process has ended. On Windows it is Ctrl-Z and Enter, after an Enter in the middle of a
+ * line; nobody can ask there how the program reads, so one that reads keys sees these keys. A
+ * terminal itself is closed with the last of its streams; the programs on it are told (SIGHUP,
  * CTRL_CLOSE_EVENT).
  *
  * @param stream the stream; NULL or closed does nothing.
- * @return PM_OK; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_TIMEOUT: the terminal is full of what was typed and nobody reads it, so its
+ *         end could not be typed: the stream is still open, call again later; PM_ERR_IO (the same,
+ *         of a terminal that fails); PM_ERR_FORKED.
  * Blocking: until a read or write under way on another thread returns, at most one poll interval of
  * 50 ms. Thread safety: any thread. Since: 0.1.0.
  */
@@ -1287,6 +1312,12 @@ PM_API int pm_stream_native(pm_stream *stream, pm_native *ret_native);
  * stream was taken outlives its Handle: on Windows until its process ends, when the taker of
  * PM_STDOUT has to read to the end or close it. Who closes a taken PM_STDIN there may hang the
  * terminal up.
+ *
+ * POSIX, PTY mode: the descriptors of both streams are one open file. Flags that you change
+ * (O_NONBLOCK) are the other stream's too: a pm_stream_write() that meets a blocking one waits as
+ * long as it must. Read from a taken one, the end is an error on Linux (EIO, which may come before
+ * the last bytes: read once more) and 0 elsewhere, where bytes that nobody has read by the end are
+ * lost. The terminal hangs up when yours are closed and the Handle is gone, not before.
  *
  * @param stream the stream.
  * @param ret_native set to it; yours: close it.

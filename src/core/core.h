@@ -87,6 +87,7 @@ struct pm_process {
     pm_process *next, *previous;     // Under manager->lock.
     bool listed;                     // Under manager->lock.
     bool started_posted, end_posted; // Under manager->lock.
+    bool stop_posted;                // Under manager->lock: STOPPED, not CONTINUED.
     int direct_waiters;              // Under manager->lock: threads that wait without the reactor.
 
     // Constant after the start.
@@ -107,7 +108,7 @@ struct pm_process {
 
     struct pmi_mutex lock;
     atomic_int state; // enum pm_state; set by pmi_process_set_state().
-    bool stopped;     // As last seen, under lock.
+    atomic_bool stopped; // As last seen; written under lock.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
@@ -195,7 +196,7 @@ struct pm_manager {
     atomic_int ttys;        // Living processes that share the host's terminal.
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
     uint64_t stop_round;    // Under lock.
-    int64_t next_stop_watch;
+    _Atomic int64_t next_stop_watch;
     int64_t next_orphans;     // own_process; under reactor_lock.
     atomic_bool orphans_idle; // Nobody is there whose children could come to us.
 
@@ -246,12 +247,12 @@ int pmi_process_reap(pm_process *p);
 // Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
 void pmi_process_end(pm_process *p, const struct pm_exit *record);
 
-// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
-// saw it in a list meanwhile.
 // Whether a signal has stopped it, asked now; what has changed becomes an event.
 bool pmi_process_look_at_stop(pm_process *p);
 // PTY: closes what is open of the terminal beside its streams.
 void pmi_process_hang_up(pm_process *p);
+// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
+// saw it in a list meanwhile.
 void pmi_process_abandon(pm_process *p);
 
 // spec.c
@@ -268,6 +269,10 @@ int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_star
 void pmi_start_clear(struct pmi_start *start);
 int pmi_stop_plan_check(const struct pm_stop_plan *plan);
 
+// stream.c
+// pm_stream_close() at the end of everything: also if the end of the input could not be told.
+void pmi_stream_close_for_good(pm_stream *s);
+
 // stop.c
 struct pmi_stopper {
     pm_process *process;
@@ -278,6 +283,7 @@ struct pmi_stopper {
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
     bool done, wants_tree;
+    bool owes_end;    // PM_STOP_CLOSE_STDIN found no room for the end of the input.
     bool leader_dead; // At the last look.
 };
 void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
@@ -287,12 +293,15 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
 void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.
 void pmi_default_stop_plan(struct pm_stop_plan *plan);
 
-// events.c
+// events.c. Once the manager is closed nothing is posted any more.
 void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
 // "started" (or "recovered") comes before "ended", whichever thread is first. Once per process.
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
 // About a living process; dropped once its end was posted.
 void pmi_event_post_living(pm_process *p, enum pm_event_kind kind);
+// STOPPED or CONTINUED, if what was last seen is not what was posted last; dropped once its end was
+// posted. Two threads that have seen one change each may come here in any order.
+void pmi_event_post_stop(pm_process *p);
 void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid,
                            const char *detail);
 size_t pmi_events_run(pm_manager *m); // Runs what is queued; returns callbacks run.

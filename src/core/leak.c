@@ -189,6 +189,7 @@ static int leak_scan(pm_manager *m, uint64_t *ret_found)
     if (result != PM_OK) {
         return result;
     }
+    pmi_os_sweep();
     if (m->options.own_process) {
         uint64_t reaped;
         (void)pmi_os_orphans_collect(&m->os, &reaped);

@@ -347,6 +347,8 @@ static pm_manager *manager_new(void)
     atomic_init(&m->refs, 1);
     m->pid = pmi_self_pid();
     m->events_tail = &m->events;
+    atomic_init(&m->stops_idle, true);
+    atomic_init(&m->next_stop_watch, PMI_NEVER);
     m->stats.size = sizeof m->stats;
     m->os = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
     pmi_mutex_init(&m->lock);
@@ -545,6 +547,7 @@ static int close_manager(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_r
     all_remove(m);
     pmi_reactor_forget_all(m);
     unlist_all(m);
+    (void)pmi_events_run(m); // What came after the dispatcher, by calls on Handles.
     pmi_registry_close(&m->registry);
     pmi_os_manager_close(&m->os);
     pmi_manager_unref(m);

@@ -122,7 +122,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
     if (m->pid == pmi_self_pid()) {
         int cancel = pmi_cancel_off();
         for (int i = 0; i < 3; i++) {
-            (void)pm_stream_close(&p->streams[i]);
+            pmi_stream_close_for_good(&p->streams[i]);
         }
         pmi_process_hang_up(p);
         pmi_mutex_lock(&m->lock);
@@ -349,15 +349,14 @@ bool pmi_process_look_at_stop(pm_process *p)
     pmi_mutex_lock(&p->lock);
     if (atomic_load(&p->state) == PM_STATE_RUNNING && !p->no_os) {
         stopped = pmi_os_process_stopped(&p->os);
-        changed = stopped != p->stopped;
-        p->stopped = stopped;
+        changed = stopped != atomic_exchange(&p->stopped, stopped);
         if (changed && stopped) {
             pmi_os_process_step_back(&p->os);
         }
     }
     pmi_mutex_unlock(&p->lock);
     if (changed) {
-        pmi_event_post_living(p, stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED);
+        pmi_event_post_stop(p);
     }
     return stopped;
 }

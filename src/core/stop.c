@@ -7,6 +7,7 @@
 // one thread for all of them. Nothing in it blocks.
 
 #define TREE_BACKOFF_MAX_MS 20
+#define END_POLL_MS 20
 
 void pmi_default_stop_plan(struct pm_stop_plan *plan)
 {
@@ -107,10 +108,19 @@ static int deliver(pm_process *p, const struct pm_stop_step *step, unsigned numb
             return PM_ERR_UNSUPPORTED;
         }
         pmi_mutex_lock(&p->lock);
+        unsigned step_before = p->stop_step;
+        enum pm_stop_action action_before = p->stop_action;
         p->stop_step = number;
         p->stop_action = step->action;
         pmi_mutex_unlock(&p->lock);
-        return pm_stream_close(in);
+        int closed = pm_stream_close(in);
+        if (closed != PM_OK) {
+            pmi_mutex_lock(&p->lock);
+            p->stop_step = step_before;
+            p->stop_action = action_before;
+            pmi_mutex_unlock(&p->lock);
+        }
+        return closed;
     }
     pmi_mutex_lock(&p->lock);
     bool dead = atomic_load(&p->state) >= PM_STATE_STATUS_PENDING;
@@ -195,6 +205,14 @@ static int64_t step_deadline(const struct pmi_stopper *s, const struct pm_stop_s
     return until < s->limit - reserve ? until : s->limit - reserve;
 }
 
+// The step under way may find the room now.
+static void tell_end(struct pmi_stopper *s)
+{
+    int result = deliver(s->process, &s->plan.steps[s->step - 1], s->step);
+    s->owes_end = result == PM_ERR_TIMEOUT;
+    s->report.step_results[s->step - 1] = result;
+}
+
 void pmi_stopper_advance(struct pmi_stopper *s)
 {
     while (!s->done) {
@@ -210,6 +228,11 @@ void pmi_stopper_advance(struct pmi_stopper *s)
         int64_t now = pmi_now_ms();
         if (s->step > 0 && now < s->step_deadline) {
             s->wake = s->step_deadline;
+            if (s->owes_end && !leader_dead) {
+                tell_end(s);
+                int64_t soon = now + END_POLL_MS;
+                s->wake = s->owes_end && soon < s->wake ? soon : s->wake;
+            }
             if (leader_dead) { // Nothing tells us of the tree's end: look again soon.
                 int64_t soon = now + s->backoff_ms;
                 s->wake = soon < s->wake ? soon : s->wake;
@@ -230,7 +253,8 @@ void pmi_stopper_advance(struct pmi_stopper *s)
         // GONE before we know of its end: whoever watches it is about to. Else look once more; what
         // cannot be delivered takes no time.
         bool ending = result == PM_ERR_GONE && !leader_dead && step->scope != PM_SCOPE_GROUP;
-        s->step_deadline = result == PM_OK || ending ? step_deadline(s, step) : now;
+        s->owes_end = step->action == PM_STOP_CLOSE_STDIN && result == PM_ERR_TIMEOUT;
+        s->step_deadline = result == PM_OK || ending || s->owes_end ? step_deadline(s, step) : now;
     }
 }
 

@@ -259,7 +259,9 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
             return fail(plan, PM_STAGE_KEEPER, ESRCH); // It died before we asked.
     }
     if (plan->keeper_fd >= 0) {
-        struct pmi_child_hello hello = {.kind = plan->new_session || plan->new_group ? 'G' : 'P',
+        struct pmi_child_hello hello = {.kind = plan->new_session ? 'S'
+                                                : plan->new_group ? 'G'
+                                                                  : 'P',
                                         .pid = (int)CALL_getpid(),
                                         .mark = plan->mark};
         size_t size = plan->mark != 0 ? sizeof(hello) : PMI_CHILD_HELLO_SHORT;
@@ -344,7 +346,7 @@ IN_CHILD static int set_credentials(struct pmi_child_plan *plan,
         return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, errno);
     // Whoever could still go back has not let go.
     if ((options->flags & PMI_OPTION_USER) != 0 && options->uid != 0 && CALL_setuid(0) == 0)
-        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, EPERM);
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER_KEPT, EPERM);
     return 0;
 }
 

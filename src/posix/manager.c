@@ -1,8 +1,10 @@
 #include "backend.h"
 
+#include "cgroup.h"
 #include "daemon.h"
 #include "error.h"
 #include "family.h"
+#include "foreground.h"
 #include "keeper.h"
 #include "low_fds.h"
 #include "reactor.h"
@@ -10,6 +12,9 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+
+static atomic_int open_managers;
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
                         struct pm_error *err)
@@ -40,6 +45,7 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
     pmi_spawner_init(&om->spawner);
     pmi_low_fds_open(&om->low_fds);
     om->open = true;
+    atomic_fetch_add(&open_managers, 1);
     return PM_OK;
 }
 
@@ -47,6 +53,8 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
 {
     if (!om->open)
         return;
+    pmi_cgroup_sweep();
+    (void)pmi_foreground_take_back(atomic_fetch_sub(&open_managers, 1) == 1);
     pmi_spawner_stop(&om->spawner);
     pmi_keeper_stop(om);
     pmi_family_close(&om->family);
@@ -55,4 +63,9 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
     pmi_posix_launcher_close(om);
     pmi_reactor_close(om);
     *om = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
+}
+
+void pmi_os_sweep(void)
+{
+    pmi_cgroup_sweep();
 }

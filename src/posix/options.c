@@ -347,6 +347,7 @@ void pmi_fail_option(struct pm_error *err, int field)
         [PMI_FIELD_USER] = "run_as_user",
         [PMI_FIELD_NO_NEW_PRIVILEGES] = "no_new_privileges",
         [PMI_FIELD_CGROUP] = "cgroup",
+        [PMI_FIELD_USER_KEPT] = "run_as_user",
     };
     if (field > PMI_FIELD_NONE && field < PMI_FIELDS)
         pmi_fail_field(err, names[field]);
@@ -355,4 +356,7 @@ void pmi_fail_option(struct pm_error *err, int field)
     if ((field == PMI_FIELD_GROUPS || field == PMI_FIELD_GROUP || field == PMI_FIELD_USER) &&
         err->code == PM_ERR_ACCESS)
         pmi_fail_hint(err, "credentials can be changed by the superuser alone");
+    if (field == PMI_FIELD_USER_KEPT)
+        pmi_fail_hint(err, "the way back to the superuser would stay open, as in a program with "
+                           "SECBIT_NO_SETUID_FIXUP or SECBIT_KEEP_CAPS");
 }

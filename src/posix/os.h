@@ -48,6 +48,7 @@ struct pmi_os_process {
     bool reaped;        // Its status was taken, by us or by a thief: pid may be a stranger's.
     bool group;         // Leads a process group of its own, whose id is pid.
     bool whole_session; // Nobody but its descendants is in its session: they belong to its tree.
+    bool condemned;     // Of that tree nobody is to live: each look at it kills.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
     pid_t session;             // Session of its group.
     pid_t tty_group;           // Who had tty_fd before.
@@ -57,6 +58,7 @@ struct pmi_os_process {
     uint64_t pidfs;
     int terminal_fd; // One more of the master of its terminal, to resize it; -1 = none.
     int tty_fd;      // The host's terminal, whose foreground group it was made; -1 = none.
+    struct pmi_owed *owed; // Memory for the case that it does not come back at once.
     struct pmi_cgroup *cgroup; // Its own, or NULL.
     // In a manager that has the process to itself (family.h):
     struct pmi_family *family;          // NULL = not in one.

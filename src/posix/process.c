@@ -55,7 +55,7 @@ void pmi_os_process_close(struct pmi_os_process *op)
         (void)pmi_sys_close(op->exit_fd);
     (void)pmi_sys_close(op->pidfd);
     (void)pmi_sys_close(op->terminal_fd);
-    (void)pmi_sys_close(op->tty_fd);
+    pmi_foreground_end(op);
     pmi_cgroup_close(op->cgroup);
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
 }
@@ -373,7 +373,7 @@ int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
     int result = reap(op, ret_exit);
     if (result == PM_OK) {
         pmi_family_left(op);
-        pmi_foreground_give_back(op);
+        pmi_foreground_end(op);
         if (op->cgroup != NULL)
             pmi_cgroup_try_remove(op->cgroup);
     }
@@ -387,16 +387,18 @@ bool pmi_os_process_stopped(struct pmi_os_process *op)
     if (op->reaped || has_ended(op))
         return false;
     // Tells of a stop as long as it lasts, and takes nothing.
-    if (op->child)
-        return pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
-               info.si_pid == op->pid;
+    if (op->child &&
+        pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == op->pid)
+        return true;
+    // Not our child, or a wait of the host's own has taken that news.
     return pmi_stat_read(op->pid, &stat) == PM_OK && stat.state == 'T' &&
            (op->start == 0 || (uint64_t)stat.starttime == op->start);
 }
 
 void pmi_os_process_step_back(struct pmi_os_process *op)
 {
-    pmi_foreground_give_back(op);
+    pmi_foreground_step_back(op);
 }
 
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
@@ -487,6 +489,7 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
     }
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
+    op->condemned |= scope == PM_SCOPE_TREE && signal_number == SIGKILL;
     bool others = scope == PM_SCOPE_TREE && pmi_session_signal(op, signal_number);
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))
@@ -539,5 +542,5 @@ bool pmi_os_process_tree_alive(struct pmi_os_process *op)
     if (has_whole_tree(op))
         return !has_ended(op) || pmi_family_alive(op);
     return op->group && op->pid > 1 &&
-           (pmi_group_alive(op, has_ended(op)) || pmi_session_signal(op, 0));
+           (pmi_group_alive(op, has_ended(op)) || pmi_session_alive(op));
 }

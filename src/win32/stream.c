@@ -295,6 +295,13 @@ bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
     return s->handle != NULL;
 }
 
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op)
+{
+    (void)s;
+    (void)op;
+    return PM_OK;
+}
+
 pm_native pmi_os_stream_take(struct pmi_os_stream *s)
 {
     pm_native native = pmi_os_stream_native(s);

@@ -111,3 +111,17 @@ int pmi_win_close_windows(DWORD pid)
     close_message_only(&s);
     return s.told > 0 ? PM_OK : PM_ERR_UNSUPPORTED;
 }
+
+void pmi_os_sweep(void)
+{
+}
+
+bool pmi_os_terminals_take_back(void)
+{
+    return false;
+}
+
+bool pmi_os_terminals_owed(void)
+{
+    return false;
+}

@@ -125,6 +125,32 @@ TEST_F(Ladder, OneThatTheSystemKnowsToBeGoneBeforeWeDoIsWaitedFor)
     EXPECT_EQ(40u, report.elapsed_ms);
 }
 
+TEST_F(Ladder, TheEndOfTheInputIsToldAsSoonAsThereIsRoom)
+{
+    for (int64_t room_after : {0, 90, 1000}) {
+        int64_t begin = fake_clock;
+        fake_next.end_room_at = begin + room_after;
+        pm_spec spec = PM_SPEC_INIT;
+        spec.owner = "test";
+        spec.program = "/bin/fake";
+        spec.stdin_slot.kind = PM_STDIO_PIPE;
+        pm_process *p = nullptr;
+        ASSERT_EQ(PM_OK, pm_spawn(manager, &spec, &p, nullptr));
+        held.push_back(p);
+        pm_stop_plan plan = Plan(
+            {{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 500}, {PM_STOP_KILL, PM_SCOPE_PROCESS, 1000}});
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
+        bool in_time = room_after < 500;
+        EXPECT_EQ(in_time ? PM_OK : PM_ERR_TIMEOUT, report.step_results[0]);
+        EXPECT_EQ(in_time ? 1u : 2u, report.ended_by);
+        EXPECT_EQ(begin + (in_time ? (room_after + 19) / 20 * 20 : 500), fake_clock);
+        pm_exit record = PM_EXIT_INIT;
+        ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+        EXPECT_EQ(in_time ? 1u : 2u, record.stop_step);
+    }
+}
+
 TEST_F(Ladder, AStepOnTheTreeIsDoneOnlyWhenTheTreeIsEmpty)
 {
     fake_next.has_tree = true;

@@ -31,6 +31,7 @@ struct fake_script {
     int64_t holds_output; // Until then somebody has the outputs open, besides the process itself.
     int64_t output_every; // Milliseconds between two bytes on each output; 0 = none.
     bool output_fails;    // With PM_ERR_IO.
+    int64_t end_room_at;  // From then on the end of the input can be told, and it ends of that.
     uint32_t code;
 };
 
