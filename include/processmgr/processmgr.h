@@ -306,7 +306,9 @@ struct pm_stop_report {
     enum pm_stop_action ended_by_action; /**< Action of that step; 0 if ended_by is 0. */
     unsigned steps_tried;                /**< Steps begun. */
     int step_results[PM_STOP_STEPS_MAX]; /**< PM_OK: delivered; PM_ERR_GONE: nobody was left;
-                                              else why it could not be delivered. */
+                                              else why it could not be delivered, which is a warning
+                                              in the log, too. PM_ERR_TIMEOUT: the delivery itself
+                                              took too long and was given up. */
     bool tree_left;                      /**< Descendants were still seen at the end. */
     uint32_t elapsed_ms;                 /**< Duration of the whole stop. */
 };
@@ -567,6 +569,8 @@ struct pm_stop_all_report {
     size_t already_ended; /**< Of these, dead before the first step. */
     size_t left;          /**< Still there at the deadline. */
     size_t daemons;       /**< Living daemons left alone. */
+    size_t undelivered;   /**< Steps that could not be delivered; each is a warning in the log. */
+    int undelivered_code; /**< PM_ERR_* of the first of them; 0 = none. */
 };
 
 /** Called by pm_stop_all for each process. process: borrowed for the call. */

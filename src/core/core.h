@@ -240,11 +240,16 @@ struct pmi_stopper {
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
     bool done, wants_tree;
-    bool leader_dead; // At the last look.
+    bool leader_dead;            // At the last look.
+    struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.
+    int64_t pending_until;
+    unsigned old_step; // What the process had noted before it.
+    enum pm_stop_action old_action;
 };
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
                        int64_t limit);
-void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.
+void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake. Under no lock.
+void pmi_stopper_end(struct pmi_stopper *s);     // Where it is given up before it is done.
 void pmi_default_stop_plan(struct pm_stop_plan *plan);
 
 // events.c
