@@ -93,6 +93,7 @@ int pmi_os_identity_check(const struct pmi_identity *id);
 
 struct pmi_os_manager_options {
     const char *launcher_path; // NULL = find it.
+    bool own_process;          // PM_ERR_UNSUPPORTED, PM_ERR_BUSY: once in a program.
 };
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
@@ -137,6 +138,7 @@ struct pmi_plan {
     size_t extras_count;
     enum pm_group group;
     bool die_with_parent;
+    bool own_process; // Of the manager.
     bool accept_outer_job;
     unsigned columns, rows;     // PTY.
     const struct pm_spec *spec; // For the process options alone; checked.
@@ -146,6 +148,7 @@ struct pmi_plan {
     // not run if we die now. Writes the record. A failure (err is filled) undoes the start.
     int (*gate)(void *gate_context, const struct pmi_identity *id, struct pm_error *err);
     void *gate_context;
+    uint64_t mark, mark_limit; // The backend's own.
 };
 
 // What a start obtained.
@@ -170,7 +173,8 @@ int pmi_os_check_options(const struct pm_spec *spec, struct pm_error *err);
 int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err);
-// The containment that a start of this plan would obtain (only mode and group are looked at).
+// The containment that a start of this plan would obtain (only mode, group, own_process and the
+// Spec's control group are looked at).
 enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan);
 int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err);
 
@@ -311,6 +315,11 @@ void pmi_os_lock_release(struct pmi_os_lock *lock);
 // Visits the dead, unwaited-for children of this process (from the per-thread children lists; dead
 // as waitid(WNOWAIT) says, not by a letter). Takes no status. Windows: visits nothing.
 int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context);
+
+// own_process: waits, by its number, for every dead process that has come back to us from below a
+// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was
+// opened. Whether living ones are there. Any thread, under a process's lock or none.
+bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped);
 
 // The launcher's side, in src/launcher (POSIX) or empty (Windows).
 void pmi_os_launcher_main(int argc, char **argv);

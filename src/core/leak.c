@@ -70,6 +70,10 @@ static int leak_scan(pm_manager *m, uint64_t *ret_found)
         return result;
     }
     struct sweep sweep = {0};
+    uint64_t reaped;
+    if (m->options.own_process) {
+        (void)pmi_os_orphans_collect(&m->os, &reaped);
+    }
     result = pmi_os_zombies(note_zombie, &sweep);
     if (result == PM_OK && sweep.no_memory) {
         result = PM_ERR_NO_MEMORY;

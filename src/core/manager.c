@@ -228,6 +228,9 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
         }
     }
     pmi_mutex_unlock(&m->lock);
+    if (m->options.own_process) {
+        (void)pmi_os_orphans_collect(&m->os, &stats.orphans_reaped);
+    }
     return pmi_copy_out(ret_stats, &stats, sizeof stats);
 }
 
@@ -273,9 +276,6 @@ static int check_options(const struct pm_options *options, struct pm_options *re
     }
     if (o.loop != PM_LOOP_OWN && o.loop != PM_LOOP_CALLER) {
         return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "loop");
-    }
-    if (o.own_process) {
-        return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "own_process");
     }
     fill_defaults(&o);
     *ret_options = o;
@@ -323,7 +323,8 @@ static int start_threads(pm_manager *m)
 
 static int open_parts(pm_manager *m, struct pm_error *err)
 {
-    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path};
+    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path,
+                                                .own_process = m->options.own_process};
     int result = pmi_os_manager_open(&m->os, &os_options, err);
     if (result != PM_OK) {
         return result;

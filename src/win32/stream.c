@@ -27,10 +27,10 @@ static DWORD finish(const struct pmi_os_stream *s, OVERLAPPED *operation, DWORD 
 // ------------------------------------------------------------------------------------------------
 
 // What is signalled from when on silence counts. The last bytes of a terminal come after the end of
-// its process: before it is being closed it does not matter that there are none.
+// its process, when its console host has found the time to draw them.
 static HANDLE end_of(const struct pmi_os_stream *s, const struct pmi_os_process *op)
 {
-    return s->terminal != NULL ? pmi_win_terminal_closing(s->terminal) : op->process;
+    return s->terminal != NULL ? pmi_win_terminal_closed(s->terminal) : op->process;
 }
 
 // Waits for the event of the read until the deadline, and once the process has ended no longer than

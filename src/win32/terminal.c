@@ -11,8 +11,11 @@
 
 #include "sys.h"
 
-#define STACK_SIZE (64 * 1024)
+#define STACK_SIZE (256 * 1024) // Of address space: libraries of the host may run in it, too.
 #define UNDO_MS 2000
+// Programs on the console have so long to end once it is closed: then the system ends them. The
+// default of Windows.
+#define CLOSE_MS 5000
 
 struct pmi_terminal {
     SRWLOCK lock;
@@ -26,7 +29,8 @@ struct pmi_terminal {
     // Constant once the thread runs.
     HANDLE thread;
     HANDLE process; // NULL = none was started.
-    HANDLE hung_up, closing;
+    HANDLE hung_up; // Event.
+    HANDLE closed;  // Timer: it is closed, or has had the time for that.
 };
 
 bool pmi_win_has_terminals(void)
@@ -50,7 +54,7 @@ void pmi_win_terminal_unref(struct pmi_terminal *t)
         close_handle(t->thread);
         close_handle(t->process);
         close_handle(t->hung_up);
-        close_handle(t->closing);
+        close_handle(t->closed);
         free(t);
     }
 }
@@ -58,6 +62,38 @@ void pmi_win_terminal_unref(struct pmi_terminal *t)
 // ------------------------------------------------------------------------------------------------
 // The end
 // ------------------------------------------------------------------------------------------------
+
+static DWORD WINAPI drain(void *handle)
+{
+    char nowhere[4096];
+    OVERLAPPED operation = {.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL)};
+    DWORD count = 0;
+    while (operation.hEvent != NULL &&
+           (ReadFile(handle, nowhere, sizeof nowhere, NULL, &operation) ||
+            GetLastError() == ERROR_IO_PENDING) &&
+           GetOverlappedResult(handle, &operation, &count, TRUE)) {
+    }
+    close_handle(operation.hEvent);
+    close_handle(handle);
+    return 0;
+}
+
+// Output that nobody wants any more. ClosePseudoConsole may wait for ever for its reader, even if
+// the pipe is closed by then (microsoft/terminal#17489): so it is read until the console host ends.
+static void discard(HANDLE output)
+{
+    DWORD there = 0;
+    if (output == NULL || !PeekNamedPipe(output, NULL, 0, NULL, &there, NULL) ||
+        !QueueUserWorkItem(drain, output, WT_EXECUTELONGFUNCTION)) {
+        close_handle(output);
+    }
+}
+
+static void signal_closed(struct pmi_terminal *t, int64_t ms)
+{
+    LARGE_INTEGER due = {.QuadPart = -ms * PMI_WIN_TICKS_PER_MS};
+    (void)SetWaitableTimer(t->closed, &due, 0, NULL, NULL, FALSE);
+}
 
 static unsigned __stdcall close_at_the_end(void *context)
 {
@@ -70,13 +106,13 @@ static unsigned __stdcall close_at_the_end(void *context)
     t->console = NULL;
     t->parked[0] = t->parked[1] = NULL;
     ReleaseSRWLockExclusive(&t->lock);
-    // Before the call: it would wait for somebody to read that output.
     close_handle(parked[0]);
-    close_handle(parked[1]);
-    (void)SetEvent(t->closing);
+    discard(parked[1]);
+    signal_closed(t, CLOSE_MS);
     if (console != NULL) {
         pmi_sys_pseudoconsole()->close(console);
     }
+    signal_closed(t, 0);
     pmi_win_terminal_unref(t);
     return 0;
 }
@@ -98,8 +134,10 @@ void pmi_win_terminal_park(struct pmi_terminal *t, HANDLE handle, bool types)
         t->parked[types ? 0 : 1] = handle;
     }
     ReleaseSRWLockExclusive(&t->lock);
-    if (!open) {
+    if (!open && types) {
         close_handle(handle);
+    } else if (!open) {
+        discard(handle);
     }
     pmi_win_terminal_unref(t);
 }
@@ -125,8 +163,8 @@ static struct pmi_terminal *new_terminal(void)
     }
     InitializeSRWLock(&t->lock);
     t->hung_up = CreateEventW(NULL, TRUE, FALSE, NULL);
-    t->closing = CreateEventW(NULL, TRUE, FALSE, NULL);
-    if (t->hung_up != NULL && t->closing != NULL) {
+    t->closed = CreateWaitableTimerW(NULL, TRUE, NULL);
+    if (t->hung_up != NULL && t->closed != NULL) {
         t->thread =
             (HANDLE)_beginthreadex(NULL, STACK_SIZE, close_at_the_end, t,
                                    CREATE_SUSPENDED | STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
@@ -220,9 +258,9 @@ void *pmi_win_terminal_console(const struct pmi_terminal *t)
     return t->console;
 }
 
-HANDLE pmi_win_terminal_closing(const struct pmi_terminal *t)
+HANDLE pmi_win_terminal_closed(const struct pmi_terminal *t)
 {
-    return t->closing;
+    return t->closed;
 }
 
 // ------------------------------------------------------------------------------------------------

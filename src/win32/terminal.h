@@ -20,8 +20,8 @@ int pmi_win_terminal_watch(struct pmi_terminal *t, HANDLE process, struct pm_err
 void pmi_win_terminal_cancel(struct pmi_terminal *t, struct pmi_os_stream streams[3]);
 
 void *pmi_win_terminal_console(const struct pmi_terminal *t); // For the child's attributes.
-// Signalled once it is being closed: what is not in the pipe then is on its way there.
-HANDLE pmi_win_terminal_closing(const struct pmi_terminal *t);
+// Signalled once it is closed, or has had 5 s to: what is not in the pipe then may never come.
+HANDLE pmi_win_terminal_closed(const struct pmi_terminal *t);
 // Closes it, unless somebody has taken a stream: then it stays until its process ends.
 void pmi_win_terminal_hang_up(struct pmi_terminal *t);
 // A stream is closed, or taken (the handle stays the taker's), and drops its reference.
