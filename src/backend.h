@@ -210,9 +210,17 @@ int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline);
 // tell), code, signal, core_dumped and usage are filled.
 int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit);
 // Delivers an action other than CLOSE_STDIN. Under the lock. PM_ERR_GONE: nobody there any more;
-// PM_ERR_UNSUPPORTED: this action or scope cannot reach this process.
+// PM_ERR_UNSUPPORTED: this action or scope cannot reach this process. *ret_step is set with PM_OK
+// where the delivery takes time: it goes on by itself, and does not need `op` any more. Windows
+// only; never for KILL, for which ret_step may be NULL.
+struct pmi_os_step;
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
-                       enum pm_stop_scope scope);
+                       enum pm_stop_scope scope, struct pmi_os_step **ret_step);
+// What became of it: as pmi_os_process_act, or PM_ERR_TIMEOUT: it is under way. Never waits; any
+// thread, under no lock.
+int pmi_os_step_poll(struct pmi_os_step *step);
+// Gives up what is under way, and frees. NULL does nothing.
+void pmi_os_step_end(struct pmi_os_step *step);
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope);
 // Whether anything but the (ended) process itself is left in its containment. Under the lock; may
 // read the process table, so do not call it in a tight loop.

@@ -240,7 +240,8 @@ enum pm_group {
 
 /** What holds a process and its descendants together, weakest first. */
 enum pm_containment {
-    PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). */
+    PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). Windows: to
+                                 whatever is asked for, a job is more, and is given. */
     PM_CONTAIN_NONE,
     PM_CONTAIN_GROUP,     /**< A process group, or on Linux all groups of a session of its own (PTY
                                mode, pm_spec::new_session); a descendant that leaves it escapes. */
@@ -275,9 +276,11 @@ enum pm_stop_action {
                                   inherits ours: PM_ERR_UNSUPPORTED there, for daemons, and where
                                   somebody outside of its tree would hear it. */
     PM_STOP_TERMINATE,       /**< SIGTERM, then SIGCONT. Windows: the named stop event of programs
-                                  that call pm_stop_event_open(), else WM_CLOSE to the windows of
-                                  those that have any (with PM_SCOPE_TREE each of the tree is asked
-                                  so); if the process itself has neither, Ctrl-C as above. */
+                                  that call pm_stop_event_open(), else WM_CLOSE to all their windows
+                                  (with PM_SCOPE_TREE each of the tree is asked so). Unless the
+                                  process itself has such an event or a window that is visible,
+                                  Ctrl-C as above, too: a hidden window may be there for other ends.
+                                  Where it has no console of its own the hidden window is enough. */
     PM_STOP_KILL             /**< SIGKILL, then SIGCONT. Windows: TerminateJobObject or
                                   TerminateProcess, exit code 1. */
 };
@@ -320,7 +323,9 @@ struct pm_stop_report {
     enum pm_stop_action ended_by_action; /**< Action of that step; 0 if ended_by is 0. */
     unsigned steps_tried;                /**< Steps begun. */
     int step_results[PM_STOP_STEPS_MAX]; /**< PM_OK: delivered; PM_ERR_GONE: nobody was left;
-                                              else why it could not be delivered. */
+                                              else why it could not be delivered, which is a warning
+                                              in the log, too. PM_ERR_TIMEOUT: the delivery itself
+                                              took too long and was given up. */
     bool tree_left;                      /**< Descendants were still seen at the end, or nobody can
                                               tell (a session where /proc is not mounted). */
     uint32_t elapsed_ms;                 /**< Duration of the whole stop. */
@@ -339,7 +344,8 @@ struct pm_exit {
     uint32_t code; /**< EXITED: all 32 bits on Windows, 0 to 255 on POSIX. */
     int signal;    /**< SIGNALED: the OS's signal number. */
     bool core_dumped;
-    unsigned stop_step; /**< Step of our stop plan that ended it, from 1; 0 = none. */
+    unsigned stop_step; /**< Step of our stop plan that ended it, from 1; 0 = none. One that was
+                             still being delivered counts. */
     enum pm_stop_action stop_action;
     bool usage_known;     /**< The next three are filled. */
     uint64_t user_us;     /**< CPU time in user mode, microseconds. */
@@ -428,9 +434,10 @@ struct pm_spec {
     const char *program; /**< Required. With a separator: resolved against `cwd`. Without: searched
                               in the PATH of the child's environment; empty, "." and relative
                             entries are skipped, the folders of the caller's program and of Windows
-                            are not added. Windows: to a name without an extension those of .com and
-                            .exe (with allow_batch_file also .bat and .cmd) are added that PATHEXT
-                            of the child's environment names, in its order. */
+                            are not added. Windows: a name with a dot or a separator is tried as it
+                            stands, then each name with those of .com and .exe (with
+                            allow_batch_file also .bat and .cmd) that PATHEXT of the child's
+                            environment names, in its order. */
     const char *const *argv; /**< NULL-terminated, argv[0] included; NULL = { program }. */
     const char *cwd;         /**< NULL = the caller's. Windows: 258 characters at most. */
     enum pm_env_base env_base;
@@ -503,10 +510,11 @@ struct pm_spec {
     struct pm_job_limits job_limits; /**< Of the job that holds the tree. Not for daemons. */
     bool allow_batch_file; /**< Lets `program` be a .bat or .cmd file: the system's cmd.exe runs it,
                                 with each argument quoted by its rules; argv[0] is not passed. A
-                                line end (CR, LF) cannot be quoted: PM_ERR_INVALID. The whole line
-                                has 8191 characters at most. Safe is the way into the file; one
-                                that uses `call` or `for` on its arguments reads them again. Without
-                                the field a batch file is PM_ERR_UNSUPPORTED. */
+                                line end (CR, LF) or a Ctrl-Z cannot be quoted: PM_ERR_INVALID. The
+                                whole line has 8191 characters at most. Safe is the way into the
+                                file. Within it an argument is safe as %1, %* or "%~1"; %~1 without
+                                quotation marks, `call`, `for` and delayed expansion read it again.
+                                Without the field a batch file is PM_ERR_UNSUPPORTED. */
     const char *raw_command_line; /**< Given to the program as it is, with its name in front if it
                                        wants one, instead of argv: for programs with rules of their
                                        own. 32766 characters of UTF-16 at most. Not with batch
@@ -658,6 +666,8 @@ struct pm_stop_all_report {
     size_t already_ended; /**< Of these, dead before the first step. */
     size_t left;          /**< Still there at the deadline. */
     size_t daemons;       /**< Living daemons left alone. */
+    size_t undelivered;   /**< Steps that could not be delivered; each is a warning in the log. */
+    int undelivered_code; /**< PM_ERR_* of the first of them; 0 = none. */
 };
 
 /** Called by pm_stop_all for each process. process: borrowed for the call. */

@@ -107,7 +107,7 @@ struct pm_process {
     struct pm_stream streams[3];
 
     struct pmi_mutex lock;
-    atomic_int state; // enum pm_state; set by pmi_process_set_state().
+    atomic_int state;    // enum pm_state; set by pmi_process_set_state().
     atomic_bool stopped; // As last seen; written under lock.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
@@ -283,14 +283,19 @@ struct pmi_stopper {
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
     bool done, wants_tree;
-    bool owes_end;    // PM_STOP_CLOSE_STDIN found no room for the end of the input.
-    bool leader_dead; // At the last look.
+    bool owes_end;               // PM_STOP_CLOSE_STDIN found no room for the end of the input.
+    bool leader_dead;            // At the last look.
+    struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.
+    int64_t pending_until;
+    unsigned old_step; // What the process had noted before it.
+    enum pm_stop_action old_action;
 };
 void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
 // plan: NULL = that of the process.
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
                        int64_t limit);
-void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.
+void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake. Under no lock.
+void pmi_stopper_end(struct pmi_stopper *s);     // Where it is given up before it is done.
 void pmi_default_stop_plan(struct pm_stop_plan *plan);
 
 // events.c. Once the manager is closed nothing is posted any more.

@@ -204,7 +204,7 @@ static void after_end(pm_process *p, int registry_result)
     }
     if (p->kill_tree_on_exit) {
         pmi_mutex_lock(&p->lock);
-        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE);
+        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
         pmi_mutex_unlock(&p->lock);
     }
     pmi_mutex_lock(&m->lock);

@@ -355,6 +355,7 @@ static int give_result(struct run *r, struct pm_run_result *ret_result)
 static int finish(struct run *r, int result, struct pm_run_result *ret_result)
 {
     bool given = false;
+    pmi_stopper_end(&r->stopper);
     if (result == PM_OK || result == PM_ERR_TIMEOUT) {
         int copied = give_result(r, ret_result);
         given = copied == PM_OK;

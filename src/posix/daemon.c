@@ -756,7 +756,7 @@ static void undo(struct daemon_start *d)
 {
     // Dead, but waited for last: its number holds the name of its session until then.
     if (d->launcher.exit_fd >= 0) {
-        (void)pmi_os_process_act(&d->launcher, PM_STOP_KILL, PM_SCOPE_TREE);
+        (void)pmi_os_process_act(&d->launcher, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
         (void)pmi_os_process_wait(&d->launcher, pmi_now_ms() + KILL_WAIT_MS);
     }
     d->gate = pmi_sys_close(d->gate);

@@ -64,7 +64,7 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
 {
     struct pm_exit record = PM_EXIT_INIT;
     if (op->exit_fd >= 0) {
-        int result = pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
+        int result = pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
         if (pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS) != PM_OK && result != PM_OK &&
             op->waiter != NULL && !op->child) {
             pmi_waiter_condemn(op->waiter);
@@ -510,9 +510,10 @@ int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_
 }
 
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
-                       enum pm_stop_scope scope)
+                       enum pm_stop_scope scope, struct pmi_os_step **ret_step)
 {
     int signal_number;
+    (void)ret_step; // A signal takes no time.
     switch (action) {
     case PM_STOP_INTERRUPT:
         signal_number = SIGINT;
@@ -533,6 +534,17 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
     if (result == PM_OK)
         (void)signal_scope(op, SIGCONT, scope);
     return result;
+}
+
+int pmi_os_step_poll(struct pmi_os_step *step)
+{
+    (void)step;
+    return PM_OK;
+}
+
+void pmi_os_step_end(struct pmi_os_step *step)
+{
+    (void)step;
 }
 
 bool pmi_os_process_tree_alive(struct pmi_os_process *op)

@@ -119,10 +119,7 @@ static int make_attributes(struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIS
         free(list);
         return pmi_win_fail(err, has_handles ? PM_STAGE_PTY : PM_STAGE_STDIO, os_code);
     }
-    // The list keeps a pointer to l->job, not a copy.
-    l->late_job =
-        l->job != NULL && !UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_JOB_LIST,
-                                                     &l->job, sizeof l->job, NULL, NULL);
+    l->late_job = l->job != NULL && !pmi_sys_join_at_birth(list, &l->job);
     *ret_list = list;
     return PM_OK;
 }
@@ -230,19 +227,40 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
     return err->code;
 }
 
-// The fallback before Windows 10: born suspended, so it runs nothing outside the job.
-static int join_late(struct pmi_win_launch *l, bool stay_suspended, struct pm_error *err)
+// While it is suspended our death must end it: nobody else would ever let it go. (Between the birth
+// outside of the job and the assignment, before Windows 10, there is no such net.)
+static bool hold(struct pmi_win_launch *l)
+{
+    l->held = l->job_flags != 0 && ((l->flags & CREATE_SUSPENDED) != 0 || l->late_job) &&
+              (l->job_flags & JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE) == 0;
+    return !l->held ||
+           pmi_win_job_set_limits(l->job, l->job_flags | JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
+                                  l->job_limits);
+}
+
+int pmi_win_launch_resume(struct pmi_win_launch *l, struct pm_error *err)
 {
     int result = PM_OK;
-    if (!pmi_sys_assign_job(l->job, l->info.hProcess)) {
-        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
-    } else if (!stay_suspended && !pmi_sys_resume(l->info.hThread)) {
+    if (!pmi_sys_resume(l->info.hThread)) {
         result = pmi_win_fail(err, PM_STAGE_RESUME, GetLastError());
+    } else if (l->held && !pmi_win_job_set_limits(l->job, l->job_flags, l->job_limits)) {
+        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
     }
     if (result != PM_OK) {
         (void)TerminateProcess(l->info.hProcess, 1);
     }
     return result;
+}
+
+// The fallback before Windows 10: born suspended, so it runs nothing outside the job.
+static int join_late(struct pmi_win_launch *l, bool stay_suspended, struct pm_error *err)
+{
+    if (!pmi_sys_assign_job(l->job, l->info.hProcess)) {
+        int result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
+        (void)TerminateProcess(l->info.hProcess, 1);
+        return result;
+    }
+    return stay_suspended ? PM_OK : pmi_win_launch_resume(l, err);
 }
 
 int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
@@ -251,6 +269,12 @@ int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
     LPPROC_THREAD_ATTRIBUTE_LIST attributes = NULL;
     int result = make_attributes(l, &attributes, err);
     if (result != PM_OK) {
+        return result;
+    }
+    if (!hold(l)) {
+        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
+        DeleteProcThreadAttributeList(attributes);
+        free(attributes);
         return result;
     }
     STARTUPINFOEXW startup = {0};

@@ -38,7 +38,7 @@ static DWORD flags_of(const struct pmi_win_launch *l, const struct pmi_plan *pla
 }
 
 // A terminal is watched, and a class that is asked for looked at, before the first instruction.
-static int resume(const struct pmi_win_launch *l, const struct pmi_plan *plan,
+static int resume(struct pmi_win_launch *l, const struct pmi_plan *plan,
                   struct pmi_terminal *terminal, struct pm_error *err)
 {
     int result = PM_OK;
@@ -49,14 +49,20 @@ static int resume(const struct pmi_win_launch *l, const struct pmi_plan *plan,
     if (result == PM_OK && terminal != NULL) {
         result = pmi_win_terminal_watch(terminal, l->info.hProcess, err);
     }
-    if (result == PM_OK && !pmi_sys_resume(l->info.hThread)) {
-        result = pmi_win_fail(err, PM_STAGE_RESUME, GetLastError());
+    if (result == PM_OK) {
+        result = pmi_win_launch_resume(l, err);
     }
     if (result != PM_OK) {
         (void)TerminateProcess(l->info.hProcess, 1);
         (void)WaitForSingleObject(l->info.hProcess, 2000);
     }
     return result;
+}
+
+static bool has_limits(const struct pm_job_limits *l)
+{
+    return l->processes != 0 || l->process_memory != 0 || l->job_memory != 0 ||
+           l->process_user_ms != 0;
 }
 
 // Its job, and its terminal, which costs a process and so comes last.
@@ -71,9 +77,14 @@ static int open_rooms(const struct pmi_plan *plan, struct pmi_os_stream streams[
         limits |= JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
     }
     int result = pmi_win_job_create(0, limits, &plan->spec->job_limits, &l->job, &os_code);
+    l->job_flags = limits;
+    l->job_limits = &plan->spec->job_limits;
     if (result != PM_OK) {
         (void)pmi_win_fail(err, PM_STAGE_JOB, os_code);
         err->code = result;
+        if (has_limits(&plan->spec->job_limits)) { // The job itself is hardly ever refused.
+            pmi_win_copy_text(err->field, sizeof err->field, "job_limits");
+        }
     } else if (plan->mode == PM_MODE_PTY) {
         result = pmi_win_terminal_open(plan, streams, ret_terminal, err);
     }

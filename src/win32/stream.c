@@ -295,11 +295,23 @@ bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
     return s->handle != NULL;
 }
 
+// The end of input for who reads lines is a line that begins with Ctrl-Z. A line that was begun is
+// ended first. What was typed of it before is not typed again, but for a Ctrl-Z, which does no
+// harm.
 int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op)
 {
-    (void)s;
-    (void)op;
-    return PM_OK;
+    static const char keys[] = "\r\x1a\r";
+    if (s->terminal == NULL || !s->types ||
+        (op->process != NULL && WaitForSingleObject(op->process, 0) == WAIT_OBJECT_0)) {
+        return PM_OK;
+    }
+    bool at_begin = s->last == 0 || s->last == '\r' || s->last == '\n' || s->last == 0x1a;
+    size_t skip = at_begin ? 1 : 0, size = sizeof keys - 1 - skip, count = 0;
+    int result = pmi_os_stream_write(s, keys + skip, size, 0, &count);
+    if (count > 0) {
+        s->last = (unsigned char)keys[skip + count - 1];
+    }
+    return result == PM_ERR_BROKEN_PIPE ? PM_OK : result; // Nobody reads any more.
 }
 
 pm_native pmi_os_stream_take(struct pmi_os_stream *s)
@@ -314,25 +326,10 @@ pm_native pmi_os_stream_take(struct pmi_os_stream *s)
     return native;
 }
 
-// The end of input for who reads lines is a line that begins with Ctrl-Z. A line that was begun is
-// ended first.
-static void type_end(struct pmi_os_stream *s)
-{
-    static const char keys[] = "\r\x1a\r";
-    bool at_begin = s->last == 0 || s->last == '\r' || s->last == '\n' || s->last == 0x1a;
-    size_t skip = at_begin ? 1 : 0;
-    size_t count = 0;
-    // Full: then nobody reads, and the end of the terminal itself is all that is left.
-    (void)pmi_os_stream_write(s, keys + skip, sizeof keys - 1 - skip, 0, &count);
-}
-
 // Bytes in the pipe stay readable for the child.
 void pmi_os_stream_close(struct pmi_os_stream *s)
 {
     if (s->terminal != NULL) {
-        if (s->types) {
-            type_end(s);
-        }
         pmi_win_terminal_park(s->terminal, s->handle, s->types);
         s->handle = NULL;
     }

@@ -89,6 +89,28 @@ TEST_F(RunLoop, ADeadlineBeginsTheStop)
     EXPECT_EQ(1500, fake_clock);
 }
 
+TEST_F(RunLoop, ReadsWhileAStepIsBeingDelivered)
+{
+    options.timeout_ms = 500;
+    fake_next.output_every = 10;
+    fake_next.delivery[PM_STOP_KILL] = 400;
+    EXPECT_EQ(PM_OK, Do());
+    EXPECT_EQ(1u, result.stop.ended_by);
+    EXPECT_GE(result.output_size[0], 85u) << "a byte every 10 ms, for 900";
+    EXPECT_EQ(0u, fake_steps);
+}
+
+TEST_F(RunLoop, AFailureWhileAStepIsBeingDeliveredLeavesNoStep)
+{
+    options.timeout_ms = 500;
+    fake_next.output_every = 10;
+    fake_next.fails_at = 1700;
+    fake_next.delivery[PM_STOP_KILL] = 400;
+    EXPECT_EQ(PM_ERR_IO, Do());
+    fake_clock += 1000;
+    EXPECT_EQ(0u, fake_steps);
+}
+
 TEST_F(RunLoop, WaitsForAPendingStatusWithoutSpinning)
 {
     for (int64_t timeout_ms : {0, 20, 100}) {

@@ -792,9 +792,9 @@ TEST_F(Pty, IsRunInOneCall)
     EXPECT_NE(std::string::npos, shown.find("<got:two>")) << shown;
     EXPECT_NE(std::string::npos, shown.find("<end>")) << shown;
     EXPECT_EQ(nullptr, result.output[1]);
-    EXPECT_EQ(3u, result.record.code);
+    EXPECT_EQ(3u, result.record->code);
     EXPECT_EQ(7u, result.input_written);
-    EXPECT_FALSE(result.record.stdout_truncated);
+    EXPECT_FALSE(result.record->stdout_truncated);
     pm_run_result_clear(&result);
 }
 
