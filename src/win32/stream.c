@@ -308,9 +308,6 @@ int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *o
     bool at_begin = s->last == 0 || s->last == '\r' || s->last == '\n' || s->last == 0x1a;
     size_t skip = at_begin ? 1 : 0, size = sizeof keys - 1 - skip, count = 0;
     int result = pmi_os_stream_write(s, keys + skip, size, 0, &count);
-    if (count > 0) {
-        s->last = (unsigned char)keys[skip + count - 1];
-    }
     return result == PM_ERR_BROKEN_PIPE ? PM_OK : result; // Nobody reads any more.
 }
 
