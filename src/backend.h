@@ -94,6 +94,7 @@ int pmi_os_identity_check(const struct pmi_identity *id);
 
 struct pmi_os_manager_options {
     const char *launcher_path; // NULL = find it.
+    bool own_process;          // PM_ERR_UNSUPPORTED, PM_ERR_BUSY: once in a program.
 };
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
@@ -138,6 +139,7 @@ struct pmi_plan {
     size_t extras_count;
     enum pm_group group;
     bool die_with_parent;
+    bool own_process; // Of the manager.
     bool accept_outer_job;
     unsigned columns, rows;     // PTY.
     const struct pm_spec *spec; // For the process options alone; checked.
@@ -147,6 +149,7 @@ struct pmi_plan {
     // not run if we die now. Writes the record. A failure (err is filled) undoes the start.
     int (*gate)(void *gate_context, const struct pmi_identity *id, struct pm_error *err);
     void *gate_context;
+    uint64_t mark, mark_limit; // The backend's own.
 };
 
 // What a start obtained.
@@ -171,7 +174,8 @@ int pmi_os_check_options(const struct pm_spec *spec, struct pm_error *err);
 int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err);
-// The containment that a start of this plan would obtain (only mode and group are looked at).
+// The containment that a start of this plan would obtain (only mode, group, own_process and the
+// Spec's control group are looked at).
 enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan);
 int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err);
 
@@ -318,6 +322,11 @@ bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie);
 int pmi_os_zombie_reap(const struct pmi_zombie *zombie);
 // Parent of a living process as the system tells it; 0 = it does not.
 uint64_t pmi_os_parent_of(uint64_t pid);
+
+// own_process: waits, by its number, for every dead process that has come back to us from below a
+// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was
+// opened. Whether living ones are there. Any thread, under a process's lock or none.
+bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped);
 
 // The launcher's side, in src/launcher (POSIX) or empty (Windows).
 void pmi_os_launcher_main(int argc, char **argv);

@@ -177,8 +177,9 @@ typedef intptr_t pm_native;
 
 enum pm_mode {
     PM_MODE_NORMAL = 0, /**< A child, ended with the manager. */
-    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows:
-                             PM_ERR_UNSUPPORTED in this version. */
+    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows: on a
+                             pseudoconsole (Windows 10 1809; before: PM_ERR_UNSUPPORTED). When it
+                             ends the terminal hangs up for all who are on it. */
     PM_MODE_DAEMON      /**< Detached: survives the caller's exit, crash and kill. */
 };
 
@@ -236,7 +237,12 @@ enum pm_containment {
     PM_CONTAIN_NONE,
     PM_CONTAIN_GROUP,     /**< A process group, or all groups of a session of its own (PTY mode,
                                pm_spec::new_session); a descendant that leaves it escapes. */
-    PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
+    PM_CONTAIN_SUBREAPER, /**< Every descendant, also one that has called setsid() and lost its
+                               parent. In a manager with pm_options::own_process every NORMAL and
+                               PTY process has it, whatever was asked for; elsewhere, and for
+                               daemons, PM_ERR_UNSUPPORTED. A daemon that somebody in the tree has
+                               started is a descendant, too. Left out: who changes its own
+                               RLIMIT_LOCKS, by which it is known, and then loses its parent. */
     PM_CONTAIN_CGROUP,    /**< Linux, pm_spec::cgroup: a control group of its own. Nothing leaves
                                it without the right to write to control groups. */
     PM_CONTAIN_JOB        /**< A Windows job. A descendant that asks for CREATE_BREAKAWAY_FROM_JOB
@@ -557,8 +563,17 @@ struct pm_options {
     uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
                                  continued (POSIX); UINT32_MAX = never. Not run with
                                  PM_LOOP_CALLER. pm_process_info() looks by itself. */
-    bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
-                       */
+    /** This process is the manager's. Until pm_close() it is a subreaper: orphans come to it. Those
+     *  that descend from a process started here and belong to no Handle are waited for by their
+     *  numbers (pm_stats::orphans_reaped), and trees are held whole (PM_CONTAIN_SUBREAPER). The
+     *  host's own children are never waited for; what those leave behind comes to the host as well
+     *  and is its own to wait for (the zombie detector reports it). Dead orphans are found within
+     *  100 ms while processes of this manager live. On Linux every process started here gets a
+     *  value for RLIMIT_LOCKS, which the kernel uses for nothing (in pm_spec::rlimits:
+     *  PM_ERR_UNSUPPORTED). PM_ERR_BUSY: another manager of this program has it.
+     *  PM_ERR_UNSUPPORTED: Windows, macOS; no /proc; RLIMIT_LOCKS has been set already, or this
+     *  process is in a tree in a tree. */
+    bool own_process;
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
@@ -610,7 +625,8 @@ struct pm_stats {
     uint64_t leaked_reaped;     /**< Of leaked_total, waited for (PM_LEAK_REAP). */
     uint64_t orphans_total;     /**< Zombies that are no leak: what a descendant left behind and
                                      the system gave to us, as PID 1 or subreaper. Each once. */
-    uint64_t orphans_reaped;    /**< Of these, waited for (PM_LEAK_REAP). */
+    uint64_t orphans_reaped;    /**< Of these, waited for: by own_process (descendants of processes
+                                     started here that belong to no Handle), or PM_LEAK_REAP. */
     uint64_t stop_failures; /**< Stops after whose last step the process or its tree was there. */
     struct pm_mode_stats modes[3];      /**< By enum pm_mode. */
     struct pm_histogram spawn_duration; /**< pm_spawn(): call to proof of exec, successes only. */
@@ -828,7 +844,8 @@ PM_API void pm_free(void *memory);
  * @param options how it shall be; NULL = all defaults, no registry; copied.
  * @param ret_manager set to the manager; end it with pm_close().
  * @param ret_error detail on failure; may be NULL.
- * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail);
+ * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail); PM_ERR_BUSY
+ *         (own_process: another manager of this program has it);
  *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
  * folder is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.
@@ -909,7 +926,8 @@ PM_API int pm_find(pm_manager *manager, const char *key, pm_process **ret_proces
  * @param manager the manager.
  * @param ret_stats filled up to its size.
  * @return PM_OK; PM_ERR_INVALID; PM_ERR_FORKED.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * Blocking: no; with pm_options::own_process it looks for dead orphans (reads the lists of /proc).
+ * Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_stats(pm_manager *manager, struct pm_stats *ret_stats);
 
@@ -1166,13 +1184,15 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
 PM_API int pm_process_signal(pm_process *process, int signal_number, enum pm_stop_scope scope);
 
 /**
- * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH).
+ * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH; Windows: by
+ * an event of their console input).
  *
  * @param process the Handle of a PTY process.
  * @param columns width in characters, 1 to 32767.
  * @param rows height in characters, 1 to 32767.
- * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process); PM_ERR_GONE (it has ended and its terminal
- *         is closed); PM_ERR_INVALID; PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process; Wine); PM_ERR_GONE (it has ended and its
+ *         terminal is closed: on Windows the one with the other); PM_ERR_INVALID; PM_ERR_SYSTEM;
+ *         PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_resize(pm_process *process, unsigned columns, unsigned rows);
@@ -1190,7 +1210,8 @@ enum pm_stream_id {
 /**
  * Our end of a standard stream whose slot is PM_STDIO_PIPE. In PTY mode the terminal is
  * PM_STDIN, to write what is typed, and PM_STDOUT, to read what is shown; there is a PM_STDERR only
- * if its slot is a pipe.
+ * if its slot is a pipe. The key Enter is "\r". On Windows both are UTF-8 with escape sequences,
+ * and what is shown is what the console host draws, not the program's own bytes.
  *
  * @param process the Handle.
  * @param id which.
@@ -1203,7 +1224,8 @@ PM_API pm_stream *pm_process_stream(pm_process *process, enum pm_stream_id id);
 /**
  * Reads what there is, at least one byte, from stdout or stderr. The stream is at its end when all
  * writers have closed it, or when the process has ended and pm_options::drain_ms pass without a
- * new byte (a descendant may hold it open for ever); then it is marked truncated.
+ * new byte (a descendant may hold it open for ever); then it is marked truncated. On Windows that
+ * time begins for a terminal when it has been closed after the end, 5 s after it at the latest.
  *
  * @param stream the stream.
  * @param buffer where bytes go; yours.
@@ -1238,7 +1260,10 @@ PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int
 /**
  * Closes our end. For stdin the child then reads the end of its input; on a terminal the
  * end-of-file character is typed for that, which means it only to a program that reads whole lines
- * (canonical mode). A terminal itself is closed with the last of its streams.
+ * (canonical mode). On Windows that is Ctrl-Z and Enter, after an Enter in the middle of a line;
+ * nobody can ask there how the program reads, so one that reads keys sees these keys. A terminal
+ * itself is closed with the last of its streams; the programs on it are told (SIGHUP,
+ * CTRL_CLOSE_EVENT).
  *
  * @param stream the stream; NULL or closed does nothing.
  * @return PM_OK; PM_ERR_FORKED.
@@ -1259,7 +1284,10 @@ PM_API int pm_stream_native(pm_stream *stream, pm_native *ret_native);
 
 /**
  * Moves the descriptor or handle to the caller for good (non-blocking on POSIX, overlapped on
- * Windows, never bound to a completion port). The stream is closed then.
+ * Windows, never bound to a completion port). The stream is closed then. A terminal of which a
+ * stream was taken outlives its Handle: on Windows until its process ends, when the taker of
+ * PM_STDOUT has to read to the end or close it. Who closes a taken PM_STDIN there may hang the
+ * terminal up.
  *
  * @param stream the stream.
  * @param ret_native set to it; yours: close it.

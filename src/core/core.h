@@ -30,6 +30,7 @@
 #define PMI_DEFAULT_STOP_ALL_MS 10000
 #define PMI_PENDING_POLL_MS 20
 #define PMI_STREAM_SLICE_MS 50
+#define PMI_ORPHANS_MS 100
 #define PMI_KEY_MAX 128
 #define PMI_LABEL_MAX 1024
 #define PMI_OWNER_MAX 255
@@ -195,6 +196,8 @@ struct pm_manager {
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
     uint64_t stop_round;    // Under lock.
     int64_t next_stop_watch;
+    int64_t next_orphans;     // own_process; under reactor_lock.
+    atomic_bool orphans_idle; // Nobody is there whose children could come to us.
 
     // Detector.
     struct pmi_mutex leak_lock;

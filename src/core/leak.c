@@ -189,6 +189,10 @@ static int leak_scan(pm_manager *m, uint64_t *ret_found)
     if (result != PM_OK) {
         return result;
     }
+    uint64_t collected;
+    if (m->options.own_process) {
+        (void)pmi_os_orphans_collect(&m->os, &collected);
+    }
     struct sweep sweep = {.m = m};
     struct pmi_zombie *fresh = NULL;
     size_t fresh_count = 0;

@@ -282,6 +282,12 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
     struct pm_stats stats = m->stats;
     pmi_stats_fill(m, &stats);
     pmi_mutex_unlock(&m->lock);
+    uint64_t collected = 0;
+    if (m->options.own_process) {
+        (void)pmi_os_orphans_collect(&m->os, &collected);
+        stats.orphans_total += collected;
+        stats.orphans_reaped += collected;
+    }
     return pmi_copy_out(ret_stats, &stats, sizeof stats);
 }
 
@@ -326,9 +332,6 @@ static int check_options(const struct pm_options *options, struct pm_options *re
     }
     if (o.leak_policy != PM_LEAK_REPORT && o.leak_policy != PM_LEAK_REAP) {
         return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "leak_policy");
-    }
-    if (o.own_process) {
-        return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "own_process");
     }
     fill_defaults(&o);
     *ret_options = o;
@@ -376,7 +379,8 @@ static int start_threads(pm_manager *m)
 
 static int open_parts(pm_manager *m, struct pm_error *err)
 {
-    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path};
+    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path,
+                                                .own_process = m->options.own_process};
     int result = pmi_os_manager_open(&m->os, &os_options, err);
     if (result != PM_OK) {
         return result;

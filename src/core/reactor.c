@@ -79,6 +79,23 @@ static void look_for_stops(pm_manager *m)
     }
 }
 
+// What dies below our processes and has come to us tells nobody: it is looked for at every end, and
+// in a rhythm while there is anybody from whom it could come.
+static void collect_orphans(pm_manager *m, bool at_once)
+{
+    int64_t now = pmi_now_ms();
+    atomic_store(&m->orphans_idle, true);
+    pmi_mutex_lock(&m->lock);
+    bool any = m->watched != NULL;
+    pmi_mutex_unlock(&m->lock);
+    if (at_once || now >= m->next_orphans || (any && m->next_orphans == PMI_NEVER)) {
+        uint64_t reaped;
+        any |= pmi_os_orphans_collect(&m->os, &reaped);
+        m->next_orphans = any ? now + PMI_ORPHANS_MS : PMI_NEVER;
+    }
+    atomic_store(&m->orphans_idle, m->next_orphans == PMI_NEVER);
+}
+
 int pmi_reactor_add(pm_manager *m, pm_process *p)
 {
     (void)pmi_process_hold(p); // The reactor's reference.
@@ -99,7 +116,8 @@ int pmi_reactor_add(pm_manager *m, pm_process *p)
         pmi_process_drop(p);
         return result;
     }
-    if (atomic_load(&m->stops_idle) && wants_stops(m)) {
+    bool orphans = m->options.own_process && atomic_load(&m->orphans_idle);
+    if (orphans || (atomic_load(&m->stops_idle) && wants_stops(m))) {
         pmi_os_reactor_wake(&m->os);
     }
     return PM_OK;
@@ -144,12 +162,18 @@ void pmi_reactor_turn(pm_manager *m, int64_t deadline)
         int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
         deadline = soon < deadline ? soon : deadline;
     }
+    if (m->options.own_process) {
+        deadline = m->next_orphans < deadline ? m->next_orphans : deadline;
+    }
     void *tokens[TOKENS_MAX];
     size_t count = pmi_os_reactor_poll(&m->os, tokens, TOKENS_MAX, deadline);
     for (size_t i = 0; i < count; i++) {
         handle_exit(m, tokens[i]);
     }
     ask_pending(m);
+    if (m->options.own_process) {
+        collect_orphans(m, count > 0);
+    }
     pmi_mutex_unlock(&m->reactor_lock);
 }
 
@@ -219,12 +243,17 @@ PM_API int pm_loop_timeout(pm_manager *m, int64_t *ret_timeout_ms)
         return result;
     }
     pmi_mutex_lock(&m->reactor_lock);
-    bool pending = m->pending != NULL;
+    int64_t timeout = m->pending != NULL ? PMI_PENDING_POLL_MS : PM_FOREVER;
+    int64_t rest = m->next_orphans - pmi_now_ms();
+    if (m->options.own_process && m->next_orphans != PMI_NEVER &&
+        (timeout == PM_FOREVER || rest < timeout)) {
+        timeout = rest > 0 ? rest : 0;
+    }
     pmi_mutex_unlock(&m->reactor_lock);
     pmi_mutex_lock(&m->lock);
     bool events = m->events != NULL;
     pmi_mutex_unlock(&m->lock);
-    *ret_timeout_ms = events ? 0 : pending ? PMI_PENDING_POLL_MS : PM_FOREVER;
+    *ret_timeout_ms = events ? 0 : timeout;
     return PM_OK;
 }
 

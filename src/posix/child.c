@@ -124,7 +124,7 @@ IN_CHILD static void empty_mask(void)
 #define CALL_ioctl(fd, request, argument) ioctl((fd), (request), (argument))
 #define CALL_umask(mask) ((void)umask((mode_t)(mask)))
 #define CALL_nice(value) setpriority(PRIO_PROCESS, 0, (value))
-#define CALL_setgroups(count, list) setgroups((count), (list))
+#define CALL_setgroups(count, list) setgroups((int)(count), (list)) // An int on all of these.
 // From the superuser these change the saved ids as well.
 #define CALL_setgid(id) setgid(id)
 #define CALL_setuid(id) setuid(id)
@@ -260,8 +260,10 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
     }
     if (plan->keeper_fd >= 0) {
         struct pmi_child_hello hello = {.kind = plan->new_session || plan->new_group ? 'G' : 'P',
-                                        .pid = (int)CALL_getpid()};
-        if (CALL_write(plan->keeper_fd, &hello, sizeof(hello)) != (long)sizeof(hello))
+                                        .pid = (int)CALL_getpid(),
+                                        .mark = plan->mark};
+        size_t size = plan->mark != 0 ? sizeof(hello) : PMI_CHILD_HELLO_SHORT;
+        if (CALL_write(plan->keeper_fd, &hello, size) != (long)size)
             return fail(plan, PM_STAGE_KEEPER, errno);
         char byte;
         long n = CALL_read(plan->keeper_fd, &byte, 1);

@@ -331,7 +331,7 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
 
 static int prepare(struct daemon_start *d)
 {
-    int result = pmi_options_resolve(d->plan->spec, &d->options, d->err);
+    int result = pmi_options_resolve(d->plan, &d->options, d->err);
     if (result == PM_OK)
         result = pmi_stdio_prepare(d->plan, &d->stdio, d->err);
     if (result != PM_OK)
@@ -743,7 +743,7 @@ static void end_orphans(struct daemon_start *d)
         return;
     for (;;) {
         orphans.left = 0;
-        if (pmi_children_visit(end_orphan, &orphans) != PM_OK || orphans.left == 0 ||
+        if (pmi_children_visit(0, end_orphan, &orphans) != PM_OK || orphans.left == 0 ||
             pmi_now_ms() >= deadline)
             return;
         pmi_sleep_ms(1);

@@ -29,13 +29,6 @@ enum found {
     CANNOT_TELL
 };
 
-// "Z" alone is not dead: so looks a process whose first thread has ended while others run.
-static bool is_dead(const struct pmi_stat *stat)
-{
-    return (stat->state == 'Z' || stat->state == 'X' || stat->state == 'x') &&
-           stat->num_threads <= 1;
-}
-
 // Pinned first, then seen to be the same still.
 static void signal_found(pid_t pid, const struct pmi_stat *found, int signal_number)
 {
@@ -60,7 +53,7 @@ static enum found look_at(const struct search *search, pid_t pid)
     int result = pid == search->except ? PM_ERR_GONE : pmi_stat_read(pid, &stat);
     if (result != PM_OK)
         return result == PM_ERR_GONE || result == PM_ERR_ACCESS ? NOBODY : CANNOT_TELL;
-    bool matches = !is_dead(&stat) && (search->group == 0 || stat.pgrp == search->group) &&
+    bool matches = !pmi_stat_is_dead(&stat) && (search->group == 0 || stat.pgrp == search->group) &&
                    (search->session == 0 || stat.session == search->session) &&
                    (search->other == 0 || stat.pgrp != search->other) &&
                    (uint64_t)stat.starttime >= search->oldest;

@@ -15,6 +15,13 @@ struct pmi_stat {
     unsigned long long starttime; // Clock ticks since boot.
 };
 
+// "Z" alone is not dead: so looks a process whose first thread has ended while others run.
+static inline bool pmi_stat_is_dead(const struct pmi_stat *stat)
+{
+    return (stat->state == 'Z' || stat->state == 'X' || stat->state == 'x') &&
+           stat->num_threads <= 1;
+}
+
 // Pure: parses the text of a stat file. The name of the program may hold anything, blanks and
 // parentheses too, so the fields are counted from the last ')'. PM_OK or PM_ERR_CORRUPT.
 int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat);

@@ -24,6 +24,7 @@
 #include "child.h"
 #include "daemon.h"
 #include "error.h"
+#include "family.h"
 #include "group.h"
 #include "identity.h"
 #include "reactor.h"
@@ -318,6 +319,7 @@ struct ward {
     int pidfd;
     uint64_t start; // Without a pidfd: what proves the pid.
     bool group;
+    uint64_t mark; // Of its whole tree; 0 = none.
 };
 
 struct wards {
@@ -357,7 +359,8 @@ static void prune(struct wards *wards)
 {
     size_t kept = 0;
     for (size_t i = 0; i < wards->count; i++) {
-        if (signal_ward(&wards->list[i], 0) != ESRCH)
+        if (signal_ward(&wards->list[i], 0) != ESRCH ||
+            (wards->list[i].mark != 0 && pmi_family_is_marked(wards->list[i].mark)))
             wards->list[kept++] = wards->list[i];
         else
             (void)pmi_sys_close(wards->list[i].pidfd);
@@ -450,8 +453,9 @@ static void welcome(struct wards *wards, int fd)
     struct pmi_stat stat;
     ssize_t n = receive(fd, &hello, sizeof(hello), &sender, &stray);
     (void)pmi_sys_close(stray);
-    if (n != (ssize_t)sizeof(hello))
+    if (n != (ssize_t)sizeof(hello) && n != (ssize_t)PMI_CHILD_HELLO_SHORT)
         return;
+    ward.mark = n == (ssize_t)sizeof(hello) ? hello.mark : 0;
     ward.pid = sender > 0 ? sender : hello.pid;
     ward.group = hello.kind == 'G';
     if (ward.pid <= 1)
@@ -556,6 +560,23 @@ static void settle_in(void)
     }
 }
 
+// Those who are in no group of ours any more.
+static void kill_escaped(const struct wards *wards)
+{
+    uint64_t *marks = malloc((wards->count + 1) * sizeof(*marks));
+    size_t count = 0;
+    for (size_t i = 0; i < wards->count; i++) {
+        const uint64_t *mark = &wards->list[i].mark;
+        if (*mark != 0 && marks != NULL)
+            marks[count++] = *mark;
+        else if (*mark != 0)
+            pmi_family_kill_marked(mark, 1); // No memory: one by one.
+    }
+    if (count > 0)
+        pmi_family_kill_marked(marks, count);
+    free(marks);
+}
+
 int pmi_keeper_main(int socket_fd, int parent_pidfd)
 {
     struct wards wards = {.count = 0};
@@ -577,6 +598,7 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
             (void)signal_ward(&wards.list[i], SIGKILL);
         for (size_t i = 0; i < wards.count; i++)
             (void)signal_ward(&wards.list[i], SIGCONT);
+        kill_escaped(&wards);
     }
     free(wards.list);
     free(wards.fds);

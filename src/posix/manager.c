@@ -2,6 +2,7 @@
 
 #include "daemon.h"
 #include "error.h"
+#include "family.h"
 #include "keeper.h"
 #include "low_fds.h"
 #include "reactor.h"
@@ -27,6 +28,14 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
         err->os_code = os_code;
         return result;
     }
+    if (options->own_process) {
+        result = pmi_family_open(&om->family, err);
+        if (result != PM_OK) {
+            pmi_posix_launcher_close(om);
+            pmi_reactor_close(om);
+            return result;
+        }
+    }
     pmi_mutex_init(&om->keeper.lock);
     pmi_spawner_init(&om->spawner);
     pmi_low_fds_open(&om->low_fds);
@@ -40,6 +49,7 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
         return;
     pmi_spawner_stop(&om->spawner);
     pmi_keeper_stop(om);
+    pmi_family_close(&om->family);
     pmi_low_fds_close(&om->low_fds);
     pmi_mutex_destroy(&om->keeper.lock);
     pmi_posix_launcher_close(om);

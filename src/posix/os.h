@@ -58,6 +58,11 @@ struct pmi_os_process {
     int terminal_fd; // One more of the master of its terminal, to resize it; -1 = none.
     int tty_fd;      // The host's terminal, whose foreground group it was made; -1 = none.
     struct pmi_cgroup *cgroup; // Its own, or NULL.
+    // In a manager that has the process to itself (family.h):
+    struct pmi_family *family;          // NULL = not in one.
+    uint64_t mark;                      // What its descendants are known by.
+    bool whole_tree;                    // They belong to its tree, wherever they went.
+    struct pmi_os_process *leader_next; // Under the lock of the family.
 };
 #define PMI_OS_PROCESS_INIT                                                                        \
     {                                                                                              \
@@ -116,6 +121,21 @@ struct pmi_low_fds {
     bool refused;
 };
 
+// The descendants of a manager that was opened with own_process (family.h).
+#define PMI_FAMILY_BUCKETS 256
+struct pmi_family {
+    struct pmi_mutex lock;
+    atomic_bool open;
+    bool was_reaper;                                    // Orphans came to us before.
+    uint64_t limit;                                     // Of the marks; 0 = each is its own.
+    uint64_t prefix;                                    // Of the marks; 0 = none.
+    uint32_t next;                                      // Number of the next mark.
+    struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS]; // Unreaped processes of Handles.
+    struct pmi_birth *births;                           // Starts under way.
+    struct pmi_condemned *condemned;                    // Trees of which nobody is to live.
+    uint64_t reaped;
+};
+
 struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 
 struct pmi_os_manager {
@@ -126,13 +146,15 @@ struct pmi_os_manager {
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;
     struct pmi_low_fds low_fds;
+    struct pmi_family family;
     atomic_int exe_fd;   // Our own executable, or -1 (daemon.c).
     char *launcher_path; // Helper program, or NULL (daemon.c).
 };
 #define PMI_OS_MANAGER_INIT                                                                        \
     {                                                                                              \
         .poll_fd = -1, .wake_fds = {-1, -1},                                                       \
-        .keeper = {.socket_fd = -1, .process = PMI_OS_PROCESS_INIT}, .exe_fd = -1                  \
+        .keeper = {.socket_fd = -1, .process = PMI_OS_PROCESS_INIT},                               \
+        .family = {.lock = PMI_MUTEX_INIT}, .exe_fd = -1                                           \
     }
 
 struct pmi_os_dir {

@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "cgroup.h"
 #include "error.h"
+#include "family.h"
 #include "foreground.h"
 #include "group.h"
 #include "guards.h"
@@ -47,6 +48,7 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
 
 void pmi_os_process_close(struct pmi_os_process *op)
 {
+    pmi_family_left(op);
     if (op->waiter != NULL)
         pmi_waiter_close(op->waiter);
     else if (op->exit_fd != op->pidfd)
@@ -370,6 +372,7 @@ int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
     assert(!op->reaped);
     int result = reap(op, ret_exit);
     if (result == PM_OK) {
+        pmi_family_left(op);
         pmi_foreground_give_back(op);
         if (op->cgroup != NULL)
             pmi_cgroup_try_remove(op->cgroup);
@@ -463,6 +466,11 @@ static int signal_cgroup(struct pmi_os_process *op, int signal_number)
     return populated ? PM_OK : result;
 }
 
+static bool has_whole_tree(const struct pmi_os_process *op)
+{
+    return op->whole_tree && op->family != NULL && op->family->open;
+}
+
 static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
     if (op->pid <= 1)
@@ -471,6 +479,12 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
         return PM_ERR_UNSUPPORTED; // The host's own group.
     if (scope == PM_SCOPE_TREE && op->cgroup != NULL)
         return signal_cgroup(op, signal_number);
+    if (scope == PM_SCOPE_TREE && has_whole_tree(op)) {
+        int result = pmi_family_signal(op, signal_number);
+        return result == PM_OK || result == PM_ERR_GONE || has_ended(op)
+                   ? result
+                   : signal_process(op, signal_number); // For want of a descriptor, or of /proc.
+    }
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
     bool others = scope == PM_SCOPE_TREE && pmi_session_signal(op, signal_number);
@@ -522,6 +536,8 @@ bool pmi_os_process_tree_alive(struct pmi_os_process *op)
 {
     if (op->cgroup != NULL && pmi_cgroup_is_populated(op->cgroup))
         return true;
+    if (has_whole_tree(op))
+        return !has_ended(op) || pmi_family_alive(op);
     return op->group && op->pid > 1 &&
            (pmi_group_alive(op, has_ended(op)) || pmi_session_signal(op, 0));
 }

@@ -4,6 +4,7 @@
 #include "cgroup.h"
 #include "daemon.h"
 #include "error.h"
+#include "family.h"
 #include "foreground.h"
 #include "identity.h"
 #include "keeper.h"
@@ -344,6 +345,7 @@ static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *st
     if (PMI_KEEPS_SLAVE && child->terminal)
         streams[PM_STDOUT].slave_fd = pmi_sys_dup_above(stdio->terminal, 3);
     started->containment = op->cgroup != NULL                       ? PM_CONTAIN_CGROUP
+                           : op->whole_tree                         ? PM_CONTAIN_SUBREAPER
                            : child->new_group || child->new_session ? PM_CONTAIN_GROUP
                                                                     : PM_CONTAIN_NONE;
     started->detachment = PM_DETACH_NONE;
@@ -409,7 +411,7 @@ static int enter(const struct pmi_plan *plan, struct surroundings *s, struct pm_
     };
     int result = check(plan, err);
     if (result == PM_OK)
-        result = pmi_options_resolve(plan->spec, &s->options, err);
+        result = pmi_options_resolve(plan, &s->options, err);
     if (result == PM_OK)
         result = pmi_stdio_prepare(plan, &s->stdio, err);
     if (result == PM_OK)
@@ -451,11 +453,13 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         .keeper_fd = -1,
         .low_fds = &om->low_fds,
         .program_fd = -1,
+        .mark = plan->mark,
         .parent_pid = plan->die_with_parent ? (int)getpid() : 0,
     };
     result = launch_normal(om, plan, &child, s.stdio.floor, op, &started, err);
     if (result == PM_OK) {
         op->whole_session = child.new_session;
+        op->whole_tree = plan->own_process && s.op.cgroup == NULL;
         op->tty_fd = s.op.tty_fd;
         op->tty_group = s.op.tty_group;
         op->cgroup = s.op.cgroup;
@@ -467,13 +471,31 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
     return result;
 }
 
-int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+static int start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err)
 {
     return plan->mode == PM_MODE_DAEMON
                ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
                : start_normal(om, plan, op, streams, ret_started, err);
+}
+
+int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+                 struct pmi_os_stream streams[3], struct pmi_started *ret_started,
+                 struct pm_error *err)
+{
+    struct pmi_birth birth;
+    struct pmi_plan marked = *plan;
+    if (!plan->own_process)
+        return start(om, plan, op, streams, ret_started, err);
+    int result = pmi_family_expect(&om->family, &birth, err);
+    if (result != PM_OK)
+        return result;
+    marked.mark = birth.mark;
+    marked.mark_limit = pmi_family_limit(&om->family, birth.mark);
+    result = start(om, &marked, op, streams, ret_started, err);
+    pmi_family_born(&om->family, &birth, result == PM_OK ? op : NULL);
+    return result;
 }
 
 int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err)

@@ -4,6 +4,7 @@
 #include "backend.h"
 
 #include "error.h"
+#include "family.h"
 #include "identity.h"
 #include "sys.h"
 
@@ -22,11 +23,12 @@ typedef void visitor(void *context, pid_t pid);
 // Children
 // ------------------------------------------------------------------------------------------------
 
-static int error_of_opendir(void)
+static int error_of_opendir(pid_t parent)
 {
-    return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS
-           : errno == ENOMEM                  ? PM_ERR_NO_MEMORY
-                                              : PM_ERR_UNSUPPORTED;
+    return parent != 0 && (errno == ENOENT || errno == ESRCH || errno == EACCES) ? PM_ERR_GONE
+           : errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS
+           : errno == ENOMEM                    ? PM_ERR_NO_MEMORY
+                                                : PM_ERR_UNSUPPORTED;
 }
 
 // The children that one thread has made.
@@ -51,16 +53,18 @@ static int visit_list(int list_fd, visitor *visit, void *context)
 }
 
 // By the parent's number, for a kernel without CONFIG_PROC_CHILDREN.
-static int visit_all(visitor *visit, void *context)
+static int visit_all(pid_t parent, visitor *visit, void *context)
 {
     DIR *proc = opendir("/proc");
     if (proc == NULL)
-        return error_of_opendir();
+        return error_of_opendir(0);
+    if (parent == 0)
+        parent = getpid();
     struct dirent *entry;
     while (errno = 0, (entry = readdir(proc)) != NULL) {
         struct pmi_stat stat;
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == getpid())
+        if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == parent)
             visit(context, pid);
     }
     int result = errno != 0 ? pmi_error_from_errno(errno) : PM_OK;
@@ -68,19 +72,22 @@ static int visit_all(visitor *visit, void *context)
     return result;
 }
 
-int pmi_children_visit(visitor *visit, void *context)
+int pmi_children_visit(pid_t parent, visitor *visit, void *context)
 {
-    DIR *tasks = opendir("/proc/self/task");
+    char folder[32] = "/proc/self/task";
+    if (parent != 0)
+        (void)snprintf(folder, sizeof(folder), "/proc/%ld/task", (long)parent);
+    DIR *tasks = opendir(folder);
     if (tasks == NULL)
-        return error_of_opendir();
+        return error_of_opendir(parent);
     int result = PM_OK;
     bool lists = false;
     struct dirent *entry;
     while (errno = 0, result == PM_OK && (entry = readdir(tasks)) != NULL) {
-        char path[64];
+        char path[80];
         if (entry->d_name[0] == '.')
             continue;
-        (void)snprintf(path, sizeof(path), "/proc/self/task/%.20s/children", entry->d_name);
+        (void)snprintf(path, sizeof(path), "%s/%.20s/children", folder, entry->d_name);
         int fd = pmi_sys_open(path, O_RDONLY, 0);
         if (fd < 0) {
             // ENOENT: the thread has ended, or there are no such lists at all.
@@ -94,10 +101,15 @@ int pmi_children_visit(visitor *visit, void *context)
             result = pmi_error_from_errno(errno);
         (void)pmi_sys_close(fd);
     }
-    if (result == PM_OK && errno != 0)
+    if (result == PM_OK && errno != 0 && (parent == 0 || (errno != ENOENT && errno != ESRCH)))
         result = pmi_error_from_errno(errno);
     (void)closedir(tasks);
-    return result == PM_OK && !lists ? visit_all(visit, context) : result;
+    if (result != PM_OK || lists)
+        return result;
+    // No lists at all, or no such process any more.
+    if (parent != 0 && access(folder, F_OK) != 0)
+        return PM_ERR_GONE;
+    return visit_all(parent, visit, context);
 }
 
 bool pmi_orphans_come_to_us(void)
@@ -158,7 +170,7 @@ static void look_at(void *context, pid_t pid)
 {
     const struct zombie_visit *visit = context;
     struct pmi_stat stat;
-    if (!is_dead(pid))
+    if (!is_dead(pid) || pmi_family_awaits(pid))
         return;
     if (pmi_stat_read(pid, &stat) != PM_OK)
         return; // Somebody has just waited for it.
@@ -175,7 +187,7 @@ static void look_at(void *context, pid_t pid)
 int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context)
 {
     struct zombie_visit zombies = {.visit = visit, .context = context};
-    return pmi_children_visit(look_at, &zombies);
+    return pmi_children_visit(0, look_at, &zombies);
 }
 
 bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)

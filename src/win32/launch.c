@@ -82,27 +82,42 @@ int pmi_win_launch_prepare(struct pmi_win_launch *l, const struct pmi_plan *plan
 // Attributes
 // ------------------------------------------------------------------------------------------------
 
+// Windows refuses an empty list. Where there is none nothing is inherited either.
+static bool add_handles(const struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST list)
+{
+    return l->io.count == 0 ||
+           UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, l->io.list,
+                                     l->io.count * sizeof(HANDLE), NULL, NULL);
+}
+
+static bool add_console(const struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST list)
+{
+    return l->console == NULL ||
+           UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_PSEUDOCONSOLE, l->console,
+                                     sizeof l->console, NULL, NULL);
+}
+
 // Sets l->late_job where the job cannot be joined at birth (before Windows 10).
 static int make_attributes(struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST *ret_list,
                            struct pm_error *err)
 {
     SIZE_T size = 0;
-    (void)InitializeProcThreadAttributeList(NULL, 2, 0, &size);
+    (void)InitializeProcThreadAttributeList(NULL, 3, 0, &size);
     LPPROC_THREAD_ATTRIBUTE_LIST list = malloc(size);
     if (list == NULL) {
         return pmi_win_refuse(err, PM_ERR_NO_MEMORY, PM_STAGE_EXEC, NULL, NULL);
     }
-    if (!InitializeProcThreadAttributeList(list, 2, 0, &size)) {
+    if (!InitializeProcThreadAttributeList(list, 3, 0, &size)) {
         DWORD os_code = GetLastError();
         free(list);
         return pmi_win_fail(err, PM_STAGE_EXEC, os_code);
     }
-    if (!UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, l->io.list,
-                                   l->io.count * sizeof(HANDLE), NULL, NULL)) {
+    bool has_handles = add_handles(l, list);
+    if (!has_handles || !add_console(l, list)) {
         DWORD os_code = GetLastError();
         DeleteProcThreadAttributeList(list);
         free(list);
-        return pmi_win_fail(err, PM_STAGE_STDIO, os_code);
+        return pmi_win_fail(err, has_handles ? PM_STAGE_PTY : PM_STAGE_STDIO, os_code);
     }
     // The list keeps a pointer to l->job, not a copy.
     l->late_job =
@@ -240,6 +255,8 @@ int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
     }
     STARTUPINFOEXW startup = {0};
     startup.StartupInfo.cb = sizeof startup;
+    // NULL stands for the terminal; without the flag its child would be given copies of the host's
+    // own handles (microsoft/terminal#11276).
     startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
     startup.StartupInfo.hStdInput = l->io.slots[0];
     startup.StartupInfo.hStdOutput = l->io.slots[1];
@@ -251,6 +268,7 @@ int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
         .cwd = l->cwd,
         .environment = l->environment,
         .startup = &startup,
+        .inherits = l->io.count != 0,
         .flags = l->flags | CREATE_UNICODE_ENVIRONMENT | EXTENDED_STARTUPINFO_PRESENT |
                  (l->late_job ? CREATE_SUSPENDED : 0),
     };

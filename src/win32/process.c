@@ -2,7 +2,7 @@
 
 #include <psapi.h>
 
-#include "win32.h"
+#include "terminal.h"
 
 uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
 {
@@ -223,6 +223,10 @@ void pmi_os_process_close(struct pmi_os_process *op)
         (void)CloseHandle(op->job);
     }
     pmi_win_keeper_unref(op->keeper);
+    if (op->terminal != NULL) {
+        pmi_win_terminal_hang_up(op->terminal);
+        pmi_win_terminal_unref(op->terminal);
+    }
     if (op->process != NULL) {
         (void)CloseHandle(op->process);
     }

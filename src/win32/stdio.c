@@ -214,9 +214,11 @@ static int open_slot(const struct pmi_plan *plan, int slot, struct pmi_os_stream
         io->owned[slot] = false;
         io->slots[slot] = io->slots[1];
         return PM_OK;
+    case PM_STDIO_TERMINAL:
+        io->owned[slot] = false;
+        return PM_OK;
     case PM_STDIO_DEFAULT:
     case PM_STDIO_NULL:
-    case PM_STDIO_TERMINAL:
         break;
     }
     return open_null(slot, &io->slots[slot], err);
@@ -244,7 +246,9 @@ static int build_list(const struct pmi_plan *plan, struct pmi_win_stdio *io, str
         return pmi_win_refuse(err, PM_ERR_NO_MEMORY, PM_STAGE_STDIO, NULL, NULL);
     }
     for (int i = 0; i < 3; i++) {
-        add_once(io, io->slots[i]);
+        if (io->slots[i] != NULL) {
+            add_once(io, io->slots[i]);
+        }
     }
     for (size_t i = 0; i < plan->extras_count; i++) {
         HANDLE extra = (HANDLE)plan->extras[i].source;

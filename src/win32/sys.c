@@ -8,8 +8,7 @@ BOOL pmi_sys_create_process(const struct pmi_sys_start *start, PROCESS_INFORMATI
     if (pmi_test_create_process_hook != NULL) {
         pmi_test_create_process_hook(start->application, start->command_line, start->flags);
     }
-    BOOL inherit = start->startup->lpAttributeList != NULL;
-    return CreateProcessW(start->application, start->command_line, NULL, NULL, inherit,
+    return CreateProcessW(start->application, start->command_line, NULL, NULL, start->inherits,
                           start->flags, start->environment, start->cwd,
                           &start->startup->StartupInfo, ret_info);
 }
@@ -72,4 +71,38 @@ DWORD pmi_sys_priority(HANDLE process)
 {
     DWORD priority_class = GetPriorityClass(process);
     return pmi_test_priority_hook != NULL ? pmi_test_priority_hook(priority_class) : priority_class;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Pseudoconsoles
+// ------------------------------------------------------------------------------------------------
+
+const struct pmi_sys_console_calls *pmi_test_pseudoconsole;
+
+static BOOL CALLBACK find_pseudoconsole(PINIT_ONCE once, void *found, void **context)
+{
+    static const char *const names[3] = {"CreatePseudoConsole", "ResizePseudoConsole",
+                                         "ClosePseudoConsole"};
+    struct pmi_sys_console_calls *calls = found;
+    HMODULE kernel = GetModuleHandleW(L"kernel32.dll");
+    void (*all[3])(void) = {NULL, NULL, NULL};
+    (void)once;
+    (void)context;
+    for (int i = 0; i < 3 && kernel != NULL; i++) {
+        all[i] = (void (*)(void))GetProcAddress(kernel, names[i]);
+    }
+    if (all[0] != NULL && all[1] != NULL && all[2] != NULL) {
+        calls->create = (HRESULT(WINAPI *)(COORD, HANDLE, HANDLE, DWORD, void **))all[0];
+        calls->resize = (HRESULT(WINAPI *)(void *, COORD))all[1];
+        calls->close = (void(WINAPI *)(void *))all[2];
+    }
+    return TRUE;
+}
+
+const struct pmi_sys_console_calls *pmi_sys_pseudoconsole(void)
+{
+    static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
+    static struct pmi_sys_console_calls found;
+    (void)InitOnceExecuteOnce(&once, find_pseudoconsole, &found, NULL);
+    return pmi_test_pseudoconsole != NULL ? pmi_test_pseudoconsole : &found;
 }

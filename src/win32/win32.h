@@ -13,6 +13,9 @@
 #ifndef ERROR_ELEVATION_REQUIRED
 #define ERROR_ELEVATION_REQUIRED 740
 #endif
+#ifndef PROC_THREAD_ATTRIBUTE_PSEUDOCONSOLE // Nor in builds for systems before Windows 10 1809.
+#define PROC_THREAD_ATTRIBUTE_PSEUDOCONSOLE 0x00020016
+#endif
 #ifndef ERROR_DISK_QUOTA_EXCEEDED
 #define ERROR_DISK_QUOTA_EXCEEDED 1295
 #endif
@@ -102,8 +105,8 @@ void pmi_win_keeper_end(struct pmi_job_keeper *k); // Lets go of all without a k
 
 // Ours until pmi_win_stdio_close; not inheritable until pmi_win_stdio_expose.
 struct pmi_win_stdio {
-    HANDLE slots[3];
-    bool owned[3];       // False where stderr is stdout's handle.
+    HANDLE slots[3];     // NULL: the terminal of its own.
+    bool owned[3];       // False there, and where stderr is stdout's handle.
     bool shares_console; // A slot inherits a console of ours.
     HANDLE *list;        // What the child may inherit: slots and extras, each once.
     size_t count;
@@ -137,6 +140,7 @@ struct pmi_win_launch {
     DWORD flags;   // Given by the caller; what every start needs is added.
     HANDLE job;    // Borrowed. Joined at birth, or before the first instruction.
     bool late_job; // JOB_LIST was refused: the process was born outside and assigned.
+    void *console; // HPCON, borrowed; NULL = none.
     PROCESS_INFORMATION info;
 };
 

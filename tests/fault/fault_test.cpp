@@ -149,10 +149,11 @@ class Run
             problems += "    " + problem + "\n";
     }
 
-    void Open(bool with_registry, pm_loop loop = PM_LOOP_OWN)
+    void Open(bool with_registry, pm_loop loop = PM_LOOP_OWN, bool own_process = false)
     {
         pm_options options = PM_OPTIONS_INIT;
         options.loop = loop;
+        options.own_process = own_process;
         options.registry_dir = with_registry ? registry.c_str() : nullptr;
         options.status_pending_ms = 3000;
         options.drain_ms = 2000;
@@ -506,6 +507,24 @@ void StopOne(Run &run)
     run.Close();
 }
 
+// One that has left its session and lost its parent, with the process ended and not.
+void OwnTree(Run &run)
+{
+    run.Open(false, PM_LOOP_OWN, true);
+    Shell goes("setsid sh -c 'sleep 1000 & exit 0'; exit 5");
+    pm_process *process = run.Spawn(goes.spec);
+    run.Wait(process, PM_EXIT_EXITED, 5);
+    run.Do("scan", [&](pm_error *) { return pm_leak_scan(run.manager, nullptr); });
+    run.Stop(process);
+    pm_process_unref(process);
+    Shell stays("setsid sh -c 'sleep 1000 & exit 0'; exec sleep 1000");
+    process = run.Spawn(stays.spec);
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0);
+    pm_process_unref(process);
+    run.Close();
+}
+
 void StopAll(Run &run)
 {
     run.Open(false);
@@ -655,6 +674,7 @@ const Scenario kScenarios[] = {
     {"DaemonOptions", DaemonOptions},
     {"MissingProgram", MissingProgram},
     {"StopOne", StopOne},
+    {"OwnTree", OwnTree},
     {"StopAll", StopAll},
     {"DieWithParent", DieWithParent},
     {"Daemon", Daemon},

@@ -313,6 +313,13 @@ enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan)
     return plan->group == PM_GROUP_HOST ? PM_CONTAIN_NONE : PM_CONTAIN_GROUP;
 }
 
+bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
+{
+    (void)om;
+    *ret_reaped = 0;
+    return false;
+}
+
 bool pmi_os_process_stopped(struct pmi_os_process *op)
 {
     (void)op;
