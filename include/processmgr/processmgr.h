@@ -1012,7 +1012,7 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
  * a start or a wait under way elsewhere raises no alarm: leave at least a second between two calls.
  * Each find is logged once, with pid, command, age and where to look, and told to the event sink.
  * pm_options::leak_policy says what happens to it then; with PM_LEAK_REAP it is waited for once it
- * has been seen for a second (or for leak_sweep_ms, if that is less). On Windows there is no such
+ * has been seen for a second. On Windows there is no such
  * state: 0.
  *
  * @param manager the manager.
