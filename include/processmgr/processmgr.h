@@ -651,7 +651,8 @@ struct pm_stats {
     uint64_t leaked_reaped;     /**< Of leaked_total, waited for (PM_LEAK_REAP). */
     uint64_t orphans_total;     /**< Zombies that are no leak: what a descendant left behind and
                                      the system gave to us, as PID 1 or subreaper. Each once. */
-    uint64_t orphans_reaped;    /**< Of these, waited for (PM_LEAK_REAP). */
+    uint64_t orphans_reaped;    /**< Of these, waited for: by own_process (descendants of processes
+                                     started here that belong to no Handle), or PM_LEAK_REAP. */
     uint64_t stop_failures; /**< Stops after whose last step the process or its tree was there. */
     struct pm_mode_stats modes[3];      /**< By enum pm_mode. */
     struct pm_histogram spawn_duration; /**< pm_spawn(): call to proof of exec, successes only. */
@@ -1041,8 +1042,8 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
  * a start or a wait under way elsewhere raises no alarm: leave at least a second between two calls.
  * Each find is logged once, with pid, command, age and where to look, and told to the event sink.
  * pm_options::leak_policy says what happens to it then; with PM_LEAK_REAP it is waited for once it
- * has been seen for a second (or for leak_sweep_ms, if that is less). On Windows there is no such
- * state: 0. Control groups of pm_spec::cgroup that have become empty are removed on the way.
+ * has been seen for a second. On Windows there is no such state: 0. Control groups of
+ * pm_spec::cgroup that have become empty are removed on the way.
  *
  * @param manager the manager.
  * @param ret_found zombies seen in this sweep and in the one before, orphans (see pm_stats) not

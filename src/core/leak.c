@@ -9,7 +9,7 @@
 // sweep never waits; with PM_LEAK_REAP what is believed is waited for, one by one, by pid.
 
 // How long a zombie has to be seen before it is waited for, in milliseconds: longer than a thread
-// of the host needs from an end to its wait.
+// of the host needs from an end to its wait, also on a machine that has much else to do.
 #define REAP_AFTER_MS 1000
 
 struct sweep {
@@ -60,9 +60,8 @@ static struct pmi_suspect *find_suspect(pm_manager *m, const struct pmi_zombie *
 // True if the policy is to wait for it, and that was done, or somebody else was faster.
 static bool take_away(struct sweep *sweep, const struct pmi_suspect *suspect)
 {
-    const struct pm_options *options = &sweep->m->options;
-    int64_t after = options->leak_sweep_ms < REAP_AFTER_MS ? options->leak_sweep_ms : REAP_AFTER_MS;
-    if (options->leak_policy != PM_LEAK_REAP || pmi_now_ms() - suspect->seen_ms < after) {
+    if (sweep->m->options.leak_policy != PM_LEAK_REAP ||
+        pmi_now_ms() - suspect->seen_ms < REAP_AFTER_MS) {
         return false;
     }
     int result = pmi_os_zombie_reap(&suspect->zombie);
@@ -190,9 +189,9 @@ static int leak_scan(pm_manager *m, uint64_t *ret_found)
         return result;
     }
     pmi_os_sweep();
+    uint64_t collected;
     if (m->options.own_process) {
-        uint64_t reaped;
-        (void)pmi_os_orphans_collect(&m->os, &reaped);
+        (void)pmi_os_orphans_collect(&m->os, &collected);
     }
     struct sweep sweep = {.m = m};
     struct pmi_zombie *fresh = NULL;

@@ -282,8 +282,8 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
     struct pm_stats stats = m->stats;
     pmi_stats_fill(m, &stats);
     pmi_mutex_unlock(&m->lock);
+    uint64_t collected = 0;
     if (m->options.own_process) {
-        uint64_t collected = 0;
         (void)pmi_os_orphans_collect(&m->os, &collected);
         stats.orphans_total += collected;
         stats.orphans_reaped += collected;

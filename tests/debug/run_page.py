@@ -269,9 +269,9 @@ class Cases:
         self.open()
         self.rows(4)
         self.browser.js("document.querySelector('#filter').focus()")
-        self.browser.call("Input.insertText", text="POD: 1")
+        self.browser.call("Input.insertText", text="AGENT acp")
         self.rows(1)
-        check(self.column("owner") == ["pod:10"], "both words")
+        check(self.column("owner") == ["acp agent"], "both words")
         check(self.browser.js("document.querySelector('#shown').textContent") == "1 of 4 process",
               "how many: " + self.browser.js("document.querySelector('#shown').textContent"))
         self.browser.js("(() => { const f = document.querySelector('#filter'); f.value = ''; "
