@@ -95,7 +95,7 @@ TEST_F(RunLoop, ReadsWhileAStepIsBeingDelivered)
     fake_next.output_every = 10;
     fake_next.delivery[PM_STOP_KILL] = 400;
     EXPECT_EQ(PM_OK, Do());
-    EXPECT_EQ(1u, result.stop.ended_by);
+    EXPECT_EQ(1u, result.stop->ended_by);
     EXPECT_GE(result.output_size[0], 85u) << "a byte every 10 ms, for 900";
     EXPECT_EQ(0u, fake_steps);
 }
