@@ -11,9 +11,11 @@ add_custom_command(
     DEPENDS "${PROJECT_SOURCE_DIR}/src/debug/page.html" "${PROJECT_SOURCE_DIR}/cmake/PmiEmbed.cmake"
     VERBATIM)
 
-# pmi_add_debug(KIND TYPE): processmgr_debug_KIND over processmgr_KIND.
+# pmi_add_debug(KIND TYPE MICROHTTPD): processmgr_debug_KIND over processmgr_KIND.
 function(pmi_add_debug kind type)
     add_library(processmgr_debug_${kind} ${type} ${PMI_DEBUG_SOURCES} "${pmi_page}")
+    target_include_directories(processmgr_debug_${kind} SYSTEM
+                               PRIVATE "${PMI_MICROHTTPD_INCLUDE_DIR}")
     target_include_directories(
         processmgr_debug_${kind}
         PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>"
@@ -31,7 +33,7 @@ function(pmi_add_debug kind type)
     target_link_libraries(
         processmgr_debug_${kind}
         PUBLIC processmgr_${kind}
-        PRIVATE pmi_microhttpd pmi_jansson "$<BUILD_INTERFACE:pmi_flags>"
+        PRIVATE ${ARGN} pmi_jansson "$<BUILD_INTERFACE:pmi_flags>"
                 "$<BUILD_INTERFACE:pmi_guard>")
     if(WIN32)
         target_link_libraries(processmgr_debug_${kind} PRIVATE ws2_32 advapi32)
@@ -40,12 +42,27 @@ function(pmi_add_debug kind type)
 endfunction()
 
 # The static one always exists as a target: the tests link it.
-pmi_add_debug(static STATIC)
+pmi_add_debug(static STATIC pmi_microhttpd)
 if(NOT PROCESSMGR_BUILD_STATIC)
     set_target_properties(processmgr_debug_static PROPERTIES EXCLUDE_FROM_ALL ON)
 endif()
 if(PROCESSMGR_BUILD_SHARED)
-    pmi_add_debug(shared SHARED)
+    set(pmi_shared_microhttpd pmi_microhttpd)
+    if(MINGW AND CMAKE_OBJCOPY AND PMI_MICROHTTPD_LIBRARY MATCHES "[^l][.]a$")
+        # The static one asks for its names to be exported, from whatever it is linked into.
+        set(pmi_shared_microhttpd "${CMAKE_CURRENT_BINARY_DIR}/microhttpd-plain.a")
+        add_custom_command(
+            OUTPUT "${pmi_shared_microhttpd}"
+            COMMAND "${CMAKE_OBJCOPY}" --remove-section=.drectve "${PMI_MICROHTTPD_LIBRARY}"
+                    "${pmi_shared_microhttpd}"
+            DEPENDS "${PMI_MICROHTTPD_LIBRARY}"
+            VERBATIM)
+        add_custom_target(pmi_plain_microhttpd DEPENDS "${pmi_shared_microhttpd}")
+    endif()
+    pmi_add_debug(shared SHARED "${pmi_shared_microhttpd}")
+    if(TARGET pmi_plain_microhttpd)
+        add_dependencies(processmgr_debug_shared pmi_plain_microhttpd)
+    endif()
     target_compile_definitions(
         processmgr_debug_shared
         PRIVATE PM_BUILDING_DEBUG_SHARED
@@ -57,7 +74,8 @@ if(PROCESSMGR_BUILD_SHARED)
     endif()
     if(MINGW)
         set_target_properties(processmgr_debug_shared PROPERTIES PREFIX "")
-        target_link_options(processmgr_debug_shared PRIVATE -static-libgcc)
+        # Its libraries are inside, and so is their thread library.
+        target_link_options(processmgr_debug_shared PRIVATE -static)
     endif()
     add_library(processmgr::debug ALIAS processmgr_debug_shared)
 else()
