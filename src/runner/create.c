@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "poddaemon/folder.h"
 #include "runner/session.h"
 
 #define READY_MS 5000  // From the start of the holder to its first word.
@@ -168,18 +169,13 @@ static int put_file(struct pod_dir *dir, const char *name, const void *data, siz
 static int make_folder(struct create *create, const char *path)
 {
     struct pod_dir dir = POD_DIR_INIT;
-    char hex[2 * POD_TOKEN_SIZE + 2];
     int result = pod_dir_create(path);
     if (result != PM_OK) {
         return result;
     }
-    for (size_t i = 0; i < POD_TOKEN_SIZE; i++) {
-        (void)snprintf(hex + 2 * i, 3, "%02x", create->token[i]);
-    }
-    hex[2 * POD_TOKEN_SIZE] = '\n';
     result = pod_dir_open(path, &dir);
     if (result == PM_OK) {
-        result = put_file(&dir, POD_FILE_TOKEN, hex, 2 * POD_TOKEN_SIZE + 1);
+        result = pod_token_make(&dir, create->token);
     }
     if (result == PM_OK) {
         result = put_file(&dir, FILE_STARTING, create->meta, strlen(create->meta));
@@ -199,7 +195,7 @@ static void holder_program(const struct runner_env *env, char path[4096])
     const char *last = back != NULL && (slash == NULL || back > slash) ? back : slash;
     const char *dot = strrchr(env->program, '.');
     bool exe = dot != NULL && last != NULL && dot > last && strlen(dot) == 4;
-    (void)snprintf(path, 4096, "%.*spoddaemon%s",
+    (void)snprintf(path, 4096, "%.*sprocessmgr-poddaemon%s",
                    last != NULL ? (int)(last + 1 - env->program) : 0, env->program,
                    exe ? dot : "");
 }
@@ -210,7 +206,7 @@ static int spawn_holder(struct create *create, pm_native theirs)
     struct pm_spec spec = PM_SPEC_INIT;
     struct pm_error detail = PM_ERROR_INIT;
     char program[4096], errors[4200], line[1024];
-    const char *argv[4] = {program, session->path, session->id, NULL};
+    const char *argv[] = {program, "--dir", session->path, "--session", session->id, NULL};
     holder_program(create->server->env, program);
     (void)snprintf(errors, sizeof errors, "%s/startup", session->path);
     spec.owner = session->id;
@@ -358,6 +354,9 @@ static void succeed(struct create *create, uint64_t child)
     session->pod.rows = (uint16_t)(create->config.rows != 0 ? create->config.rows : 24);
     session->state = SESSION_RUNNING;
     session->create = NULL;
+    podlink_close(session->link); // The message is still being handed out: it lives so long.
+    session->link = NULL;
+    session->welcomed = false;
     add_warnings(session);
     session_log(session, LOG_INFO, "session.created", "%s: holder %llu, child %llu",
                 session->program, (unsigned long long)session->daemon_pid,
@@ -481,9 +480,6 @@ void session_create(struct server *server, struct call *call, json_t *params)
     session->create = create;
     session->settled = true;
     int result = take_params(create, session);
-    if (result == RUNNER_OK && uv_random(NULL, NULL, create->token, sizeof create->token, 0, NULL) != 0) {
-        result = runner_fail(&create->error, RUNNER_FAILED, "start of session '%s'\nno randomness", id);
-    }
     if (result == RUNNER_OK) {
         session->works++;
         result = uv_queue_work(&server->loop, &create->work, work_create, after_create);

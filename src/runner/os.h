@@ -42,6 +42,16 @@ void os_begin(void);
 // Replaces this program; argv[0] included. Returns only if it fails: a negative uv error.
 // UV_ENOSYS: this system has no such thing.
 int os_exec(const char *program, char *const argv[]);
+// Whether an exec hands this connection on.
+void os_keep_at_exec(pm_native native, bool keep);
+// A process by its number; only one that is known to live and not to be collected meanwhile.
+struct os_process {
+    int64_t pid;
+    pm_native native; // PM_NATIVE_INVALID: the system has no such thing.
+};
+int os_process_open(int64_t pid, struct os_process *ret_process);
+void os_process_kill(const struct os_process *process, uint32_t wait_ms); // And waits for its end.
+void os_process_close(struct os_process *process);
 // Path by which the file of this very program can be started, whatever became of its name.
 int os_own_program(char *path, size_t capacity);
 

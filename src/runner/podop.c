@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "poddaemon/folder.h"
 #include "runner/session.h"
 
 #define OPERATION_MS 10000
@@ -154,7 +155,7 @@ static int connect_to(struct operation *op, const struct session *session)
     pm_native native = PM_NATIVE_INVALID;
     int result = pod_dir_open(session->path, &dir);
     if (result == PM_OK) {
-        result = session_read_token(&dir, token);
+        result = pod_token_read(&dir, token);
     }
     if (result == PM_OK) {
         result = pod_connect(&dir, op->id, &native);

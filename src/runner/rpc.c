@@ -99,12 +99,12 @@ json_t *rpc_error(const json_t *id, const struct runner_error *error)
     char text[sizeof error->what + sizeof error->why + 2];
     (void)snprintf(text, sizeof text, "%s%s%s", error->what, error->why[0] != '\0' ? ": " : "",
                    error->why);
-    json_t *value = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:s}}", "code",
-                              RPC_RUNNER - error->code, "message", text, "data", "name",
+    int code = error->code == RUNNER_USAGE ? RPC_INVALID_PARAMS : RPC_RUNNER - error->code;
+    json_t *value = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:s}}", "code", code, "message", text, "data", "name",
                               runner_code_name(error->code), "what", error->what, "why",
                               error->why, "next", error->next);
     return value != NULL ? reply(id, "error", value)
-                         : rpc_fault(id, RPC_RUNNER - error->code, runner_code_name(error->code));
+                         : rpc_fault(id, code, runner_code_name(error->code));
 }
 
 json_t *rpc_notification(const char *method, json_t *params)

@@ -23,6 +23,7 @@ struct upgrade;
 enum server_end { // Why the loop ends.
     SERVER_RUNS = 0,
     SERVER_SHUTDOWN,
+    SERVER_SHUTDOWN_ALL, // When the sessions have ended, too.
     SERVER_UPGRADE
 };
 
@@ -46,10 +47,13 @@ struct server {
     bool recovered;    // The registry has been read.
     uint64_t recovery_ms;
     enum server_end end;
-    const char *upgrade_program; // SERVER_UPGRADE: what to run now.
-    struct upgrade *upgrade;
+    uint64_t end_deadline;
+    char *upgrade_program; // SERVER_UPGRADE: what to run now.
+    unsigned works;        // In workers, of no session.
+    pm_native ready;       // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
     uv_signal_t signals[3];
     uv_timer_t housekeeping;
+    uv_thread_t thread; // Of the loop.
 };
 
 // One request of a client. Is answered once, now or later, also when the client has gone.
@@ -69,6 +73,9 @@ void control_check(struct server *server);
 
 void server_stop(struct server *server, enum server_end end);
 int64_t wall_ms(void);
+
+// serve.c. One that is to be ready tells so to `ready`, and closes it.
+int serve(const struct runner_env *env, pm_native ready);
 
 // methods.c
 bool methods_know(const char *name);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pod/proof.h"
+#include "poddaemon/folder.h"
 
 const char *session_state_name(int state)
 {
@@ -261,29 +262,6 @@ json_t *session_json(const struct session *session)
 // Talking to its pod
 // ------------------------------------------------------------------------------------------------
 
-static int hex_value(uint8_t c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int session_read_token(struct pod_dir *dir, uint8_t token[POD_TOKEN_SIZE])
-{
-    uint8_t *text;
-    size_t size;
-    int result = pod_file_read(dir, POD_FILE_TOKEN, 256, &text, &size);
-    if (result != PM_OK) {
-        return result;
-    }
-    result = size >= 2 * POD_TOKEN_SIZE ? PM_OK : PM_ERR_CORRUPT;
-    for (size_t i = 0; i < POD_TOKEN_SIZE && result == PM_OK; i++) {
-        int high = hex_value(text[2 * i]), low = hex_value(text[2 * i + 1]);
-        result = high < 0 || low < 0 ? PM_ERR_CORRUPT : PM_OK;
-        token[i] = (uint8_t)(high * 16 + low);
-    }
-    free(text);
-    return result;
-}
-
 static void on_retry(uv_timer_t *timer)
 {
     session_connect(timer->data);
@@ -317,15 +295,11 @@ void session_fail(struct session *session, enum session_state state, const char 
     session_settle(session);
 }
 
-bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
+static int send_ask(struct session *session, struct ask *ask)
 {
-    int64_t number;
-    struct ask *ask = session->link != NULL && session->welcomed ? malloc(sizeof *ask) : NULL;
-    if (ask == NULL) {
-        return false;
-    }
     struct pod_client *client = podlink_client(session->link);
-    switch (kind) {
+    int64_t number;
+    switch (ask->kind) {
     case ASK_STOP:
         number = pod_client_stop(client, session->stop_grace_ms);
         break;
@@ -339,13 +313,24 @@ bool session_ask(struct session *session, enum ask_kind kind, struct refresh *re
         number = pod_client_status(client);
         break;
     }
-    if (number < 0) {
-        free(ask);
+    ask->request = number > 0 ? (uint32_t)number : 0;
+    podlink_flush(session->link);
+    return number < 0 ? (int)number : 0;
+}
+
+bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
+{
+    struct ask *ask = session_is_over(session) || session->create != NULL ? NULL : malloc(sizeof *ask);
+    if (ask == NULL) {
         return false;
     }
-    *ask = (struct ask){session->asks, kind, (uint32_t)number, refresh};
+    *ask = (struct ask){session->asks, kind, 0, refresh};
     session->asks = ask;
-    podlink_flush(session->link);
+    if (session->welcomed) {
+        (void)send_ask(session, ask);
+    } else {
+        session_connect(session);
+    }
     return true;
 }
 
@@ -364,35 +349,31 @@ static struct ask *take_ask(struct session *session, uint32_t request)
 static void claim(struct session *session)
 {
     if (!session->claim_sent) {
-        session->claim_sent = session_ask(session, ASK_CLAIM, NULL);
-        session->claim_asked = session->claim_asked || session->claim_sent;
+        session->claim_sent = session->claim_asked = true;
+        (void)session_ask(session, ASK_CLAIM, NULL);
     }
 }
 
-// A newer runner was here, whose count we do not know: the registry is ours, so we are the newest.
 static void rise_above(struct session *session, uint64_t epoch)
 {
-    if (epoch_next(session->server, epoch + 1) == 0) {
-        drop_link(session);
-        session->attempts = 0;
-        retry_later(session);
+    // A newer runner was here, whose count we do not know: the registry is ours, so we are the
+    // newest.
+    if (epoch_next(session->server, epoch + 1) != 0) {
+        session_log(session, LOG_ERROR, "runner.epoch", "a new epoch cannot be written");
     }
 }
 
 static void take_state(struct session *session, const struct pod_state *pod)
 {
     session->pod = *pod;
-    if (session->daemon_pid == 0) {
-        session->daemon_pid = pod->daemon_pid;
-    }
+    session->daemon_pid = pod->daemon_pid;
     if (pod->epoch > session->server->epoch) {
         rise_above(session, pod->epoch);
-        return;
     }
     if (session->state != SESSION_RUNNING) {
         session->state = SESSION_RUNNING;
         session->problem[0] = '\0';
-        session_log(session, LOG_INFO, "session.attached", "holder %llu, child %llu, %s",
+        session_log(session, LOG_INFO, "session.attached", "holder %llu, child %llu, version %s",
                     (unsigned long long)pod->daemon_pid, (unsigned long long)pod->child_pid,
                     session->build);
     }
@@ -400,10 +381,8 @@ static void take_state(struct session *session, const struct pod_state *pod)
     session_settle(session);
     if (pod->state == POD_SESSION_EXITED) {
         claim(session);
-    } else if (pod->state == POD_SESSION_WAITING) { // Its maker died: nobody was told of it.
-        session_stop(session, ASK_KILL, 0);
-    } else if (session->stopping) {
-        (void)session_ask(session, session->stop_kind, NULL);
+    } else if (pod->state == POD_SESSION_WAITING && !session->stopping) {
+        session_stop(session, ASK_KILL, 0); // Its maker died: nobody was told of it.
     }
 }
 
@@ -415,29 +394,49 @@ static void take_welcome(struct session *session, const struct pod_welcome *welc
     session->version = welcome->version;
     session->daemon_pid = welcome->daemon_pid;
     session->welcomed = true;
-    if (session->state != SESSION_STARTING) {
-        (void)session_ask(session, ASK_STATUS, NULL);
+    for (struct ask *ask = session->asks; ask != NULL; ask = ask->next) {
+        (void)send_ask(session, ask);
     }
+}
+
+static void ask_again(struct session *session)
+{
+    drop_link(session);
+    (void)session_ask(session, session->stop_kind, NULL);
 }
 
 static void take_answer(struct session *session, const struct pod_message *message)
 {
     struct ask *ask = take_ask(session, message->u.request.request);
+    bool again = false;
     if (ask == NULL) {
         return;
     }
     if (message->type == POD_ERROR) {
         const struct pod_error *e = &message->u.error;
-        session_log(session, LOG_WARNING, "session.refused", "%s of the holder: %.*s",
-                    pod_strerror(e->code), (int)e->text.size, (const char *)e->text.data);
+        session_log(session, LOG_WARNING, "session.refused", "%s: %.*s", pod_strerror(e->code),
+                    (int)e->text.size, (const char *)e->text.data);
         if (e->code == POD_E_FENCED) {
             rise_above(session, e->detail);
+            again = session->stopping && ask->kind != ASK_STATUS;
         }
     }
     if (ask->refresh != NULL) {
         refresh_done(ask->refresh);
     }
     free(ask);
+    if (again) {
+        ask_again(session);
+    }
+}
+
+// Nothing more to ask: the pod is left alone.
+static void leave_alone(struct session *session)
+{
+    if (session->link != NULL && session->welcomed && session->asks == NULL &&
+        (!session->stopping || session->claim_sent)) {
+        drop_link(session);
+    }
 }
 
 static void on_message(void *user, const struct pod_message *message)
@@ -452,13 +451,7 @@ static void on_message(void *user, const struct pod_message *message)
     switch (message->type) {
     case POD_STATE:
         take_state(session, &message->u.state);
-        if (session->link != NULL) {
-            take_answer(session, message);
-        }
-        break;
-    case POD_SIZE:
-        session->pod.columns = message->u.size.columns;
-        session->pod.rows = message->u.size.rows;
+        take_answer(session, message);
         break;
     case POD_EXIT:
         session->exit = message->u.exit;
@@ -471,6 +464,7 @@ static void on_message(void *user, const struct pod_message *message)
     default:
         break;
     }
+    leave_alone(session);
 }
 
 static void on_over(void *user, int failure)
@@ -478,14 +472,15 @@ static void on_over(void *user, int failure)
     struct session *session = user;
     session->link = NULL;
     session->welcomed = session->claim_sent = false;
-    drop_asks(session);
     if (session->create != NULL) {
         create_over(session, failure);
         return;
     }
-    if (failure != -POD_E_CLOSED) {
+    drop_asks(session);
+    if (failure != -POD_E_CLOSED && !session_is_over(session)) {
         session_fail(session, SESSION_UNREACHABLE, "its holder does not answer: %s",
                      failure == -POD_E_IO ? "no word within 2 s" : pod_strerror(failure));
+        session->attempts = 3;
     }
     session_collect(session);
 }
@@ -510,12 +505,16 @@ void session_connect(struct session *session)
     uint8_t token[POD_TOKEN_SIZE];
     pm_native native;
     int result;
-    if (session->link != NULL || session_is_over(session)) {
+    if (session->link != NULL || session_is_over(session) || session->create != NULL) {
+        return;
+    }
+    if (session->asks == NULL && session->stopping) {
+        (void)session_ask(session, session->stop_kind, NULL); // Comes back here.
         return;
     }
     result = pod_dir_open(session->path, &dir);
     if (result == PM_OK) {
-        result = session_read_token(&dir, token);
+        result = pod_token_read(&dir, token);
     }
     if (result == PM_OK) {
         result = pod_connect(&dir, session->id, &native);
@@ -685,16 +684,21 @@ static bool holder_lives(const struct session *session, struct pod_dir *dir)
                                     : pod_dir_lock(dir) == PM_ERR_BUSY;
 }
 
+// It lives, and its connection failed or ended.
 static void try_again(struct session *session)
 {
     if (session->attempts >= 3) {
+        drop_asks(session);
         session_fail(session, SESSION_UNREACHABLE,
                      "its holder, process %llu, lives and cannot be reached",
                      (unsigned long long)(session->process != NULL
                                               ? pm_process_pid(session->process)
                                               : session->daemon_pid));
     }
-    retry_later(session);
+    // Once it is known as unreachable, it is tried again when somebody asks.
+    if (session->attempts < 3 || session->stopping) {
+        retry_later(session);
+    }
 }
 
 static bool is_passing(int result)

@@ -42,7 +42,7 @@ struct refresh;
 struct ask { // A request to the pod that has no answer yet.
     struct ask *next;
     enum ask_kind kind;
-    uint32_t request;
+    uint32_t request; // 0: not sent yet.
     struct refresh *refresh;
 };
 
@@ -66,8 +66,9 @@ struct session {
     int64_t created_ms;
     pm_process *process; // The holder; NULL: it is gone, or not known.
     uint64_t daemon_pid;
-    struct podlink *link;
-    bool welcomed;      // On this link.
+    struct podlink *link; // There only while something is asked: it would hold a holder whose child
+                          // has ended, and its end tells that better.
+    bool welcomed;        // On this link.
     bool settled;       // It is known what has become of it.
     bool claim_sent;    // On this link.
     bool claim_asked;   // In this run of the runner: the claim is ours, whoever carries it out.
@@ -108,8 +109,7 @@ void session_log(const struct session *session, int level, const char *event, co
 // A notification to subscribers, with the session.
 void session_notify(const struct session *session, const char *what);
 
-int session_read_token(struct pod_dir *dir, uint8_t token[POD_TOKEN_SIZE]);
-// Begins to talk to its pod.
+// Connects to its pod, where that is not done.
 void session_connect(struct session *session);
 // Its first connection, from the birth of the pod.
 int session_take_link(struct session *session, pm_native native, const uint8_t *token,
@@ -125,7 +125,7 @@ void session_fail(struct session *session, enum session_state state, const char 
     ;
 bool session_is_over(const struct session *session);
 
-// Asks the pod; false: it is not connected.
+// Asks the pod, as soon as it is connected; false: out of memory, or there is no pod any more.
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh);
 // Ends it; the waiters are answered when it has ended.
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms);

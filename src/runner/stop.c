@@ -103,10 +103,8 @@ void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms
         session->stop_grace_ms = grace_ms;
         (void)uv_timer_start(session->patience, on_patience_over, patience, 0);
     }
-    // If it is not connected now: as soon as it is.
-    if (!session_ask(session, kind, NULL) && session->link == NULL) {
-        session_connect(session);
-    }
+    session->attempts = 0;
+    (void)session_ask(session, kind, NULL);
 }
 
 void session_wait(struct session *session, struct call *call, bool destroy)
