@@ -154,7 +154,7 @@ static int take(struct pod_client *c, const struct pod_message *m)
     }
     switch (m->type) {
     case POD_ATTACHED:
-        if (c->attached) {
+        if (m->u.attached.credit < c->sent) {
             return -POD_E_PROTOCOL;
         }
         c->attached = true;
@@ -290,8 +290,7 @@ int64_t pod_client_attach(struct pod_client *c, const struct pod_attach *attach)
 
 int64_t pod_client_detach(struct pod_client *c)
 {
-    int64_t number = plain_request(c, POD_DETACH);
-    return number;
+    return plain_request(c, POD_DETACH);
 }
 
 int64_t pod_client_resize(struct pod_client *c, uint16_t columns, uint16_t rows)

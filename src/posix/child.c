@@ -259,7 +259,9 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
             return fail(plan, PM_STAGE_KEEPER, ESRCH); // It died before we asked.
     }
     if (plan->keeper_fd >= 0) {
-        struct pmi_child_hello hello = {.kind = plan->new_session || plan->new_group ? 'G' : 'P',
+        struct pmi_child_hello hello = {.kind = plan->new_session ? 'S'
+                                                : plan->new_group ? 'G'
+                                                                  : 'P',
                                         .pid = (int)CALL_getpid()};
         if (CALL_write(plan->keeper_fd, &hello, sizeof(hello)) != (long)sizeof(hello))
             return fail(plan, PM_STAGE_KEEPER, errno);

@@ -21,7 +21,7 @@ struct pmi_child_fd {
 
 // What a child says to the keeper before exec; the answer is one byte.
 struct pmi_child_hello {
-    int kind; // 'G': it leads a group of its own; 'P': it alone is meant.
+    int kind; // 'S': it leads a session of its own; 'G': a group; 'P': it alone is meant.
     int pid;  // For systems whose sockets do not tell the sender's.
 };
 

@@ -316,8 +316,8 @@ void pmi_keeper_stop(struct pmi_os_manager *om)
 struct ward {
     pid_t pid;
     int pidfd;
-    uint64_t start; // Without a pidfd: what proves the pid.
-    bool group;
+    uint64_t start; // What proves the pid without a pidfd, and the session.
+    bool group, session;
 };
 
 struct wards {
@@ -353,11 +353,32 @@ static int signal_ward(const struct ward *ward, int signal_number)
     return pmi_sys_kill(ward->pid, signal_number) == 0 ? 0 : errno;
 }
 
+// The other groups of a session: job control gives each job one of its own. Whether anybody was
+// there.
+static bool signal_session(const struct ward *ward, int signal_number)
+{
+    struct pmi_os_process op = PMI_OS_PROCESS_INIT;
+    op.pid = op.session = ward->pid;
+    op.session_start = ward->start;
+    op.whole_session = ward->session;
+    op.reaped = true; // Take nothing for granted: see that the number is not another's now.
+    op.child = true;
+    return pmi_session_signal(&op, signal_number);
+}
+
+// Who is being forked while the table is read is found in the next round.
+static void kill_session(const struct ward *ward)
+{
+    const int rounds = 10;
+    for (int i = 0; ward->session && i < rounds && signal_session(ward, SIGKILL); i++)
+        pmi_sleep_ms(1);
+}
+
 static void prune(struct wards *wards)
 {
     size_t kept = 0;
     for (size_t i = 0; i < wards->count; i++) {
-        if (signal_ward(&wards->list[i], 0) != ESRCH)
+        if (signal_ward(&wards->list[i], 0) != ESRCH || signal_session(&wards->list[i], 0))
             wards->list[kept++] = wards->list[i];
         else
             (void)pmi_sys_close(wards->list[i].pidfd);
@@ -453,7 +474,8 @@ static void welcome(struct wards *wards, int fd)
     if (n != (ssize_t)sizeof(hello))
         return;
     ward.pid = sender > 0 ? sender : hello.pid;
-    ward.group = hello.kind == 'G';
+    ward.session = hello.kind == 'S';
+    ward.group = hello.kind == 'G' || ward.session;
     if (ward.pid <= 1)
         return;
 #ifdef HAVE_PIDFD
@@ -577,6 +599,8 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
             (void)signal_ward(&wards.list[i], SIGKILL);
         for (size_t i = 0; i < wards.count; i++)
             (void)signal_ward(&wards.list[i], SIGCONT);
+        for (size_t i = 0; i < wards.count; i++)
+            kill_session(&wards.list[i]);
     }
     free(wards.list);
     free(wards.fds);
