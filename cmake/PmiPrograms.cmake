@@ -1,18 +1,7 @@
 # The programs on top of the library, and the libraries that they need. What is missing switches them
 # off with one line.
-include(CheckSymbolExists)
-find_package(PkgConfig QUIET)
 set(PMI_PROGRAMS_MISSING "")
-if(PKG_CONFIG_FOUND)
-    pkg_check_modules(PMI_LIBUV QUIET IMPORTED_TARGET libuv)
-endif()
-# One that this toolchain can link with: not the host's in a cross build.
-if(PMI_LIBUV_FOUND)
-    set(CMAKE_REQUIRED_LIBRARIES PkgConfig::PMI_LIBUV)
-    check_symbol_exists(uv_random uv.h PMI_LIBUV_WORKS)
-    unset(CMAKE_REQUIRED_LIBRARIES)
-endif()
-if(NOT PMI_LIBUV_WORKS)
+if(NOT TARGET pmi_libuv)
     set(PMI_PROGRAMS_MISSING "libuv")
 endif()
 
@@ -32,7 +21,7 @@ else()
         target_include_directories(
             ${name} PUBLIC "${pmi_pod_os_dir}"
             PRIVATE "${PMI_GENERATED_DIR}")
-        target_link_libraries(${name} PUBLIC pmi_pod processmgr_static PkgConfig::PMI_LIBUV)
+        target_link_libraries(${name} PUBLIC pmi_pod processmgr_static pmi_libuv)
         target_compile_definitions(${name} PRIVATE ${ARGN})
         pmi_setup_program(${name})
     endfunction()

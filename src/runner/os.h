@@ -34,6 +34,8 @@ bool os_terminal_size(unsigned *ret_columns, unsigned *ret_rows);
 // Keys come as they are typed. false: stdin is no terminal.
 bool os_terminal_raw(void);
 void os_terminal_restore(void);
+// The stream that reads stdin, if that is a terminal.
+void os_terminal_stream(uv_tty_t *tty);
 
 // ---- the program itself --------------------------------------------------------------------------
 
@@ -42,12 +44,14 @@ void os_begin(void);
 // Replaces this program; argv[0] included. Returns only if it fails: a negative uv error.
 // UV_ENOSYS: this system has no such thing.
 int os_exec(const char *program, char *const argv[]);
+// A line, within the time, from a connection that is in no loop. Its size, or PM_ERR_*.
+int os_read_word(pm_native native, char *word, size_t capacity, int timeout_ms);
 // Whether an exec hands this connection on.
 void os_keep_at_exec(pm_native native, bool keep);
 // A process by its number; only one that is known to live and not to be collected meanwhile.
 struct os_process {
     int64_t pid;
-    pm_native native; // PM_NATIVE_INVALID: the system has no such thing.
+    pm_native native; // Held by it.
 };
 int os_process_open(int64_t pid, struct os_process *ret_process);
 void os_process_kill(const struct os_process *process, uint32_t wait_ms); // And waits for its end.

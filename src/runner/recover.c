@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runner/session.h"
+#include "runner/upgrade.h"
 
 struct found {
     struct found *next;
@@ -151,7 +152,7 @@ static void take_folder(struct recovery *recovery, const char *path)
     pod_dir_close(&dir);
     bool named = result == PM_OK && take_id((const char *)text, size, id);
     if (named) {
-        session_paths(server, id, expected);
+        session_folder(server->env->state_dir, id, expected);
         named = strcmp(expected, path) == 0 && session_find(server, id) == NULL;
     }
     struct session *session = NULL;
@@ -284,6 +285,8 @@ static void after_recover(uv_work_t *work, int status)
         free(found);
     }
     free(recovery);
+    upgrade_tell_ready(server->ready);
+    server->ready = PM_NATIVE_INVALID;
     methods_release(server, &server->held);
 }
 

@@ -99,21 +99,23 @@ static bool is_quiet(const struct server *server)
     return true;
 }
 
+static void close_handles(struct server *server)
+{
+    for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
+        uv_close((uv_handle_t *)&server->signals[i], NULL);
+    }
+    uv_close((uv_handle_t *)&server->housekeeping, NULL);
+    uv_close((uv_handle_t *)&server->wake, NULL);
+    control_close(server);
+}
+
 static void close_server(struct server *server)
 {
-    if (server->control != NULL && uv_is_active((uv_handle_t *)&server->housekeeping)) {
-        (void)uv_timer_stop(&server->housekeeping);
-        while (server->sessions != NULL) {
-            session_close(server->sessions);
-        }
-        methods_release(server, &server->held);
-        control_close(server);
-        for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
-            uv_close((uv_handle_t *)&server->signals[i], NULL);
-        }
-        uv_close((uv_handle_t *)&server->housekeeping, NULL);
-        uv_close((uv_handle_t *)&server->wake, NULL);
+    while (server->sessions != NULL) {
+        session_close(server->sessions);
     }
+    methods_release(server, &server->held);
+    close_handles(server);
 }
 
 static void on_housekeeping(uv_timer_t *timer)

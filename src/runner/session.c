@@ -36,7 +36,7 @@ struct session *session_find(struct server *server, const char *id)
 }
 
 // A readable beginning, and a hash: any id gives a name that any file system takes.
-void session_paths(const struct server *server, const char *id, char path[4096])
+void session_folder(const char *state_dir, const char *id, char path[4096])
 {
     struct pod_sha256 sha;
     uint8_t digest[POD_SHA256_SIZE];
@@ -51,7 +51,7 @@ void session_paths(const struct server *server, const char *id, char path[4096])
     pod_sha256_begin(&sha);
     pod_sha256_add(&sha, id, strlen(id));
     pod_sha256_end(&sha, digest);
-    (void)snprintf(path, 4096, "%s/%s.%02x%02x%02x%02x%02x%02x%02x%02x", server->sessions_dir, name,
+    (void)snprintf(path, 4096, "%s/sessions/%s.%02x%02x%02x%02x%02x%02x%02x%02x", state_dir, name,
                    digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6],
                    digest[7]);
 }
@@ -64,7 +64,7 @@ struct session *session_add(struct server *server, const char *id)
     }
     session->server = server;
     (void)snprintf(session->id, sizeof session->id, "%s", id);
-    session_paths(server, id, session->path);
+    session_folder(server->env->state_dir, id, session->path);
     session->retry = malloc(sizeof *session->retry);
     session->patience = malloc(sizeof *session->patience);
     session->warnings = json_array();
@@ -134,6 +134,23 @@ void session_remove(struct session *session)
     if (session->works == 0) {
         free_session(session);
     }
+}
+
+void session_close(struct session *session)
+{
+    struct runner_error error;
+    struct waiter *waiter = session->waiters;
+    session->waiters = NULL;
+    (void)runner_fail(&error, RUNNER_UNREACHABLE,
+                      "stop of session '%s'\nthe runner ends\ncall again", session->id);
+    while (waiter != NULL) {
+        struct waiter *next = waiter->next;
+        call_error(waiter->call, &error);
+        free(waiter);
+        waiter = next;
+    }
+    session->works = 0;
+    session_remove(session);
 }
 
 bool session_is_over(const struct session *session)

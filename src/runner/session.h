@@ -96,9 +96,11 @@ const char *session_state_name(int state);
 struct session *session_find(struct server *server, const char *id);
 // Put into the list; NULL: no memory.
 struct session *session_add(struct server *server, const char *id);
+// At the end of the runner: as session_remove(); the session itself goes on.
+void session_close(struct session *session);
 // Out of the list; freed when nothing uses it any more.
 void session_remove(struct session *session);
-void session_paths(const struct server *server, const char *id, char path[4096]);
+void session_folder(const char *state_dir, const char *id, char path[4096]);
 json_t *session_json(const struct session *session);
 void session_log(const struct session *session, int level, const char *event, const char *format,
                  ...)

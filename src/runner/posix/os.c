@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
@@ -244,10 +246,87 @@ bool os_terminal_raw(void)
     return is_raw;
 }
 
+void os_terminal_stream(uv_tty_t *tty)
+{
+    (void)tty;
+}
+
 void os_terminal_restore(void)
 {
     if (is_raw) {
         (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
         is_raw = false;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Upgrade
+// ------------------------------------------------------------------------------------------------
+
+int os_read_word(pm_native native, char *word, size_t capacity, int timeout_ms)
+{
+    struct pollfd wait = {.fd = (int)native, .events = POLLIN};
+    size_t have = 0;
+    while (have < capacity) {
+        int n = poll(&wait, 1, timeout_ms);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        ssize_t size = n > 0 ? read(wait.fd, word + have, capacity - have) : 0;
+        if (n <= 0 || size <= 0) {
+            return n == 0 ? PM_ERR_TIMEOUT : PM_ERR_BROKEN_PIPE;
+        }
+        have += (size_t)size;
+        if (memchr(word, '\n', have) != NULL) {
+            return (int)have;
+        }
+    }
+    return PM_ERR_TOO_BIG;
+}
+
+void os_keep_at_exec(pm_native native, bool keep)
+{
+    (void)fcntl((int)native, F_SETFD, keep ? 0 : FD_CLOEXEC);
+}
+
+int os_process_open(int64_t pid, struct os_process *ret_process)
+{
+    ret_process->pid = pid;
+    ret_process->native = PM_NATIVE_INVALID;
+#ifdef SYS_pidfd_open
+    long fd = syscall(SYS_pidfd_open, (pid_t)pid, 0);
+    if (fd >= 0) {
+        ret_process->native = (pm_native)fd;
+        return 0;
+    }
+    if (errno != ENOSYS && errno != EPERM) {
+        return -errno;
+    }
+#endif
+    return kill((pid_t)pid, 0) == 0 ? 0 : -errno;
+}
+
+void os_process_kill(const struct os_process *process, uint32_t wait_ms)
+{
+#ifdef SYS_pidfd_send_signal
+    struct pollfd wait = {.fd = (int)process->native, .events = POLLIN};
+    if (process->native != PM_NATIVE_INVALID) {
+        (void)syscall(SYS_pidfd_send_signal, (int)process->native, SIGKILL, NULL, 0);
+        (void)poll(&wait, 1, (int)wait_ms);
+        return;
+    }
+#endif
+    // No such object: who ended is still ours to name, because its connection ended just now.
+    (void)kill((pid_t)process->pid, SIGKILL);
+    for (uint32_t i = 0; i < wait_ms / 10 && kill((pid_t)process->pid, 0) == 0; i++) {
+        uv_sleep(10);
+    }
+}
+
+void os_process_close(struct os_process *process)
+{
+    if (process->native != PM_NATIVE_INVALID) {
+        (void)close((int)process->native);
+        process->native = PM_NATIVE_INVALID;
     }
 }
