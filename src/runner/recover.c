@@ -285,7 +285,7 @@ static void after_recover(uv_work_t *work, int status)
         free(found);
     }
     free(recovery);
-    upgrade_tell_ready(server->ready);
+    upgrade_tell_ready(server->env, server->ready);
     server->ready = PM_NATIVE_INVALID;
     methods_release(server, &server->held);
 }

@@ -74,6 +74,25 @@ static int wait_until_up(const struct runner_env *env, pm_process *process, cons
     return RUNNER_OK;
 }
 
+// The one that is there may be dead, and its end not told by the system yet: it is waited for.
+static int spawn_or_find(pm_manager *manager, const struct pm_spec *spec, pm_process **ret_process,
+                         struct pm_error *detail)
+{
+    int result = PM_ERR_EXISTS;
+    for (int i = 0; i < 10 && result == PM_ERR_EXISTS; i++) {
+        result = pm_spawn(manager, spec, ret_process, detail);
+        if (result != PM_ERR_EXISTS || pm_find(manager, spec->key, ret_process) != PM_OK) {
+            continue;
+        }
+        if (pm_process_alive(*ret_process)) {
+            return PM_OK;
+        }
+        (void)pm_process_wait(*ret_process, 1000, NULL);
+        *ret_process = pm_process_unref(*ret_process);
+    }
+    return result;
+}
+
 // We own the starter's registry.
 static int start_in(const struct runner_env *env, pm_manager *manager, struct runner_error *error)
 {
@@ -88,10 +107,7 @@ static int start_in(const struct runner_env *env, pm_manager *manager, struct ru
     }
     (void)pm_recover(manager, NULL, NULL, NULL); // Forgets one that is gone.
     spawn_spec(env, argv, words, &spec);
-    int result = pm_spawn(manager, &spec, &process, &detail);
-    if (result == PM_ERR_EXISTS) {
-        result = pm_find(manager, spec.key, &process);
-    }
+    int result = spawn_or_find(manager, &spec, &process, &detail);
     if (result != PM_OK) {
         (void)pm_error_format(&detail, line, sizeof line);
         return runner_fail(error, RUNNER_FAILED, "start of a runner\n%s\nrunner --state '%s' serve",
@@ -113,6 +129,7 @@ int runner_start(const struct runner_env *env, struct runner_error *error)
     options.registry_dir = dir;
     options.leak_sweep_ms = UINT32_MAX;
     options.stop_watch_ms = UINT32_MAX;
+    options.status_pending_ms = 1; // Nobody asks how it ended.
     for (;;) {
         int result = pm_open(&options, &manager, &detail);
         if (result == PM_OK) {

@@ -279,10 +279,11 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     return serve(env, PM_NATIVE_INVALID);
 }
 
-void upgrade_tell_ready(pm_native ready)
+void upgrade_tell_ready(const struct runner_env *env, pm_native ready)
 {
     static const char word[] = "ready\n";
     if (ready != PM_NATIVE_INVALID) {
+        note(env->state_dir, env->program, "ok", "");
         (void)pod_log_append(ready, word, sizeof word - 1);
         pod_connection_close(ready);
     }
@@ -292,6 +293,16 @@ void upgrade_tell_ready(pm_native ready)
 // From one to the other
 // ------------------------------------------------------------------------------------------------
 
+static int forget_dead(void *user, pm_process *process)
+{
+    struct pm_info info = PM_INFO_INIT;
+    if (!pm_process_alive(process) && pm_process_info(process, &info) == PM_OK) {
+        (void)pm_process_wait(process, 100, NULL);
+        (void)pm_forget(user, info.key);
+    }
+    return 0;
+}
+
 static int open_starter(const struct runner_env *env, pm_manager **ret_manager)
 {
     struct pm_options options = PM_OPTIONS_INIT;
@@ -300,6 +311,7 @@ static int open_starter(const struct runner_env *env, pm_manager **ret_manager)
     (void)snprintf(dir, sizeof dir, "%s/starter", env->state_dir);
     options.registry_dir = dir;
     options.leak_sweep_ms = options.stop_watch_ms = UINT32_MAX;
+    options.status_pending_ms = 1;
     for (int i = 0; i < 500; i++) { // Others look there for a moment only.
         result = pm_open(&options, ret_manager, NULL);
         if (result != PM_ERR_REGISTRY_BUSY) {
@@ -308,7 +320,7 @@ static int open_starter(const struct runner_env *env, pm_manager **ret_manager)
         uv_sleep(10);
     }
     if (result == PM_OK) {
-        (void)pm_recover(*ret_manager, NULL, NULL, NULL);
+        (void)pm_recover(*ret_manager, forget_dead, *ret_manager, NULL);
     }
     return result;
 }
@@ -338,7 +350,7 @@ static int spawn_other(const struct runner_env *env, const char *const *argv, co
 // The guardian, armed: it holds our process. *ret_native: to it.
 static int start_guard(const struct runner_env *env, pm_native *ret_native)
 {
-    char own[4096], pid[32], word[8];
+    char own[4096], pid[32], word[8], key[64];
     pm_manager *manager;
     pm_native ours, theirs;
     int result = os_own_program(own, sizeof own) == 0 ? open_starter(env, &manager) : PM_ERR_SYSTEM;
@@ -346,10 +358,11 @@ static int start_guard(const struct runner_env *env, pm_native *ret_native)
         return result;
     }
     (void)snprintf(pid, sizeof pid, "%lld", (long long)uv_os_getpid());
+    (void)snprintf(key, sizeof key, "guardian-%lld", (long long)wall_ms());
     const char *const argv[] = {own, "--state", env->state_dir, "serve", "--guard", pid, NULL};
     result = pod_birth_pair(&ours, &theirs);
     if (result == PM_OK) {
-        result = spawn_other(env, argv, "guardian", theirs, NULL, manager);
+        result = spawn_other(env, argv, key, theirs, NULL, manager);
         pod_connection_close(theirs);
         if (result == PM_OK) {
             result = os_read_word(ours, word, sizeof word, 5000) > 0 ? PM_OK : PM_ERR_TIMEOUT;
@@ -414,6 +427,9 @@ static int replace_by_daemon(const struct runner_env *env, const char *program)
             result = PM_ERR_TIMEOUT;
         }
         uv_sleep(20);
+    }
+    if (result == PM_OK) {
+        note(env->state_dir, program, "ok", "");
     }
     (void)pm_process_unref(process);
     (void)pm_close(manager, 1000, NULL);

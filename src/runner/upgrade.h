@@ -25,7 +25,7 @@ int upgrade_self_check(void);
 // What became of the last one; NULL: there was none.
 json_t *upgrade_last(const char *state_dir);
 // Told by the new one, when it is ready.
-void upgrade_tell_ready(pm_native ready);
+void upgrade_tell_ready(const struct runner_env *env, pm_native ready);
 
 // Services (MCP servers, ACP agents) will be stopped by their plans here, and started again by the
 // next one.
