@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "poddaemon/folder.h"
+#include "runner/placement.h"
 #include "runner/session.h"
 
 #define READY_MS 5000  // From the start of the holder to its first word.
@@ -22,6 +23,7 @@ struct create {
     char *meta;
     pm_native ours;
     pm_process *process;
+    struct placement placement;
     uint8_t token[POD_TOKEN_SIZE];
     uint32_t start_request;
     struct runner_error error; // code: RUNNER_OK while nothing failed.
@@ -241,6 +243,10 @@ static void work_create(uv_work_t *work)
         result = spawn_holder(create, theirs);
         pod_connection_close(theirs);
     }
+    if (result == PM_OK) { // Before it has a child, which is born where it is.
+        placement_move(create->server->manager, session->id, pm_process_pid(create->process),
+                       &create->placement);
+    }
     if (result != PM_OK && create->error.code == RUNNER_OK) {
         (void)runner_fail(&create->error,
                           result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
@@ -358,6 +364,7 @@ static void succeed(struct create *create, uint64_t child)
     session->link = NULL;
     session->welcomed = false;
     add_warnings(session);
+    placement_warn(&create->placement, session->warnings);
     session_log(session, LOG_INFO, "session.created", "%s: holder %llu, child %llu",
                 session->program, (unsigned long long)session->daemon_pid,
                 (unsigned long long)child);

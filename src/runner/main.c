@@ -21,6 +21,8 @@ static const struct runner_command commands[] = {
     {"kill", cli_kill, "ID", "the same, at once", help_kill},
     {"destroy", cli_destroy, "ID [OPTIONS]", "end it and remove all of it", help_destroy},
     {"forget", cli_forget, "ID", "remove what is left of an ended one", help_forget},
+    {"who", cli_who, "PID", "tell whose a process is", help_who},
+    {"doctor", cli_doctor, "", "find what is wrong, and how to mend it", help_doctor},
     {"info", cli_info, "", "how the runner is", help_info},
     {"events", cli_events, "", "tell what happens, as it happens", help_events},
     {"upgrade", cli_upgrade, "[BINARY]", "another runner in the place of this one", help_upgrade},
@@ -160,6 +162,31 @@ static int take_options(struct runner_env *env, int argc, char **argv, const cha
     return i;
 }
 
+// For commands that change nothing: the folder is not made, and not refused.
+static int find_state(const char *wanted, char path[4096], struct runner_error *error)
+{
+    uv_fs_t request;
+    char *standard = NULL, given[4096];
+    size_t size = sizeof given;
+    if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
+        wanted = given;
+    }
+    if (wanted == NULL) { // This makes its parents, which are the user's.
+        int result = pm_default_state_dir("processmgr-runner", &standard);
+        if (result != PM_OK) {
+            return runner_fail(error, RUNNER_FAILED,
+                               "state folder\n%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                               pm_strerror(result));
+        }
+        wanted = standard;
+    }
+    bool real = uv_fs_realpath(NULL, &request, wanted, NULL) == 0;
+    (void)snprintf(path, 4096, "%.3800s", real ? (const char *)request.ptr : wanted);
+    uv_fs_req_cleanup(&request);
+    pm_free(standard);
+    return RUNNER_OK;
+}
+
 static bool asks_for_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -219,6 +246,9 @@ int main(int argc, char **argv)
     }
     // Whoever only asks what it is touches nothing.
     bool check_only = argc == 2 && strcmp(argv[1], "--self-check") == 0;
-    int code = check_only ? RUNNER_OK : open_state(wanted, state, &error);
+    bool only_looks = command->run == cli_who || command->run == cli_doctor;
+    int code = check_only   ? RUNNER_OK
+               : only_looks ? find_state(wanted, state, &error)
+                            : open_state(wanted, state, &error);
     return code == RUNNER_OK ? command->run(&env, argc, argv) : runner_report(&env, &error);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/placement.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
@@ -101,6 +102,9 @@ static void begin_session(struct session *session, struct found *found)
         found->used = true;
         session->process = found->process;
         session->daemon_pid = pm_process_pid(found->process);
+        struct placement placement;
+        placement_look(session->daemon_pid, &placement);
+        placement_warn(&placement, session->warnings);
     }
 }
 
