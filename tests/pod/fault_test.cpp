@@ -32,7 +32,7 @@ TEST_F(Pod, TheAcceptLoopSurvivesEveryError)
 TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
 {
     Options options;
-    options.descriptors = 28;
+    options.descriptors = 50; // An idle one has 26; a start needs more for a moment.
     Session *session = Create("descriptors", {"pod-echo"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth->Attach(POD_ROLE_WRITER, 0);
@@ -75,6 +75,7 @@ TEST_F(Pod, TheTerminalLoopsSurviveErrors)
                 birth->Attach(POD_ROLE_WRITER, 0);
                 ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
                 std::string expected = "ready\n";
+                ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
                 for (const char *word : {"one ", "two ", "three"}) {
                     birth->Type(word);
                     expected += word;
