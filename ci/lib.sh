@@ -5,10 +5,13 @@ pm_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 pm_build_root=${PM_BUILD_ROOT:-$pm_root/build}
 # Made by "ci/dependencies zig"; the toolchain files of "zig cc" ask for the folder.
 case $pm_build_root in
-/*) pm_zig=$pm_build_root/zig ;;
-*) pm_zig=$PWD/$pm_build_root/zig ;;
+/*) pm_made=$pm_build_root ;;
+*) pm_made=$PWD/$pm_build_root ;;
 esac
+pm_zig=$pm_made/zig
 export PMI_ZIG_BIN=$pm_zig/bin
+# Made by ci/mingw-libraries, if not by somebody else; asked for by the toolchain file of MinGW-w64.
+export PROCESSMGR_MINGW_PREFIX=${PROCESSMGR_MINGW_PREFIX:-$pm_made/mingw-prefix}
 pm_jobs=${PM_JOBS:-$(nproc 2>/dev/null || echo 2)}
 
 pm_die() {
@@ -49,6 +52,7 @@ pm_build() {
 # pm_foreign_imports FILE: the libraries that a 64-bit Windows file needs and Windows does not have;
 # fails where there are none.
 pm_foreign_imports() {
-    x86_64-w64-mingw32-objdump -p "$1" | sed -n 's/^\tDLL Name: //p' |
-        grep -viE '^(kernel32|advapi32|user32|shell32|ntdll|msvcrt|ucrtbase|api-ms-win-.*)\.dll$'
+    local system='kernel32|advapi32|user32|shell32|ntdll|msvcrt|ucrtbase|api-ms-win-.*'
+    system+='|ws2_32|iphlpapi|userenv|psapi|dbghelp|ole32'
+    x86_64-w64-mingw32-objdump -p "$1" | sed -n 's/^\tDLL Name: //p' | grep -viE "^($system)\.dll$"
 }

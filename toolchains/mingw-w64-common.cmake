@@ -19,7 +19,20 @@ foreach(pmi_pair IN ITEMS "C;gcc" "CXX;g++")
 endforeach()
 find_program(CMAKE_RC_COMPILER NAMES "${PMI_MINGW_TRIPLE}-windres")
 
+# Where ci/mingw-libraries, or somebody else, has put the libraries of the programs, 64-bit only: given
+# here or in the environment.
 set(CMAKE_FIND_ROOT_PATH "/usr/${PMI_MINGW_TRIPLE}")
+if(PMI_MINGW_TRIPLE STREQUAL "x86_64-w64-mingw32")
+    if(NOT PROCESSMGR_MINGW_PREFIX)
+        set(PROCESSMGR_MINGW_PREFIX
+            "$ENV{PROCESSMGR_MINGW_PREFIX}"
+            CACHE PATH "Libraries built for MinGW-w64" FORCE)
+    endif()
+    list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES PROCESSMGR_MINGW_PREFIX)
+    if(PROCESSMGR_MINGW_PREFIX)
+        list(PREPEND CMAKE_FIND_ROOT_PATH "${PROCESSMGR_MINGW_PREFIX}")
+    endif()
+endif()
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)

@@ -15,6 +15,9 @@ pid_t bare_posix_spawn(char *const argv[]);
 pid_t bare_clone(char *const argv[], int *ret_pidfd);
 // Standard input is `in`, the rest the null device; with a pidfd.
 pid_t bare_clone_reading(char *const argv[], int in, int *ret_pidfd);
+// bare_vfork() on a thread with a descriptor table of its own, which has the first three alone.
+// Call it from one thread, first of all before there is much to copy.
+pid_t bare_spawner(char *const argv[]);
 
 void bare_wait(pid_t pid);
 // Waits for the pidfd with an epoll descriptor of its own, then for the process.

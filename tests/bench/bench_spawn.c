@@ -97,6 +97,14 @@ static double run_vfork(void)
     return started;
 }
 
+static double run_spawner(void)
+{
+    pid_t pid = bare_spawner(target);
+    double started = bench_now_us();
+    bare_wait(pid);
+    return started;
+}
+
 static double run_fork(void)
 {
     pid_t pid = bare_fork(target);
@@ -154,6 +162,7 @@ static struct way ways[] = {
     {"vfork", run_vfork, false, {0}, {0}},
     {"clone+pidfd+epoll", run_clone, false, {0}, {0}},
     {"posix_spawn", run_posix_spawn, false, {0}, {0}},
+    {"spawner thread", run_spawner, false, {0}, {0}},
     {"fork", run_fork, true, {0}, {0}},
 #ifdef BENCH_HAVE_UV
     {"libuv", run_uv, true, {0}, {0}},
@@ -268,6 +277,8 @@ static void group_compare(void)
     bench_ratio("spawn + wait : bare vfork", "spawn+wait", "", "processmgr", "vfork", 1.10, true);
     bench_ratio("spawn + wait : bare clone + pidfd + epoll", "spawn+wait", "", "processmgr",
                 "clone+pidfd+epoll", 0, true);
+    bench_ratio("bare spawner thread : bare vfork", "spawn+wait", "", "spawner thread", "vfork", 0,
+                true);
     static const char *const peers[] = {"libuv", "glib", "rust", "go", "python"};
     for (size_t i = 0; i < sizeof peers / sizeof peers[0]; i++) {
         char what[64];
@@ -362,7 +373,7 @@ static void group_descriptors(void)
             }
             (void)snprintf(parameters, sizeof parameters, "fds=%zu manager=%s", count,
                            first ? "first" : "last");
-            take_turns(parameters, 200 / scale, 200 / scale, 4);
+            take_turns(parameters, 200 / scale, 200 / scale, 5);
             for (size_t k = 0; k < count; k++) {
                 (void)close(fds[k]);
             }
@@ -378,6 +389,8 @@ static void group_descriptors(void)
                  "fds=10 manager=first", "fds=10000 manager=first", 0);
     bench_growth("vfork: 10,000 descriptors : 10", "spawn+wait", "vfork", "fds=10 manager=first",
                  "fds=10000 manager=first", 0);
+    bench_growth("spawner thread: 10,000 descriptors : 10", "spawn+wait", "spawner thread",
+                 "fds=10 manager=first", "fds=10000 manager=first", 0);
 }
 
 static void group_children(void)

@@ -57,8 +57,8 @@ static struct state own_state;
 static struct state *state = &own_state;
 static atomic_long blocks;
 
-static int eintr_every;
-static atomic_int eintr_count;
+static unsigned eintr_every;
+static _Atomic uint64_t eintr_count;
 static bool clock_jumps;
 static char denied_list[128] = ",";
 static char without[32];
@@ -96,7 +96,7 @@ __attribute__((constructor)) static void read_environment(void)
         (void)close(fd);
     }
     if ((text = getenv("PM_FAULT_EINTR")) != NULL)
-        eintr_every = atoi(text);
+        eintr_every = (unsigned)atoi(text);
     if (getenv("PM_FAULT_STORM") != NULL)
         begin_storm();
     clock_jumps = getenv("PM_FAULT_CLOCK") != NULL;
@@ -209,10 +209,15 @@ static bool fails(const char *name, const int *errors, int count)
     (const int[]){__VA_ARGS__}, (int)(sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
 #define FAILS(name, ...) fails(#name, ERRORS(__VA_ARGS__))
 
-// A call that a signal may interrupt: every Nth one is.
+// A call that a signal may interrupt: one of N is. Scattered, because a loop of N such calls a turn
+// would be interrupted at the same one for ever, and if that is its wait it spins.
 static bool is_interrupted(void)
 {
-    if (eintr_every == 0 || atomic_fetch_add(&eintr_count, 1) % eintr_every != eintr_every - 1)
+    if (eintr_every == 0)
+        return false;
+    uint64_t n = atomic_fetch_add(&eintr_count, 1) + 1;
+    uint64_t mixed = (n * UINT64_C(0x9E3779B97F4A7C15)) >> 32;
+    if (mixed % eintr_every != 0)
         return false;
     errno = EINTR;
     return true;

@@ -145,8 +145,8 @@ struct Storm {
 const char kNoWallClock[] = "*-Exit.TheRecordHasUsageAndTimes";
 
 const Storm kStorms[] = {
-    {"EveryThirdCallIsInterrupted", "contract_normal", "*", "PM_FAULT_EINTR=3"},
-    {"EveryThirdCallIsInterruptedOfDaemons", "contract_daemon", "*", "PM_FAULT_EINTR=3"},
+    {"AThirdOfTheCallsIsInterrupted", "contract_normal", "*", "PM_FAULT_EINTR=3"},
+    {"AThirdOfTheCallsIsInterruptedOfDaemons", "contract_daemon", "*", "PM_FAULT_EINTR=3"},
     {"SignalsAtOneKilohertz", "contract_normal", "*", "PM_FAULT_STORM=1"},
     {"SignalsAtOneKilohertzForDaemons", "contract_daemon", "*", "PM_FAULT_STORM=1"},
     {"TheClockJumps", "contract_normal", kNoWallClock, "PM_FAULT_CLOCK=1"},

@@ -1,5 +1,8 @@
 // Troubles that pass: none of them ends a loop of the daemon, and all are counted.
 #include <cerrno>
+#ifndef _WIN32
+#include <unistd.h>
+#endif
 
 #include "pod_fixture.h"
 
@@ -42,8 +45,11 @@ TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
         if (pod_connect(&session->dir, session->id.c_str(), &native) != PM_OK)
             break;
         clients.push_back(std::make_unique<Client>(&loop, *session, native, 1));
-        for (int turn = 0; turn < 20; turn++)
+        // Those that nobody accepts stay in the queue.
+        for (int turn = 0; turn < 30 && !clients.back()->Ready(); turn++) {
             Turn();
+            usleep(1000);
+        }
     }
     // The session goes on meanwhile.
     birth->Type("in between");
