@@ -519,10 +519,11 @@ static void on_signal(uv_signal_t *handle, int number)
     }
 }
 
+// Who has changed nothing of a terminal may be ended by a signal as anybody.
 static void open_signals(struct view *view)
 {
     static const int numbers[] = {SIGWINCH, SIGTERM, SIGINT, SIGHUP};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    for (size_t i = 0; view->raw && i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)uv_signal_init(&view->loop, &view->signals[i]);
         view->signals[i].data = view;
         (void)uv_signal_start(&view->signals[i], on_signal, numbers[i]);
@@ -584,7 +585,7 @@ static void close_view(struct view *view)
         view->link = NULL;
     }
     uv_close((uv_handle_t *)&view->timer, NULL);
-    for (size_t i = 0; i < sizeof view->signals / sizeof view->signals[0]; i++) {
+    for (size_t i = 0; view->raw && i < sizeof view->signals / sizeof view->signals[0]; i++) {
         uv_close((uv_handle_t *)&view->signals[i], NULL);
     }
     if (view->input_open) {
@@ -665,14 +666,18 @@ int view_run(const struct runner_env *env, const struct view_options *options)
     view->env = env;
     view->options = *options;
     view->dir = (struct pod_dir)POD_DIR_INIT;
-    view->from[0] = view->from[1] = options->kind == VIEW_SEND ? POD_FROM_NOW : options->from;
+    // The bytes are those of one channel; the other begins with what is kept.
+    view->from[0] = view->from[1] = options->kind == VIEW_SEND ? POD_FROM_NOW : POD_FROM_KEPT;
+    if (options->kind != VIEW_SEND) {
+        view->from[options->stderr_only ? POD_CHANNEL_ERR : POD_CHANNEL_OUT] = options->from;
+    }
     view->stop_at = UINT64_MAX;
     view->deadline = monotonic_ms() + HANDSHAKE_MS;
     (void)uv_timer_init(&view->loop, &view->timer);
     view->timer.data = view;
-    open_signals(view);
     if (open_folder(view) == RUNNER_OK) {
         open_input(view);
+        open_signals(view);
         if (view->raw) {
             (void)show(clear, sizeof clear - 1);
         }
