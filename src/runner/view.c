@@ -61,8 +61,8 @@ static void fail(struct view *view, int code, const char *why, const char *next)
 {
     static const char *const what[] = {"attach to", "logs of", "input for"};
     if (view->error.code == RUNNER_OK) {
-        (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s",
-                          what[view->options.kind], view->options.id, why, next,
+        (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s", what[view->options.kind],
+                          view->options.id, why, next,
                           next[0] != '\0' && next[strlen(next) - 1] == ' ' ? view->options.id : "");
     }
     finish(view);
@@ -124,8 +124,7 @@ static void take_gap(struct view *view, const struct pod_gap *gap)
 {
     if (wants(view, gap->channel)) {
         (void)fprintf(stderr, "runner: bytes %llu to %llu of '%s' are no longer kept\n",
-                      (unsigned long long)gap->from, (unsigned long long)gap->to,
-                      view->options.id);
+                      (unsigned long long)gap->from, (unsigned long long)gap->to, view->options.id);
     }
 }
 
@@ -270,7 +269,8 @@ static void type_on(struct view *view)
 static void attach(struct view *view)
 {
     const struct view_options *options = &view->options;
-    bool writer = options->kind == VIEW_SEND || (options->kind == VIEW_ATTACH && !options->read_only);
+    bool writer =
+        options->kind == VIEW_SEND || (options->kind == VIEW_ATTACH && !options->read_only);
     struct pod_attach request = {.role = writer ? POD_ROLE_WRITER : POD_ROLE_VIEWER};
     request.flags = options->take_over ? POD_ATTACH_TAKE_OVER : 0;
     if (writer && view->raw && os_terminal_size(&view->columns, &view->rows)) {
@@ -324,7 +324,11 @@ static void take_error(struct view *view, const struct pod_error *e)
     }
     (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
                    (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
-    fail(view, e->code == POD_E_INVALID ? RUNNER_USAGE : refused ? RUNNER_REFUSED : RUNNER_FAILED, why,
+    fail(view,
+         e->code == POD_E_INVALID ? RUNNER_USAGE
+         : refused                ? RUNNER_REFUSED
+                                  : RUNNER_FAILED,
+         why,
          e->code == POD_E_BUSY     ? "runner attach --take-over, or --read-only: "
          : e->code == POD_E_FENCED ? "start the newer runner: runner list"
                                    : "runner get ");
@@ -607,8 +611,9 @@ static int child_code(const struct view *view)
 
 static int tell_end(const struct view *view)
 {
-    static const char modes_off[] = "\033[?1049l\033[?25h\033[?1000l\033[?1002l\033[?1003l\033[?1006l"
-                                    "\033[?2004l\033[?1l\033>\033[0m";
+    static const char modes_off[] =
+        "\033[?1049l\033[?25h\033[?1000l\033[?1002l\033[?1003l\033[?1006l"
+        "\033[?2004l\033[?1l\033>\033[0m";
     const char *id = view->options.id;
     if (view->raw) { // What the session had set here was for itself.
         (void)show(modes_off, sizeof modes_off - 1);
