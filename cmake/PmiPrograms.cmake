@@ -1,40 +1,30 @@
-# The programs on top of the library, and the libraries that they need. What is missing switches them
-# off with one line.
-set(PMI_PROGRAMS_MISSING "")
-if(NOT TARGET pmi_libuv)
-    set(PMI_PROGRAMS_MISSING "libuv")
-endif()
-
-if(PMI_PROGRAMS_MISSING)
-    message(STATUS "processmgr: the programs are left out, missing: ${PMI_PROGRAMS_MISSING}")
+# The daemon of a session, and what its clients share with it.
+include(src/poddaemon/sources.cmake)
+if(WIN32)
+    set(pmi_pod_os_dir "${CMAKE_CURRENT_SOURCE_DIR}/src/poddaemon/win32")
 else()
-    include(src/poddaemon/sources.cmake)
-    if(WIN32)
-        set(pmi_pod_os_dir "${CMAKE_CURRENT_SOURCE_DIR}/src/poddaemon/win32")
-    else()
-        set(pmi_pod_os_dir "${CMAKE_CURRENT_SOURCE_DIR}/src/poddaemon/posix")
-    endif()
-
-    # pmi_add_podlink(NAME [DEFS...]): what a daemon and its clients share.
-    function(pmi_add_podlink name)
-        add_library(${name} STATIC EXCLUDE_FROM_ALL ${PMI_PODLINK_SOURCES})
-        target_include_directories(
-            ${name} PUBLIC "${pmi_pod_os_dir}"
-            PRIVATE "${PMI_GENERATED_DIR}")
-        target_link_libraries(${name} PUBLIC pmi_pod processmgr_static pmi_libuv)
-        target_compile_definitions(${name} PRIVATE ${ARGN})
-        pmi_setup_program(${name})
-    endfunction()
-
-    # pmi_add_poddaemon(NAME LINK [DEFS...]): a daemon; tests build some with other numbers.
-    function(pmi_add_poddaemon name link)
-        add_executable(${name} ${PMI_PODDAEMON_SOURCES})
-        target_include_directories(${name} PRIVATE "${PMI_GENERATED_DIR}")
-        target_link_libraries(${name} PRIVATE ${link})
-        target_compile_definitions(${name} PRIVATE ${ARGN})
-        pmi_setup_program(${name})
-    endfunction()
-
-    pmi_add_podlink(pmi_podlink)
-    pmi_add_poddaemon(processmgr-poddaemon pmi_podlink)
+    set(pmi_pod_os_dir "${CMAKE_CURRENT_SOURCE_DIR}/src/poddaemon/posix")
 endif()
+
+# pmi_add_podlink(NAME [DEFS...]): what a daemon and its clients share.
+function(pmi_add_podlink name)
+    add_library(${name} STATIC EXCLUDE_FROM_ALL ${PMI_PODLINK_SOURCES})
+    target_include_directories(
+        ${name} PUBLIC "${pmi_pod_os_dir}"
+        PRIVATE "${PMI_GENERATED_DIR}")
+    target_link_libraries(${name} PUBLIC pmi_pod processmgr_static pmi_libuv)
+    target_compile_definitions(${name} PRIVATE ${ARGN})
+    pmi_setup_program(${name})
+endfunction()
+
+# pmi_add_poddaemon(NAME LINK [DEFS...]): a daemon; tests build some with other numbers.
+function(pmi_add_poddaemon name link)
+    add_executable(${name} ${PMI_PODDAEMON_SOURCES})
+    target_include_directories(${name} PRIVATE "${PMI_GENERATED_DIR}")
+    target_link_libraries(${name} PRIVATE ${link})
+    target_compile_definitions(${name} PRIVATE ${ARGN})
+    pmi_setup_program(${name})
+endfunction()
+
+pmi_add_podlink(pmi_podlink)
+pmi_add_poddaemon(processmgr-poddaemon pmi_podlink)

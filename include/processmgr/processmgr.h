@@ -484,7 +484,9 @@ struct pm_spec {
 
 enum pm_loop {
     PM_LOOP_OWN = 0, /**< The manager has a reactor thread and a dispatcher thread. */
-    PM_LOOP_CALLER   /**< No thread of ours: see pm_loop_native(). */
+    PM_LOOP_CALLER   /**< No thread of ours: see pm_loop_native(). POSIX: die_with_parent children
+                          that are started on another thread than the program's first one need
+                          one; those started on the first end with it, also by pthread_exit(). */
 };
 
 enum pm_log_level {

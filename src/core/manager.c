@@ -323,7 +323,8 @@ static int start_threads(pm_manager *m)
 
 static int open_parts(pm_manager *m, struct pm_error *err)
 {
-    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path};
+    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path,
+                                                .caller_loop = m->options.loop == PM_LOOP_CALLER};
     int result = pmi_os_manager_open(&m->os, &os_options, err);
     if (result != PM_OK) {
         return result;

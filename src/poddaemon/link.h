@@ -1,4 +1,5 @@
-// A client (pod/client.h) on a connection in a loop of libuv.
+// A client (pod/client.h) on a connection in a loop of libuv. On POSIX the program has to ignore
+// SIGPIPE: libuv does not hold it back.
 #ifndef POD_LINK_H
 #define POD_LINK_H
 

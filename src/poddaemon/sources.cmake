@@ -22,3 +22,6 @@ if(WIN32)
 else()
     list(APPEND PMI_PODDAEMON_SOURCES src/poddaemon/posix/process.c src/poddaemon/posix/streams.c)
 endif()
+
+list(TRANSFORM PMI_PODLINK_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/")
+list(TRANSFORM PMI_PODDAEMON_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/")

@@ -24,7 +24,8 @@ static void take_key(struct options *o, const char *name, struct view_options *v
     } else if (text[0] == '^' && strlen(text) == 2 && (text[1] & 0x5f) >= '@') {
         view->detach_key = text[1] & 0x1f;
     } else if (o->code == RUNNER_OK) {
-        o->code = runner_usage(o->env, o->argv[0], "a detach key is like ^] or none, not '%s'", text);
+        o->code =
+            runner_usage(o->env, o->argv[0], "a detach key is like ^] or none, not '%s'", text);
     }
 }
 

@@ -33,7 +33,8 @@ unsigned long options_number(struct options *o, const char *name)
     const char *text = options_value(o, name);
     char *end;
     unsigned long number = strtoul(text, &end, 10);
-    if (o->code == RUNNER_OK && (text[0] < '0' || text[0] > '9' || *end != '\0' || number > 1ul << 30)) {
+    if (o->code == RUNNER_OK &&
+        (text[0] < '0' || text[0] > '9' || *end != '\0' || number > 1ul << 30)) {
         o->code = runner_usage(o->env, o->argv[0], "%s needs a number, not '%s'", name, text);
     }
     return number;
@@ -87,7 +88,8 @@ int cli_info(const struct runner_env *env, int argc, char **argv)
     if (env->json) {
         print_json(result, false);
     } else {
-        json_object_foreach (result, name, value) {
+        json_object_foreach(result, name, value)
+        {
             (void)printf("%-18s ", name);
             print_value(value);
         }

@@ -111,7 +111,8 @@ static void add_defaults(struct creation *c)
     size_t size = sizeof path;
     unsigned columns, rows, i;
     json_t *all = c->clean ? json_array() : own_environment(), *item;
-    json_array_foreach (c->env, i, item) {
+    json_array_foreach(c->env, i, item)
+    {
         const char *text = json_string_value(item);
         size_t length = strcspn(text, "=") + 1;
         for (size_t at = json_array_size(all); at-- > 0;) {
@@ -163,7 +164,8 @@ static void print_created(const struct runner_env *env, json_t *session)
         (void)putchar('\n');
         return;
     }
-    json_array_foreach (json_object_get(session, "warnings"), i, warning) {
+    json_array_foreach(json_object_get(session, "warnings"), i, warning)
+    {
         (void)fprintf(stderr, "runner: warning: %s\n", json_string_value(warning));
     }
     (void)printf("%s: process %lld\n", json_string_value(json_object_get(session, "id")),
@@ -247,8 +249,8 @@ static void print_row(const json_t *s)
         (void)snprintf(pid, sizeof pid, "%lld", (long long)number(s, "pid"));
     }
     describe_end(s, end, sizeof end);
-    (void)printf("%-20s %-11s %-8s %-9s %-10s %s\n", text_of(s, "id"), text_of(s, "state"), pid, size,
-                 end, text_of(s, "program"));
+    (void)printf("%-20s %-11s %-8s %-9s %-10s %s\n", text_of(s, "id"), text_of(s, "state"), pid,
+                 size, end, text_of(s, "program"));
 }
 
 int cli_list(const struct runner_env *env, int argc, char **argv)
@@ -268,7 +270,8 @@ int cli_list(const struct runner_env *env, int argc, char **argv)
     } else {
         (void)printf("%-20s %-11s %-8s %-9s %-10s %s\n", "SESSION", "STATE", "PID", "SIZE", "END",
                      "PROGRAM");
-        json_array_foreach (list, i, session) {
+        json_array_foreach(list, i, session)
+        {
             print_row(session);
         }
     }

@@ -195,8 +195,8 @@ int client_call(struct client *client, const char *method, json_t *params, int64
     if (text != NULL && size > RUNNER_LINE_MAX) {
         free(text);
         return runner_fail(error, RUNNER_USAGE,
-                           "call of %s\nit has %zu bytes, and %u is the limit", method, size,
-                           RUNNER_LINE_MAX);
+                           "call of %s\nit has %llu bytes, and %u is the limit", method,
+                           (unsigned long long)size, RUNNER_LINE_MAX);
     }
     if (client->lines == NULL) {
         free(text);
@@ -243,16 +243,33 @@ int client_next(struct client *client, char **ret_line, struct runner_error *err
     return RUNNER_OK;
 }
 
-int client_ask(const struct runner_env *env, const char *method, json_t *params, json_t **ret_result,
-               struct runner_error *error)
+// What only asks may be asked again if the runner dies meanwhile.
+static bool only_asks(const char *method)
+{
+    static const char *const methods[] = {"runner.info", "session.list", "session.get",
+                                          "session.locate"};
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (strcmp(method, methods[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int client_ask(const struct runner_env *env, const char *method, json_t *params,
+               json_t **ret_result, struct runner_error *error)
 {
     struct client *client;
-    int code = client_open(env, &client, error);
-    if (code != RUNNER_OK) {
-        json_decref(params);
-        return code;
+    int code = RUNNER_UNREACHABLE;
+    for (int i = only_asks(method) ? 3 : 1; i > 0 && code == RUNNER_UNREACHABLE; i--) {
+        code = client_open(env, &client, error);
+        if (code != RUNNER_OK) {
+            break;
+        }
+        code =
+            client_call(client, method, json_incref(params), CLIENT_TIMEOUT_MS, ret_result, error);
+        (void)client_close(client);
     }
-    code = client_call(client, method, params, CLIENT_TIMEOUT_MS, ret_result, error);
-    (void)client_close(client);
+    json_decref(params);
     return code;
 }

@@ -19,8 +19,8 @@ int client_call(struct client *client, const char *method, json_t *params, int64
 int client_next(struct client *client, char **ret_line, struct runner_error *error);
 
 // One connection for one call.
-int client_ask(const struct runner_env *env, const char *method, json_t *params, json_t **ret_result,
-               struct runner_error *error);
+int client_ask(const struct runner_env *env, const char *method, json_t *params,
+               json_t **ret_result, struct runner_error *error);
 
 // start.c: makes a runner, and waits until it answers.
 int runner_start(const struct runner_env *env, struct runner_error *error);

@@ -101,9 +101,8 @@ static void on_line(void *user, const char *line, size_t size)
     bool known = methods_know(request.method);
     struct call *call = known && conn->calls < CALLS_MAX ? calloc(1, sizeof *call) : NULL;
     if (call == NULL) {
-        reply = !known
-                    ? rpc_fault(request.id, RPC_UNKNOWN_METHOD, "no such method")
-                    : rpc_fault(request.id, RPC_RUNNER - RUNNER_REFUSED, "too many at once");
+        reply = !known ? rpc_fault(request.id, RPC_UNKNOWN_METHOD, "no such method")
+                       : rpc_fault(request.id, RPC_RUNNER - RUNNER_REFUSED, "too many at once");
         if (request.id != NULL) {
             send_message(conn, reply);
         } else {
@@ -202,8 +201,8 @@ static void on_ready(void *user)
 static int start_listening(struct server *server)
 {
     struct control *control = server->control;
-    int result = pod_listener_open(&server->loop, &control->listener, &server->state,
-                                   CONTROL_NAME, on_ready, server);
+    int result = pod_listener_open(&server->loop, &control->listener, &server->state, CONTROL_NAME,
+                                   on_ready, server);
     control->listening = result == PM_OK;
     return result;
 }

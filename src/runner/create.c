@@ -117,8 +117,8 @@ static int take_params(struct create *create, struct session *session)
     const char *mode = json_string_value(json_object_get(params, "mode"));
     const json_t *list = json_object_get(params, "argv");
     json_t *labels = json_object_get(params, "labels");
-    bool inherit = base != NULL ? strcmp(base, "inherit") == 0
-                                : json_object_get(params, "env") == NULL;
+    bool inherit =
+        base != NULL ? strcmp(base, "inherit") == 0 : json_object_get(params, "env") == NULL;
     struct pod_config *c = &create->config;
     session->pipes = mode != NULL && strcmp(mode, "pipes") == 0;
     session->program = strdup(json_string_value(json_object_get(params, "program")));
@@ -198,8 +198,7 @@ static void holder_program(const struct runner_env *env, char path[4096])
     const char *dot = strrchr(env->program, '.');
     bool exe = dot != NULL && last != NULL && dot > last && strlen(dot) == 4;
     (void)snprintf(path, 4096, "%.*sprocessmgr-poddaemon%s",
-                   last != NULL ? (int)(last + 1 - env->program) : 0, env->program,
-                   exe ? dot : "");
+                   last != NULL ? (int)(last + 1 - env->program) : 0, env->program, exe ? dot : "");
 }
 
 static int spawn_holder(struct create *create, pm_native theirs)
@@ -248,8 +247,7 @@ static void work_create(uv_work_t *work)
                        &create->placement);
     }
     if (result != PM_OK && create->error.code == RUNNER_OK) {
-        (void)runner_fail(&create->error,
-                          result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
+        (void)runner_fail(&create->error, result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
                           "start of session '%s'\nits folder '%s' cannot be made: %s\n"
                           "ls -la '%s'",
                           session->id, session->path, pm_strerror(result), session->path);
@@ -383,8 +381,9 @@ static void take_error(struct create *create, const struct pod_error *e)
                           create->session->id, (int)e->text.size, (const char *)e->text.data);
     } else {
         (void)runner_fail(&create->error, RUNNER_FAILED,
-                          "start of session '%s'\nits holder refuses: %s: %.*s", create->session->id,
-                          pod_strerror(e->code), (int)e->text.size, (const char *)e->text.data);
+                          "start of session '%s'\nits holder refuses: %s: %.*s",
+                          create->session->id, pod_strerror(e->code), (int)e->text.size,
+                          (const char *)e->text.data);
     }
     fail(create);
 }
@@ -466,8 +465,8 @@ void session_create(struct server *server, struct call *call, json_t *params)
     struct session *other = session_find(server, id);
     if (other != NULL) {
         bool over = session_is_over(other);
-        (void)runner_fail(&error, RUNNER_EXISTS, "start of session '%s'\none of this id %s\n%s%s", id,
-                          over ? "has ended and was not removed" : "is there",
+        (void)runner_fail(&error, RUNNER_EXISTS, "start of session '%s'\none of this id %s\n%s%s",
+                          id, over ? "has ended and was not removed" : "is there",
                           over ? "runner destroy " : "runner attach ", id);
         call_error(call, &error);
         return;

@@ -1,19 +1,20 @@
 #include "runner/help.h"
 
-const char help_runner[] =
-    "runner [OPTIONS] COMMAND [ARGUMENTS]\n"
-    "\n"
-    "Sessions that survive: a program runs on a terminal, or on three pipes, that a small process of\n"
-    "its own holds. You attach to it and detach from it, and it goes on whatever becomes of you, of\n"
-    "your terminal, or of the runner.\n"
-    "\n"
-    "  runner create work           a shell in a session 'work'\n"
-    "  runner attach work           use it; Ctrl-\\ d leaves it\n"
-    "  runner list                  what there is\n"
-    "  runner logs work             what it has said\n"
-    "  runner destroy work          away with it\n"
-    "\n"
-    "A runner starts by itself when it is needed.\n";
+const char help_runner[] = "runner [OPTIONS] COMMAND [ARGUMENTS]\n"
+                           "\n"
+                           "Sessions that survive: a program runs on a terminal, or on three "
+                           "pipes, that a small process of\n"
+                           "its own holds. You attach to it and detach from it, and it goes on "
+                           "whatever becomes of you, of\n"
+                           "your terminal, or of the runner.\n"
+                           "\n"
+                           "  runner create work           a shell in a session 'work'\n"
+                           "  runner attach work           use it; Ctrl-\\ d leaves it\n"
+                           "  runner list                  what there is\n"
+                           "  runner logs work             what it has said\n"
+                           "  runner destroy work          away with it\n"
+                           "\n"
+                           "A runner starts by itself when it is needed.\n";
 
 const char help_options[] =
     "Options:\n"
@@ -27,7 +28,8 @@ const char help_options[] =
     "cannot be reached, 6 refused (busy, taken over, read-only), 7 timed out, 8 damaged state.\n";
 
 const char help_serve[] =
-    "Runs the runner in the foreground, until SIGTERM or Ctrl-C. Sessions go on then, and the next\n"
+    "Runs the runner in the foreground, until SIGTERM or Ctrl-C. Sessions go on then, and the "
+    "next\n"
     "runner finds them. Of two for the same state folder the second ends at once with code 6.\n"
     "Its log is runner.log in the state folder.\n"
     "\n"
@@ -52,13 +54,15 @@ const char help_list[] =
     "Shows all sessions, those that have ended too until they are destroyed or forgotten.\n"
     "\n"
     "States: starting, running, ended, lost (its holder died: how it ended is not known),\n"
-    "unreachable (its holder lives and does not answer), unproven (its folder is not to be trusted).\n";
+    "unreachable (its holder lives and does not answer), unproven (its folder is not to be "
+    "trusted).\n";
 
 const char help_get[] = "Shows all that is known of one session.\n";
 
 const char help_attach[] =
     "Uses a session on this terminal: what you type goes there, what it shows comes here, and its\n"
-    "size follows this window. Goes on when the runner dies. Leave with Ctrl-\\ d; Ctrl-\\ Ctrl-\\\n"
+    "size follows this window. Goes on when the runner dies. Leave with Ctrl-\\ d; Ctrl-\\ "
+    "Ctrl-\\\n"
     "types one Ctrl-\\.\n"
     "\n"
     "  --read-only       only look\n"
@@ -67,7 +71,8 @@ const char help_attach[] =
     "  --detach-key KEY  in place of ^\\ : '^]' and the like; 'none'\n"
     "  --exit-code       when the session ends: its exit code, 128 + signal\n"
     "\n"
-    "Without a terminal stdin is typed as it is, and its end ends the input of a session with pipes.\n";
+    "Without a terminal stdin is typed as it is, and its end ends the input of a session with "
+    "pipes.\n";
 
 const char help_send[] =
     "Types into a session, as its writer for a moment. Without a text: stdin, to its end.\n"
@@ -114,7 +119,6 @@ const char help_upgrade[] =
     "the file that it was started from, which may have been replaced. The new one has to prove\n"
     "itself first; if it is not ready within 10 s the old one comes back.\n";
 
-const char help_shutdown[] =
-    "Ends the runner. Sessions go on, and the next runner finds them.\n"
-    "\n"
-    "  --stop-sessions  stop all of them first\n";
+const char help_shutdown[] = "Ends the runner. Sessions go on, and the next runner finds them.\n"
+                             "\n"
+                             "  --stop-sessions  stop all of them first\n";

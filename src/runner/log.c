@@ -117,8 +117,8 @@ static void put_line(struct runner_log *log, const char *line, size_t size)
     if (log->file >= 0 && log->size + size > limit) {
         rotate(log);
     }
-    int result = log->file < 0 ? log->file
-                               : uv_fs_write(NULL, &request, log->file, &buffer, 1, -1, NULL);
+    int result =
+        log->file < 0 ? log->file : uv_fs_write(NULL, &request, log->file, &buffer, 1, -1, NULL);
     if (result > 0) {
         log->size += (uint64_t)result;
     }

@@ -10,7 +10,8 @@
 
 static const struct runner_command commands[] = {
     {"serve", cli_serve, "", "run the runner here, in the foreground", help_serve},
-    {"create", cli_create, "ID [OPTIONS] [-- PROGRAM [ARGUMENT...]]", "make a session", help_create},
+    {"create", cli_create, "ID [OPTIONS] [-- PROGRAM [ARGUMENT...]]", "make a session",
+     help_create},
     {"list", cli_list, "", "show all sessions", help_list},
     {"get", cli_get, "ID", "show one session", help_get},
     {"attach", cli_attach, "ID [OPTIONS]", "use a session on this terminal", help_attach},
@@ -223,7 +224,7 @@ int main(int argc, char **argv)
     bool done = false;
     pm_launcher_main(argc, argv);
     os_begin();
-    argv = uv_setup_args(argc, argv);
+    os_arguments(&argc, &argv);
     find_program(program);
     env.program = program;
     env.state_dir = state;

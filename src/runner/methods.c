@@ -37,8 +37,7 @@ static json_t *counts(const struct server *server)
         states[s->state]++;
     }
     for (int i = 0; i <= SESSION_UNPROVEN; i++) {
-        (void)json_object_set_new(json, session_state_name(i),
-                                  json_integer((json_int_t)states[i]));
+        (void)json_object_set_new(json, session_state_name(i), json_integer((json_int_t)states[i]));
     }
     return json;
 }
@@ -49,17 +48,17 @@ static void runner_info(struct server *server, struct call *call, json_t *params
     json_t *json;
     (void)params;
     (void)pm_stats(server->manager, &stats);
-    json = json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:o, s:[i,i], s:I, s:I, s:I}",
-        "version", PM_VERSION_STRING, "instance", server->instance, "pid",
-        (json_int_t)uv_os_getpid(), "program", server->env->program, "state_dir",
-        server->env->state_dir, "epoch", (json_int_t)server->epoch, "started",
-        (json_int_t)server->started_wall_ms, "recovered", server->recovered, "recovery_ms",
-        (json_int_t)server->recovery_ms, "connections", (json_int_t)control_connections(server),
-        "sessions", counts(server), "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX,
-        "log_failures", (json_int_t)log_failures(server->log), "leaked",
-        (json_int_t)stats.leaked_total, "registry_failures",
-        (json_int_t)stats.registry_failures);
+    json =
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:o, s:[i,i], s:I, s:I, s:I}",
+                  "version", PM_VERSION_STRING, "instance", server->instance, "pid",
+                  (json_int_t)uv_os_getpid(), "program", server->env->program, "state_dir",
+                  server->env->state_dir, "epoch", (json_int_t)server->epoch, "started",
+                  (json_int_t)server->started_wall_ms, "recovered", server->recovered,
+                  "recovery_ms", (json_int_t)server->recovery_ms, "connections",
+                  (json_int_t)control_connections(server), "sessions", counts(server),
+                  "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX, "log_failures",
+                  (json_int_t)log_failures(server->log), "leaked", (json_int_t)stats.leaked_total,
+                  "registry_failures", (json_int_t)stats.registry_failures);
     json_t *last = upgrade_last(server->env->state_dir);
     if (json != NULL && last != NULL) {
         (void)json_object_set_new(json, "upgrade", last);
@@ -135,9 +134,8 @@ static void method_locate(struct session *session, struct call *call, json_t *pa
     call_result(call, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:s}", "id", session->id, "folder",
                                 session->path, "token_file", POD_FILE_TOKEN, "epoch",
                                 (json_int_t)session->server->epoch, "mode",
-                                session->pipes ? "pipes" : "pty", "ended",
-                                session_is_over(session), "state",
-                                session_state_name(session->state)));
+                                session->pipes ? "pipes" : "pty", "ended", session_is_over(session),
+                                "state", session_state_name(session->state)));
 }
 
 static bool refuse_over(struct session *session, struct call *call, const char *what)
@@ -177,8 +175,7 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
         return;
     }
     session_wait(session, call, destroy);
-    session_stop(session, kind,
-                 (uint32_t)json_integer_value(json_object_get(params, "grace_ms")));
+    session_stop(session, kind, (uint32_t)json_integer_value(json_object_get(params, "grace_ms")));
 }
 
 static void method_stop(struct session *session, struct call *call, json_t *params)
@@ -238,7 +235,10 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
 // The table
 // ------------------------------------------------------------------------------------------------
 
-#define ID {"id", RPC_STRING, true, 1, RUNNER_ID_MAX}
+#define ID                                                                                         \
+    {                                                                                              \
+        "id", RPC_STRING, true, 1, RUNNER_ID_MAX                                                   \
+    }
 static const struct rpc_field id_fields[] = {ID};
 static const struct rpc_field shutdown_fields[] = {{"stop_sessions", RPC_BOOLEAN, false, 0, 0}};
 static const struct rpc_field upgrade_fields[] = {{"binary", RPC_STRING, false, 0, 4000}};
@@ -337,8 +337,9 @@ static void run(struct server *server, const struct method *method, struct call 
     const char *id = json_string_value(json_object_get(params, "id"));
     struct session *session = session_find(server, id);
     if (session == NULL) {
-        (void)runner_fail(&error, RUNNER_NO_SESSION, "session '%s'\nthere is none of this id\n"
-                                                     "runner list",
+        (void)runner_fail(&error, RUNNER_NO_SESSION,
+                          "session '%s'\nthere is none of this id\n"
+                          "runner list",
                           id);
         call_error(call, &error);
     } else if (!session->settled || session->create != NULL) {

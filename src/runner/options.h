@@ -8,9 +8,9 @@ struct options {
     const struct runner_env *env;
     int argc, at;
     char **argv;
-    bool ended;   // After "--".
+    bool ended;        // After "--".
     const char *value; // Of the option that was just taken.
-    int code;     // RUNNER_USAGE after a complaint.
+    int code;          // RUNNER_USAGE after a complaint.
 };
 
 // The next option ("--name") or NULL: an argument is next, or the end.

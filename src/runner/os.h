@@ -21,14 +21,16 @@ int os_write_file(const char *path, const void *data, size_t size);
 // Removes a folder and what is in it; links are removed, not followed. 0 or a negative uv error.
 int os_remove_tree(const char *path);
 
-// ---- connections ---------------------------------------------------------------------------------
+// ---- connections
+// ---------------------------------------------------------------------------------
 
 // Gives a connection of pod_connect() or pod_listener_accept() to a pipe; closed if that fails.
 int os_pipe_open(uv_pipe_t *pipe, pm_native native);
 // Whether the name of the control socket was removed.
 bool os_socket_gone(const char *state_dir);
 
-// ---- the terminal of `attach` --------------------------------------------------------------------
+// ---- the terminal of `attach`
+// --------------------------------------------------------------------
 
 bool os_terminal_size(unsigned *ret_columns, unsigned *ret_rows);
 // Keys come as they are typed. false: stdin is no terminal.
@@ -37,10 +39,14 @@ void os_terminal_restore(void);
 // The stream that reads stdin, if that is a terminal.
 void os_terminal_stream(uv_tty_t *tty);
 
-// ---- the program itself --------------------------------------------------------------------------
+// ---- the program itself
+// --------------------------------------------------------------------------
 
 // First thing in main().
 void os_begin(void);
+// In UTF-8.
+void os_arguments(int *argc, char ***argv);
+bool os_has_exec(void);
 // Replaces this program; argv[0] included. Returns only if it fails: a negative uv error.
 // UV_ENOSYS: this system has no such thing.
 int os_exec(const char *program, char *const argv[]);

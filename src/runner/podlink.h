@@ -20,7 +20,8 @@ struct podlink_options {
     void *user;
 };
 // Takes the connection, also when it fails. 0 or a negated pod_error_code.
-int podlink_open(const struct podlink_options *options, pm_native native, struct podlink **ret_link);
+int podlink_open(const struct podlink_options *options, pm_native native,
+                 struct podlink **ret_link);
 // For requests; podlink_flush() after them.
 struct pod_client *podlink_client(struct podlink *link);
 void podlink_flush(struct podlink *link);

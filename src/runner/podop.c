@@ -71,8 +71,8 @@ static void type_more(struct operation *op)
         op->sent += (size_t)some;
     }
     if (some >= 0 && op->sent == op->size && !op->last_sent) {
-        int64_t number = op->close_input ? pod_client_close_input(client)
-                                         : pod_client_detach(client);
+        int64_t number =
+            op->close_input ? pod_client_close_input(client) : pod_client_detach(client);
         op->last = (uint32_t)number;
         op->last_sent = number > 0;
     }

@@ -108,8 +108,8 @@ static void begin_session(struct session *session, struct found *found)
     }
 }
 
-// A folder whose session was being made when its maker died. Its holder, if it came to that, ends by
-// itself when the connection does, or is ended here.
+// A folder whose session was being made when its maker died. Its holder, if it came to that, ends
+// by itself when the connection does, or is ended here.
 static void drop_half_made(const struct recovery *recovery, const char *path, const char *id)
 {
     struct found *found = id != NULL ? find_process(recovery, id) : NULL;
@@ -163,8 +163,9 @@ static void take_folder(struct recovery *recovery, const char *path)
     if (starting && (named || result == PM_ERR_NOT_FOUND)) {
         drop_half_made(recovery, path, named ? id : NULL);
     } else if (!named) {
-        set_aside(server, path, result != PM_OK ? pm_strerror(result)
-                                                : "its description is not that of this folder");
+        set_aside(server, path,
+                  result != PM_OK ? pm_strerror(result)
+                                  : "its description is not that of this folder");
     } else if ((session = session_add(server, id)) != NULL &&
                take_description(session, (const char *)text, size) != 0) {
         set_aside(server, path, "its description is damaged");
@@ -273,16 +274,18 @@ static void after_recover(uv_work_t *work, int status)
     scan_folders(recovery);
     take_strays(recovery);
     log_write(server->log, recovery->result == PM_OK ? LOG_INFO : LOG_ERROR, "runner.registry",
-              NULL, "%zu alive, %zu ended, %zu dropped, %zu quarantined, %zu unproven%s%s",
-              report->alive, report->ended, report->dropped, report->quarantined,
-              report->unproven, recovery->result == PM_OK ? "" : ": ",
+              NULL, "%llu alive, %llu ended, %llu dropped, %llu quarantined, %llu unproven%s%s",
+              (unsigned long long)report->alive, (unsigned long long)report->ended,
+              (unsigned long long)report->dropped, (unsigned long long)report->quarantined,
+              (unsigned long long)report->unproven, recovery->result == PM_OK ? "" : ": ",
               recovery->result == PM_OK ? "" : pm_strerror(recovery->result));
     size_t all = server->recovering;
     ask_all(server);
     server->recovered = true;
     server->recovery_ms = (uv_hrtime() - recovery->began) / 1000000;
-    log_write(server->log, LOG_INFO, "runner.ready", NULL, "%zu sessions, epoch %llu, %llu ms", all,
-              (unsigned long long)server->epoch, (unsigned long long)server->recovery_ms);
+    log_write(server->log, LOG_INFO, "runner.ready", NULL, "%llu sessions, epoch %llu, %llu ms",
+              (unsigned long long)all, (unsigned long long)server->epoch,
+              (unsigned long long)server->recovery_ms);
     while (recovery->found != NULL) {
         struct found *found = recovery->found;
         recovery->found = found->next;

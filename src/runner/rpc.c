@@ -100,9 +100,9 @@ json_t *rpc_error(const json_t *id, const struct runner_error *error)
     (void)snprintf(text, sizeof text, "%s%s%s", error->what, error->why[0] != '\0' ? ": " : "",
                    error->why);
     int code = error->code == RUNNER_USAGE ? RPC_INVALID_PARAMS : RPC_RUNNER - error->code;
-    json_t *value = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:s}}", "code", code, "message", text, "data", "name",
-                              runner_code_name(error->code), "what", error->what, "why",
-                              error->why, "next", error->next);
+    json_t *value = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:s}}", "code", code, "message", text,
+                              "data", "name", runner_code_name(error->code), "what", error->what,
+                              "why", error->why, "next", error->next);
     return value != NULL ? reply(id, "error", value)
                          : rpc_fault(id, code, runner_code_name(error->code));
 }
@@ -205,14 +205,16 @@ static bool all_strings(const json_t *value)
     const char *key;
     json_t *item;
     if (json_is_array(value)) {
-        json_array_foreach (value, i, item) {
+        json_array_foreach(value, i, item)
+        {
             if (!json_is_string(item)) {
                 return false;
             }
         }
         return true;
     }
-    json_object_foreach ((json_t *)(uintptr_t)value, key, item) {
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
         if (!json_is_string(item)) {
             return false;
         }
@@ -254,10 +256,10 @@ static int check_field(const json_t *params, const struct rpc_field *field,
 {
     const json_t *value = json_object_get(params, field->name);
     if (value == NULL) {
-        return field->required ? runner_fail(error, RUNNER_USAGE,
-                                             "parameter '%s'\nit is missing\nsee docs/control.md",
-                                             field->name)
-                               : RUNNER_OK;
+        return field->required
+                   ? runner_fail(error, RUNNER_USAGE,
+                                 "parameter '%s'\nit is missing\nsee docs/control.md", field->name)
+                   : RUNNER_OK;
     }
     if (!has_type(value, field->type)) {
         return runner_fail(error, RUNNER_USAGE,
@@ -279,7 +281,8 @@ int rpc_check(const json_t *params, const struct rpc_field *fields, size_t count
 {
     const char *name;
     json_t *value;
-    json_object_foreach ((json_t *)(uintptr_t)params, name, value) {
+    json_object_foreach((json_t *)(uintptr_t)params, name, value)
+    {
         size_t i = 0;
         while (i < count && strcmp(fields[i].name, name) != 0) {
             i++;
@@ -330,7 +333,8 @@ unsigned char *rpc_base64_decode(const char *text, size_t *ret_size)
     unsigned char *data = malloc(length / 4 * 3 + 1);
     for (size_t i = 0; data != NULL && i < length; i++) {
         const char *digit = strchr(digits, text[i]);
-        bool padding = text[i] == '=' && (i == length - 1 || (i == length - 2 && text[i + 1] == '='));
+        bool padding =
+            text[i] == '=' && (i == length - 1 || (i == length - 2 && text[i + 1] == '='));
         if (digit == NULL && !padding) {
             free(data);
             return NULL;

@@ -24,11 +24,11 @@ struct rpc_request {
 int rpc_parse(const char *line, size_t size, struct rpc_request *ret_request, json_t **ret_reply);
 void rpc_request_clear(struct rpc_request *request);
 
-json_t *rpc_call(int id, const char *method, json_t *params);   // Steals params; NULL: none.
-json_t *rpc_result(const json_t *id, json_t *result);           // Steals result.
+json_t *rpc_call(int id, const char *method, json_t *params); // Steals params; NULL: none.
+json_t *rpc_result(const json_t *id, json_t *result);         // Steals result.
 json_t *rpc_fault(const json_t *id, int code, const char *text);
 json_t *rpc_error(const json_t *id, const struct runner_error *error);
-json_t *rpc_notification(const char *method, json_t *params);   // Steals params.
+json_t *rpc_notification(const char *method, json_t *params); // Steals params.
 // The line with its end, malloc'd; NULL: no memory. Steals the message.
 char *rpc_line(json_t *message, size_t *ret_size);
 
@@ -38,7 +38,8 @@ int rpc_take_reply(const char *line, size_t size, int id, json_t **ret_result,
                    struct runner_error *error);
 bool rpc_is_notification(const char *line, size_t size);
 
-// ---- parameters ----------------------------------------------------------------------------------
+// ---- parameters
+// ----------------------------------------------------------------------------------
 
 enum rpc_type {
     RPC_STRING,

@@ -55,7 +55,7 @@ struct runner_env {
 struct runner_command {
     const char *name;
     int (*run)(const struct runner_env *env, int argc, char **argv); // argv[0] is the name.
-    const char *arguments, *summary; // One line each.
+    const char *arguments, *summary;                                 // One line each.
     const char *help;
 };
 const struct runner_command *runner_find_command(const char *name);

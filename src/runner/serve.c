@@ -7,9 +7,9 @@
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
-#define LOOK_MS 500         // At the socket.
-#define END_MS 10000        // For starts under way, at the end.
-#define END_ALL_MS 20000    // For sessions that shall end, too.
+#define LOOK_MS 500      // At the socket.
+#define END_MS 10000     // For starts under way, at the end.
+#define END_ALL_MS 20000 // For sessions that shall end, too.
 #define END_LOOK_MS 10
 
 struct ended { // The end of a holder, told on a thread of the manager.

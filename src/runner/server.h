@@ -37,12 +37,12 @@ struct server {
     struct ended *ended;
     struct control *control;
     struct pod_dir state; // The state folder.
-    char instance[33]; // Random: tells one run from the next.
+    char instance[33];    // Random: tells one run from the next.
     char sessions_dir[4096], registry_dir[4096];
     uint64_t epoch; // Of this run: each has a higher one than all before.
     int64_t started_wall_ms;
     struct session *sessions;
-    struct held *held;  // Calls that wait for `recovered`.
+    struct held *held; // Calls that wait for `recovered`.
     size_t recovering; // Sessions whose pod has not answered yet.
     bool recovered;    // The registry has been read.
     uint64_t recovery_ms;

@@ -244,14 +244,14 @@ static void add_pod(const struct session *session, json_t *json)
 
 json_t *session_json(const struct session *session)
 {
-    json_t *json = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:s}", "id", session->id, "state",
-        session_state_name(session->state), "mode", session->pipes ? "pipes" : "pty", "program",
-        session->program != NULL ? session->program : "", "created",
-        (json_int_t)session->created_ms, "daemon_pid",
-        (json_int_t)(session_is_over(session) ? 0 : session->daemon_pid), "labels",
-        session->labels != NULL ? session->labels : json_object(), "warnings", session->warnings,
-        "folder", session->path);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:s}", "id", session->id, "state",
+                  session_state_name(session->state), "mode", session->pipes ? "pipes" : "pty",
+                  "program", session->program != NULL ? session->program : "", "created",
+                  (json_int_t)session->created_ms, "daemon_pid",
+                  (json_int_t)(session_is_over(session) ? 0 : session->daemon_pid), "labels",
+                  session->labels != NULL ? session->labels : json_object(), "warnings",
+                  session->warnings, "folder", session->path);
     if (json == NULL) {
         return NULL;
     }
@@ -302,8 +302,8 @@ void session_fail(struct session *session, enum session_state state, const char 
     if (session->state != state) {
         session->state = state;
         session_log(session, LOG_WARNING,
-                    state == SESSION_UNREACHABLE ? "session.unreachable" : "session.unproven",
-                    "%s", session->problem);
+                    state == SESSION_UNREACHABLE ? "session.unreachable" : "session.unproven", "%s",
+                    session->problem);
         if (session->settled) {
             session_notify(session, state == SESSION_UNREACHABLE ? "session.unreachable"
                                                                  : "session.unproven");
@@ -337,7 +337,8 @@ static int send_ask(struct session *session, struct ask *ask)
 
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
 {
-    struct ask *ask = session_is_over(session) || session->create != NULL ? NULL : malloc(sizeof *ask);
+    struct ask *ask =
+        session_is_over(session) || session->create != NULL ? NULL : malloc(sizeof *ask);
     if (ask == NULL) {
         return false;
     }
@@ -549,7 +550,8 @@ void session_settle(struct session *session)
     if (!session->settled) {
         session->settled = true;
         if (session->counted && --server->recovering == 0) {
-            log_write(server->log, LOG_INFO, "runner.recovered", NULL, "all sessions have answered");
+            log_write(server->log, LOG_INFO, "runner.recovered", NULL,
+                      "all sessions have answered");
         }
     }
     methods_release(server, &session->held);
@@ -670,8 +672,8 @@ static void become_lost(struct session *session, struct pod_dir *dir)
 {
     uint8_t *text;
     size_t size;
-    bool told = dir != NULL && pod_file_read(dir, FILE_LOST, sizeof session->problem - 1, &text,
-                                             &size) == PM_OK;
+    bool told = dir != NULL &&
+                pod_file_read(dir, FILE_LOST, sizeof session->problem - 1, &text, &size) == PM_OK;
     if (told) {
         (void)snprintf(session->problem, sizeof session->problem, "%s", (const char *)text);
         free(text);

@@ -69,10 +69,10 @@ struct session {
     struct podlink *link; // There only while something is asked: it would hold a holder whose child
                           // has ended, and its end tells that better.
     bool welcomed;        // On this link.
-    bool settled;       // It is known what has become of it.
-    bool claim_sent;    // On this link.
-    bool claim_asked;   // In this run of the runner: the claim is ours, whoever carries it out.
-    bool counted;       // In server::recovering.
+    bool settled;         // It is known what has become of it.
+    bool claim_sent;      // On this link.
+    bool claim_asked;     // In this run of the runner: the claim is ours, whoever carries it out.
+    bool counted;         // In server::recovering.
     struct pod_state pod; // As it was told last.
     uint16_t version;
     char build[POD_BUILD_MAX + 1];

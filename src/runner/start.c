@@ -1,5 +1,6 @@
-// A runner that starts by itself on first use. Who starts it owns STATE/starter, a registry with one
-// daemon in it, for so long: of any number that try at once one starts, and the others wait for it.
+// A runner that starts by itself on first use. Who starts it owns STATE/starter, a registry with
+// one daemon in it, for so long: of any number that try at once one starts, and the others wait for
+// it.
 #include <processmgr/processmgr.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,8 @@ static void take_words(const char *path, char *text, size_t capacity)
         for (size_t i = 0; i < size; i++) {
             words[i] = words[i] == '\n' ? ' ' : words[i];
         }
-        (void)snprintf(text, capacity, "%s", size > capacity - 1 ? words + size - capacity + 1 : words);
+        (void)snprintf(text, capacity, "%s",
+                       size > capacity - 1 ? words + size - capacity + 1 : words);
         free(words);
     }
 }

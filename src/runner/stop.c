@@ -44,9 +44,8 @@ static void after_end(uv_work_t *work, int status)
 
 void session_end_holder(struct session *session)
 {
-    struct ending *ending = session->process != NULL && !session->ending_holder
-                                ? calloc(1, sizeof *ending)
-                                : NULL;
+    struct ending *ending =
+        session->process != NULL && !session->ending_holder ? calloc(1, sizeof *ending) : NULL;
     if (ending == NULL) {
         return;
     }
@@ -112,7 +111,8 @@ void session_wait(struct session *session, struct call *call, bool destroy)
     struct runner_error error;
     struct waiter *waiter = malloc(sizeof *waiter);
     if (waiter == NULL) {
-        (void)runner_fail(&error, RUNNER_FAILED, "stop of session '%s'\nout of memory", session->id);
+        (void)runner_fail(&error, RUNNER_FAILED, "stop of session '%s'\nout of memory",
+                          session->id);
         call_error(call, &error);
         return;
     }

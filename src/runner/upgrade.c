@@ -17,9 +17,9 @@
 static void note(const char *state_dir, const char *program, const char *result, const char *reason)
 {
     char path[4200];
-    json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:I}", "program", program, "result", result,
-                             "reason", reason, "version", PM_VERSION_STRING, "at",
-                             (json_int_t)wall_ms());
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:I}", "program", program, "result", result, "reason",
+                  reason, "version", PM_VERSION_STRING, "at", (json_int_t)wall_ms());
     char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
     (void)snprintf(path, sizeof path, "%s/upgrade.json", state_dir);
     if (text != NULL) {
@@ -140,10 +140,9 @@ static void after_check(uv_work_t *work, int status)
     } else {
         log_write(server->log, LOG_INFO, "runner.upgrade", NULL, "to '%s', version %s",
                   upgrade->program, upgrade->version);
-        call_result(upgrade->call,
-                    json_pack("{s:s, s:s, s:s, s:s}", "from", PM_VERSION_STRING, "to",
-                              upgrade->version, "program", upgrade->program, "instance",
-                              server->instance));
+        call_result(upgrade->call, json_pack("{s:s, s:s, s:s, s:s}", "from", PM_VERSION_STRING,
+                                             "to", upgrade->version, "program", upgrade->program,
+                                             "instance", server->instance));
         free(server->upgrade_program);
         server->upgrade_program = upgrade->program;
         server_stop(server, SERVER_UPGRADE);
@@ -229,7 +228,8 @@ static void close_all(uv_handle_t *handle, void *unused)
 }
 
 // Waits for a word on a connection, after it has said its own.
-static int wait_for_word(struct guard *guard, pm_native native, const char *own, uint64_t timeout_ms)
+static int wait_for_word(struct guard *guard, pm_native native, const char *own,
+                         uint64_t timeout_ms)
 {
     uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)own, (unsigned)strlen(own));
     if (uv_loop_init(&guard->loop) != 0) {
@@ -274,8 +274,11 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     }
     os_process_kill(&process, 5000);
     os_process_close(&process);
-    note(env->state_dir, env->program, "came back",
+    json_t *last = upgrade_last(env->state_dir);
+    const char *program = json_string_value(json_object_get(last, "program"));
+    note(env->state_dir, program != NULL ? program : env->program, "came back",
          guard.timed_out ? "the new one was not ready in 10 s" : "the new one ended");
+    json_decref(last);
     return serve(env, PM_NATIVE_INVALID);
 }
 
@@ -438,6 +441,5 @@ static int replace_by_daemon(const struct runner_env *env, const char *program)
 
 int upgrade_replace(const struct runner_env *env, const char *program)
 {
-    int result = replace_by_exec(env, program);
-    return result == UV_ENOSYS ? replace_by_daemon(env, program) : result;
+    return os_has_exec() ? replace_by_exec(env, program) : replace_by_daemon(env, program);
 }

@@ -61,8 +61,8 @@ static void fail(struct view *view, int code, const char *why, const char *next)
 {
     static const char *const what[] = {"attach to", "logs of", "input for"};
     if (view->error.code == RUNNER_OK) {
-        (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s",
-                          what[view->options.kind], view->options.id, why, next,
+        (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s", what[view->options.kind],
+                          view->options.id, why, next,
                           next[0] != '\0' && next[strlen(next) - 1] == ' ' ? view->options.id : "");
     }
     finish(view);
@@ -124,8 +124,7 @@ static void take_gap(struct view *view, const struct pod_gap *gap)
 {
     if (wants(view, gap->channel)) {
         (void)fprintf(stderr, "runner: bytes %llu to %llu of '%s' are no longer kept\n",
-                      (unsigned long long)gap->from, (unsigned long long)gap->to,
-                      view->options.id);
+                      (unsigned long long)gap->from, (unsigned long long)gap->to, view->options.id);
     }
 }
 
@@ -270,7 +269,8 @@ static void type_on(struct view *view)
 static void attach(struct view *view)
 {
     const struct view_options *options = &view->options;
-    bool writer = options->kind == VIEW_SEND || (options->kind == VIEW_ATTACH && !options->read_only);
+    bool writer =
+        options->kind == VIEW_SEND || (options->kind == VIEW_ATTACH && !options->read_only);
     struct pod_attach request = {.role = writer ? POD_ROLE_WRITER : POD_ROLE_VIEWER};
     request.flags = options->take_over ? POD_ATTACH_TAKE_OVER : 0;
     if (writer && view->raw && os_terminal_size(&view->columns, &view->rows)) {
@@ -324,7 +324,11 @@ static void take_error(struct view *view, const struct pod_error *e)
     }
     (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
                    (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
-    fail(view, e->code == POD_E_INVALID ? RUNNER_USAGE : refused ? RUNNER_REFUSED : RUNNER_FAILED, why,
+    fail(view,
+         e->code == POD_E_INVALID ? RUNNER_USAGE
+         : refused                ? RUNNER_REFUSED
+                                  : RUNNER_FAILED,
+         why,
          e->code == POD_E_BUSY     ? "runner attach --take-over, or --read-only: "
          : e->code == POD_E_FENCED ? "start the newer runner: runner list"
                                    : "runner get ");
@@ -519,10 +523,11 @@ static void on_signal(uv_signal_t *handle, int number)
     }
 }
 
+// Who has changed nothing of a terminal may be ended by a signal as anybody.
 static void open_signals(struct view *view)
 {
     static const int numbers[] = {SIGWINCH, SIGTERM, SIGINT, SIGHUP};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    for (size_t i = 0; view->raw && i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)uv_signal_init(&view->loop, &view->signals[i]);
         view->signals[i].data = view;
         (void)uv_signal_start(&view->signals[i], on_signal, numbers[i]);
@@ -584,7 +589,7 @@ static void close_view(struct view *view)
         view->link = NULL;
     }
     uv_close((uv_handle_t *)&view->timer, NULL);
-    for (size_t i = 0; i < sizeof view->signals / sizeof view->signals[0]; i++) {
+    for (size_t i = 0; view->raw && i < sizeof view->signals / sizeof view->signals[0]; i++) {
         uv_close((uv_handle_t *)&view->signals[i], NULL);
     }
     if (view->input_open) {
@@ -606,8 +611,9 @@ static int child_code(const struct view *view)
 
 static int tell_end(const struct view *view)
 {
-    static const char modes_off[] = "\033[?1049l\033[?25h\033[?1000l\033[?1002l\033[?1003l\033[?1006l"
-                                    "\033[?2004l\033[?1l\033>\033[0m";
+    static const char modes_off[] =
+        "\033[?1049l\033[?25h\033[?1000l\033[?1002l\033[?1003l\033[?1006l"
+        "\033[?2004l\033[?1l\033>\033[0m";
     const char *id = view->options.id;
     if (view->raw) { // What the session had set here was for itself.
         (void)show(modes_off, sizeof modes_off - 1);
@@ -665,14 +671,18 @@ int view_run(const struct runner_env *env, const struct view_options *options)
     view->env = env;
     view->options = *options;
     view->dir = (struct pod_dir)POD_DIR_INIT;
-    view->from[0] = view->from[1] = options->kind == VIEW_SEND ? POD_FROM_NOW : options->from;
+    // The bytes are those of one channel; the other begins with what is kept.
+    view->from[0] = view->from[1] = options->kind == VIEW_SEND ? POD_FROM_NOW : POD_FROM_KEPT;
+    if (options->kind != VIEW_SEND) {
+        view->from[options->stderr_only ? POD_CHANNEL_ERR : POD_CHANNEL_OUT] = options->from;
+    }
     view->stop_at = UINT64_MAX;
     view->deadline = monotonic_ms() + HANDSHAKE_MS;
     (void)uv_timer_init(&view->loop, &view->timer);
     view->timer.data = view;
-    open_signals(view);
     if (open_folder(view) == RUNNER_OK) {
         open_input(view);
+        open_signals(view);
         if (view->raw) {
             (void)show(clear, sizeof clear - 1);
         }

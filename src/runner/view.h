@@ -18,7 +18,7 @@ struct view_options {
     uint64_t from;
     bool read_only, take_over, follow, close_input, exit_code;
     bool stderr_only;
-    int detach_key; // Its control character; -1: none.
+    int detach_key;   // Its control character; -1: none.
     const char *text; // VIEW_SEND: in place of stdin.
     size_t text_size;
 };

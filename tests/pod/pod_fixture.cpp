@@ -357,14 +357,15 @@ void Client::Close()
 
 void Client::Stall()
 {
-    uv_read_stop(reinterpret_cast<uv_stream_t *>(&link->pipe));
+    auto *stream = reinterpret_cast<uv_stream_t *>(&link->pipe);
+    stalled_alloc = stream->alloc_cb; // libuv forgets them.
+    stalled_read = stream->read_cb;
+    uv_read_stop(stream);
 }
 
 void Client::Go()
 {
-    // As pod_link_open() has started it: libuv keeps the callbacks.
-    auto *stream = reinterpret_cast<uv_stream_t *>(&link->pipe);
-    uv_read_start(stream, stream->alloc_cb, stream->read_cb);
+    uv_read_start(reinterpret_cast<uv_stream_t *>(&link->pipe), stalled_alloc, stalled_read);
 }
 
 bool Client::Done(uint32_t request) const
@@ -387,6 +388,9 @@ int Client::ErrorOf(uint32_t request) const
 
 void Pod::SetUp()
 {
+#ifndef _WIN32
+    signal(SIGPIPE, SIG_IGN); // libuv writes to daemons that may be gone.
+#endif
     // libuv keeps a pipe for all loops from the first one on: not to be counted as a leak.
     EXPECT_EQ(uv_loop_init(&loop), 0);
     EXPECT_EQ(uv_loop_close(&loop), 0);
@@ -484,7 +488,8 @@ std::unique_ptr<Client> Pod::StartDaemon(Session *session, const Options &option
         pod_connection_close(ours);
         return nullptr;
     }
-    return std::make_unique<Client>(&loop, *session, ours, options.epoch);
+    return std::make_unique<Client>(&loop, *session, ours, options.epoch, options.version_min,
+                                    options.version_max);
 }
 
 uint32_t Pod::SendStart(Client *client, const std::vector<std::string> &role,

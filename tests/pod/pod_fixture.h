@@ -104,6 +104,8 @@ class Client
     uv_loop_t *loop;
     bool over = false;
     bool opened;
+    uv_alloc_cb stalled_alloc = nullptr;
+    uv_read_cb stalled_read = nullptr;
 };
 
 class Pod : public contract::Contract
@@ -120,6 +122,7 @@ class Pod : public contract::Contract
         std::vector<std::string> env;
         uint32_t ring = 0, orphan_s = 0, grace_ms = 0, drain_ms = 0;
         uint64_t epoch = 1;
+        uint16_t version_min = 0, version_max = 0;
         bool kill_tree = false;
         uint64_t descriptors = 0; // Limit of the daemon.
         std::vector<std::string> daemon_env;

@@ -5,10 +5,11 @@
 #include <uv.h>
 
 // A build for fault tests puts a table in the place of calls that can fail.
-#ifndef POD_SYS
-#define POD_SYS(name) name
-#else
+#ifdef POD_FAULT_TABLE
 #include "pod_faults.h"
+#define POD_SYS(name) pod_fault_##name
+#else
+#define POD_SYS(name) name
 #endif
 
 #define POD_HAS_SESSIONS true // pm_spec::new_session

@@ -77,14 +77,15 @@ static void on_source(uv_poll_t *poll, int status, int events)
     (void)events;
     for (size_t all = 0; all < READ_TURN_MAX;) {
         ssize_t n = read_some(source, buffer);
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        int trouble = n < 0 ? pod_error_of(errno) : PM_OK;
+        if (trouble == PM_ERR_TIMEOUT) { // EAGAIN
             return;
         }
         if (n < 0) { // ENOMEM, ENOBUFS ...: it stays readable, so not at once again.
             (void)uv_poll_stop(source->poll);
             (void)uv_timer_start(source->pause, on_source_pause, PAUSE_MS, 0);
         }
-        source->data(source->user, buffer, n < 0 ? pod_error_of(errno) : n);
+        source->data(source->user, buffer, n < 0 ? trouble : n);
         if (n <= 0 || source->poll != poll) { // Closed in the callback.
             return;
         }

@@ -6,6 +6,11 @@
 
 #include "runner/os.h"
 
+bool os_has_exec(void)
+{
+    return true;
+}
+
 int os_exec(const char *program, char *const argv[])
 {
     (void)execv(program, argv);

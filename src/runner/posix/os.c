@@ -21,6 +21,11 @@ void os_begin(void)
     (void)umask(077);
 }
 
+void os_arguments(int *argc, char ***argv)
+{
+    *argv = uv_setup_args(*argc, *argv);
+}
+
 bool os_is_absolute(const char *path)
 {
     return path[0] == '/';
