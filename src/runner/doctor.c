@@ -144,6 +144,19 @@ static void silent_runner(struct doctor *doctor, bool nobody)
     }
 }
 
+// It may have ended since we looked.
+static bool still_owns(struct doctor *doctor)
+{
+    struct pm_registry_owner now = PM_REGISTRY_OWNER_INIT;
+    if (pm_registry_owner(doctor->known.registry, &now) == PM_OK &&
+        (now.epoch != doctor->known.owner.epoch || now.proof != PM_PROOF_ALIVE)) {
+        doctor->known.owner = now;
+        doctor->runner_lives = now.proof == PM_PROOF_ALIVE;
+        return false;
+    }
+    return true;
+}
+
 static void check_runner(struct doctor *doctor)
 {
     struct runner_env quiet = *doctor->env;
@@ -166,7 +179,7 @@ static void check_runner(struct doctor *doctor)
     if (code == RUNNER_OK) {
         runner_counts(doctor, info);
         json_decref(info);
-    } else if (doctor->runner_lives) {
+    } else if (doctor->runner_lives && still_owns(doctor)) {
         silent_runner(doctor, nobody);
     }
     if (doctor->runner_lives &&

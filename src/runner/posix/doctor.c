@@ -206,8 +206,8 @@ static void check_zombies(struct doctor *doctor)
 // Control groups
 // ------------------------------------------------------------------------------------------------
 
-static void find_service(struct doctor *doctor, const char *subject, const char *group,
-                         const struct unit *unit)
+static void find_service(struct doctor *doctor, enum doctor_level level, const char *subject,
+                         const char *group, const struct unit *unit)
 {
     const char *home = getenv("HOME");
     char folder[700];
@@ -217,7 +217,7 @@ static void find_service(struct doctor *doctor, const char *subject, const char 
     } else {
         (void)snprintf(folder, sizeof folder, "/etc/systemd/system/%.255s.d", unit->name);
     }
-    doctor_find(doctor, DOCTOR_ERROR, "cgroup", unit->name,
+    doctor_find(doctor, level, "cgroup", unit->name,
                 "%s is in the control group of %s, which ends all of it when it stops or restarts\n"
                 "KillMode is %s%s%s; the group is %s\nmkdir -p '%s' && printf "
                 "'[Service]\\nKillMode=process\\n' > '%s/processmgr.conf' && systemctl%s "
@@ -251,7 +251,9 @@ static void find_logout(struct doctor *doctor, const char *subject, const struct
     }
 }
 
-static void check_group(struct doctor *doctor, const char *subject, const char *group)
+// `level`: of a service that ends it.
+static void check_group(struct doctor *doctor, enum doctor_level level, const char *subject,
+                        const char *group)
 {
     struct unit unit;
     if (strcmp(group, "/") == 0) {
@@ -266,7 +268,7 @@ static void check_group(struct doctor *doctor, const char *subject, const char *
         return;
     }
     if (!unit.scope && !unit_spares(&unit)) {
-        find_service(doctor, subject, group, &unit);
+        find_service(doctor, level, subject, group, &unit);
     }
     find_logout(doctor, subject, &unit);
 }
@@ -277,23 +279,26 @@ static void check_groups(struct doctor *doctor)
     const struct known *known = &doctor->known;
     char group[4096], subject[192];
     json_t *seen = json_object();
-    bool any = doctor->runner_lives;
+    bool holders = false;
     doctor_checked(doctor, "cgroup");
     for (size_t i = 0; i < known->records_count; i++) {
         const struct known_record *record = &known->records[i];
         if (record->proof != PM_PROOF_ALIVE || !inspect_cgroup(doctor->roots, record->pid, group)) {
             continue;
         }
-        any = true;
+        holders = true;
         if (json_object_get(seen, group) == NULL) {
             (void)snprintf(subject, sizeof subject, "the holder of session '%s'", record->id);
-            check_group(doctor, subject, group);
+            check_group(doctor, DOCTOR_ERROR, subject, group);
             (void)json_object_set_new(seen, group, json_true());
         }
     }
+    // Its own end is no harm while sessions are elsewhere.
     uint64_t pid = doctor->runner_lives ? known->owner.pid : (uint64_t)getpid();
     if (inspect_cgroup(doctor->roots, pid, group) && json_object_get(seen, group) == NULL) {
-        check_group(doctor, any ? "the runner" : "a runner that is started from here", group);
+        check_group(doctor, holders ? DOCTOR_NOTE : DOCTOR_WARNING,
+                    doctor->runner_lives ? "the runner" : "a runner that is started from here",
+                    group);
     }
     json_decref(seen);
 }
