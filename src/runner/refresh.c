@@ -108,7 +108,9 @@ void refresh_begin(struct server *server, struct session *session, struct call *
         }
         ask(refresh, session);
     } else {
-        for (struct session *s = server->sessions; s != NULL; s = s->next) {
+        struct session *next;
+        for (struct session *s = server->sessions; s != NULL; s = next) {
+            next = s->next; // One whose holder is found dead may be gone after it.
             ask(refresh, s);
         }
     }
