@@ -69,7 +69,9 @@ static void runner_info(struct server *server, struct call *call, json_t *params
 static void runner_shutdown(struct server *server, struct call *call, json_t *params)
 {
     bool all = json_is_true(json_object_get(params, "stop_sessions"));
-    for (struct session *s = server->sessions; all && s != NULL; s = s->next) {
+    struct session *next;
+    for (struct session *s = server->sessions; all && s != NULL; s = next) {
+        next = s->next;
         if (!session_is_over(s) && s->create == NULL) {
             session_stop(s, ASK_STOP, 0);
         }
@@ -221,7 +223,8 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
 {
     struct runner_error error;
     (void)params;
-    if (session_is_over(session)) {
+    if (session_is_over(session) ||
+        (session->state == SESSION_UNPROVEN && session_is_free(session))) {
         erase(session, call);
         return;
     }

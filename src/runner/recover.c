@@ -132,9 +132,20 @@ static void drop_half_made(const struct recovery *recovery, const char *path, co
     }
 }
 
+// Shown under the name of its folder; `forget` takes it away.
 static void set_aside(struct server *server, const char *path, const char *why)
 {
-    log_write(server->log, LOG_ERROR, "session.unproven", NULL, "folder '%s': %s", path, why);
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    struct session *session = strlen(name) <= RUNNER_ID_MAX && session_find(server, name) == NULL
+                                  ? session_add(server, name)
+                                  : NULL;
+    if (session == NULL) {
+        log_write(server->log, LOG_ERROR, "session.unproven", NULL, "folder '%s': %s", path, why);
+        return;
+    }
+    (void)snprintf(session->path, sizeof session->path, "%s", path);
+    session_fail(session, SESSION_UNPROVEN, "its folder cannot be trusted: %s", why);
 }
 
 static void take_folder(struct recovery *recovery, const char *path)

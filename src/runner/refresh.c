@@ -14,12 +14,23 @@ struct refresh {
     uv_timer_t timer;
 };
 
+// Where a session of this age belongs: the oldest first.
+static size_t place_for(const json_t *list, int64_t created_ms)
+{
+    size_t at = json_array_size(list);
+    while (at > 0 && json_integer_value(json_object_get(json_array_get(list, at - 1), "created")) >
+                         created_ms) {
+        at--;
+    }
+    return at;
+}
+
 static json_t *list_json(const struct server *server)
 {
     json_t *list = json_array();
     for (const struct session *s = server->sessions; s != NULL && list != NULL; s = s->next) {
         if (s->create == NULL) {
-            (void)json_array_insert_new(list, 0, session_json(s)); // The oldest first.
+            (void)json_array_insert_new(list, place_for(list, s->created_ms), session_json(s));
         }
     }
     return list;
@@ -97,7 +108,9 @@ void refresh_begin(struct server *server, struct session *session, struct call *
         }
         ask(refresh, session);
     } else {
-        for (struct session *s = server->sessions; s != NULL; s = s->next) {
+        struct session *next;
+        for (struct session *s = server->sessions; s != NULL; s = next) {
+            next = s->next; // One whose holder is found dead may be gone after it.
             ask(refresh, s);
         }
     }

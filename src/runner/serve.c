@@ -8,7 +8,6 @@
 #include "runner/upgrade.h"
 
 #define LOOK_MS 500      // At the socket.
-#define END_MS 10000     // For starts under way, at the end.
 #define END_ALL_MS 20000 // For sessions that shall end, too.
 #define END_LOOK_MS 10
 
@@ -85,14 +84,16 @@ static void on_log_line(void *user, int level, const char *line)
 // End
 // ------------------------------------------------------------------------------------------------
 
+// Workers and starts come to their end by themselves, within times of their own.
 static bool is_quiet(const struct server *server)
 {
+    bool late = uv_now(&server->loop) > server->end_deadline;
     if (server->works > 0 || !server->recovered) {
         return false;
     }
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
         if (s->create != NULL || s->works > 0 ||
-            (server->end == SERVER_SHUTDOWN_ALL && !session_is_over(s))) {
+            (server->end == SERVER_SHUTDOWN_ALL && !session_is_over(s) && !late)) {
             return false;
         }
     }
@@ -123,7 +124,7 @@ static void on_housekeeping(uv_timer_t *timer)
     struct server *server = timer->data;
     if (server->end == SERVER_RUNS) {
         control_check(server);
-    } else if (is_quiet(server) || uv_now(&server->loop) > server->end_deadline) {
+    } else if (is_quiet(server)) {
         close_server(server);
     }
 }
@@ -134,8 +135,7 @@ void server_stop(struct server *server, enum server_end end)
         return;
     }
     server->end = end;
-    server->end_deadline =
-        uv_now(&server->loop) + (end == SERVER_SHUTDOWN_ALL ? END_ALL_MS : END_MS);
+    server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
 }
 

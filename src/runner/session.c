@@ -149,7 +149,6 @@ void session_close(struct session *session)
         free(waiter);
         waiter = next;
     }
-    session->works = 0;
     session_remove(session);
 }
 
@@ -337,8 +336,9 @@ static int send_ask(struct session *session, struct ask *ask)
 
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
 {
-    struct ask *ask =
-        session_is_over(session) || session->create != NULL ? NULL : malloc(sizeof *ask);
+    bool askable = !session_is_over(session) && session->create == NULL &&
+                   session->state != SESSION_UNPROVEN;
+    struct ask *ask = askable ? malloc(sizeof *ask) : NULL;
     if (ask == NULL) {
         return false;
     }
@@ -561,24 +561,31 @@ void session_settle(struct session *session)
 // Its end
 // ------------------------------------------------------------------------------------------------
 
+// The last thing that is done with it: it may be gone then.
 static void answer_waiters(struct session *session)
 {
     struct waiter *waiter = session->waiters;
+    struct runner_error error = {.code = RUNNER_OK};
+    json_t *json = waiter != NULL ? session_json(session) : NULL;
     bool destroy = false;
     session->waiters = NULL;
+    for (struct waiter *w = waiter; w != NULL; w = w->next) {
+        destroy = destroy || w->destroy;
+    }
+    if (destroy && session_erase(session, &error) != RUNNER_OK) {
+        session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
+    }
     while (waiter != NULL) {
         struct waiter *next = waiter->next;
-        destroy = destroy || waiter->destroy;
-        call_result(waiter->call, session_json(session));
+        if (waiter->destroy && error.code != RUNNER_OK) {
+            call_error(waiter->call, &error);
+        } else {
+            call_result(waiter->call, json_incref(json));
+        }
         free(waiter);
         waiter = next;
     }
-    if (destroy) {
-        struct runner_error error;
-        if (session_erase(session, &error) != RUNNER_OK) {
-            session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
-        }
-    }
+    json_decref(json);
 }
 
 static void describe_exit(const struct session *session, char text[128])
@@ -613,8 +620,13 @@ static void become_over(struct session *session, enum session_state state, bool 
         session_log(session, LOG_ERROR, "session.lost", "%s", session->problem);
         session_notify(session, "session.lost");
     }
+    session->works++; // A call that waited for it may remove it.
     session_settle(session);
     answer_waiters(session);
+    session->works--;
+    if (session->removed) {
+        session_remove(session);
+    }
 }
 
 static void take_tomb(void *user, const struct pod_message *message)
@@ -703,6 +715,18 @@ static bool holder_lives(const struct session *session, struct pod_dir *dir)
                                     : pod_dir_lock(dir) == PM_ERR_BUSY;
 }
 
+bool session_is_free(const struct session *session)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    if (session->process != NULL) {
+        return !pm_process_alive(session->process);
+    }
+    int result = pod_dir_open(session->path, &dir);
+    bool is_free = result != PM_OK || pod_dir_lock(&dir) != PM_ERR_BUSY;
+    pod_dir_close(&dir);
+    return is_free;
+}
+
 // It lives, and its connection failed or ended.
 static void try_again(struct session *session)
 {
@@ -729,7 +753,8 @@ static bool is_passing(int result)
 void session_collect(struct session *session)
 {
     struct pod_dir dir = POD_DIR_INIT;
-    if (session_is_over(session) || session->create != NULL || session->link != NULL) {
+    if (session_is_over(session) || session->create != NULL || session->link != NULL ||
+        session->state == SESSION_UNPROVEN) { // The next runner will look again.
         return;
     }
     int opened = pod_dir_open(session->path, &dir), result = opened;

@@ -132,6 +132,8 @@ bool session_ask(struct session *session, enum ask_kind kind, struct refresh *re
 // Ends it; the waiters are answered when it has ended.
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms);
 void session_wait(struct session *session, struct call *call, bool destroy);
+// Whether nobody holds it: then it may be forgotten, whatever is in its folder.
+bool session_is_free(const struct session *session);
 // Removes folder and records of one that is over, and the session with it.
 int session_erase(struct session *session, struct runner_error *error);
 
