@@ -208,7 +208,7 @@ TEST_F(Units, TheDefaultOfLogindIsTheOneInItsFile)
 
 TEST_F(Units, TheTableTakesNamesOfAnyKindAndKnowsTheDead)
 {
-    const std::string tail = " 0 0 0 0 0 0 0 0 0 20 0 ";
+    const std::string tail = " 0 0 0 0 0 0 0 0 20 0 ";
     Process(1, "(init) S 0 1 1 0 -1 4194560" + tail + "1 0 5 0 0");
     Process(7, "(x) Z 1 (y) S 1 7 7 34816 7 4194560" + tail + "1 0 90 0 0");
     Process(8, "(dead) Z 7 7 7 0 -1 4194560" + tail + "1 0 95 0 0");
@@ -253,7 +253,7 @@ TEST_F(Units, TheControlGroupIsThatOfVersion2OrOfSystemd)
 // Here: this very process in place of a runner, as nobody serves.
 TEST_F(Units, DoctorSaysWhichServiceWouldEndARunnerAndItsCommandMendsThat)
 {
-    const std::string tail = " 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0";
+    const std::string tail = " 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0";
     std::string command;
     Process(getpid(), "(me) S 1 1 1 0 -1 0" + tail, "/system.slice/web.service");
     Write("/usr/lib/systemd/system/web.service", "[Service]\n");
@@ -271,7 +271,7 @@ TEST_F(Units, DoctorSaysWhichServiceWouldEndARunnerAndItsCommandMendsThat)
 
 TEST_F(Units, DoctorSaysWhatALogoutEnds)
 {
-    const std::string tail = " 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0";
+    const std::string tail = " 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0";
     Process(getpid(), "(me) S 1 1 1 0 -1 0" + tail, "/user.slice/user-54321.slice/session-3.scope");
     Write("/etc/systemd/logind.conf", "[Login]\n#KillUserProcesses=no\n");
     EXPECT_EQ("", Find("logout"));
