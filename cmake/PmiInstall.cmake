@@ -54,3 +54,7 @@ list(TRANSFORM pmi_pc_libs_private REPLACE "^Threads::Threads$" "${CMAKE_THREAD_
 list(JOIN pmi_pc_libs_private " " pmi_pc_libs_private)
 configure_file(cmake/processmgr.pc.in processmgr.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/processmgr.pc" DESTINATION "${pmi_pc_dir}")
+
+if(TARGET runner)
+    include(PmiPackaging)
+endif()

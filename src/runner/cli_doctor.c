@@ -36,9 +36,9 @@ static void print_report(const json_t *report)
             (void)printf("%29s %s\n", "do:", text_of(item, "command"));
         }
     }
-    (void)printf("%lld to mend, %zu found; looked at:",
+    (void)printf("%lld to mend, %llu found; looked at:",
                  (long long)json_integer_value(json_object_get(report, "problems")),
-                 json_array_size(findings));
+                 (unsigned long long)json_array_size(findings));
     json_array_foreach(checked, i, item)
     {
         (void)printf("%s %s", i > 0 ? "," : "", json_string_value(item));

@@ -195,17 +195,20 @@ static void check_record(struct doctor *doctor, const struct known_record *recor
 
 static void check_folder(struct doctor *doctor, const struct known_folder *folder)
 {
-    char quoted[4400];
     const struct known_record *record =
         folder->id[0] != '\0' ? known_record_of(&doctor->known, folder->id) : NULL;
     bool told = record != NULL && strcmp(record->state, "exited") != 0; // By its record.
-    doctor_quote(folder->path, quoted);
+    if (folder->result == PM_ERR_ACCESS) {
+        return; // Its rights were told.
+    }
     if (folder->result != PM_OK && folder->result != PM_ERR_NOT_FOUND) {
-        doctor_find(
-            doctor, DOCTOR_ERROR, "session.unproven", folder->path,
-            "the folder '%s' cannot be trusted: %s\nits session is not shown, nothing in it "
-            "is used or deleted\nls -la %s",
-            folder->path, pm_strerror(folder->result), quoted);
+        const char *slash = strrchr(folder->path, '/');
+        doctor_find(doctor, DOCTOR_ERROR, "session.unproven", folder->path,
+                    "the folder '%s' cannot be trusted: %s\nnothing in it is used or deleted; the "
+                    "next runner shows it under its own name, until it is told to forget it\n"
+                    "%s forget '%s'",
+                    folder->path, pm_strerror(folder->result), doctor->runner,
+                    slash != NULL ? slash + 1 : folder->path);
     } else if (folder->starting && !doctor->runner_lives) {
         doctor_find(
             doctor, DOCTOR_NOTE, "start.unfinished", folder->path,

@@ -171,7 +171,7 @@ static bool is_ours(const struct doctor *doctor, uint64_t pid)
 // Dead holders that nobody has collected, and dead children of ours.
 static void check_zombies(struct doctor *doctor)
 {
-    size_t holders = 0, ours = 0;
+    unsigned long long holders = 0, ours = 0;
     const struct inspect_process *holder = NULL, *child = NULL;
     doctor_checked(doctor, "zombies");
     for (size_t i = 0; i < doctor->table.count; i++) {
@@ -188,7 +188,7 @@ static void check_zombies(struct doctor *doctor)
         const struct inspect_process *parent = inspect_find(&doctor->table, holder->parent);
         doctor_find(
             doctor, DOCTOR_WARNING, "zombies", parent != NULL ? parent->name : "?",
-            "%zu dead holders, %llu one of them, are not collected\ntheir parent, process "
+            "%llu dead holders, %llu one of them, are not collected\ntheir parent, process "
             "%llu (%s), does not wait for them; each takes a place in the process table\n" NEW_INIT,
             holders, (unsigned long long)holder->pid, (unsigned long long)holder->parent,
             parent != NULL ? parent->name : "?");
@@ -196,7 +196,7 @@ static void check_zombies(struct doctor *doctor)
     if (ours > 0) {
         doctor_find(
             doctor, DOCTOR_NOTE, "zombies.ours", "children",
-            "%zu dead children of the runner or of holders, %llu one of them\none that just "
+            "%llu dead children of the runner or of holders, %llu one of them\none that just "
             "ended is collected in a moment; one that stays is a fault\n%s who %llu",
             ours, (unsigned long long)child->pid, doctor->runner, (unsigned long long)child->pid);
     }
