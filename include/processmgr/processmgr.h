@@ -612,6 +612,7 @@ struct pm_registry_entry {
     uint64_t start;  /**< What tells it from others of its pid: clock ticks since boot on Linux, the
                           creation FILETIME on Windows; 0 where unknown. */
     uint64_t object; /**< Linux: inode of its pidfd; Windows: number in its job's name; else 0. */
+    enum pm_detachment detachment; /**< How it left its starter's surroundings. */
 };
 
 /** Who owns a registry, as its lock file tells. */

@@ -844,6 +844,7 @@ static int show_entry(struct pmi_os_dir *dir, const char *name, bool trusted_fol
     entry.proof = trusted_folder ? prove(&rec.id) : PM_PROOF_NONE;
     entry.start = rec.id.start;
     entry.object = rec.id.pidfs;
+    entry.detachment = rec.detachment;
     result = visit(user, &entry);
     pmi_record_clear(&rec);
     return result;

@@ -36,6 +36,7 @@ static int on_entry(void *user, const struct pm_registry_entry *entry)
     record->pid = entry->pid;
     record->start = entry->start;
     record->object = entry->object;
+    record->detachment = entry->detachment;
     return 0;
 }
 

@@ -26,6 +26,7 @@ struct known_record { // Of the registry.
     char problem[256];
     enum pm_proof proof;
     uint64_t pid, start, object;
+    enum pm_detachment detachment;
     // Of its pod, if it lives and was asked.
     enum known_answer answer;
     char detail[128];

@@ -26,6 +26,7 @@ void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct pl
 void placement_look(uint64_t pid, struct placement *ret);
 // Adds what there is to warn of.
 void placement_warn(const struct placement *placement, json_t *warnings);
+#define PLACEMENT_PREFIX "processmgr-pod-"
 // A control group that was made for a pod.
 bool placement_is_own(const char *group);
 

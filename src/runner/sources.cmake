@@ -17,6 +17,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/lines.c
     src/runner/log.c
     src/runner/methods.c
+    src/runner/placement.c
     src/runner/podlink.c
     src/runner/podop.c
     src/runner/recover.c

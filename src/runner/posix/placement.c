@@ -13,23 +13,10 @@
 
 #include "units.h"
 
-#define PREFIX "processmgr-pod-"
+#define PREFIX PLACEMENT_PREFIX
 #define SCOPE_MS 2000
 #define LOOK_MS 10
 #define TRIES 20 // Somebody may take an empty group away before the holder is in it.
-
-bool placement_is_own(const char *group)
-{
-    const char *last = strrchr(group, '/');
-    return last != NULL && strncmp(last + 1, PREFIX, sizeof PREFIX - 1) == 0;
-}
-
-void placement_warn(const struct placement *placement, json_t *warnings)
-{
-    if (placement->warning[0] != '\0') {
-        (void)json_array_append_new(warnings, json_string(placement->warning));
-    }
-}
 
 // A name that a control group and a unit may have, of any id.
 static void make_name(const char *id, uint64_t pid, char name[80])
