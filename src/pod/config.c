@@ -10,7 +10,7 @@
 
 enum kind {
     NUMBER,
-    TEXT,
+    STRING,
     LIST // Several entries of one tag.
 };
 
@@ -29,11 +29,11 @@ struct entry {
 #define AT(member) (uint16_t) offsetof(struct pod_config, member)
 static const struct entry entries[] = {
     {1, NUMBER, AT(mode), POD_MODE_PTY, POD_MODE_PIPES, 0},
-    {2, TEXT, AT(owner), 0, 0, 0},
-    {3, TEXT, AT(program), 0, 0, 0},
+    {2, STRING, AT(owner), 0, 0, 0},
+    {3, STRING, AT(program), 0, 0, 0},
     {TAG_ARGUMENT, LIST, AT(argv), 0, 0, 0},
     {TAG_VARIABLE, LIST, AT(env), 0, 0, 0},
-    {6, TEXT, AT(cwd), 0, 0, 0},
+    {6, STRING, AT(cwd), 0, 0, 0},
     {7, NUMBER, AT(columns), 1, 32767, 80},
     {8, NUMBER, AT(rows), 1, 32767, 24},
     {9, NUMBER, AT(ring_size), POD_RING_MIN, POD_RING_MAX, POD_RING_DEFAULT},
@@ -90,7 +90,7 @@ static void add_entry(struct out *out, const struct pod_config *config, const st
     const void *member = (const char *)config + entry->offset;
     if (entry->kind == LIST) {
         add_list(out, entry->tag, *(const char *const *const *)member);
-    } else if (entry->kind == TEXT) {
+    } else if (entry->kind == STRING) {
         const char *text = *(const char *const *)member;
         if (text != NULL) {
             add(out, entry->tag, text, strlen(text));

@@ -45,15 +45,15 @@ enum kind {
     U16,
     U32,
     U64,
-    FIXED, // `size` bytes in the struct itself.
-    TEXT,  // u8 and so many bytes.
-    REST   // All that is left.
+    BLOCK,  // `size` bytes in the struct itself.
+    STRING, // u8 and so many bytes.
+    REST    // All that is left.
 };
 
 struct field {
     uint8_t kind;
     uint16_t offset; // In struct pod_message.
-    uint16_t size;   // FIXED: bytes; TEXT: the most that is allowed.
+    uint16_t size;   // BLOCK: bytes; STRING: the most that is allowed.
 };
 
 #define FIELDS_MAX 25
@@ -69,8 +69,8 @@ struct layout {
 #define F16(member) {U16, AT(member), 0}
 #define F32(member) {U32, AT(member), 0}
 #define F64(member) {U64, AT(member), 0}
-#define FIX(member, size) {FIXED, AT(member), size}
-#define TXT(member, max) {TEXT, AT(member), max}
+#define FIX(member, size) {BLOCK, AT(member), size}
+#define TXT(member, max) {STRING, AT(member), max}
 #define ALL(member) {REST, AT(member), 0}
 #define REQUEST(type) {type, 1, {F32(request.request)}}
 
@@ -198,9 +198,9 @@ static size_t encoded_size(const struct pod_message *message, const struct field
 {
     const struct pod_bytes *bytes = (const void *)((const char *)message + field->offset);
     switch (field->kind) {
-    case FIXED:
+    case BLOCK:
         return field->size;
-    case TEXT:
+    case STRING:
         return bytes->size <= field->size ? 1 + bytes->size : SIZE_MAX;
     case REST:
         return bytes->size <= POD_PAYLOAD_MAX ? bytes->size : SIZE_MAX;
@@ -219,11 +219,11 @@ static uint8_t *encode_field(const struct pod_message *message, const struct fie
         put_number(to, load_number(member, field->kind), width);
         return to + width;
     }
-    if (field->kind == FIXED) {
+    if (field->kind == BLOCK) {
         memcpy(to, member, field->size);
         return to + field->size;
     }
-    if (field->kind == TEXT) {
+    if (field->kind == STRING) {
         *to++ = (uint8_t)bytes->size;
     }
     if (bytes->size > 0) {
@@ -270,14 +270,14 @@ static int decode_field(struct pod_message *message, const struct field *field, 
     struct pod_bytes *bytes = member;
     size_t left = (size_t)(end - *at), width = width_of(field->kind);
     switch (field->kind) {
-    case FIXED:
+    case BLOCK:
         if (left < field->size) {
             return -POD_E_PROTOCOL;
         }
         memcpy(member, *at, field->size);
         *at += field->size;
         return 0;
-    case TEXT:
+    case STRING:
         if (left < 1 || **at > left - 1 || **at > field->size) {
             return -POD_E_PROTOCOL;
         }

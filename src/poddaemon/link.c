@@ -126,8 +126,7 @@ int pod_link_open(struct pod_link *link, uv_loop_t *loop, pm_native native,
     (void)uv_timer_init(loop, &link->timer);
     link->pipe.data = link->timer.data = link;
     link->open_handles = 2;
-    if (uv_pipe_open(&link->pipe, (uv_file)native) != 0) {
-        pod_connection_close(native);
+    if (pod_pipe_open(&link->pipe, native) != PM_OK) {
         pod_client_clear(&link->client);
         link->closing = true;
         uv_close((uv_handle_t *)&link->pipe, on_unopened);

@@ -82,6 +82,8 @@ int pod_connect(struct pod_dir *dir, const char *session, pm_native *ret_native)
 int pod_birth_pair(pm_native *ret_ours, pm_native *ret_theirs);
 int pod_birth_take(pm_native *ret_native); // In the daemon.
 void pod_connection_close(pm_native native);
+// uv_pipe_open(). Takes over the descriptor or handle, also on failure.
+int pod_pipe_open(uv_pipe_t *pipe, pm_native native);
 
 // ------------------------------------------------------------------------------------------------
 // The child's streams, as pm_stream_take() gives them, and other things to wait for

@@ -628,8 +628,7 @@ struct pod_conn *pod_conn_open(struct pod *pod, pm_native native, bool birth)
     pod->conns = conn;
     pod->conns_count++;
     pod->unproven++;
-    if (uv_pipe_open(&conn->pipe, (uv_file)native) != 0) {
-        pod_connection_close(native);
+    if (pod_pipe_open(&conn->pipe, native) != PM_OK) {
         pod_conn_close(conn);
         return NULL;
     }

@@ -336,8 +336,8 @@ static int send_ask(struct session *session, struct ask *ask)
 
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
 {
-    bool askable = !session_is_over(session) && session->create == NULL &&
-                   session->state != SESSION_UNPROVEN;
+    bool askable =
+        !session_is_over(session) && session->create == NULL && session->state != SESSION_UNPROVEN;
     struct ask *ask = askable ? malloc(sizeof *ask) : NULL;
     if (ask == NULL) {
         return false;

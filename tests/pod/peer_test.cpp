@@ -25,7 +25,7 @@ static bool Full()
 TEST_F(Pod, AViewerSeesAndCannotDoAnything)
 {
     Options options;
-    options.mode = POD_MODE_PTY;
+    options.mode = Modes().back();
     Session *session = Create("viewer", {"pod-echo"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth->Attach(POD_ROLE_WRITER, 0);
@@ -38,12 +38,12 @@ TEST_F(Pod, AViewerSeesAndCannotDoAnything)
                birth->Text().find("seen by both") != std::string::npos;
     }));
     EXPECT_EQ(viewer->Type("not typed"), 0); // The client itself keeps to the credit.
-    std::vector<uint32_t> requests = {
-        viewer->Ask(pod_client_resize(&viewer->link->client, 100, 50)),
-        viewer->Ask(pod_client_stop(&viewer->link->client, 0)),
-        viewer->Ask(pod_client_kill(&viewer->link->client)),
-        viewer->Ask(pod_client_claim(&viewer->link->client)),
-        viewer->Ask(pod_client_close_input(&viewer->link->client))};
+    std::vector<uint32_t> requests = {viewer->Ask(
+                                          pod_client_resize(&viewer->link->client, 100, 50)),
+                                      viewer->Ask(pod_client_stop(&viewer->link->client, 0)),
+                                      viewer->Ask(pod_client_kill(&viewer->link->client)),
+                                      viewer->Ask(pod_client_claim(&viewer->link->client)),
+                                      viewer->Ask(pod_client_close_input(&viewer->link->client))};
     for (uint32_t request : requests) {
         ASSERT_TRUE(Until([&] { return viewer->ErrorOf(request) != 0; }));
         EXPECT_EQ(viewer->ErrorOf(request), POD_E_READ_ONLY);
@@ -55,7 +55,8 @@ TEST_F(Pod, AViewerSeesAndCannotDoAnything)
     // One that sends input all the same is sent away, and nothing of it reaches the child.
     viewer->link->client.credit = 100;
     EXPECT_EQ(viewer->Type("forced"), 6);
-    ASSERT_TRUE(Until([&] { return !viewer->errors.empty() && viewer->errors.back().frame == 21; }));
+    ASSERT_TRUE(
+        Until([&] { return !viewer->errors.empty() && viewer->errors.back().frame == 21; }));
     EXPECT_EQ(viewer->errors.back().code, POD_E_READ_ONLY);
     birth->Type("end");
     ASSERT_TRUE(Until([&] { return birth->Text().find("end") != std::string::npos; }));
@@ -80,9 +81,9 @@ TEST_F(Pod, TakingOverIsExplicitAndFencedByEpoch)
     ASSERT_TRUE(Until([&] { return !birth->errors.empty(); }));
     EXPECT_EQ(birth->errors.back().code, POD_E_FENCED);
     EXPECT_EQ(birth->errors.back().detail, 2u);
-    for (int64_t number : {pod_client_stop(&birth->link->client, 0),
-                           pod_client_kill(&birth->link->client),
-                           pod_client_claim(&birth->link->client)}) {
+    for (int64_t number :
+         {pod_client_stop(&birth->link->client, 0), pod_client_kill(&birth->link->client),
+          pod_client_claim(&birth->link->client)}) {
         request = birth->Ask(number);
         ASSERT_TRUE(Until([&] { return birth->ErrorOf(request) != 0; }));
         EXPECT_EQ(birth->ErrorOf(request), POD_E_FENCED);
@@ -137,7 +138,7 @@ TEST_F(Pod, ProbesHaveNoEffect)
 
 TEST_F(Pod, AStalledViewerCostsTheOthersNothing)
 {
-    for (uint32_t mode : {POD_MODE_PIPES, POD_MODE_PTY}) {
+    for (uint32_t mode : Modes()) {
         const uint64_t total = (Full() ? 64u : 16u) << 20;
         Options options;
         options.mode = mode;
@@ -175,7 +176,7 @@ TEST_F(Pod, AStalledViewerCostsTheOthersNothing)
 
 TEST_F(Pod, AChildThatNeverReadsBlocksNothing)
 {
-    for (uint32_t mode : {POD_MODE_PIPES, POD_MODE_PTY}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         Session *session = Create("deaf-" + std::to_string(mode), {"pod-deaf"}, options);
@@ -236,7 +237,7 @@ TEST_F(Pod, InputWithoutCreditEndsTheConnectionAlone)
 
 TEST_F(Pod, ALargePasteArrivesAsItIs)
 {
-    for (uint32_t mode : {POD_MODE_PIPES, POD_MODE_PTY}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         options.ring = 4u << 20;
@@ -332,12 +333,12 @@ TEST_F(Pod, HostileConnectionsAreSentAwayAndTheSessionGoesOn)
     ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
     std::mt19937 random(11);
     std::vector<std::string> attacks = {
-        std::string("\0\0\0\0", 4),                  // A frame of no size.
-        std::string("\xff\xff\xff\xff\x01", 5),      // One of 4 GiB.
-        std::string("\0\0\1\0\1\0\0\0", 8),          // 64 KiB before any proof.
-        std::string("\x08\0\0\0\x04\0\0\0", 8),      // STATUS without a number, and without a proof.
+        std::string("\0\0\0\0", 4),             // A frame of no size.
+        std::string("\xff\xff\xff\xff\x01", 5), // One of 4 GiB.
+        std::string("\0\0\1\0\1\0\0\0", 8),     // 64 KiB before any proof.
+        std::string("\x08\0\0\0\x04\0\0\0", 8), // STATUS without a number, and without a proof.
         std::string("\x0c\0\0\0\x07\0\0\0\1\0\0\0", 12), // KILL without a proof.
-        std::string("\x08\0\0\0\x63\0\0\0", 8),      // A frame of no version.
+        std::string("\x08\0\0\0\x63\0\0\0", 8),          // A frame of no version.
         std::string("GET / HTTP/1.0\r\n\r\n"),
         std::string("SSH-2.0-x\r\n")};
     for (int i = 0; i < (Full() ? 2000 : 150); i++) {

@@ -1,7 +1,5 @@
 #include "pod_fixture.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -9,9 +7,12 @@
 #include <random>
 #include <thread>
 #ifdef _WIN32
+#include <fcntl.h>
 #include <io.h>
+#include <stdlib.h>
 #else
 #include <csignal>
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <termios.h>
@@ -24,6 +25,16 @@ namespace pod
 char LetterAt(uint64_t offset)
 {
     return static_cast<char>('a' + (offset * 7 + (offset >> 7) * 11 + (offset >> 14) * 5) % 26);
+}
+
+const std::vector<uint32_t> &Modes()
+{
+#ifdef _WIN32
+    static const std::vector<uint32_t> modes = {POD_MODE_PIPES}; // PM_MODE_PTY is POSIX's.
+#else
+    static const std::vector<uint32_t> modes = {POD_MODE_PIPES, POD_MODE_PTY};
+#endif
+    return modes;
 }
 
 // ------------------------------------------------------------------------------------------------

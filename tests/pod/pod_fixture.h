@@ -28,6 +28,9 @@ namespace pod
 // that a terminal changes nothing in it.
 char LetterAt(uint64_t offset);
 
+// Of sessions: pipes, and terminals where there are any.
+const std::vector<uint32_t> &Modes();
+
 struct Session {
     std::string id, path;
     pod_dir dir = POD_DIR_INIT;

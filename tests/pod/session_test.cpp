@@ -59,7 +59,7 @@ struct Late {
 
 TEST_F(Pod, AnExitThatNobodySeesIsKeptAndCostsNoProcess)
 {
-    for (uint32_t mode : {POD_MODE_PIPES, POD_MODE_PTY}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         Session *session =
@@ -91,7 +91,7 @@ TEST_F(Pod, AllOutputComesBeforeTheExit)
 {
     for (int i = 0; i < 25; i++) {
         Options options;
-        options.mode = i % 2 == 0 ? POD_MODE_PTY : POD_MODE_PIPES;
+        options.mode = Modes()[static_cast<size_t>(i) % Modes().size()];
         Session *session =
             Create("tail-" + std::to_string(i), {"pod-count", "200000", "5"}, options);
         ASSERT_NE(session, nullptr) << birth_error.text;
@@ -146,7 +146,7 @@ TEST_F(Pod, ADaemonWithoutARunnerEndsAtOnce)
 
 TEST_F(Pod, StopEndsTheChildAndSaysHow)
 {
-    for (uint32_t mode : {POD_MODE_PIPES, POD_MODE_PTY}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         Session *session = Create("stop-" + std::to_string(mode), {"pod-deaf"}, options);
@@ -169,13 +169,15 @@ TEST_F(Pod, StopEndsTheChildAndSaysHow)
 TEST_F(Pod, KillEndsTheChildAtOnce)
 {
     Options options;
-    options.mode = POD_MODE_PTY;
+    options.mode = Modes().back();
     Session *session = Create("kill", {"pod-deaf"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth->Ask(pod_client_kill(&birth->link->client));
     ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
     EXPECT_EQ(birth->exit.stop_action, PM_STOP_KILL);
-    EXPECT_EQ(birth->exit.signal, 9u);
+    if (!contract::OnWindows()) {
+        EXPECT_EQ(birth->exit.signal, 9u);
+    }
     birth.reset();
     EXPECT_TRUE(DaemonIsGone(session));
 }
@@ -275,7 +277,7 @@ TEST_F(Pod, SomebodyLeftBehindDelaysTheExitNoLongerThanTheDrainTime)
 
 TEST_F(Pod, StopEndsWhatTheChildLeftBehindToo)
 {
-    for (uint32_t mode : {POD_MODE_PTY, POD_MODE_PIPES}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         Session *session =
@@ -294,7 +296,7 @@ TEST_F(Pod, StopEndsWhatTheChildLeftBehindToo)
 
 TEST_F(Pod, ADaemonThatIsKilledLeavesNothingOfTheSessionBehind)
 {
-    for (uint32_t mode : {POD_MODE_PTY, POD_MODE_PIPES}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         Session *session =

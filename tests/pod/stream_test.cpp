@@ -48,7 +48,8 @@ struct Seen {
 
 static void ForSomeMicroseconds(uv_loop_t *loop, uint64_t us)
 {
-    auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(static_cast<int64_t>(us));
+    auto until =
+        std::chrono::steady_clock::now() + std::chrono::microseconds(static_cast<int64_t>(us));
     do
         uv_run(loop, UV_RUN_NOWAIT);
     while (std::chrono::steady_clock::now() < until);
@@ -56,7 +57,7 @@ static void ForSomeMicroseconds(uv_loop_t *loop, uint64_t us)
 
 TEST_F(Pod, NothingIsLostHoweverReadersComeAndGo)
 {
-    for (uint32_t mode : {POD_MODE_PTY, POD_MODE_PIPES}) {
+    for (uint32_t mode : Modes()) {
         Options options;
         options.mode = mode;
         options.ring = 8u << 20; // Large enough for whoever comes back soon.
@@ -105,7 +106,7 @@ TEST_F(Pod, NothingIsLostHoweverReadersComeAndGo)
 TEST_F(Pod, BeyondTheRingTheGapIsExact)
 {
     Options options;
-    options.mode = POD_MODE_PTY;
+    options.mode = Modes().back();
     options.ring = 4096;
     Session *session = Create("small", {"pod-tick", "3000"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;

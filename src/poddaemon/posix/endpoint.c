@@ -366,3 +366,12 @@ void pod_connection_close(pm_native native)
 {
     pod_file_close(native);
 }
+
+int pod_pipe_open(uv_pipe_t *pipe, pm_native native)
+{
+    if (uv_pipe_open(pipe, (uv_file)native) != 0) {
+        pod_connection_close(native);
+        return PM_ERR_SYSTEM;
+    }
+    return PM_OK;
+}
