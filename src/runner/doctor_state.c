@@ -172,14 +172,12 @@ static void check_record(struct doctor *doctor, const struct known_record *recor
                     "is of another pid namespace, or hidden from us; nothing is signalled\n"
                     "ps -o pid,ppid,stat,lstart,args -p %llu",
                     pid, record->id, pid);
-    } else if (record->proof == PM_PROOF_DEAD) {
-        doctor_find(doctor, doctor->runner_answers ? DOCTOR_NOTE : DOCTOR_WARNING, "record.stale",
-                    record->id, "process %llu, the holder of session '%s', is dead\n%s\n%s list",
-                    pid, record->id,
-                    doctor->runner_answers ? "the runner is just noticing it"
-                                           : "nobody has noticed yet: the next runner tells, once, "
-                                             "what became of the session",
-                    doctor->runner);
+    } else if (record->proof == PM_PROOF_DEAD && !doctor->runner_answers) { // Else it is noticed.
+        doctor_find(
+            doctor, DOCTOR_WARNING, "record.stale", record->id,
+            "process %llu, the holder of session '%s', is dead\nnobody has noticed yet: the "
+            "next runner tells, once, what became of the session\n%s list",
+            pid, record->id, doctor->runner);
     } else if (strcmp(record->state, "starting") == 0 && !doctor->runner_lives) {
         doctor_find(
             doctor, DOCTOR_WARNING, "start.unfinished", record->id,
