@@ -7,21 +7,6 @@
 
 #include "runner/control_client.h"
 
-void doctor_quote(const char *path, char quoted[4400])
-{
-    size_t at = 0;
-    quoted[at++] = '\'';
-    for (const char *c = path; *c != '\0' && at < 4390; c++) {
-        if (*c == '\'') {
-            memcpy(quoted + at, "'\\'", 3);
-            at += 3;
-        }
-        quoted[at++] = *c;
-    }
-    quoted[at++] = '\'';
-    quoted[at] = '\0';
-}
-
 static const char *next_line(char **rest)
 {
     char *line = *rest, *end = line != NULL ? strchr(line, '\n') : NULL;
@@ -122,8 +107,9 @@ static void silent_runner(struct doctor *doctor, bool nobody)
 {
     unsigned long long pid = (unsigned long long)doctor->known.owner.pid;
     const struct inspect_process *process = inspect_find(&doctor->table, doctor->known.owner.pid);
-    char subject[32];
+    char subject[32], number[24], text[4600];
     (void)snprintf(subject, sizeof subject, "process %llu", pid);
+    (void)snprintf(number, sizeof number, "%llu", pid);
     if (process != NULL && process->stopped) {
         doctor_find(doctor, DOCTOR_ERROR, "runner.silent", subject,
                     "the runner, process %llu, was stopped by a signal\nit owns the registry: no "
@@ -132,8 +118,8 @@ static void silent_runner(struct doctor *doctor, bool nobody)
     } else if (nobody) {
         doctor_find(doctor, DOCTOR_ERROR, "runner.socket", subject,
                     "process %llu owns the registry, and nobody listens at the control socket\nits "
-                    "name was removed, or it is about to start or to end\nkill -HUP %llu",
-                    pid, pid);
+                    "name was removed, or it is about to start or to end\n%s",
+                    pid, doctor_command(DOCTOR_LISTEN, number, text));
     } else {
         doctor_find(
             doctor, DOCTOR_ERROR, "runner.silent", subject,

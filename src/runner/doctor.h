@@ -47,8 +47,6 @@ void doctor_find(struct doctor *doctor, enum doctor_level level, const char *id,
 #endif
     ;
 void doctor_checked(struct doctor *doctor, const char *what);
-// The path as a shell takes it.
-void doctor_quote(const char *path, char quoted[4400]);
 
 void doctor_state(struct doctor *doctor);
 void doctor_records(struct doctor *doctor);
@@ -57,6 +55,19 @@ void doctor_pods(struct doctor *doctor);
 void doctor_system(struct doctor *doctor, bool probe);
 // Whether a file or folder is ours, and nobody else's. `why` and `command`: what is wrong with it.
 bool doctor_is_private(const char *path, char why[256], char command[4600]);
+// The path as the shell of the system takes it.
+void doctor_quote(const char *path, char quoted[4400]);
+// Commands of the system, as people type them.
+enum doctor_command {
+    DOCTOR_KILL,    // A process.
+    DOCTOR_PROCESS, // What it is.
+    DOCTOR_FILE,    // Who may do what with a file.
+    DOCTOR_REMOVE,  // A file.
+    DOCTOR_SPACE,   // Of the disk of a folder.
+    DOCTOR_LISTEN   // Tell a process to make the name of its socket anew; "": there is no such.
+};
+// `what`: a pid, or a path.
+const char *doctor_command(enum doctor_command command, const char *what, char text[4600]);
 // Commands of `doctor` that only it uses; -1: it is none.
 int doctor_verb(const struct runner_env *env, int argc, char **argv);
 

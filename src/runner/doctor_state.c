@@ -65,7 +65,7 @@ static const struct known_folder *largest(const struct known *known)
 static void check_space(struct doctor *doctor)
 {
     uv_fs_t request;
-    char quoted[4400], command[4900];
+    char command[4900];
     doctor_checked(doctor, "space");
     if (uv_fs_statfs(NULL, &request, doctor->env->state_dir, NULL) != 0) {
         uv_fs_req_cleanup(&request);
@@ -75,11 +75,10 @@ static void check_space(struct doctor *doctor)
     uint64_t space = fs->f_bavail * fs->f_bsize;
     bool no_names = fs->f_files > 0 && fs->f_ffree == 0;
     const struct known_folder *folder = largest(&doctor->known);
-    doctor_quote(doctor->env->state_dir, quoted);
     if (folder != NULL) {
         (void)snprintf(command, sizeof command, "%s destroy %s", doctor->runner, folder->id);
     } else {
-        (void)snprintf(command, sizeof command, "df -h %s", quoted);
+        (void)doctor_command(DOCTOR_SPACE, doctor->env->state_dir, command);
     }
     if (space < SPACE_WARNING || no_names) {
         doctor_find(doctor, space < SPACE_ERROR || no_names ? DOCTOR_ERROR : DOCTOR_WARNING, "disk",
@@ -111,8 +110,10 @@ void doctor_state(struct doctor *doctor)
 static void check_owner(struct doctor *doctor)
 {
     const struct known *known = &doctor->known;
-    char path[4300];
+    char path[4300], lock[4300], show[4600];
     (void)snprintf(path, sizeof path, "%.4100s/s", doctor->env->state_dir);
+    (void)snprintf(lock, sizeof lock, "%.4100s/lock", known->registry);
+    (void)doctor_command(DOCTOR_FILE, lock, show);
     if (known->owner_result == PM_ERR_CORRUPT) {
         doctor_find(doctor, DOCTOR_WARNING, "registry.lock", known->registry,
                     "the lock file of '%s' is damaged\nthe next runner writes it anew; if it is no "
@@ -122,8 +123,8 @@ static void check_owner(struct doctor *doctor)
     if (known->owner_result == PM_OK && known->owner.proof == PM_PROOF_UNPROVEN) {
         doctor_find(doctor, DOCTOR_WARNING, "registry.lock", known->registry,
                     "it cannot be told whether process %llu, the owner of the registry, lives\nit "
-                    "is of another pid namespace, or hidden from us\nls -l '%s/lock'",
-                    (unsigned long long)known->owner.pid, known->registry);
+                    "is of another pid namespace, or hidden from us\n%s",
+                    (unsigned long long)known->owner.pid, show);
     }
     if (known->owner_result == PM_OK && known->owner.proof == PM_PROOF_DEAD) {
         doctor_find(doctor, DOCTOR_NOTE, "registry.owner", known->registry,
@@ -141,27 +142,29 @@ static void check_owner(struct doctor *doctor)
 
 static void check_untrusted(struct doctor *doctor, const struct known_record *record)
 {
-    char path[4700], quoted[4400];
+    char path[4700], remove[4600];
     (void)snprintf(path, sizeof path, "%.3900s/quarantine/%.300s", doctor->known.registry,
                    record->file);
-    doctor_quote(path, quoted);
     if (exists(path)) {
         doctor_find(doctor, DOCTOR_ERROR, "record.quarantined", record->file,
                     "a record was set aside: '%s'%s%s\n%s; nothing was signalled on its word: if "
-                    "its holder lives, `runner list` still shows the session\nrm %s",
+                    "its holder lives, `runner list` still shows the session\n%s",
                     record->file, record->id[0] != '\0' ? ", of session " : "", record->id,
-                    record->problem, quoted);
+                    record->problem, doctor_command(DOCTOR_REMOVE, path, remove));
     } else {
         doctor_find(doctor, DOCTOR_ERROR, "record.damaged", record->file,
                     "a record is damaged: '%s'\n%s; a runner that starts sets it aside\n"
-                    "%s shutdown; %s list",
-                    record->file, record->problem, doctor->runner, doctor->runner);
+                    "%s%s%s list",
+                    record->file, record->problem, doctor->runner_lives ? doctor->runner : "",
+                    doctor->runner_lives ? " shutdown && " : "", doctor->runner);
     }
 }
 
 static void check_record(struct doctor *doctor, const struct known_record *record)
 {
     unsigned long long pid = (unsigned long long)record->pid;
+    char number[24], show[4600];
+    (void)snprintf(number, sizeof number, "%llu", pid);
     if (strcmp(record->state, "quarantined") == 0) {
         check_untrusted(doctor, record);
     } else if (strcmp(record->state, "exited") == 0) {
@@ -170,8 +173,8 @@ static void check_record(struct doctor *doctor, const struct known_record *recor
         doctor_find(doctor, DOCTOR_WARNING, "record.unproven", record->id,
                     "it cannot be told whether process %llu, the holder of session '%s', lives\nit "
                     "is of another pid namespace, or hidden from us; nothing is signalled\n"
-                    "ps -o pid,ppid,stat,lstart,args -p %llu",
-                    pid, record->id, pid);
+                    "%s",
+                    pid, record->id, doctor_command(DOCTOR_PROCESS, number, show));
     } else if (record->proof == PM_PROOF_DEAD && !doctor->runner_answers) { // Else it is noticed.
         doctor_find(
             doctor, DOCTOR_WARNING, "record.stale", record->id,
@@ -230,12 +233,14 @@ static void check_folder(struct doctor *doctor, const struct known_folder *folde
 void doctor_records(struct doctor *doctor)
 {
     const struct known *known = &doctor->known;
+    char show[4600];
     doctor_checked(doctor, "registry");
     if (known->registry_result != PM_OK && known->registry_result != PM_ERR_NOT_FOUND) {
         doctor_find(doctor, DOCTOR_ERROR, "registry.unreadable", known->registry,
                     "the registry '%s' cannot be read: %s\nno session can be proven without it\n"
-                    "ls -la '%s'",
-                    known->registry, pm_strerror(known->registry_result), known->registry);
+                    "%s",
+                    known->registry, pm_strerror(known->registry_result),
+                    doctor_command(DOCTOR_FILE, known->registry, show));
     }
     check_owner(doctor);
     for (size_t i = 0; i < known->records_count; i++) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runner/doctor.h"
 #include "runner/known.h"
 #include "runner/placement.h"
 
@@ -279,11 +280,14 @@ static int nobodys(const struct runner_env *env, const struct search *search, ui
                    struct runner_error *error)
 {
     unsigned long long number = (unsigned long long)pid;
+    char text[24], show[4600];
+    (void)snprintf(text, sizeof text, "%llu", number);
     if (search->target != NULL) {
         return runner_fail(error, RUNNER_NO_SESSION,
                            "process %llu (%s)\nit belongs to no session of '%.200s'\n"
-                           "ps -o pid,ppid,sid,stat,lstart,args -p %llu",
-                           number, search->target->name, env->state_dir, number);
+                           "%s",
+                           number, search->target->name, env->state_dir,
+                           doctor_command(DOCTOR_PROCESS, text, show));
     }
     for (size_t i = 0; i < search->known->records_count; i++) {
         const struct known_record *record = &search->known->records[i];

@@ -7,6 +7,28 @@
 
 #include "poddaemon/os.h"
 
+void doctor_quote(const char *path, char quoted[4400])
+{
+    (void)snprintf(quoted, 4400, "\"%.4300s\"", path); // No path has a quote in it here.
+}
+
+const char *doctor_command(enum doctor_command command, const char *what, char text[4600])
+{
+    static const char *const commands[] = {
+        "taskkill /F /PID", "tasklist /V /FI", "icacls", "del", "dir", ""};
+    char quoted[4400];
+    bool path = strspn(what, "0123456789") != strlen(what);
+    doctor_quote(what, quoted);
+    if (command == DOCTOR_PROCESS) {
+        (void)snprintf(text, 4600, "%s \"PID eq %.4000s\"", commands[command], what);
+    } else if (command == DOCTOR_LISTEN) {
+        text[0] = '\0'; // Pipes have no names that could be removed.
+    } else {
+        (void)snprintf(text, 4600, "%s %s", commands[command], path ? quoted : what);
+    }
+    return text;
+}
+
 bool doctor_is_private(const char *path, char why[256], char command[4600])
 {
     struct pod_dir dir = POD_DIR_INIT;
