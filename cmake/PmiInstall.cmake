@@ -28,6 +28,9 @@ endif()
 if(TARGET processmgr-launcher)
     install(TARGETS processmgr-launcher RUNTIME DESTINATION "${PMI_LAUNCHER_INSTALL_DIR}")
 endif()
+if(TARGET processmgr-poddaemon)
+    install(TARGETS processmgr-poddaemon RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+endif()
 
 configure_package_config_file(cmake/processmgr-config.cmake.in processmgr-config.cmake
                               INSTALL_DESTINATION "${pmi_cmake_dir}")

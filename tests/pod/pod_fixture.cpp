@@ -468,7 +468,10 @@ std::unique_ptr<Client> Pod::StartDaemon(Session *session, const Options &option
     pm_native ours, theirs;
     EXPECT_EQ(pod_birth_pair(&ours, &theirs), PM_OK);
     pm_spec spec = PM_SPEC_INIT;
-    std::string program = options.program.empty() ? PM_TEST_PODDAEMON_PATH : options.program;
+    const char *other = getenv("PM_TEST_PODDAEMON"); // prove.py
+    std::string program = !options.program.empty() ? options.program
+                          : other != nullptr       ? other
+                                                   : PM_TEST_PODDAEMON_PATH;
     const char *argv[] = {program.c_str(),     "--dir", session->path.c_str(), "--session",
                           session->id.c_str(), nullptr};
     std::vector<const char *> env;
