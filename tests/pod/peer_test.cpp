@@ -161,7 +161,7 @@ TEST_F(Pod, AStalledViewerCostsTheOthersNothing)
         };
         ASSERT_TRUE(Until([&] { return birth->received[0] + skipped(*birth) == total; }));
         EXPECT_EQ(birth->wrong_letters, 0u);
-        EXPECT_GT(birth->received[0], total / 2);
+        EXPECT_GT(birth->received[0], total / 8); // It may have been too slow itself.
         EXPECT_EQ(Status(session).end[0], total);
         // And the stalled one goes on where it was, with exact gaps.
         stalled->Go();
@@ -534,6 +534,8 @@ TEST_F(Pod, AnotherUserIsSentAway)
     EXPECT_EQ(status, 0);
     ASSERT_EQ(chmod(session->path.c_str(), 0700), 0);
     EXPECT_EQ(Status(session).refused, 1u);
+    // At once, and not because it said nothing.
+    EXPECT_NE(contract::ReadFile(session->path + "/log").find("another user"), std::string::npos);
 }
 #endif
 

@@ -23,9 +23,9 @@ PLANTS = [
     ("a viewer may stop", "src/pod/rules.c", "if (peer->role == POD_ROLE_VIEWER) {\n        return -POD_E_READ_ONLY;",
      "if (false) {\n        return -POD_E_READ_ONLY;", "AViewerSeesAndCannotDoAnything"),
     ("the exit comes ahead of the record", "src/poddaemon/session.c", "    try_to_record(pod);\n    pod_conns_pump(pod);",
-     "    pod_session_recorded(pod);\n    try_to_record(pod);", "OfManyWhoClaimOneGetsIt"),
+     "    pod_session_recorded(pod);\n    try_to_record(pod);", "TheExitIsNotAnnouncedBeforeItIsOnTheDisk"),
     ("the exit does not wait for the output", "src/poddaemon/session.c", "!pod->child_ended || !all_output_ended(pod) ||",
-     "!pod->child_ended ||", "AllOutputComesBeforeTheExit"),
+     "!pod->child_ended ||", "SomebodyLeftBehindDelaysTheExitNoLongerThanTheDrainTime"),
     ("input without an end", "src/poddaemon/peer.c", "data.size > conn->limit - conn->received", "false",
      "InputWithoutCreditEndsTheConnectionAlone"),
     ("the proof is not looked at", "src/poddaemon/peer.c", "if (!pod_same_secret(expected, prove->proof, sizeof expected)) {",
@@ -57,9 +57,10 @@ def build_daemon(folder, build):
     sources = [str(p) for pattern in ("src/pod/*.c", "src/poddaemon/*.c", "src/poddaemon/posix/*.c")
                for p in sorted(folder.glob(pattern))]
     daemon = folder / "processmgr-poddaemon"
-    command = [os.environ.get("CC", "cc"), "-std=c11", "-g", "-D_GNU_SOURCE", "-I", str(folder / "src"), "-I",
+    command = [os.environ.get("CC", "cc"), "-std=c11", "-g", "-D_GNU_SOURCE", "-DPOD_FAULT_TABLE",
+               "-I", str(ROOT / "tests/pod"), "-I", str(folder / "src"), "-I",
                str(folder / "src/poddaemon/posix"), "-I", str(ROOT / "include"), "-I", str(build / "generated"),
-               *sources, str(build / "libprocessmgr.a"), "-luv", "-lpthread", "-o", str(daemon)]
+               *sources, str(ROOT / "tests/pod/pod_faults.c"), str(build / "libprocessmgr.a"), "-luv", "-lpthread", "-o", str(daemon)]
     subprocess.run(command, check=True)
     return daemon
 
