@@ -55,6 +55,6 @@ list(JOIN pmi_pc_libs_private " " pmi_pc_libs_private)
 configure_file(cmake/processmgr.pc.in processmgr.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/processmgr.pc" DESTINATION "${pmi_pc_dir}")
 
-if(TARGET runner)
+if(TARGET processmgr-poddaemon)
     include(PmiPackaging)
 endif()

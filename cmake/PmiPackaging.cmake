@@ -1,7 +1,10 @@
 # Install rules of the programs, component `programs`: the runner, its holder, and units of systemd.
-install(TARGETS runner processmgr-poddaemon RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}"
-                                                    COMPONENT programs)
-if(NOT WIN32)
+install(TARGETS processmgr-poddaemon RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}"
+                                             COMPONENT programs)
+if(TARGET runner)
+    install(TARGETS runner RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT programs)
+endif()
+if(TARGET runner AND NOT WIN32)
     # lib, not lib64 or lib/<arch>: systemd looks nowhere else. Written when it is installed, because
     # the path of the runner in it depends on the prefix then.
     set(pmi_unit_template "${PROJECT_SOURCE_DIR}/src/runner/packaging/processmgr-runner.service.in")

@@ -95,6 +95,7 @@ int main(int argc, char **argv)
         return usage();
     }
     memcpy(pod.session, session, length + 1);
+    memset(pod.journal.events, '\n', sizeof pod.journal.events);
     if (uv_loop_init(&pod.loop) != 0) {
         return EXIT_FAILED;
     }

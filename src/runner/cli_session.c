@@ -12,9 +12,15 @@
 
 static bool parse_size(const char *text, unsigned *ret_columns, unsigned *ret_rows)
 {
-    int end = 0;
-    return sscanf(text, "%5ux%5u%n", ret_columns, ret_rows, &end) == 2 && text[end] == '\0' &&
-           *ret_columns >= 1 && *ret_columns <= 32767 && *ret_rows >= 1 && *ret_rows <= 32767;
+    char *end;
+    unsigned long columns = strtoul(text, &end, 10), rows;
+    if (text[0] < '0' || text[0] > '9' || *end != 'x' || end[1] < '0' || end[1] > '9') {
+        return false;
+    }
+    rows = strtoul(end + 1, &end, 10);
+    *ret_columns = (unsigned)columns;
+    *ret_rows = (unsigned)rows;
+    return *end == '\0' && columns >= 1 && columns <= 32767 && rows >= 1 && rows <= 32767;
 }
 
 static json_t *own_environment(void)
@@ -203,7 +209,7 @@ int cli_create(const struct runner_env *env, int argc, char **argv)
     json_decref(session);
     if (code == RUNNER_OK && c.attach) {
         char word[] = "attach";
-        char *arguments[] = {word, (char *)(uintptr_t)id, NULL};
+        char *arguments[] = {word, (char *)id, NULL};
         return cli_attach(env, 2, arguments);
     }
     return code;

@@ -143,7 +143,8 @@ int client_open(const struct runner_env *env, struct client **ret_client,
     struct client *client = calloc(1, sizeof *client);
     if (client == NULL || uv_loop_init(&client->loop) != 0) {
         free(client);
-        return runner_fail(error, RUNNER_FAILED, "connection\nout of memory");
+        (void)runner_fail(error, RUNNER_FAILED, "connection\nout of memory");
+        return RUNNER_FAILED;
     }
     client->last = &client->first;
     (void)uv_timer_init(&client->loop, &client->timer);

@@ -6,7 +6,7 @@
 
 #include "runner/runner.h"
 
-#define LINES_UNSENT_MAX (8u * 1024u * 1024u)
+#define LINES_UNSENT_MAX 8388608u
 
 struct lines;
 struct lines_handler {

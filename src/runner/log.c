@@ -108,7 +108,7 @@ uint64_t log_failures(struct runner_log *log)
 
 static void put_line(struct runner_log *log, const char *line, size_t size)
 {
-    uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)line, (unsigned)size);
+    uv_buf_t buffer = uv_buf_init((char *)line, (unsigned)size);
     uv_fs_t request;
     uint64_t limit = log->rotation_failed ? 2ull * RUNNER_LOG_SIZE : RUNNER_LOG_SIZE;
     if (log->file < 0) {

@@ -137,7 +137,7 @@ static void method_locate(struct session *session, struct call *call, json_t *pa
                                 session->path, "token_file", POD_FILE_TOKEN, "epoch",
                                 (json_int_t)session->server->epoch, "mode",
                                 session->pipes ? "pipes" : "pty", "ended", session_is_over(session),
-                                "state", session_state_name(session->state)));
+                                "state", session_state_name((int)session->state)));
 }
 
 static bool refuse_over(struct session *session, struct call *call, const char *what)
@@ -230,7 +230,7 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
     }
     (void)runner_fail(&error, RUNNER_REFUSED,
                       "forget of session '%s'\nit has not ended (%s)\nrunner destroy %s",
-                      session->id, session_state_name(session->state), session->id);
+                      session->id, session_state_name((int)session->state), session->id);
     call_error(call, &error);
 }
 
@@ -255,7 +255,7 @@ static const struct rpc_field create_fields[] = {
     {"mode", RPC_STRING, false, 0, 16},
     {"columns", RPC_NUMBER, false, 1, 32767},
     {"rows", RPC_NUMBER, false, 1, 32767},
-    {"ring", RPC_NUMBER, false, 4096, 64 * 1024 * 1024},
+    {"ring", RPC_NUMBER, false, 4096, 67108864},
     {"orphan_s", RPC_NUMBER, false, 0, 4294967},
     {"grace_ms", RPC_NUMBER, false, 1, 3600000},
     {"kill_tree", RPC_BOOLEAN, false, 0, 0},

@@ -74,7 +74,7 @@ json_t *rpc_call(int id, const char *method, json_t *params)
 static json_t *reply(const json_t *id, const char *name, json_t *value)
 {
     json_t *message = json_pack("{s:s}", "jsonrpc", "2.0");
-    json_t *copy = id != NULL ? json_copy((json_t *)(uintptr_t)id) : json_null();
+    json_t *copy = id != NULL ? json_copy((json_t *)id) : json_null();
     if (message == NULL || json_object_set_new(message, "id", copy) != 0 ||
         json_object_set(message, name, value) != 0) {
         json_decref(message);
@@ -213,7 +213,7 @@ static bool all_strings(const json_t *value)
         }
         return true;
     }
-    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    json_object_foreach((json_t *)value, key, item)
     {
         if (!json_is_string(item)) {
             return false;
@@ -281,7 +281,7 @@ int rpc_check(const json_t *params, const struct rpc_field *fields, size_t count
 {
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)params, name, value)
+    json_object_foreach((json_t *)params, name, value)
     {
         size_t i = 0;
         while (i < count && strcmp(fields[i].name, name) != 0) {

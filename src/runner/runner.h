@@ -47,9 +47,9 @@ struct runner_env {
     bool no_start;         // Do not start a runner that is not there.
 };
 
-#define RUNNER_LOG_SIZE (256u * 1024u)
+#define RUNNER_LOG_SIZE 262144u
 #define RUNNER_LOG_FILES 3
-#define RUNNER_LINE_MAX (1024u * 1024u)
+#define RUNNER_LINE_MAX 1048576u
 #define RUNNER_ID_MAX 128u
 
 struct runner_command {

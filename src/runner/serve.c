@@ -236,6 +236,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     struct server *server = calloc(1, sizeof *server);
     struct runner_error error = {.code = RUNNER_OK};
     int code;
+    *ret_program = NULL;
     if (server == NULL || uv_loop_init(&server->loop) != 0 ||
         uv_mutex_init(&server->ended_lock) != 0) {
         free(server);

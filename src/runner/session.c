@@ -245,7 +245,7 @@ json_t *session_json(const struct session *session)
 {
     json_t *json =
         json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:s}", "id", session->id, "state",
-                  session_state_name(session->state), "mode", session->pipes ? "pipes" : "pty",
+                  session_state_name((int)session->state), "mode", session->pipes ? "pipes" : "pty",
                   "program", session->program != NULL ? session->program : "", "created",
                   (json_int_t)session->created_ms, "daemon_pid",
                   (json_int_t)(session_is_over(session) ? 0 : session->daemon_pid), "labels",

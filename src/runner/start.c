@@ -126,7 +126,7 @@ int runner_start(const struct runner_env *env, struct runner_error *error)
     struct pm_error detail = PM_ERROR_INIT;
     pm_manager *manager;
     char dir[4096], line[1024];
-    uint64_t deadline = monotonic_ms() + 2 * START_TIMEOUT_MS;
+    uint64_t deadline = monotonic_ms() + UINT64_C(2) * START_TIMEOUT_MS;
     (void)snprintf(dir, sizeof dir, "%s/starter", env->state_dir);
     options.registry_dir = dir;
     options.leak_sweep_ms = UINT32_MAX;

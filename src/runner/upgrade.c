@@ -231,7 +231,7 @@ static void close_all(uv_handle_t *handle, void *unused)
 static int wait_for_word(struct guard *guard, pm_native native, const char *own,
                          uint64_t timeout_ms)
 {
-    uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)own, (unsigned)strlen(own));
+    uv_buf_t buffer = uv_buf_init((char *)own, (unsigned)strlen(own));
     if (uv_loop_init(&guard->loop) != 0) {
         pod_connection_close(native);
         return -1;

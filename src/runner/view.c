@@ -77,7 +77,7 @@ static bool show(const void *data, size_t size)
 {
     const char *at = data;
     while (size > 0) {
-        uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)at, (unsigned)size);
+        uv_buf_t buffer = uv_buf_init((char *)at, (unsigned)size);
         uv_fs_t request;
         int n = uv_fs_write(NULL, &request, 1, &buffer, 1, -1, NULL);
         uv_fs_req_cleanup(&request);

@@ -21,7 +21,7 @@ TEST_F(Pod, TheAcceptLoopSurvivesEveryError)
 {
     for (int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED}) {
         Options options;
-        options.program = PM_TEST_PODDAEMON_FAULTY_PATH;
+        options.program = FaultyDaemon();
         options.daemon_env = {Fault("accept4", error, 1, 5)};
         Session *session = Create("accept-" + std::to_string(error), {"pod-echo"}, options);
         ASSERT_NE(session, nullptr) << birth_error.text;
@@ -73,7 +73,7 @@ TEST_F(Pod, TheTerminalLoopsSurviveErrors)
             for (int error : {ENOMEM, ENOBUFS}) {
                 Options options;
                 options.mode = mode;
-                options.program = PM_TEST_PODDAEMON_FAULTY_PATH;
+                options.program = FaultyDaemon();
                 options.daemon_env = {Fault(call, error, 1, 3)};
                 Session *session = Create(std::string(call) + std::to_string(mode * 1000 + error),
                                           {"pod-echo"}, options);
@@ -96,7 +96,7 @@ TEST_F(Pod, TheTerminalLoopsSurviveErrors)
 TEST_F(Pod, AFullDiskDoesNotEndTheLogNorTheSession)
 {
     Options options;
-    options.program = PM_TEST_PODDAEMON_FAULTY_PATH;
+    options.program = FaultyDaemon();
     options.daemon_env = {Fault("log", ENOSPC, 1, 1)};
     Session *session = Create("log", {"pod-echo"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
@@ -114,7 +114,7 @@ TEST_F(Pod, TheExitIsNotAnnouncedBeforeItIsOnTheDisk)
     for (const char *call : {"record", "fsync", "renameat", "openat"}) {
         for (int error : {ENOSPC, EIO}) {
             Options options;
-            options.program = PM_TEST_PODDAEMON_FAULTY_PATH;
+            options.program = FaultyDaemon();
             // Of openat: the lock, the token, the log and the socket's folder come first.
             options.daemon_env = {Fault(call, error, std::string(call) == "openat" ? 3 : 0, 4)};
             Session *session = Create(std::string(call) + std::to_string(error),

@@ -31,6 +31,9 @@ char LetterAt(uint64_t offset);
 // Of sessions: pipes, and terminals where there are any.
 const std::vector<uint32_t> &Modes();
 
+// The daemon whose system calls fail as POD_FAULTS says; POSIX.
+std::string FaultyDaemon();
+
 struct Session {
     std::string id, path;
     pod_dir dir = POD_DIR_INIT;

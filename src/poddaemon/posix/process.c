@@ -17,6 +17,7 @@ void pod_process_settle(int *argc, char ***argv)
     memset(&action, 0, sizeof action);
     action.sa_handler = SIG_IGN; // A reader that is gone is an error of the write.
     (void)sigaction(SIGPIPE, &action, NULL);
+    (void)sigaction(SIGHUP, &action, NULL); // There is no terminal of ours to hang up.
     (void)umask(077);
     if (chdir("/") != 0) {
         return; // It then keeps a folder busy, no more.

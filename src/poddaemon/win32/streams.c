@@ -164,7 +164,9 @@ static void on_shut(uv_shutdown_t *request, int status)
     struct pod_writer *writer = request->data;
     (void)status;
     free(request);
-    uv_close((uv_handle_t *)&writer->pipe, on_writer_closed);
+    if (!uv_is_closing((uv_handle_t *)&writer->pipe)) { // At the end the loop closes all.
+        uv_close((uv_handle_t *)&writer->pipe, on_writer_closed);
+    }
 }
 
 void pod_sink_close(struct pod_sink *sink)
