@@ -4,6 +4,10 @@
 In src/core, src/launcher, src/debug, src/backend.h and include/ there is no conditional on the operating system
 and no header of one. Allowed: the export macro blocks of processmgr.h and debug.h, and forbid_raw_spawn.h. There,
 and in examples/, nothing opts out of the guard against raw process starts.
+
+The same holds for the programs: src/pod is portable as a whole (and without libuv), and what a program
+needs of a system stands in a folder posix or win32 below its own (src/poddaemon/posix ...), which has
+the system's headers but no conditional on another one of the two.
 """
 
 import pathlib
@@ -27,6 +31,12 @@ OS_HEADER = re.compile(
     r"|psapi\.h|shellapi\.h|shlobj\.h|sddl\.h|aclapi\.h|userenv\.h|winternl\.h|synchapi\.h"
     r"|jobapi2?\.h|processthreadsapi\.h|handleapi\.h|fileapi\.h|namedpipeapi\.h)$"
 )
+# Which of the two a file is for is decided by its folder.
+OTHER_BACKEND = {
+    "posix": re.compile(r"\b(_?WIN(32|64|NT)|_WIN(32|64)|__MINGW(32|64)__|_MSC_VER)\b"),
+    "win32": re.compile(r"\b(__linux(__)?|__APPLE__|__unix(__)?|__(Free|Open|Net)BSD__)\b"),
+}
+PROGRAM_BACKEND = re.compile(r"^src/\w+/(posix|win32)/")
 OPT_OUT = re.compile(r"\bPM_ALLOW_RAW_SPAWN\b")
 
 
@@ -42,7 +52,21 @@ def export_block(lines):
     return range(0)
 
 
+def backend_problems(name, text):
+    """The folder posix or win32 of a program."""
+    other = OTHER_BACKEND[PROGRAM_BACKEND.match(name).group(1)]
+    for number, line in enumerate(text.splitlines()):
+        conditional = CONDITIONAL.match(line)
+        if conditional and other.search(conditional.group(2)):
+            yield f"{name}:{number + 1}: condition on the other backend: {line.strip()}"
+        if OPT_OUT.search(line):
+            yield f"{name}:{number + 1}: opts out of the guard: {line.strip()}"
+
+
 def problems(name, text):
+    if PROGRAM_BACKEND.match(name):
+        yield from backend_problems(name, text)
+        return
     lines = text.splitlines()
     exports = ("include/processmgr/processmgr.h", "include/processmgr/debug.h")
     allowed = export_block(lines) if name in exports else range(0)
@@ -53,12 +77,23 @@ def problems(name, text):
             yield f"{name}:{number + 1}: condition on the operating system: {line.strip()}"
         if include and OS_HEADER.match(include.group(1)):
             yield f"{name}:{number + 1}: header of an operating system: {line.strip()}"
+        if include and name.startswith("src/pod/") and include.group(1) == "uv.h":
+            yield f"{name}:{number + 1}: the protocol is without libuv: {line.strip()}"
         if OPT_OUT.search(line):
             yield f"{name}:{number + 1}: opts out of the guard: {line.strip()}"
 
 
 def files():
-    patterns = ("src/core/**/*", "src/launcher/**/*", "src/debug/**/*", "src/*.h", "include/**/*", "examples/**/*")
+    patterns = (
+        "src/core/**/*",
+        "src/launcher/**/*",
+        "src/debug/**/*",
+        "src/pod/**/*",
+        "src/poddaemon/**/*",
+        "src/*.h",
+        "include/**/*",
+        "examples/**/*",
+    )
     for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
@@ -85,6 +120,13 @@ def self_test():
         ("src/launcher/a.c", "#include <windows.h>\n"),
         ("src/debug/a.c", "#include <netinet/in.h>\n"),
         ("src/core/a.c", "#define PM_ALLOW_RAW_SPAWN\n"),
+        ("src/pod/a.c", "#include <unistd.h>\n"),
+        ("src/pod/a.c", "#include <uv.h>\n"),
+        ("src/poddaemon/a.c", "#include <sys/socket.h>\n"),
+        ("src/poddaemon/a.c", "#ifdef _WIN32\n"),
+        ("src/poddaemon/posix/a.c", "#ifdef _WIN32\n"),
+        ("src/poddaemon/win32/a.c", "#if defined(__linux__)\n"),
+        ("src/poddaemon/posix/a.c", "#define PM_ALLOW_RAW_SPAWN\n"),
         ("src/core/a.c", block),
         ("include/processmgr/processmgr.h", block + "#ifdef _WIN32\n#endif\n"),
         ("include/processmgr/processmgr.h", block.replace("#else", "int x;\n#else")),
@@ -93,6 +135,9 @@ def self_test():
         ("src/core/a.c", '#include <stdint.h>\n#include "os.h"\n#if X > 1\n#endif\n'),
         ("src/core/a.c", "// On _WIN32 the other backend does it.\n"),
         ("include/processmgr/processmgr.h", block),
+        ("src/poddaemon/a.c", "#include <uv.h>\n"),
+        ("src/poddaemon/posix/a.c", "#include <unistd.h>\n#if defined(__linux__)\n#endif\n"),
+        ("src/poddaemon/win32/a.c", "#include <windows.h>\n"),
     ]
     failed = [f"not found: {text!r}" for name, text in bad if not list(problems(name, text))]
     failed += [f"found: {text!r}" for name, text in good if list(problems(name, text))]

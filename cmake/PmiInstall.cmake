@@ -93,3 +93,6 @@ if(TARGET processmgr_debug_static)
         DESTINATION "${pmi_pc_dir}"
         COMPONENT debug)
 endif()
+if(TARGET processmgr-poddaemon)
+    include(PmiPackaging)
+endif()

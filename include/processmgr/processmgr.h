@@ -523,7 +523,9 @@ struct pm_spec {
 
 enum pm_loop {
     PM_LOOP_OWN = 0, /**< The manager has a reactor thread and a dispatcher thread. */
-    PM_LOOP_CALLER   /**< No thread of ours: see pm_loop_native(). */
+    PM_LOOP_CALLER   /**< No thread of ours: see pm_loop_native(). POSIX: die_with_parent children
+                          that are started on another thread than the program's first one need
+                          one; those started on the first end with it, also by pthread_exit(). */
 };
 
 enum pm_log_level {
@@ -690,6 +692,14 @@ struct pm_recover_report {
                              they are, nothing signalled. */
 };
 
+/** Whether the process that was recorded is still there, as the kernel tells it now. */
+enum pm_proof {
+    PM_PROOF_NONE = 0, /**< Nothing to prove: a record that is not trusted. */
+    PM_PROOF_ALIVE,    /**< That very process lives. */
+    PM_PROOF_DEAD,     /**< It has ended, whoever has its pid now. */
+    PM_PROOF_UNPROVEN  /**< Neither can be told now (another pid namespace, a hidden process). */
+};
+
 /** An exit record or a daemon's record as found in a registry folder. The strings live for the
  *  call only. */
 struct pm_registry_entry {
@@ -700,6 +710,20 @@ struct pm_registry_entry {
     int64_t started_wall_ms;
     const struct pm_exit *record; /**< state "exited"; else NULL. */
     const char *problem;          /**< Why it is not trusted, or NULL. */
+    enum pm_proof proof;
+    uint64_t start;  /**< What tells it from others of its pid: clock ticks since boot on Linux, the
+                          creation FILETIME on Windows; 0 where unknown. */
+    uint64_t object; /**< Linux: inode of its pidfd; Windows: number in its job's name; else 0. */
+    enum pm_detachment detachment; /**< How it left its starter's surroundings. */
+};
+
+/** Who owns a registry, as its lock file tells. */
+struct pm_registry_owner {
+    size_t size; /**< sizeof(struct pm_registry_owner): use PM_REGISTRY_OWNER_INIT. */
+    uint64_t pid, start; /**< As in struct pm_registry_entry. */
+    uint64_t epoch;      /**< How many owners there have been. */
+    enum pm_proof proof; /**< Of the owner. A dead one was not able to say that it leaves, or has
+                              left: the next one takes over by itself. */
 };
 typedef int pm_registry_visitor(void *user, const struct pm_registry_entry *entry);
 
@@ -756,6 +780,7 @@ namespace pm_detail { template <typename T> inline T sized() { T t = {}; t.size 
 #define PM_STOP_REPORT_INIT PM_INIT_(struct pm_stop_report)
 #define PM_STOP_ALL_REPORT_INIT PM_INIT_(struct pm_stop_all_report)
 #define PM_RECOVER_REPORT_INIT PM_INIT_(struct pm_recover_report)
+#define PM_REGISTRY_OWNER_INIT PM_INIT_(struct pm_registry_owner)
 #define PM_RUN_OPTIONS_INIT PM_INIT_(struct pm_run_options)
 #define PM_RUN_RESULT_INIT PM_INIT_(struct pm_run_result)
 
@@ -1013,7 +1038,7 @@ PM_API int pm_recover(pm_manager *manager, pm_process_visitor *visit, void *user
 
 /**
  * Reads a registry folder without owning it: daemons' records of this boot, exit records,
- * quarantined ones. Says nothing about whether a recorded process lives.
+ * quarantined ones, and whether each recorded process lives. Changes nothing.
  *
  * @param registry_dir the folder.
  * @param visit called for each record.
@@ -1023,6 +1048,18 @@ PM_API int pm_recover(pm_manager *manager, pm_process_visitor *visit, void *user
  * Blocking: file system. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_registry_list(const char *registry_dir, pm_registry_visitor *visit, void *user);
+
+/**
+ * Tells who owns a registry folder, or owned it last. Needs no lock and changes nothing.
+ *
+ * @param registry_dir the folder.
+ * @param ret_owner filled up to its size.
+ * @return PM_OK; PM_ERR_NOT_FOUND (no folder, or nobody has owned it yet); PM_ERR_CORRUPT (the lock
+ *         file is damaged, or no plain file of ours); PM_ERR_ACCESS; PM_ERR_NOT_A_DIRECTORY;
+ *         PM_ERR_IO; PM_ERR_NO_MEMORY; PM_ERR_INVALID.
+ * Blocking: file system. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API int pm_registry_owner(const char *registry_dir, struct pm_registry_owner *ret_owner);
 
 /**
  * Drops the exit record of a daemon that has ended.

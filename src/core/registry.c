@@ -807,6 +807,14 @@ PM_API int pm_forget(pm_manager *m, const char *key)
 // Readers without the lock
 // ------------------------------------------------------------------------------------------------
 
+static enum pm_proof prove(const struct pmi_identity *id)
+{
+    int result = pmi_os_identity_check(id);
+    return result == PM_OK         ? PM_PROOF_ALIVE
+           : result == PM_ERR_GONE ? PM_PROOF_DEAD
+                                   : PM_PROOF_UNPROVEN;
+}
+
 static int show_entry(struct pmi_os_dir *dir, const char *name, bool trusted_folder,
                       pm_registry_visitor *visit, void *user)
 {
@@ -834,6 +842,10 @@ static int show_entry(struct pmi_os_dir *dir, const char *name, bool trusted_fol
     entry.pid = rec.id.pid;
     entry.started_wall_ms = rec.started_wall_ms;
     entry.record = rec.state == PMI_RECORD_EXITED ? &rec.exit : NULL;
+    entry.proof = trusted_folder ? prove(&rec.id) : PM_PROOF_NONE;
+    entry.start = rec.id.start;
+    entry.object = rec.id.pidfs;
+    entry.detachment = rec.detachment;
     result = visit(user, &entry);
     pmi_record_clear(&rec);
     return result;
@@ -884,6 +896,34 @@ PM_API int pm_registry_list(const char *registry_dir, pm_registry_visitor *visit
             result = show_folder(&root, "quarantine", false, visit, user);
         }
         pmi_os_dir_close(&root);
+    }
+    pmi_cancel_restore(cancel);
+    return result;
+}
+
+PM_API int pm_registry_owner(const char *registry_dir, struct pm_registry_owner *ret_owner)
+{
+    struct pm_error err = PM_ERROR_INIT;
+    struct pmi_registry r;
+    struct pmi_identity id;
+    uint64_t epoch = 0;
+    if (registry_dir == NULL || ret_owner == NULL) {
+        return PM_ERR_INVALID;
+    }
+    reset(&r);
+    int cancel = pmi_cancel_off();
+    int result = pmi_os_dir_open(registry_dir, false, &r.root, &err);
+    if (result == PM_OK) {
+        result = read_owner(&r, &id, &epoch);
+        pmi_os_dir_close(&r.root);
+    }
+    if (result == PM_OK) {
+        struct pm_registry_owner owner = {.size = sizeof owner,
+                                          .pid = id.pid,
+                                          .start = id.start,
+                                          .epoch = epoch,
+                                          .proof = prove(&id)};
+        result = pmi_copy_out(ret_owner, &owner, sizeof owner);
     }
     pmi_cancel_restore(cancel);
     return result;

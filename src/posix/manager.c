@@ -44,6 +44,7 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
     pmi_mutex_init(&om->keeper.lock);
     pmi_spawner_init(&om->spawner);
     pmi_low_fds_open(&om->low_fds);
+    om->caller_loop = options->caller_loop;
     om->open = true;
     atomic_fetch_add(&open_managers, 1);
     return PM_OK;

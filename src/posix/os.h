@@ -142,6 +142,7 @@ struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 
 struct pmi_os_manager {
     bool open;
+    bool caller_loop;
     int poll_fd;              // epoll or kqueue; -1 with the poll() reactor.
     int wake_fds[2];          // Read and write end; an eventfd twice; not with kqueue.
     struct pmi_poll_set *set; // Only with the poll() reactor.

@@ -256,6 +256,17 @@ static void give_birth(void *arg)
     }
 }
 
+// The first thread of the process lives as long as the process: with a caller's loop on it no other
+// is needed for children that are bound to the life of the thread that made them.
+static bool is_first_thread(void)
+{
+#ifdef HAVE_PDEATHSIG
+    return syscall(SYS_gettid) == getpid();
+#else
+    return true; // They are not bound to a thread.
+#endif
+}
+
 // Not waited for yet, so its numbers are still ours.
 static void abandon_born(const struct birth *birth, bool group)
 {
@@ -275,7 +286,7 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
     plan->exec_retries = 0;
     if (deadline <= pmi_now_ms())
         result = pmi_fail_code(err, PM_STAGE_FORK, PM_ERR_TIMEOUT);
-    else if (om != NULL) {
+    else if (om != NULL && !(om->caller_loop && is_first_thread())) {
         result = pmi_spawner_run(&om->spawner, give_birth, &birth);
         if (result != PM_OK)
             (void)pmi_fail_code(err, PM_STAGE_FORK, result);

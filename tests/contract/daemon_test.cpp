@@ -68,7 +68,8 @@ class Daemon : public Contract
 
     struct Entry {
         std::string state, key, label, problem;
-        uint64_t pid;
+        uint64_t pid, start;
+        pm_proof proof;
         pm_exit record;
     };
 
@@ -84,6 +85,8 @@ class Daemon : public Contract
                                        entry.label = e->label != nullptr ? e->label : "";
                                        entry.problem = e->problem != nullptr ? e->problem : "";
                                        entry.pid = e->pid;
+                                       entry.start = e->start;
+                                       entry.proof = e->proof;
                                        if (e->record != nullptr) {
                                            entry.record = *e->record;
                                        }
@@ -155,6 +158,28 @@ TEST_F(Daemon, RunsDetachedAndIsInTheRegistry)
     EXPECT_EQ("running", entries[0].state);
     EXPECT_EQ("d1", entries[0].key);
     EXPECT_EQ(info.pid, entries[0].pid);
+}
+
+TEST_F(Daemon, AReaderOfTheRegistryIsToldWhoLivesAndWhoOwnsIt)
+{
+    std::string registry = folder + "/registry";
+    pm_registry_owner owner = PM_REGISTRY_OWNER_INIT;
+    pm_process *process = Start("d1");
+    ASSERT_EQ(1u, Entries().size());
+    EXPECT_EQ(PM_PROOF_ALIVE, Entries()[0].proof);
+    EXPECT_NE(0u, Entries()[0].start);
+    ASSERT_EQ(PM_OK, pm_registry_owner(registry.c_str(), &owner));
+    EXPECT_EQ(PM_PROOF_ALIVE, owner.proof);
+#ifndef _WIN32
+    EXPECT_EQ(static_cast<uint64_t>(getpid()), owner.pid);
+#endif
+    EXPECT_EQ(1u, owner.epoch);
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+    Wait(process);
+    ASSERT_TRUE(
+        Eventually([&] { return Entries().size() == 1 && Entries()[0].state == "exited"; }));
+    EXPECT_EQ(PM_PROOF_DEAD, Entries()[0].proof);
+    EXPECT_EQ(PM_ERR_NOT_FOUND, pm_registry_owner((folder + "/none").c_str(), &owner));
 }
 
 TEST_F(Daemon, IsStoppedAndLeavesAnExitRecord)

@@ -334,6 +334,7 @@ TEST_F(Manager, NullAndNonsenseAreInvalidArguments)
     EXPECT_EQ(PM_ERR_INVALID, pm_process_info(nullptr, nullptr));
     EXPECT_EQ(PM_ERR_INVALID, pm_process_signal(nullptr, 0, PM_SCOPE_PROCESS));
     EXPECT_EQ(PM_ERR_INVALID, pm_registry_list(nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_ERR_INVALID, pm_registry_owner(nullptr, nullptr));
     EXPECT_EQ(PM_ERR_INVALID, pm_stop_event_open(nullptr));
     EXPECT_EQ(nullptr, pm_process_ref(nullptr));
     EXPECT_EQ(nullptr, pm_process_unref(nullptr));

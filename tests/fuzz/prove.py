@@ -25,6 +25,10 @@ STAT = "src/posix/identity.c"
 CMDLINE = "src/core/cmdline.c"
 ENV = "src/core/env.c"
 PLAN = "src/launcher/launch_plan.c"
+WIRE = "src/pod/wire.c"
+RING = "src/pod/ring.c"
+TOMB = "src/pod/tomb.c"
+CONFIG = "src/pod/config.c"
 
 # (target, what is wrong, file, text, text in its place)
 PLANTS = [
@@ -68,6 +72,25 @@ PLANTS = [
     ("plan", "bytes behind the last string", PLAN, " && at == end;", ";"),
     ("plan", "a source that is a target", PLAN, "fds[i].source <= highest",
      "fds[i].source < highest"),
+    ("podwire", "a frame of no size", WIRE, "size >= POD_HEADER_SIZE && size <=", "size <="),
+    ("podwire", "a text longer than its frame", WIRE, "**at > left - 1 ||", ""),
+    ("podwire", "fixed bytes that are not there", WIRE, "left < field->size", "left == 0"),
+    ("podwire", "memory for what was announced", WIRE, "while (capacity < decoder->have + size)",
+     "capacity = decoder->have >= 8 ? 65536 : 64; while (capacity < decoder->have + size)"),
+    ("podring", "one byte too many is kept", RING, "ring->end - ring->first > ring->capacity",
+     "ring->end - ring->first > ring->capacity + 1"),
+    ("podring", "a gap that is one too long", RING, "cursor->offset = ring->first;\n",
+     "cursor->offset = ring->first + 1;\n"),
+    ("podring", "a write of all it holds and more", RING, "from += size - ring->capacity;", ""),
+    ("podring", "an offset behind the end", RING, "if (offset > ring->end)",
+     "if (offset > ring->end + 1)"),
+    ("podfile", "an entry longer than the rest", CONFIG, "in->size > left - ENTRY_HEAD",
+     "in->size > left"),
+    ("podfile", "a NUL in a text", CONFIG, "memchr(in->data, '\\0', in->size) != NULL", "false"),
+    ("podfile", "no room for an argument", CONFIG, "needs->arguments += in->tag == TAG_ARGUMENT;", ""),
+    ("podfile", "bytes behind the exit", TOMB, "result > 0 && bytes.size > 0 ?", "false ?"),
+    ("podfile", "output that does not follow", TOMB, "r->begun[channel] && output->offset !=",
+     "false && output->offset !="),
 ]
 
 

@@ -1,0 +1,111 @@
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "poddaemon/daemon.h"
+
+#define RETRY_MS 1000
+
+void pod_journal_open(struct pod *pod)
+{
+    struct pod_journal *journal = &pod->journal;
+    int result = pod_log_open(&pod->dir, POD_FILE_LOG, &journal->file, &journal->size);
+    if (result != PM_OK) {
+        journal->file = PM_NATIVE_INVALID;
+        journal->retry_ms = uv_now(&pod->loop) + RETRY_MS;
+        pod->faults[POD_FAULT_LOG]++;
+        return;
+    }
+    pod_crash_arm(journal->file, &journal->events[0][0], sizeof journal->events);
+}
+
+// log -> log.1 -> log.2; the oldest goes.
+static void rotate(struct pod *pod)
+{
+    char from[16], to[16];
+    for (int i = POD_LOG_FILES - 1; i > 0; i--) {
+        (void)snprintf(to, sizeof to, POD_FILE_LOG ".%d", i);
+        (void)snprintf(from, sizeof from, i > 1 ? POD_FILE_LOG ".%d" : POD_FILE_LOG, i - 1);
+        (void)pod_file_remove(&pod->dir, to);
+        (void)pod_file_rename(&pod->dir, from, to);
+    }
+    pod_file_close(pod->journal.file);
+    pod_journal_open(pod);
+}
+
+static void append(struct pod *pod, const char *line, size_t size)
+{
+    struct pod_journal *journal = &pod->journal;
+    if (uv_now(&pod->loop) < journal->retry_ms) {
+        return; // It is among the last events all the same.
+    }
+    if (journal->file == PM_NATIVE_INVALID) {
+        pod_journal_open(pod);
+    } else if (journal->size + size > POD_LOG_MAX) {
+        rotate(pod);
+    }
+    if (journal->file == PM_NATIVE_INVALID) {
+        return;
+    }
+    if (pod_log_append(journal->file, line, size) != PM_OK) {
+        pod->faults[POD_FAULT_LOG]++;
+        journal->retry_ms = uv_now(&pod->loop) + RETRY_MS;
+        return;
+    }
+    journal->size += size;
+}
+
+// UTC, without the C library's time zones.
+static size_t write_time(char *to, size_t size)
+{
+    uv_timeval64_t now = {0, 0};
+    (void)uv_gettimeofday(&now);
+    int64_t days = now.tv_sec / 86400, second = now.tv_sec % 86400;
+    // Days since 0000-03-01, years of 400 years: Howard Hinnant, "chrono-compatible low-level date
+    // algorithms".
+    int64_t z = days + 719468, era = z / 146097, doe = z - era * 146097;
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+    int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+    int64_t day = doy - (153 * mp + 2) / 5 + 1, month = mp < 10 ? mp + 3 : mp - 9;
+    int64_t year = yoe + era * 400 + (month <= 2);
+    int n = snprintf(to, size,
+                     "%04" PRId64 "-%02" PRId64 "-%02" PRId64 "T%02" PRId64 ":%02" PRId64
+                     ":%02" PRId64 ".%03dZ ",
+                     year, month, day, second / 3600, second / 60 % 60, second % 60,
+                     (int)(now.tv_usec / 1000));
+    return n > 0 && (size_t)n < size ? (size_t)n : 0;
+}
+
+void pod_note(struct pod *pod, const char *format, ...)
+{
+    struct pod_journal *journal = &pod->journal;
+    char *line = journal->events[journal->next];
+    size_t at = write_time(line, POD_EVENT_SIZE - 1);
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(line + at, POD_EVENT_SIZE - 1 - at, format, arguments);
+    va_end(arguments);
+    at += n > 0 ? (size_t)n : 0;
+    at = at < POD_EVENT_SIZE - 2 ? at : POD_EVENT_SIZE - 2;
+    for (size_t i = 0; i < at; i++) { // One event, one line, whatever a peer has called itself.
+        line[i] = (unsigned char)line[i] < ' ' || line[i] == 0x7f ? '?' : line[i];
+    }
+    // Behind the line: blanks, so that the whole table is text for the crash trace.
+    line[at] = '\n';
+    memset(line + at + 1, '\n', POD_EVENT_SIZE - at - 1);
+    journal->next = (journal->next + 1) % POD_EVENTS;
+    append(pod, line, at + 1);
+}
+
+void pod_fault(struct pod *pod, enum pod_fault fault, int result, const char *what)
+{
+    static const char *const loops[POD_FAULTS] = {"accept", "client", "child", "log", "record"};
+    pod->faults[fault]++;
+    // The first ones, and then ever fewer: a trouble may come a thousand times.
+    uint32_t count = pod->faults[fault];
+    if ((count & (count - 1)) == 0) {
+        pod_note(pod, "trouble %u in the %s loop: %s: %s", (unsigned)count, loops[fault], what,
+                 pm_strerror(result));
+    }
+}

@@ -1,0 +1,215 @@
+// The child's streams and other descriptors in the loop.
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "error_of.h"
+#include "poddaemon/os.h"
+
+#define READ_SIZE 16384
+// Read at one wake-up of one source: others get their turn.
+#define READ_TURN_MAX 65536
+#define PAUSE_MS 20
+
+static void free_handle(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+// A poll and a timer for one descriptor, or none of both.
+static int open_handles(uv_loop_t *loop, int fd, void *data, uv_poll_t **ret_poll,
+                        uv_timer_t **ret_timer)
+{
+    uv_poll_t *poll = malloc(sizeof *poll);
+    uv_timer_t *timer = malloc(sizeof *timer);
+    if (poll == NULL || timer == NULL || uv_poll_init(loop, poll, fd) != 0) {
+        free(poll);
+        free(timer);
+        return PM_ERR_NO_MEMORY;
+    }
+    (void)uv_timer_init(loop, timer);
+    poll->data = timer->data = data;
+    *ret_poll = poll;
+    *ret_timer = timer;
+    return PM_OK;
+}
+
+static void close_handles(uv_poll_t *poll, uv_timer_t *timer, int fd)
+{
+    uv_close((uv_handle_t *)poll, free_handle);
+    uv_close((uv_handle_t *)timer, free_handle);
+    (void)close(fd);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Source
+// ------------------------------------------------------------------------------------------------
+
+static void on_source(uv_poll_t *poll, int status, int events);
+
+static void on_source_pause(uv_timer_t *timer)
+{
+    struct pod_source *source = timer->data;
+    (void)uv_poll_start(source->poll, UV_READABLE, on_source);
+}
+
+// A read that tells an end of a terminal says so twice. Linux looks for bytes first and for the end
+// afterwards: what was written in between is there at the next read.
+static ssize_t read_some(const struct pod_source *source, void *buffer)
+{
+    ssize_t n = 0;
+    for (int round = 0; round < 2; round++) {
+        do {
+            n = POD_SYS(read)(source->fd, buffer, READ_SIZE);
+        } while (n < 0 && errno == EINTR);
+        if (n >= 0 || errno != EIO || !source->terminal) {
+            return n;
+        }
+    }
+    return 0;
+}
+
+static void on_source(uv_poll_t *poll, int status, int events)
+{
+    static char buffer[READ_SIZE];
+    struct pod_source *source = poll->data;
+    (void)status;
+    (void)events;
+    for (size_t all = 0; all < READ_TURN_MAX;) {
+        ssize_t n = read_some(source, buffer);
+        int trouble = n < 0 ? pod_error_of(errno) : PM_OK;
+        if (trouble == PM_ERR_TIMEOUT) { // EAGAIN
+            return;
+        }
+        if (n < 0) { // ENOMEM, ENOBUFS ...: it stays readable, so not at once again.
+            (void)uv_poll_stop(source->poll);
+            (void)uv_timer_start(source->pause, on_source_pause, PAUSE_MS, 0);
+        }
+        source->data(source->user, buffer, n < 0 ? trouble : n);
+        if (n <= 0 || source->poll != poll) { // Closed in the callback.
+            return;
+        }
+        all += (size_t)n;
+        if (n < READ_SIZE && !source->terminal) {
+            return; // A pipe that gave less is empty; if not, we are called again.
+        }
+    }
+}
+
+int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native, bool terminal,
+                    pod_source_data *data, void *user)
+{
+    *source = (struct pod_source){.fd = (int)native, .terminal = terminal, .data = data};
+    source->user = user;
+    int result = open_handles(loop, source->fd, source, &source->poll, &source->pause);
+    if (result != PM_OK) {
+        (void)close(source->fd);
+        source->poll = NULL;
+        return result;
+    }
+    (void)uv_poll_start(source->poll, UV_READABLE, on_source);
+    return PM_OK;
+}
+
+void pod_source_close(struct pod_source *source)
+{
+    if (source->poll != NULL) {
+        close_handles(source->poll, source->pause, source->fd);
+        source->poll = NULL;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Sink
+// ------------------------------------------------------------------------------------------------
+
+static void on_sink(uv_poll_t *poll, int status, int events)
+{
+    struct pod_sink *sink = poll->data;
+    (void)status;
+    (void)events;
+    (void)uv_poll_stop(poll);
+    sink->ready(sink->user);
+}
+
+static void on_sink_pause(uv_timer_t *timer)
+{
+    struct pod_sink *sink = timer->data;
+    sink->ready(sink->user);
+}
+
+int pod_sink_open(uv_loop_t *loop, struct pod_sink *sink, pm_native native, pod_sink_ready *ready,
+                  void *user)
+{
+    *sink = (struct pod_sink){.fd = (int)native, .ready = ready, .user = user};
+    int result = open_handles(loop, sink->fd, sink, &sink->poll, &sink->pause);
+    if (result != PM_OK) {
+        (void)close(sink->fd);
+        sink->poll = NULL;
+    }
+    return result;
+}
+
+int pod_sink_write(struct pod_sink *sink, const void *data, size_t size, size_t *ret_count)
+{
+    size_t count = 0;
+    while (count < size) {
+        ssize_t n = POD_SYS(write)(sink->fd, (const char *)data + count, size - count);
+        if (n >= 0) {
+            count += (size_t)n;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            (void)uv_poll_start(sink->poll, UV_WRITABLE, on_sink);
+            break;
+        } else if (errno == EPIPE || errno == EIO) {
+            return PM_ERR_BROKEN_PIPE;
+        } else if (errno != EINTR) {
+            int result = pod_error_of(errno);
+            (void)uv_timer_start(sink->pause, on_sink_pause, PAUSE_MS, 0);
+            return result;
+        }
+    }
+    *ret_count = count;
+    return PM_OK;
+}
+
+void pod_sink_close(struct pod_sink *sink)
+{
+    if (sink->poll != NULL) {
+        close_handles(sink->poll, sink->pause, sink->fd);
+        sink->poll = NULL;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Watch
+// ------------------------------------------------------------------------------------------------
+
+static void on_watch(uv_poll_t *poll, int status, int events)
+{
+    struct pod_watch *watch = poll->data;
+    (void)status;
+    (void)events;
+    watch->ready(watch->user);
+}
+
+int pod_watch_open(uv_loop_t *loop, struct pod_watch *watch, pm_native native,
+                   pod_watch_ready *ready, void *user)
+{
+    uv_poll_t *poll = malloc(sizeof *poll);
+    if (poll == NULL || uv_poll_init(loop, poll, (int)native) != 0) {
+        free(poll);
+        return PM_ERR_NO_MEMORY;
+    }
+    *watch = (struct pod_watch){poll, ready, user};
+    poll->data = watch;
+    (void)uv_poll_start(poll, UV_READABLE, on_watch);
+    return PM_OK;
+}
+
+void pod_watch_close(struct pod_watch *watch)
+{
+    if (watch->poll != NULL) {
+        uv_close((uv_handle_t *)watch->poll, free_handle);
+        watch->poll = NULL;
+    }
+}

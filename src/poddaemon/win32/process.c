@@ -1,0 +1,122 @@
+// Arguments, the stop event, and the crash trace.
+#include <stdlib.h>
+#include <string.h>
+
+#include "poddaemon/os.h"
+#include "win32/win32.h"
+
+#include <shellapi.h>
+
+void pod_process_settle(int *argc, char ***argv)
+{
+    int count = 0;
+    wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), &count);
+    // A new process group ignores Ctrl-C, and so would everything below us.
+    (void)SetConsoleCtrlHandler(NULL, FALSE);
+    // Nobody is there to answer a window that asks what to do about a crash.
+    (void)SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX);
+    char **utf8 = wide != NULL ? calloc((size_t)count + 1, sizeof *utf8) : NULL;
+    if (utf8 == NULL) {
+        return; // The arguments of the code page: plain ones are the same.
+    }
+    for (int i = 0; i < count; i++) {
+        if (pmi_win_narrow(wide[i], &utf8[i]) != PM_OK) {
+            return;
+        }
+    }
+    *argc = count;
+    *argv = utf8;
+    (void)LocalFree(wide);
+}
+
+// ------------------------------------------------------------------------------------------------
+// The stop event
+// ------------------------------------------------------------------------------------------------
+
+static void on_stop(void *user)
+{
+    struct pod_process *process = user;
+    (void)ResetEvent((HANDLE)process->event);
+    process->told(process->user, POD_PROCESS_STOP);
+}
+
+int pod_process_listen(uv_loop_t *loop, struct pod_process *process, pod_process_told *told,
+                       void *user)
+{
+    *process = (struct pod_process){.told = told, .user = user, .event = PM_NATIVE_INVALID};
+    int result = pm_stop_event_open(&process->event);
+    if (result == PM_OK) {
+        result = pod_watch_open(loop, &process->stop, process->event, on_stop, process);
+    }
+    return result;
+}
+
+void pod_process_close(struct pod_process *process)
+{
+    pod_watch_close(&process->stop);
+    if (process->told != NULL) {
+        pod_file_close(process->event);
+        process->told = NULL;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Crash
+// ------------------------------------------------------------------------------------------------
+
+#define FRAMES_MAX 48
+
+static struct {
+    HANDLE file;
+    const char *events;
+    size_t events_size;
+} crash;
+
+static void say(const char *text, size_t size)
+{
+    DWORD written;
+    (void)WriteFile(crash.file, text, (DWORD)size, &written, NULL);
+}
+
+static void say_text(const char *text)
+{
+    say(text, strlen(text));
+}
+
+static void say_hex(uint64_t value)
+{
+    char text[20] = "0x";
+    for (size_t i = 0; i < 16; i++) {
+        text[2 + i] = "0123456789abcdef"[value >> (4 * (15 - i)) & 15];
+    }
+    text[18] = '\n';
+    say(text, 19);
+}
+
+static LONG WINAPI on_crash(EXCEPTION_POINTERS *exception)
+{
+    void *frames[FRAMES_MAX];
+    say_text("\ncrash: exception ");
+    say_hex(exception->ExceptionRecord->ExceptionCode);
+    say_text("at ");
+    say_hex((uint64_t)(uintptr_t)exception->ExceptionRecord->ExceptionAddress);
+    say_text("last events:\n");
+    say(crash.events, crash.events_size);
+    say_text("stack, address of pod_crash_arm ");
+    say_hex((uint64_t)(uintptr_t)pod_crash_arm);
+    unsigned count = CaptureStackBackTrace(0, FRAMES_MAX, frames, NULL);
+    for (unsigned i = 0; i < count; i++) {
+        say_text("  ");
+        say_hex((uint64_t)(uintptr_t)frames[i]);
+    }
+    say_text("end of crash\n");
+    return EXCEPTION_CONTINUE_SEARCH;
+}
+
+void pod_crash_arm(pm_native file, const char *events, size_t events_size)
+{
+    crash.file = (HANDLE)file;
+    crash.events = events;
+    crash.events_size = events_size;
+    (void)SetUnhandledExceptionFilter(on_crash);
+}

@@ -1,0 +1,276 @@
+#include "runner/control_client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "poddaemon/os.h"
+#include "runner/lines.h"
+#include "runner/server.h"
+
+struct queued {
+    struct queued *next;
+    char *line;
+};
+
+struct client {
+    uv_loop_t loop;
+    uv_timer_t timer;
+    struct lines *lines; // NULL: the connection has ended.
+    int failure;
+    int last_id;
+    bool timed_out;
+    char *reply; // Of the call under way.
+    size_t reply_size;
+    struct queued *first, **last; // Notifications.
+};
+
+uint64_t monotonic_ms(void)
+{
+    return uv_hrtime() / 1000000;
+}
+
+static void on_line(void *user, const char *line, size_t size)
+{
+    struct client *client = user;
+    char *copy = malloc(size + 1);
+    if (copy == NULL) {
+        return;
+    }
+    memcpy(copy, line, size);
+    copy[size] = '\0';
+    if (!rpc_is_notification(line, size)) {
+        free(client->reply);
+        client->reply = copy;
+        client->reply_size = size;
+        return;
+    }
+    struct queued *item = malloc(sizeof *item);
+    if (item == NULL) {
+        free(copy);
+        return;
+    }
+    *item = (struct queued){NULL, copy};
+    *client->last = item;
+    client->last = &item->next;
+}
+
+static void on_closed(void *user, int failure)
+{
+    struct client *client = user;
+    client->lines = NULL;
+    client->failure = failure != 0 ? failure : UV_EOF;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct client *client = timer->data;
+    client->timed_out = true;
+}
+
+static void free_pipe(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static int connect_native(const char *state_dir, pm_native *ret_native)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    int result = pod_dir_open(state_dir, &dir);
+    if (result != PM_OK) {
+        return result;
+    }
+    // A queue that is full empties as fast as the runner can.
+    uint64_t deadline = monotonic_ms() + 5000;
+    while ((result = pod_connect(&dir, CONTROL_NAME, ret_native)) == PM_ERR_BUSY &&
+           monotonic_ms() < deadline) {
+        uv_sleep(5);
+    }
+    pod_dir_close(&dir);
+    return result;
+}
+
+int client_probe(const struct runner_env *env)
+{
+    pm_native native;
+    int result = connect_native(env->state_dir, &native);
+    if (result == PM_OK) {
+        pod_connection_close(native);
+    }
+    return result;
+}
+
+static int take_connection(struct client *client, pm_native native, struct runner_error *error)
+{
+    struct lines_handler handler = {on_line, on_closed, client};
+    uv_pipe_t *pipe = malloc(sizeof *pipe);
+    if (pipe == NULL || uv_pipe_init(&client->loop, pipe, 0) != 0) {
+        free(pipe);
+        pod_connection_close(native);
+    } else if (os_pipe_open(pipe, native) != 0) {
+        uv_close((uv_handle_t *)pipe, free_pipe);
+    } else {
+        client->lines = lines_open(pipe, &handler);
+    }
+    return client->lines != NULL ? RUNNER_OK
+                                 : runner_fail(error, RUNNER_FAILED, "connection\nout of memory");
+}
+
+static int connect_client(struct client *client, const struct runner_env *env,
+                          struct runner_error *error)
+{
+    pm_native native;
+    int result = connect_native(env->state_dir, &native);
+    if (result == PM_ERR_NOT_FOUND && !env->no_start) {
+        int code = runner_start(env, error);
+        if (code != RUNNER_OK) {
+            return code;
+        }
+        result = connect_native(env->state_dir, &native);
+    }
+    if (result != PM_OK) {
+        return runner_fail(error, RUNNER_UNREACHABLE,
+                           "runner of '%s'\n%s\nrunner --state '%s' serve", env->state_dir,
+                           result == PM_ERR_NOT_FOUND ? "none is running" : pm_strerror(result),
+                           env->state_dir);
+    }
+    return take_connection(client, native, error);
+}
+
+int client_open(const struct runner_env *env, struct client **ret_client,
+                struct runner_error *error)
+{
+    struct client *client = calloc(1, sizeof *client);
+    if (client == NULL || uv_loop_init(&client->loop) != 0) {
+        free(client);
+        (void)runner_fail(error, RUNNER_FAILED, "connection\nout of memory");
+        return RUNNER_FAILED;
+    }
+    client->last = &client->first;
+    (void)uv_timer_init(&client->loop, &client->timer);
+    client->timer.data = client;
+    int code = connect_client(client, env, error);
+    if (code != RUNNER_OK) {
+        (void)client_close(client);
+        return code;
+    }
+    *ret_client = client;
+    return RUNNER_OK;
+}
+
+struct client *client_close(struct client *client)
+{
+    if (client == NULL) {
+        return NULL;
+    }
+    if (client->lines != NULL) {
+        lines_close(client->lines);
+    }
+    uv_close((uv_handle_t *)&client->timer, NULL);
+    (void)uv_run(&client->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&client->loop);
+    while (client->first != NULL) {
+        struct queued *item = client->first;
+        client->first = item->next;
+        free(item->line);
+        free(item);
+    }
+    free(client->reply);
+    free(client);
+    return NULL;
+}
+
+static int broken(const struct client *client, struct runner_error *error)
+{
+    return runner_fail(error, RUNNER_UNREACHABLE,
+                       "call of the runner\nit ended the connection: %s\n"
+                       "call again; its log tells more",
+                       uv_strerror(client->failure));
+}
+
+int client_call(struct client *client, const char *method, json_t *params, int64_t timeout_ms,
+                json_t **ret_result, struct runner_error *error)
+{
+    size_t size = 0;
+    char *text = rpc_line(rpc_call(++client->last_id, method, params), &size);
+    if (text != NULL && size > RUNNER_LINE_MAX) {
+        free(text);
+        return runner_fail(error, RUNNER_USAGE,
+                           "call of %s\nit has %llu bytes, and %u is the limit", method,
+                           (unsigned long long)size, RUNNER_LINE_MAX);
+    }
+    if (client->lines == NULL) {
+        free(text);
+        return broken(client, error);
+    }
+    lines_write(client->lines, text, size);
+    client->timed_out = false;
+    if (timeout_ms >= 0) {
+        (void)uv_timer_start(&client->timer, on_timer, (uint64_t)timeout_ms, 0);
+    }
+    while (client->reply == NULL && client->lines != NULL && !client->timed_out) {
+        (void)uv_run(&client->loop, UV_RUN_ONCE);
+    }
+    (void)uv_timer_stop(&client->timer);
+    if (client->reply == NULL) {
+        return client->timed_out
+                   ? runner_fail(error, RUNNER_TIMEOUT,
+                                 "call of %s\nno answer within %lld ms\nrunner doctor", method,
+                                 (long long)timeout_ms)
+                   : broken(client, error);
+    }
+    text = client->reply;
+    client->reply = NULL;
+    int code = rpc_take_reply(text, client->reply_size, client->last_id, ret_result, error);
+    free(text);
+    return code;
+}
+
+int client_next(struct client *client, char **ret_line, struct runner_error *error)
+{
+    while (client->first == NULL && client->lines != NULL) {
+        (void)uv_run(&client->loop, UV_RUN_ONCE);
+    }
+    struct queued *item = client->first;
+    if (item == NULL) {
+        return broken(client, error);
+    }
+    client->first = item->next;
+    if (client->first == NULL) {
+        client->last = &client->first;
+    }
+    *ret_line = item->line;
+    free(item);
+    return RUNNER_OK;
+}
+
+// What only asks may be asked again if the runner dies meanwhile.
+static bool only_asks(const char *method)
+{
+    static const char *const methods[] = {"runner.info", "session.list", "session.get",
+                                          "session.locate"};
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (strcmp(method, methods[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int client_ask(const struct runner_env *env, const char *method, json_t *params,
+               json_t **ret_result, struct runner_error *error)
+{
+    struct client *client;
+    int code = RUNNER_UNREACHABLE;
+    for (int i = only_asks(method) ? 3 : 1; i > 0 && code == RUNNER_UNREACHABLE; i--) {
+        code = client_open(env, &client, error);
+        if (code != RUNNER_OK) {
+            break;
+        }
+        code =
+            client_call(client, method, json_incref(params), CLIENT_TIMEOUT_MS, ret_result, error);
+        (void)client_close(client);
+    }
+    json_decref(params);
+    return code;
+}

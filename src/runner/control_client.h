@@ -1,0 +1,31 @@
+// The client's end of the control connection, as calls that wait.
+#ifndef RUNNER_CONTROL_CLIENT_H
+#define RUNNER_CONTROL_CLIENT_H
+
+#include "runner/os.h"
+#include "runner/rpc.h"
+
+#define CLIENT_TIMEOUT_MS 30000
+
+struct client;
+// Starts a runner if none is there and the environment does not forbid it.
+int client_open(const struct runner_env *env, struct client **ret_client,
+                struct runner_error *error);
+struct client *client_close(struct client *client); // NULL.
+// Steals params; *ret_result is the caller's. timeout_ms: -1 for ever.
+int client_call(struct client *client, const char *method, json_t *params, int64_t timeout_ms,
+                json_t **ret_result, struct runner_error *error);
+// The next notification, malloc'd line without its end.
+int client_next(struct client *client, char **ret_line, struct runner_error *error);
+
+// One connection for one call.
+int client_ask(const struct runner_env *env, const char *method, json_t *params,
+               json_t **ret_result, struct runner_error *error);
+
+// start.c: makes a runner, and waits until it answers.
+int runner_start(const struct runner_env *env, struct runner_error *error);
+// PM_OK: one takes connections. PM_ERR_NOT_FOUND: none.
+int client_probe(const struct runner_env *env);
+uint64_t monotonic_ms(void);
+
+#endif

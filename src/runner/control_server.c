@@ -1,0 +1,303 @@
+// The runner's end of control connections: docs/control.md.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runner/lines.h"
+#include "runner/server.h"
+
+#define CONNECTIONS_MAX 256
+#define CALLS_MAX 64 // Of one connection, unanswered.
+
+struct conn {
+    struct server *server;
+    struct conn *next;
+    struct lines *lines; // NULL: the client has gone.
+    bool subscribed;
+    unsigned calls;
+};
+
+struct control {
+    struct pod_listener listener;
+    bool listening;
+    uv_timer_t pause; // After a trouble.
+    struct conn *conns;
+    size_t count;
+    uint64_t refused;
+    bool trouble; // The socket could not be made again; said once.
+};
+
+struct call {
+    struct conn *conn;
+    json_t *id; // NULL: a notification.
+};
+
+static void drop_conn(struct conn *conn)
+{
+    struct control *control = conn->server->control;
+    struct conn **at = &control->conns;
+    if (conn->lines != NULL || conn->calls > 0) {
+        return;
+    }
+    while (*at != conn) {
+        at = &(*at)->next;
+    }
+    *at = conn->next;
+    control->count--;
+    free(conn);
+}
+
+static void send_message(struct conn *conn, json_t *message)
+{
+    size_t size = 0;
+    char *text;
+    if (conn->lines == NULL) {
+        json_decref(message);
+        return;
+    }
+    text = rpc_line(message, &size);
+    lines_write(conn->lines, text, size);
+}
+
+static void end_call(struct call *call, json_t *message)
+{
+    struct conn *conn = call->conn;
+    if (call->id != NULL) {
+        send_message(conn, message);
+    } else {
+        json_decref(message);
+    }
+    json_decref(call->id);
+    free(call);
+    conn->calls--;
+    drop_conn(conn);
+}
+
+void call_result(struct call *call, json_t *result)
+{
+    struct runner_error error;
+    if (result == NULL) {
+        (void)runner_fail(&error, RUNNER_FAILED, "answer\nout of memory");
+        call_error(call, &error);
+        return;
+    }
+    end_call(call, rpc_result(call->id, result));
+}
+
+void call_error(struct call *call, const struct runner_error *error)
+{
+    end_call(call, rpc_error(call->id, error));
+}
+
+static void on_line(void *user, const char *line, size_t size)
+{
+    struct conn *conn = user;
+    struct rpc_request request;
+    json_t *reply;
+    if (rpc_parse(line, size, &request, &reply) != 0) {
+        send_message(conn, reply);
+        return;
+    }
+    bool known = methods_know(request.method);
+    struct call *call = known && conn->calls < CALLS_MAX ? calloc(1, sizeof *call) : NULL;
+    if (call == NULL) {
+        reply = !known ? rpc_fault(request.id, RPC_UNKNOWN_METHOD, "no such method")
+                       : rpc_fault(request.id, RPC_RUNNER - RUNNER_REFUSED, "too many at once");
+        if (request.id != NULL) {
+            send_message(conn, reply);
+        } else {
+            json_decref(reply);
+        }
+    } else {
+        *call = (struct call){conn, json_incref(request.id)};
+        conn->calls++;
+        methods_call(conn->server, request.method, call, request.params);
+    }
+    rpc_request_clear(&request);
+}
+
+static void on_closed(void *user, int failure)
+{
+    struct conn *conn = user;
+    conn->lines = NULL;
+    if (failure == UV_EMSGSIZE || failure == UV_ENOBUFS) {
+        log_write(conn->server->log, LOG_WARNING, "control.dropped", NULL,
+                  failure == UV_EMSGSIZE ? "a line of a client is longer than %u bytes"
+                                         : "a client does not read: more than %u bytes unsent",
+                  failure == UV_EMSGSIZE ? RUNNER_LINE_MAX : LINES_UNSENT_MAX);
+    }
+    drop_conn(conn);
+}
+
+static void free_pipe(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void add_conn(struct server *server, uv_pipe_t *pipe)
+{
+    struct control *control = server->control;
+    struct conn *conn = control->count < CONNECTIONS_MAX ? calloc(1, sizeof *conn) : NULL;
+    struct lines_handler handler = {on_line, on_closed, conn};
+    if (conn == NULL) {
+        control->refused++;
+        uv_close((uv_handle_t *)pipe, free_pipe);
+        return;
+    }
+    *conn = (struct conn){.server = server, .next = control->conns};
+    control->conns = conn;
+    control->count++;
+    conn->lines = lines_open(pipe, &handler);
+    if (conn->lines == NULL) {
+        drop_conn(conn);
+    }
+}
+
+static void take_native(struct server *server, pm_native native)
+{
+    uv_pipe_t *pipe = malloc(sizeof *pipe);
+    if (pipe == NULL || uv_pipe_init(&server->loop, pipe, 0) != 0) {
+        free(pipe);
+        pod_connection_close(native);
+    } else if (os_pipe_open(pipe, native) != 0) {
+        uv_close((uv_handle_t *)pipe, free_pipe);
+    } else {
+        add_conn(server, pipe);
+    }
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    pod_listener_pause(&server->control->listener, false);
+}
+
+// A trouble, such as no descriptors, passes: others are waited for, and it is tried again.
+static void on_ready(void *user)
+{
+    struct server *server = user;
+    struct control *control = server->control;
+    pm_native native;
+    for (int i = 0; i < 64; i++) {
+        int result = pod_listener_accept(&control->listener, &native);
+        if (result == PM_OK) {
+            take_native(server, native);
+        } else if (result == PM_ERR_ACCESS) {
+            control->refused++;
+            log_write(server->log, LOG_WARNING, "control.refused", NULL,
+                      "a process of another user");
+        } else {
+            if (result != PM_ERR_TIMEOUT) {
+                log_write(server->log, LOG_WARNING, "control.accept", NULL, "%s",
+                          pm_strerror(result));
+                pod_listener_pause(&control->listener, true);
+                (void)uv_timer_start(&control->pause, on_pause_over, 100, 0);
+            }
+            return;
+        }
+    }
+}
+
+static int start_listening(struct server *server)
+{
+    struct control *control = server->control;
+    int result = pod_listener_open(&server->loop, &control->listener, &server->state, CONTROL_NAME,
+                                   on_ready, server);
+    control->listening = result == PM_OK;
+    return result;
+}
+
+static void stop_listening(struct server *server)
+{
+    struct control *control = server->control;
+    if (control->listening) {
+        (void)uv_timer_stop(&control->pause);
+        pod_listener_close(&control->listener, &server->state);
+        control->listening = false;
+    }
+}
+
+int control_open(struct server *server, struct runner_error *error)
+{
+    server->control = calloc(1, sizeof *server->control);
+    int result = PM_ERR_NO_MEMORY;
+    if (server->control != NULL) {
+        (void)uv_timer_init(&server->loop, &server->control->pause);
+        server->control->pause.data = server;
+        result = start_listening(server);
+    }
+    if (result != PM_OK) {
+        return runner_fail(error, RUNNER_FAILED,
+                           "control connection\ncannot listen in %s: %s\nls -la '%s'",
+                           server->env->state_dir, pm_strerror(result), server->env->state_dir);
+    }
+    return RUNNER_OK;
+}
+
+void control_close(struct server *server)
+{
+    struct control *control = server->control;
+    struct conn *next;
+    if (control == NULL) {
+        return;
+    }
+    stop_listening(server);
+    uv_close((uv_handle_t *)&control->pause, NULL);
+    for (struct conn *conn = control->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->lines != NULL) {
+            lines_finish(conn->lines);
+        }
+    }
+}
+
+void control_free(struct server *server)
+{
+    free(server->control);
+    server->control = NULL;
+}
+
+void control_check(struct server *server)
+{
+    struct control *control = server->control;
+    if (server->end != SERVER_RUNS ||
+        (control->listening && !os_socket_gone(server->env->state_dir))) {
+        return;
+    }
+    stop_listening(server);
+    int result = start_listening(server);
+    if (result == PM_OK) {
+        log_write(server->log, LOG_WARNING, "control.again", NULL,
+                  "the socket was gone; it is made again");
+    } else if (!control->trouble) {
+        log_write(server->log, LOG_ERROR, "control.again", NULL,
+                  "the socket is gone and cannot be made again: %s", pm_strerror(result));
+    }
+    control->trouble = result != PM_OK;
+}
+
+void control_subscribe(struct call *call)
+{
+    call->conn->subscribed = true;
+}
+
+void control_notify(struct server *server, const char *method, json_t *params)
+{
+    struct conn *next;
+    if (server->control == NULL) {
+        json_decref(params);
+        return;
+    }
+    for (struct conn *conn = server->control->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->subscribed && conn->lines != NULL) {
+            send_message(conn, rpc_notification(method, json_incref(params)));
+        }
+    }
+    json_decref(params);
+}
+
+size_t control_connections(const struct server *server)
+{
+    return server->control->count;
+}

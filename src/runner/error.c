@@ -1,0 +1,43 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runner/runner.h"
+
+const char *runner_code_name(int code)
+{
+    switch (code) {
+#define RUNNER_CODE_CASE(name, number, text)                                                       \
+    case number:                                                                                   \
+        return text;
+        RUNNER_CODE_MAP(RUNNER_CODE_CASE)
+#undef RUNNER_CODE_CASE
+    default:
+        return "failed";
+    }
+}
+
+// Takes the next line of the text into a field; what is too long is cut.
+static const char *take_line(const char *text, char *field, size_t capacity)
+{
+    size_t length = strcspn(text, "\n");
+    size_t some = length < capacity - 1 ? length : capacity - 1;
+    memcpy(field, text, some);
+    field[some] = '\0';
+    return text[length] == '\n' ? text + length + 1 : text + length;
+}
+
+int runner_fail(struct runner_error *error, int code, const char *format, ...)
+{
+    char text[sizeof error->what + sizeof error->why + sizeof error->next];
+    const char *rest = text;
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    error->code = code;
+    rest = take_line(rest, error->what, sizeof error->what);
+    rest = take_line(rest, error->why, sizeof error->why);
+    (void)take_line(rest, error->next, sizeof error->next);
+    return code;
+}

@@ -1,0 +1,255 @@
+// runner [OPTIONS] COMMAND [ARGUMENTS]: the runner and its client in one program.
+#include <processmgr/processmgr.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runner/control_client.h"
+#include "runner/help.h"
+
+static const struct runner_command commands[] = {
+    {"serve", cli_serve, "", "run the runner here, in the foreground", help_serve},
+    {"create", cli_create, "ID [OPTIONS] [-- PROGRAM [ARGUMENT...]]", "make a session",
+     help_create},
+    {"list", cli_list, "", "show all sessions", help_list},
+    {"get", cli_get, "ID", "show one session", help_get},
+    {"attach", cli_attach, "ID [OPTIONS]", "use a session on this terminal", help_attach},
+    {"send", cli_send, "ID [OPTIONS] [TEXT]", "type into a session", help_send},
+    {"resize", cli_resize, "ID COLUMNSxROWS", "change the size of its terminal", help_resize},
+    {"logs", cli_logs, "ID [OPTIONS]", "show what a session has said", help_logs},
+    {"stop", cli_stop, "ID [OPTIONS]", "end its child; record and output stay", help_stop},
+    {"kill", cli_kill, "ID", "the same, at once", help_kill},
+    {"destroy", cli_destroy, "ID [OPTIONS]", "end it and remove all of it", help_destroy},
+    {"forget", cli_forget, "ID", "remove what is left of an ended one", help_forget},
+    {"who", cli_who, "PID", "tell whose a process is", help_who},
+    {"doctor", cli_doctor, "", "find what is wrong, and how to mend it", help_doctor},
+    {"info", cli_info, "", "how the runner is", help_info},
+    {"events", cli_events, "", "tell what happens, as it happens", help_events},
+    {"upgrade", cli_upgrade, "[BINARY]", "another runner in the place of this one", help_upgrade},
+    {"shutdown", cli_shutdown, "[OPTIONS]", "end the runner; sessions go on", help_shutdown},
+};
+#define COMMANDS (sizeof commands / sizeof commands[0])
+
+const struct runner_command *runner_find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static void print_help(void)
+{
+    (void)printf("%s\nCommands (runner COMMAND --help tells more):\n\n", help_runner);
+    for (size_t i = 0; i < COMMANDS; i++) {
+        (void)printf("  %-9s %s\n", commands[i].name, commands[i].summary);
+    }
+    (void)printf("\n%s", help_options);
+}
+
+static int print_command_help(const struct runner_command *command)
+{
+    (void)printf("runner %s %s\n\n%s\n", command->name, command->arguments, command->help);
+    return RUNNER_OK;
+}
+
+int runner_usage(const struct runner_env *env, const char *command, const char *format, ...)
+{
+    struct runner_error error;
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    (void)runner_fail(&error, RUNNER_USAGE, "usage\n%s\nrunner %s%s--help", text,
+                      command != NULL ? command : "", command != NULL ? " " : "");
+    return runner_report(env, &error);
+}
+
+int runner_report(const struct runner_env *env, const struct runner_error *error)
+{
+    if (env->json) {
+        json_t *json = json_pack("{s:{s:s, s:s, s:s, s:s, s:i}}", "error", "name",
+                                 runner_code_name(error->code), "what", error->what, "why",
+                                 error->why, "next", error->next, "code", error->code);
+        (void)json_dumpf(json, stdout, JSON_COMPACT);
+        (void)putchar('\n');
+        json_decref(json);
+    }
+    (void)fprintf(stderr, "runner: %s%s%s\n", error->what, error->why[0] != '\0' ? ": " : "",
+                  error->why);
+    if (error->next[0] != '\0') {
+        (void)fprintf(stderr, "  next: %s\n", error->next);
+    }
+    return error->code;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Where it works
+// ------------------------------------------------------------------------------------------------
+
+static void find_program(char path[4096])
+{
+    static const char deleted[] = " (deleted)"; // Linux, of a file that was replaced.
+    size_t size = 4096;
+    path[0] = '\0';
+    (void)uv_exepath(path, &size);
+    size_t length = strlen(path), tail = sizeof deleted - 1;
+    if (length > tail && strcmp(path + length - tail, deleted) == 0) {
+        path[length - tail] = '\0';
+    }
+}
+
+// Its folders are resolved; it itself is no link.
+static int open_state(const char *wanted, char path[4096], struct runner_error *error)
+{
+    uv_fs_t request;
+    char *standard = NULL, given[4096];
+    size_t size = sizeof given;
+    int code = RUNNER_OK;
+    if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
+        wanted = given;
+    }
+    if (wanted == NULL) {
+        int result = pm_default_state_dir("processmgr-runner", &standard);
+        if (result != PM_OK) {
+            return runner_fail(error, RUNNER_FAILED,
+                               "state folder\n%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                               pm_strerror(result));
+        }
+        wanted = standard;
+    }
+    code = os_private_dir(wanted, error);
+    if (code == RUNNER_OK) {
+        int result = uv_fs_realpath(NULL, &request, wanted, NULL);
+        const char *real = result == 0 ? request.ptr : "";
+        if (result != 0 || strlen(real) > 3800) {
+            code = runner_fail(error, RUNNER_FAILED, "state folder '%.200s'\n%s", wanted,
+                               result != 0 ? uv_strerror(result) : "its path is too long");
+        } else {
+            (void)snprintf(path, 4096, "%s", real);
+        }
+        uv_fs_req_cleanup(&request);
+    }
+    pm_free(standard);
+    return code;
+}
+
+// Options before the command. The number of arguments they are; 0 - code: the end.
+static int take_options(struct runner_env *env, int argc, char **argv, const char **ret_state,
+                        bool *ret_done)
+{
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            print_help();
+            *ret_done = true;
+        } else if (strcmp(argv[i], "--version") == 0) {
+            (void)printf("runner %s\n", pm_version());
+            *ret_done = true;
+        } else if (strcmp(argv[i], "--json") == 0) {
+            env->json = true;
+        } else if (strcmp(argv[i], "--no-start") == 0) {
+            env->no_start = true;
+        } else if (strcmp(argv[i], "--state") == 0 && i + 1 < argc) {
+            *ret_state = argv[++i];
+        } else {
+            return -runner_usage(env, NULL, "no such option, or no value for it: %s", argv[i]);
+        }
+    }
+    return i;
+}
+
+// For commands that change nothing: the folder is not made, and not refused.
+static int find_state(const char *wanted, char path[4096], struct runner_error *error)
+{
+    uv_fs_t request;
+    char *standard = NULL, given[4096];
+    size_t size = sizeof given;
+    if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
+        wanted = given;
+    }
+    if (wanted == NULL) { // This makes its parents, which are the user's.
+        int result = pm_default_state_dir("processmgr-runner", &standard);
+        if (result != PM_OK) {
+            return runner_fail(error, RUNNER_FAILED,
+                               "state folder\n%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                               pm_strerror(result));
+        }
+        wanted = standard;
+    }
+    bool real = uv_fs_realpath(NULL, &request, wanted, NULL) == 0;
+    (void)snprintf(path, 4096, "%.3800s", real ? (const char *)request.ptr : wanted);
+    uv_fs_req_cleanup(&request);
+    pm_free(standard);
+    return RUNNER_OK;
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// `--json` is understood behind the command, too.
+static int drop_json(struct runner_env *env, int argc, char **argv)
+{
+    int to = 0;
+    bool rest = false;
+    for (int i = 0; i < argc; i++) {
+        rest = rest || strcmp(argv[i], "--") == 0;
+        if (!rest && strcmp(argv[i], "--json") == 0) {
+            env->json = true;
+        } else {
+            argv[to++] = argv[i];
+        }
+    }
+    argv[to] = NULL;
+    return to;
+}
+
+int main(int argc, char **argv)
+{
+    struct runner_env env = {.json = false};
+    struct runner_error error;
+    char program[4096], state[4096] = "";
+    const char *wanted = NULL;
+    bool done = false;
+    pm_launcher_main(argc, argv);
+    os_begin();
+    os_arguments(&argc, &argv);
+    find_program(program);
+    env.program = program;
+    env.state_dir = state;
+    int at = take_options(&env, argc, argv, &wanted, &done);
+    if (at < 0 || done) {
+        return at < 0 ? -at : RUNNER_OK;
+    }
+    if (at == argc) {
+        print_help();
+        return RUNNER_USAGE;
+    }
+    const struct runner_command *command = runner_find_command(argv[at]);
+    if (command == NULL) {
+        return runner_usage(&env, NULL, "no such command: %s", argv[at]);
+    }
+    argc = drop_json(&env, argc - at, argv + at);
+    argv += at;
+    if (asks_for_help(argc, argv)) {
+        return print_command_help(command);
+    }
+    // Whoever only asks what it is touches nothing.
+    bool check_only = argc == 2 && strcmp(argv[1], "--self-check") == 0;
+    bool only_looks = command->run == cli_who || command->run == cli_doctor;
+    int code = check_only   ? RUNNER_OK
+               : only_looks ? find_state(wanted, state, &error)
+                            : open_state(wanted, state, &error);
+    return code == RUNNER_OK ? command->run(&env, argc, argv) : runner_report(&env, &error);
+}

@@ -1,0 +1,383 @@
+// The methods of the control connection: docs/control.md has a line for each.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runner/session.h"
+#include "runner/upgrade.h"
+
+typedef void server_method(struct server *server, struct call *call, json_t *params);
+typedef void session_method(struct session *session, struct call *call, json_t *params);
+
+struct method {
+    const char *name;
+    server_method *server; // One of the two.
+    session_method *session;
+    const struct rpc_field *fields;
+    size_t count;
+    bool early; // Does not wait for the registry.
+};
+
+struct held {
+    struct held *next;
+    const struct method *method;
+    struct call *call;
+    json_t *params;
+};
+
+// ------------------------------------------------------------------------------------------------
+// runner.*
+// ------------------------------------------------------------------------------------------------
+
+static json_t *counts(const struct server *server)
+{
+    size_t states[SESSION_UNPROVEN + 1] = {0};
+    json_t *json = json_object();
+    for (const struct session *s = server->sessions; s != NULL; s = s->next) {
+        states[s->state]++;
+    }
+    for (int i = 0; i <= SESSION_UNPROVEN; i++) {
+        (void)json_object_set_new(json, session_state_name(i), json_integer((json_int_t)states[i]));
+    }
+    return json;
+}
+
+static void runner_info(struct server *server, struct call *call, json_t *params)
+{
+    struct pm_stats stats = PM_STATS_INIT;
+    json_t *json;
+    (void)params;
+    (void)pm_stats(server->manager, &stats);
+    json =
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:o, s:[i,i], s:I, s:I, s:I}",
+                  "version", PM_VERSION_STRING, "instance", server->instance, "pid",
+                  (json_int_t)uv_os_getpid(), "program", server->env->program, "state_dir",
+                  server->env->state_dir, "epoch", (json_int_t)server->epoch, "started",
+                  (json_int_t)server->started_wall_ms, "recovered", server->recovered,
+                  "recovery_ms", (json_int_t)server->recovery_ms, "connections",
+                  (json_int_t)control_connections(server), "sessions", counts(server),
+                  "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX, "log_failures",
+                  (json_int_t)log_failures(server->log), "leaked", (json_int_t)stats.leaked_total,
+                  "registry_failures", (json_int_t)stats.registry_failures);
+    json_t *last = upgrade_last(server->env->state_dir);
+    if (json != NULL && last != NULL) {
+        (void)json_object_set_new(json, "upgrade", last);
+    }
+    call_result(call, json);
+}
+
+static void runner_shutdown(struct server *server, struct call *call, json_t *params)
+{
+    bool all = json_is_true(json_object_get(params, "stop_sessions"));
+    struct session *next;
+    for (struct session *s = server->sessions; all && s != NULL; s = next) {
+        next = s->next;
+        if (!session_is_over(s) && s->create == NULL) {
+            session_stop(s, ASK_STOP, 0);
+        }
+    }
+    call_result(call, json_pack("{s:b}", "stopping", 1));
+    server_stop(server, all ? SERVER_SHUTDOWN_ALL : SERVER_SHUTDOWN);
+}
+
+static void runner_subscribe(struct server *server, struct call *call, json_t *params)
+{
+    (void)server;
+    (void)params;
+    control_subscribe(call);
+    call_result(call, json_pack("{s:b}", "subscribed", 1));
+}
+
+// ------------------------------------------------------------------------------------------------
+// session.*
+// ------------------------------------------------------------------------------------------------
+
+static void method_create(struct server *server, struct call *call, json_t *params)
+{
+    struct runner_error error;
+    const char *mode = json_string_value(json_object_get(params, "mode"));
+    const char *base = json_string_value(json_object_get(params, "env_base"));
+    const char *cwd = json_string_value(json_object_get(params, "cwd"));
+    int code = RUNNER_OK;
+    if (mode != NULL && strcmp(mode, "pty") != 0 && strcmp(mode, "pipes") != 0) {
+        code = runner_fail(&error, RUNNER_USAGE, "parameter 'mode'\nit is \"pty\" or \"pipes\"");
+    } else if (base != NULL && strcmp(base, "inherit") != 0 && strcmp(base, "empty") != 0) {
+        code = runner_fail(&error, RUNNER_USAGE,
+                           "parameter 'env_base'\nit is \"inherit\" or \"empty\"");
+    } else if (cwd != NULL && !os_is_absolute(cwd)) {
+        code = runner_fail(&error, RUNNER_USAGE, "parameter 'cwd'\nit has to be absolute");
+    } else if (!rpc_valid_id(json_string_value(json_object_get(params, "id")))) {
+        code = runner_fail(&error, RUNNER_USAGE,
+                           "parameter 'id'\nit has 1 to 128 bytes, no control characters, and "
+                           "does not begin with '-'");
+    }
+    if (code != RUNNER_OK) {
+        call_error(call, &error);
+    } else {
+        session_create(server, call, params);
+    }
+}
+
+static void method_list(struct server *server, struct call *call, json_t *params)
+{
+    (void)params;
+    refresh_begin(server, NULL, call);
+}
+
+static void method_get(struct session *session, struct call *call, json_t *params)
+{
+    (void)params;
+    refresh_begin(session->server, session, call);
+}
+
+static void method_locate(struct session *session, struct call *call, json_t *params)
+{
+    (void)params;
+    call_result(call, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:s}", "id", session->id, "folder",
+                                session->path, "token_file", POD_FILE_TOKEN, "epoch",
+                                (json_int_t)session->server->epoch, "mode",
+                                session->pipes ? "pipes" : "pty", "ended", session_is_over(session),
+                                "state", session_state_name((int)session->state)));
+}
+
+static bool refuse_over(struct session *session, struct call *call, const char *what)
+{
+    struct runner_error error;
+    if (!session_is_over(session)) {
+        return false;
+    }
+    (void)runner_fail(&error, RUNNER_NO_SESSION, "%s session '%s'\nit has ended\nrunner logs %s",
+                      what, session->id, session->id);
+    call_error(call, &error);
+    return true;
+}
+
+static void method_send(struct session *session, struct call *call, json_t *params)
+{
+    if (!refuse_over(session, call, "input for")) {
+        session_send(session, call, params);
+    }
+}
+
+static void method_resize(struct session *session, struct call *call, json_t *params)
+{
+    if (!refuse_over(session, call, "resize of")) {
+        session_resize(session, call, params);
+    }
+}
+
+static void end_session(struct session *session, struct call *call, enum ask_kind kind,
+                        const json_t *params, bool destroy)
+{
+    struct runner_error error;
+    if (session->state == SESSION_UNPROVEN) {
+        (void)runner_fail(&error, RUNNER_DAMAGED, "stop of session '%s'\n%s\nrunner doctor",
+                          session->id, session->problem);
+        call_error(call, &error);
+        return;
+    }
+    session_wait(session, call, destroy);
+    session_stop(session, kind, (uint32_t)json_integer_value(json_object_get(params, "grace_ms")));
+}
+
+static void method_stop(struct session *session, struct call *call, json_t *params)
+{
+    if (session_is_over(session)) {
+        call_result(call, session_json(session));
+    } else {
+        end_session(session, call, ASK_STOP, params, false);
+    }
+}
+
+static void method_kill(struct session *session, struct call *call, json_t *params)
+{
+    if (session_is_over(session)) {
+        call_result(call, session_json(session));
+    } else {
+        end_session(session, call, ASK_KILL, params, false);
+    }
+}
+
+static void erase(struct session *session, struct call *call)
+{
+    struct runner_error error;
+    json_t *json = session_json(session);
+    if (session_erase(session, &error) != RUNNER_OK) {
+        json_decref(json);
+        call_error(call, &error);
+    } else {
+        call_result(call, json);
+    }
+}
+
+static void method_destroy(struct session *session, struct call *call, json_t *params)
+{
+    if (session_is_over(session)) {
+        erase(session, call);
+    } else {
+        end_session(session, call, ASK_STOP, params, true);
+    }
+}
+
+static void method_forget(struct session *session, struct call *call, json_t *params)
+{
+    struct runner_error error;
+    (void)params;
+    if (session_is_over(session) ||
+        (session->state == SESSION_UNPROVEN && session_is_free(session))) {
+        erase(session, call);
+        return;
+    }
+    (void)runner_fail(&error, RUNNER_REFUSED,
+                      "forget of session '%s'\nit has not ended (%s)\nrunner destroy %s",
+                      session->id, session_state_name((int)session->state), session->id);
+    call_error(call, &error);
+}
+
+// ------------------------------------------------------------------------------------------------
+// The table
+// ------------------------------------------------------------------------------------------------
+
+#define ID                                                                                         \
+    {                                                                                              \
+        "id", RPC_STRING, true, 1, RUNNER_ID_MAX                                                   \
+    }
+static const struct rpc_field id_fields[] = {ID};
+static const struct rpc_field shutdown_fields[] = {{"stop_sessions", RPC_BOOLEAN, false, 0, 0}};
+static const struct rpc_field upgrade_fields[] = {{"binary", RPC_STRING, false, 0, 4000}};
+static const struct rpc_field create_fields[] = {
+    ID,
+    {"program", RPC_STRING, true, 0, 4000},
+    {"argv", RPC_STRINGS, false, 0, 0},
+    {"cwd", RPC_STRING, false, 0, 4000},
+    {"env", RPC_STRINGS, false, 0, 0},
+    {"env_base", RPC_STRING, false, 0, 16},
+    {"mode", RPC_STRING, false, 0, 16},
+    {"columns", RPC_NUMBER, false, 1, 32767},
+    {"rows", RPC_NUMBER, false, 1, 32767},
+    {"ring", RPC_NUMBER, false, 4096, 67108864},
+    {"orphan_s", RPC_NUMBER, false, 0, 4294967},
+    {"grace_ms", RPC_NUMBER, false, 1, 3600000},
+    {"kill_tree", RPC_BOOLEAN, false, 0, 0},
+    {"labels", RPC_OBJECT, false, 0, 0},
+};
+static const struct rpc_field send_fields[] = {
+    ID,
+    {"data_base64", RPC_STRING, false, 0, RUNNER_LINE_MAX},
+    {"text", RPC_STRING, false, 0, RUNNER_LINE_MAX},
+    {"close", RPC_BOOLEAN, false, 0, 0},
+};
+static const struct rpc_field resize_fields[] = {
+    ID,
+    {"columns", RPC_NUMBER, true, 1, 32767},
+    {"rows", RPC_NUMBER, true, 1, 32767},
+};
+static const struct rpc_field stop_fields[] = {ID, {"grace_ms", RPC_NUMBER, false, 1, 3600000}};
+
+#define NONE NULL, 0
+#define FIELDS(list) (list), sizeof(list) / sizeof(list)[0]
+static const struct method methods[] = {
+    {"runner.info", runner_info, NULL, NONE, true},
+    {"runner.shutdown", runner_shutdown, NULL, FIELDS(shutdown_fields), false},
+    {"runner.upgrade", upgrade_begin, NULL, FIELDS(upgrade_fields), false},
+    {"runner.subscribe", runner_subscribe, NULL, NONE, true},
+    {"session.create", method_create, NULL, FIELDS(create_fields), false},
+    {"session.list", method_list, NULL, NONE, false},
+    {"session.get", NULL, method_get, FIELDS(id_fields), false},
+    {"session.locate", NULL, method_locate, FIELDS(id_fields), false},
+    {"session.send", NULL, method_send, FIELDS(send_fields), false},
+    {"session.resize", NULL, method_resize, FIELDS(resize_fields), false},
+    {"session.stop", NULL, method_stop, FIELDS(stop_fields), false},
+    {"session.kill", NULL, method_kill, FIELDS(id_fields), false},
+    {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), false},
+    {"session.forget", NULL, method_forget, FIELDS(id_fields), false},
+};
+
+static const struct method *find_method(const char *name)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (strcmp(methods[i].name, name) == 0) {
+            return &methods[i];
+        }
+    }
+    return NULL;
+}
+
+bool methods_know(const char *name)
+{
+    return find_method(name) != NULL;
+}
+
+static void hold(struct held **list, const struct method *method, struct call *call, json_t *params)
+{
+    struct held *held = malloc(sizeof *held);
+    if (held == NULL) {
+        call_result(call, NULL);
+        return;
+    }
+    *held = (struct held){*list, method, call, json_incref(params)};
+    *list = held;
+}
+
+static void run(struct server *server, const struct method *method, struct call *call,
+                json_t *params)
+{
+    struct runner_error error;
+    if (server->end != SERVER_RUNS) {
+        (void)runner_fail(&error, RUNNER_UNREACHABLE, "call of %s\nthe runner is about to end",
+                          method->name);
+        call_error(call, &error);
+        return;
+    }
+    if (!server->recovered && !method->early) {
+        hold(&server->held, method, call, params);
+        return;
+    }
+    if (method->server != NULL) {
+        method->server(server, call, params);
+        return;
+    }
+    const char *id = json_string_value(json_object_get(params, "id"));
+    struct session *session = session_find(server, id);
+    if (session == NULL) {
+        (void)runner_fail(&error, RUNNER_NO_SESSION,
+                          "session '%s'\nthere is none of this id\n"
+                          "runner list",
+                          id);
+        call_error(call, &error);
+    } else if (!session->settled || session->create != NULL) {
+        hold(&session->held, method, call, params);
+    } else {
+        method->session(session, call, params);
+    }
+}
+
+void methods_call(struct server *server, const char *name, struct call *call, json_t *params)
+{
+    struct runner_error error;
+    const struct method *method = find_method(name);
+    if (rpc_check(params, method->fields, method->count, &error) != RUNNER_OK) {
+        call_error(call, &error);
+    } else {
+        run(server, method, call, params);
+    }
+}
+
+void methods_release(struct server *server, struct held **list)
+{
+    struct held *held = *list, *ordered = NULL;
+    *list = NULL;
+    while (held != NULL) { // The first that came is the last of the list.
+        struct held *next = held->next;
+        held->next = ordered;
+        ordered = held;
+        held = next;
+    }
+    while (ordered != NULL) {
+        struct held *next = ordered->next;
+        run(server, ordered->method, ordered->call, ordered->params);
+        json_decref(ordered->params);
+        free(ordered);
+        ordered = next;
+    }
+}

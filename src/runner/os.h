@@ -1,0 +1,68 @@
+// What differs between systems: src/runner/posix, src/runner/win32.
+#ifndef RUNNER_OS_H
+#define RUNNER_OS_H
+
+#include <processmgr/processmgr.h>
+#include <uv.h>
+
+#include "runner/runner.h"
+
+#define OS_ADDRESS_MAX 256
+
+// A folder of ours alone, made if it is missing (its parent has to be there), never a link.
+int os_private_dir(const char *path, struct runner_error *error);
+bool os_is_absolute(const char *path);
+// A file of ours to append to, 0600, never through a link. Its number, or a negative uv error.
+int os_open_append(const char *path);
+// A small file of ours as a whole, malloc'd and NUL-terminated. 0 or a negative uv error.
+int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size);
+// Replaces a small file (temporary file, rename), 0600. 0 or a negative uv error.
+int os_write_file(const char *path, const void *data, size_t size);
+// Removes a folder and what is in it; links are removed, not followed. 0 or a negative uv error.
+int os_remove_tree(const char *path);
+
+// ---- connections
+// ---------------------------------------------------------------------------------
+
+// Gives a connection of pod_connect() or pod_listener_accept() to a pipe; closed if that fails.
+int os_pipe_open(uv_pipe_t *pipe, pm_native native);
+// Whether the name of the control socket was removed.
+bool os_socket_gone(const char *state_dir);
+
+// ---- the terminal of `attach`
+// --------------------------------------------------------------------
+
+bool os_terminal_size(unsigned *ret_columns, unsigned *ret_rows);
+// Keys come as they are typed. false: stdin is no terminal.
+bool os_terminal_raw(void);
+void os_terminal_restore(void);
+// The stream that reads stdin, if that is a terminal.
+void os_terminal_stream(uv_tty_t *tty);
+
+// ---- the program itself
+// --------------------------------------------------------------------------
+
+// First thing in main().
+void os_begin(void);
+// In UTF-8.
+void os_arguments(int *argc, char ***argv);
+bool os_has_exec(void);
+// Replaces this program; argv[0] included. Returns only if it fails: a negative uv error.
+// UV_ENOSYS: this system has no such thing.
+int os_exec(const char *program, char *const argv[]);
+// A line, within the time, from a connection that is in no loop. Its size, or PM_ERR_*.
+int os_read_word(pm_native native, char *word, size_t capacity, int timeout_ms);
+// Whether an exec hands this connection on.
+void os_keep_at_exec(pm_native native, bool keep);
+// A process by its number; only one that is known to live and not to be collected meanwhile.
+struct os_process {
+    int64_t pid;
+    pm_native native; // Held by it.
+};
+int os_process_open(int64_t pid, struct os_process *ret_process);
+void os_process_kill(const struct os_process *process, uint32_t wait_ms); // And waits for its end.
+void os_process_close(struct os_process *process);
+// Path by which the file of this very program can be started, whatever became of its name.
+int os_own_program(char *path, size_t capacity);
+
+#endif

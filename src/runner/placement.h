@@ -1,0 +1,33 @@
+// Where a new holder shall live, so that what ends the runner does not end it: POSIX: a control
+// group that was named for it (PROCESSMGR_CGROUP), or a scope of systemd's. Windows: its job is the
+// library's matter (pm_info::detachment), here only is told what is left.
+#ifndef RUNNER_PLACEMENT_H
+#define RUNNER_PLACEMENT_H
+
+#include <jansson.h>
+#include <processmgr/processmgr.h>
+
+enum placement_kind {
+    PLACEMENT_FREE = 0, // Nothing to leave, or what is around it spares it.
+    PLACEMENT_GROUP,    // In a control group of its own below the one that was named.
+    PLACEMENT_SCOPE,    // In a scope of its own.
+    PLACEMENT_INSIDE    // Still in the runner's control group, or somebody's job.
+};
+
+struct placement {
+    enum placement_kind kind;
+    char group[4096];   // Its control group, "" where there are none.
+    char warning[1024]; // "": nothing to warn of.
+};
+
+// Moves the holder, which has no child yet. For a worker: it may take 2 s.
+void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct placement *ret);
+// The same about one that runs, without moving it.
+void placement_look(uint64_t pid, struct placement *ret);
+// Adds what there is to warn of.
+void placement_warn(const struct placement *placement, json_t *warnings);
+#define PLACEMENT_PREFIX "processmgr-pod-"
+// A control group that was made for a pod.
+bool placement_is_own(const char *group);
+
+#endif

@@ -1,0 +1,35 @@
+// One connection to a pod daemon: pod/client.h over a pipe of libuv.
+#ifndef RUNNER_PODLINK_H
+#define RUNNER_PODLINK_H
+
+#include <processmgr/processmgr.h>
+#include <uv.h>
+
+#include "pod/client.h"
+
+struct podlink;
+struct podlink_options {
+    uv_loop_t *loop;
+    const char *session;
+    const uint8_t *token; // POD_TOKEN_SIZE bytes.
+    uint64_t epoch;
+    uint64_t timeout_ms; // Until WELCOME; 0: none.
+    pod_client_handler *handler;
+    // Nothing follows, and the link is no more when it returns. `failure`: negated pod_error_code.
+    void (*over)(void *user, int failure);
+    void *user;
+};
+// Takes the connection, also when it fails. 0 or a negated pod_error_code.
+int podlink_open(const struct podlink_options *options, pm_native native,
+                 struct podlink **ret_link);
+// For requests; podlink_flush() after them.
+struct pod_client *podlink_client(struct podlink *link);
+void podlink_flush(struct podlink *link);
+// Whether it is read from.
+void podlink_read(struct podlink *link, bool read);
+// Bytes that the other end has not taken.
+size_t podlink_unsent(const struct podlink *link);
+// `over` is not called any more. NULL is allowed.
+void podlink_close(struct podlink *link);
+
+#endif

@@ -1,0 +1,232 @@
+// What only the writer of a session may do, for a client that is none: a connection of its own,
+// attached as the writer for a moment.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "poddaemon/folder.h"
+#include "runner/session.h"
+
+#define OPERATION_MS 10000
+
+struct operation {
+    struct server *server;
+    struct call *call;
+    char id[RUNNER_ID_MAX + 1];
+    struct podlink *link;
+    uv_timer_t timer;
+    unsigned char *data; // What is typed.
+    size_t size, sent;
+    bool close_input, resize, last_sent;
+    unsigned columns, rows;
+    uint32_t last; // The request whose answer ends it.
+    bool answered;
+};
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct operation *op = handle->data;
+    free(op->data);
+    free(op);
+}
+
+static void end(struct operation *op, int code, const char *why)
+{
+    struct runner_error error;
+    if (op->answered) {
+        return;
+    }
+    op->answered = true;
+    podlink_close(op->link);
+    op->link = NULL;
+    if (code == RUNNER_OK) {
+        call_result(op->call, json_pack("{s:I}", "bytes", (json_int_t)op->sent));
+    } else {
+        (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
+                          op->resize ? "resize of" : "input for", op->id, why,
+                          code == RUNNER_REFUSED ? "detach the writer first, or: runner attach "
+                                                   "--take-over "
+                                                 : "runner get ",
+                          op->id);
+        call_error(op->call, &error);
+    }
+    uv_close((uv_handle_t *)&op->timer, on_closed);
+}
+
+static void on_timeout(uv_timer_t *timer)
+{
+    struct operation *op = timer->data;
+    end(op, RUNNER_TIMEOUT,
+        op->sent < op->size ? "the child does not read: not all was taken" : "no answer in time");
+}
+
+static void type_more(struct operation *op)
+{
+    struct pod_client *client = podlink_client(op->link);
+    int64_t some = 0;
+    if (op->sent < op->size) {
+        some = pod_client_input(client, op->data + op->sent, op->size - op->sent);
+    }
+    if (some > 0) {
+        op->sent += (size_t)some;
+    }
+    if (some >= 0 && op->sent == op->size && !op->last_sent) {
+        int64_t number =
+            op->close_input ? pod_client_close_input(client) : pod_client_detach(client);
+        op->last = (uint32_t)number;
+        op->last_sent = number > 0;
+    }
+    if (some < 0) {
+        end(op, RUNNER_FAILED, pod_strerror((int)some));
+    } else {
+        podlink_flush(op->link);
+    }
+}
+
+static void attach(struct operation *op)
+{
+    struct pod_attach request = {.role = POD_ROLE_WRITER, .from = {POD_FROM_NOW, POD_FROM_NOW}};
+    if (op->resize) {
+        request.flags = POD_ATTACH_SIZE;
+        request.columns = (uint16_t)op->columns;
+        request.rows = (uint16_t)op->rows;
+    }
+    if (pod_client_attach(podlink_client(op->link), &request) < 0) {
+        end(op, RUNNER_FAILED, "its holder speaks another version of the protocol");
+    } else {
+        podlink_flush(op->link);
+    }
+}
+
+static void take_error(struct operation *op, const struct pod_error *e)
+{
+    char why[256];
+    bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
+    (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
+                   (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
+    end(op, refused ? RUNNER_REFUSED : RUNNER_FAILED, why);
+}
+
+static void on_message(void *user, const struct pod_message *message)
+{
+    struct operation *op = user;
+    switch (message->type) {
+    case POD_WELCOME:
+        attach(op);
+        break;
+    case POD_ATTACHED:
+    case POD_CREDIT:
+        type_more(op);
+        break;
+    case POD_DONE:
+        if (op->last_sent && message->u.done.request == op->last) {
+            end(op, RUNNER_OK, NULL);
+        }
+        break;
+    case POD_ERROR:
+        take_error(op, &message->u.error);
+        break;
+    case POD_EXIT:
+        end(op, RUNNER_NO_SESSION, "it has just ended");
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_over(void *user, int failure)
+{
+    struct operation *op = user;
+    op->link = NULL;
+    end(op, RUNNER_UNREACHABLE, pod_strerror(failure));
+}
+
+static int connect_to(struct operation *op, const struct session *session)
+{
+    struct podlink_options options = {.loop = &op->server->loop,
+                                      .session = op->id,
+                                      .epoch = op->server->epoch,
+                                      .timeout_ms = HANDSHAKE_MS,
+                                      .handler = on_message,
+                                      .over = on_over,
+                                      .user = op};
+    struct pod_dir dir = POD_DIR_INIT;
+    uint8_t token[POD_TOKEN_SIZE];
+    pm_native native = PM_NATIVE_INVALID;
+    int result = pod_dir_open(session->path, &dir);
+    if (result == PM_OK) {
+        result = pod_token_read(&dir, token);
+    }
+    if (result == PM_OK) {
+        result = pod_connect(&dir, op->id, &native);
+    }
+    pod_dir_close(&dir);
+    options.token = token;
+    if (result == PM_OK && podlink_open(&options, native, &op->link) != 0) {
+        result = PM_ERR_IO;
+    }
+    return result;
+}
+
+static void begin(struct operation *op, const struct session *session, struct call *call)
+{
+    op->server = session->server;
+    op->call = call;
+    (void)snprintf(op->id, sizeof op->id, "%s", session->id);
+    (void)uv_timer_init(&op->server->loop, &op->timer);
+    op->timer.data = op;
+    (void)uv_timer_start(&op->timer, on_timeout, OPERATION_MS, 0);
+    int result = connect_to(op, session);
+    if (result != PM_OK) {
+        end(op, RUNNER_UNREACHABLE, pm_strerror(result));
+    }
+}
+
+static struct operation *new_operation(struct call *call)
+{
+    struct operation *op = calloc(1, sizeof *op);
+    if (op == NULL) {
+        call_result(call, NULL);
+    }
+    return op;
+}
+
+void session_send(struct session *session, struct call *call, json_t *params)
+{
+    struct runner_error error;
+    const char *text = json_string_value(json_object_get(params, "text"));
+    const char *coded = json_string_value(json_object_get(params, "data_base64"));
+    struct operation *op = new_operation(call);
+    if (op == NULL) {
+        return;
+    }
+    op->close_input = json_is_true(json_object_get(params, "close"));
+    if (coded != NULL) {
+        op->data = rpc_base64_decode(coded, &op->size);
+    } else {
+        op->size = text != NULL ? strlen(text) : 0;
+        op->data = malloc(op->size + 1);
+        if (op->data != NULL && op->size > 0) {
+            memcpy(op->data, text, op->size);
+        }
+    }
+    if (op->data == NULL) {
+        free(op);
+        (void)runner_fail(&error, RUNNER_USAGE, "parameter 'data_base64'\nit is no base64");
+        call_error(call, &error);
+        return;
+    }
+    begin(op, session, call);
+}
+
+void session_resize(struct session *session, struct call *call, json_t *params)
+{
+    struct operation *op = new_operation(call);
+    if (op == NULL) {
+        return;
+    }
+    op->resize = true;
+    op->columns = (unsigned)json_integer_value(json_object_get(params, "columns"));
+    op->rows = (unsigned)json_integer_value(json_object_get(params, "rows"));
+    begin(op, session, call);
+}

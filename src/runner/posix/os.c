@@ -1,0 +1,337 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "runner/os.h"
+
+void os_begin(void)
+{
+    (void)signal(SIGPIPE, SIG_IGN); // Ends of connections are told by the calls.
+    (void)umask(077);
+}
+
+void os_arguments(int *argc, char ***argv)
+{
+    *argv = uv_setup_args(*argc, *argv);
+}
+
+bool os_is_absolute(const char *path)
+{
+    return path[0] == '/';
+}
+
+// ------------------------------------------------------------------------------------------------
+// Files
+// ------------------------------------------------------------------------------------------------
+
+int os_private_dir(const char *path, struct runner_error *error)
+{
+    struct stat info;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+        return runner_fail(error, RUNNER_FAILED, "folder '%s'\ncannot be made: %s\nls -ld '%s/..'",
+                           path, strerror(errno), path);
+    }
+    if (lstat(path, &info) != 0) {
+        return runner_fail(error, RUNNER_FAILED, "folder '%s'\n%s\nls -ld '%s'", path,
+                           strerror(errno), path);
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return runner_fail(error, RUNNER_REFUSED,
+                           "folder '%s'\nit is a link, or no folder: not followed\nls -ld '%s'",
+                           path, path);
+    }
+    if (info.st_uid != geteuid()) {
+        return runner_fail(error, RUNNER_REFUSED,
+                           "folder '%s'\nit belongs to user %lu, not to us (%lu)\nls -ld '%s'",
+                           path, (unsigned long)info.st_uid, (unsigned long)geteuid(), path);
+    }
+    if ((info.st_mode & 077) != 0) {
+        return runner_fail(error, RUNNER_REFUSED,
+                           "folder '%s'\nothers have rights in it (mode %03o)\nchmod 700 '%s'",
+                           path, (unsigned)info.st_mode & 0777, path);
+    }
+    return RUNNER_OK;
+}
+
+int os_open_append(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+    struct stat info;
+    if (fd < 0) {
+        return -errno;
+    }
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
+        info.st_nlink > 1) {
+        (void)close(fd);
+        return UV_EACCES;
+    }
+    return fd;
+}
+
+static int read_all(int fd, size_t limit, char **ret_text, size_t *ret_size)
+{
+    struct stat info;
+    size_t size = 0;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+        return UV_EACCES;
+    }
+    if (info.st_size < 0 || (uintmax_t)info.st_size > limit) {
+        return UV_EFBIG;
+    }
+    char *text = malloc((size_t)info.st_size + 1);
+    while (text != NULL && size < (size_t)info.st_size) {
+        ssize_t n = read(fd, text + size, (size_t)info.st_size - size);
+        if (n < 0 && errno != EINTR) {
+            int result = -errno;
+            free(text);
+            return result;
+        }
+        if (n == 0) {
+            break;
+        }
+        size += n > 0 ? (size_t)n : 0;
+    }
+    if (text == NULL) {
+        return UV_ENOMEM;
+    }
+    text[size] = '\0';
+    *ret_text = text;
+    *ret_size = size;
+    return 0;
+}
+
+int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size)
+{
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return -errno;
+    }
+    int result = read_all(fd, limit, ret_text, ret_size);
+    (void)close(fd);
+    return result;
+}
+
+static int write_all(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, data, size);
+        if (n < 0 && errno != EINTR) {
+            return -errno;
+        }
+        data += n > 0 ? n : 0;
+        size -= n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+int os_write_file(const char *path, const void *data, size_t size)
+{
+    char temporary[4096];
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary) {
+        return UV_ENAMETOOLONG;
+    }
+    (void)unlink(temporary);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return -errno;
+    }
+    int result = write_all(fd, data, size);
+    if (close(fd) != 0 && result == 0) {
+        result = -errno;
+    }
+    if (result == 0 && rename(temporary, path) != 0) {
+        result = -errno;
+    }
+    if (result != 0) {
+        (void)unlink(temporary);
+    }
+    return result;
+}
+
+static int remove_entries(const char *path)
+{
+    uv_fs_t request;
+    uv_dirent_t entry;
+    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
+    while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
+        char below[4096];
+        if (snprintf(below, sizeof below, "%s/%s", path, entry.name) >= (int)sizeof below) {
+            result = UV_ENAMETOOLONG;
+        } else {
+            result = os_remove_tree(below);
+        }
+    }
+    uv_fs_req_cleanup(&request);
+    return result < 0 ? result : 0;
+}
+
+int os_remove_tree(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) != 0) {
+        return errno == ENOENT ? 0 : -errno;
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return unlink(path) == 0 || errno == ENOENT ? 0 : -errno;
+    }
+    int result = remove_entries(path);
+    if (result == 0 && rmdir(path) != 0 && errno != ENOENT) {
+        result = -errno;
+    }
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Connections
+// ------------------------------------------------------------------------------------------------
+
+int os_pipe_open(uv_pipe_t *pipe, pm_native native)
+{
+    int result = uv_pipe_open(pipe, (uv_file)native);
+    if (result != 0) {
+        (void)close((int)native);
+    }
+    return result;
+}
+
+bool os_socket_gone(const char *state_dir)
+{
+    char path[4096];
+    struct stat info;
+    (void)snprintf(path, sizeof path, "%s/s", state_dir); // As poddaemon/posix/endpoint.c names it.
+    return strlen(path) < sizeof((struct sockaddr_un *)NULL)->sun_path && lstat(path, &info) != 0 &&
+           errno == ENOENT;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Terminal
+// ------------------------------------------------------------------------------------------------
+
+static struct termios before;
+static bool is_raw;
+
+bool os_terminal_size(unsigned *ret_columns, unsigned *ret_rows)
+{
+    struct winsize size = {.ws_col = 0};
+    if ((ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 &&
+         ioctl(STDIN_FILENO, TIOCGWINSZ, &size) != 0) ||
+        size.ws_col == 0 || size.ws_row == 0) {
+        return false;
+    }
+    *ret_columns = size.ws_col;
+    *ret_rows = size.ws_row;
+    return true;
+}
+
+bool os_terminal_raw(void)
+{
+    struct termios raw;
+    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &before) != 0) {
+        return false;
+    }
+    raw = before;
+    raw.c_iflag &= (tcflag_t) ~(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+    raw.c_oflag &= (tcflag_t)~OPOST;
+    raw.c_lflag &= (tcflag_t) ~(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+    raw.c_cflag = (raw.c_cflag & (tcflag_t) ~(CSIZE | PARENB)) | CS8;
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    is_raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
+    return is_raw;
+}
+
+void os_terminal_stream(uv_tty_t *tty)
+{
+    (void)tty;
+}
+
+void os_terminal_restore(void)
+{
+    if (is_raw) {
+        (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
+        is_raw = false;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Upgrade
+// ------------------------------------------------------------------------------------------------
+
+int os_read_word(pm_native native, char *word, size_t capacity, int timeout_ms)
+{
+    struct pollfd wait = {.fd = (int)native, .events = POLLIN};
+    size_t have = 0;
+    while (have < capacity) {
+        int n = poll(&wait, 1, timeout_ms);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        ssize_t size = n > 0 ? read(wait.fd, word + have, capacity - have) : 0;
+        if (n <= 0 || size <= 0) {
+            return n == 0 ? PM_ERR_TIMEOUT : PM_ERR_BROKEN_PIPE;
+        }
+        have += (size_t)size;
+        if (memchr(word, '\n', have) != NULL) {
+            return (int)have;
+        }
+    }
+    return PM_ERR_TOO_BIG;
+}
+
+void os_keep_at_exec(pm_native native, bool keep)
+{
+    (void)fcntl((int)native, F_SETFD, keep ? 0 : FD_CLOEXEC);
+}
+
+int os_process_open(int64_t pid, struct os_process *ret_process)
+{
+    ret_process->pid = pid;
+    ret_process->native = PM_NATIVE_INVALID;
+#ifdef SYS_pidfd_open
+    long fd = syscall(SYS_pidfd_open, (pid_t)pid, 0);
+    if (fd >= 0) {
+        ret_process->native = (pm_native)fd;
+        return 0;
+    }
+    if (errno != ENOSYS && errno != EPERM) {
+        return -errno;
+    }
+#endif
+    return kill((pid_t)pid, 0) == 0 ? 0 : -errno;
+}
+
+void os_process_kill(const struct os_process *process, uint32_t wait_ms)
+{
+#ifdef SYS_pidfd_send_signal
+    struct pollfd wait = {.fd = (int)process->native, .events = POLLIN};
+    if (process->native != PM_NATIVE_INVALID) {
+        (void)syscall(SYS_pidfd_send_signal, (int)process->native, SIGKILL, NULL, 0);
+        (void)poll(&wait, 1, (int)wait_ms);
+        return;
+    }
+#endif
+    // No such object: who ended is still ours to name, because its connection ended just now.
+    (void)kill((pid_t)process->pid, SIGKILL);
+    for (uint32_t i = 0; i < wait_ms / 10 && kill((pid_t)process->pid, 0) == 0; i++) {
+        uv_sleep(10);
+    }
+}
+
+void os_process_close(struct os_process *process)
+{
+    if (process->native != PM_NATIVE_INVALID) {
+        (void)close((int)process->native);
+        process->native = PM_NATIVE_INVALID;
+    }
+}

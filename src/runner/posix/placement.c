@@ -1,0 +1,241 @@
+// A double fork leaves the process tree, and no control group. Who ends the runner's group, a
+// service manager above all, ends its sessions with it, unless they are in another one.
+#include "runner/placement.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "units.h"
+
+#define PREFIX PLACEMENT_PREFIX
+#define SCOPE_MS 2000
+#define LOOK_MS 10
+#define TRIES 20 // Somebody may take an empty group away before the holder is in it.
+
+// A name that a control group and a unit may have, of any id.
+static void make_name(const char *id, uint64_t pid, char name[80])
+{
+    char readable[33];
+    size_t at = 0;
+    for (; id[at] != '\0' && at < sizeof readable - 1; at++) {
+        char c = id[at];
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        readable[at] = (char)(plain ? c : '_');
+    }
+    readable[at] = '\0';
+    (void)snprintf(name, 80, PREFIX "%s-%llu", readable, (unsigned long long)pid);
+}
+
+// ------------------------------------------------------------------------------------------------
+// A group that was named
+// ------------------------------------------------------------------------------------------------
+
+// Groups whose holders have ended; one that is in use cannot be removed.
+static void sweep(const char *parent)
+{
+    uv_fs_t request;
+    uv_dirent_t entry;
+    int result = uv_fs_scandir(NULL, &request, parent, 0, NULL);
+    while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
+        char path[4500];
+        (void)snprintf(path, sizeof path, "%.4000s/%.255s", parent, entry.name);
+        if (strncmp(entry.name, PREFIX, sizeof PREFIX - 1) == 0) {
+            (void)rmdir(path);
+        }
+    }
+    uv_fs_req_cleanup(&request);
+}
+
+static int write_pid(const char *group, uint64_t pid)
+{
+    char path[4500], text[32];
+    (void)snprintf(path, sizeof path, "%.4400s/cgroup.procs", group);
+    int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)pid);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno;
+    }
+    int e = write(fd, text, (size_t)length) == length ? 0 : errno;
+    (void)close(fd);
+    return e;
+}
+
+static int join_group(const char *parent, const char *id, uint64_t pid)
+{
+    char name[80], path[4200];
+    struct stat info;
+    int e = EINVAL;
+    make_name(id, pid, name);
+    (void)snprintf(path, sizeof path, "%.4000s/cgroup.procs", parent);
+    if (parent[0] != '/' || stat(path, &info) != 0) {
+        return EINVAL; // No control group.
+    }
+    sweep(parent);
+    (void)snprintf(path, sizeof path, "%.4000s/%s", parent, name);
+    for (int i = 0; i < TRIES; i++) {
+        if (mkdir(path, 0755) != 0 && errno != EEXIST) {
+            return errno;
+        }
+        e = write_pid(path, pid);
+        if (e != ENODEV && e != ENOENT) {
+            break;
+        }
+    }
+    if (e != 0) {
+        (void)rmdir(path);
+    }
+    return e;
+}
+
+// ------------------------------------------------------------------------------------------------
+// A scope
+// ------------------------------------------------------------------------------------------------
+
+// systemd takes over a process that runs already; systemd-run cannot.
+static int ask_for_scope(pm_manager *manager, const char *id, uint64_t pid, char *problem,
+                         size_t size)
+{
+    char scope[96], number[32], name[80];
+    struct pm_spec spec = PM_SPEC_INIT;
+    struct pm_run_options options = PM_RUN_OPTIONS_INIT;
+    struct pm_run_result result = PM_RUN_RESULT_INIT;
+    make_name(id, pid, name);
+    (void)snprintf(scope, sizeof scope, "%s.scope", name);
+    (void)snprintf(number, sizeof number, "%llu", (unsigned long long)pid);
+    const char *argv[] = {"busctl",
+                          geteuid() == 0 ? "--system" : "--user",
+                          "--timeout=2",
+                          "call",
+                          "org.freedesktop.systemd1",
+                          "/org/freedesktop/systemd1",
+                          "org.freedesktop.systemd1.Manager",
+                          "StartTransientUnit",
+                          "ssa(sv)a(sa(sv))",
+                          scope,
+                          "fail",
+                          "3",
+                          "Description",
+                          "s",
+                          "A session of processmgr's runner",
+                          "PIDs",
+                          "au",
+                          "1",
+                          number,
+                          "CollectMode",
+                          "s",
+                          "inactive-or-failed",
+                          "0",
+                          NULL};
+    spec.owner = "placement";
+    spec.program = "busctl";
+    spec.argv = argv;
+    options.spec = &spec;
+    options.max_output = 512;
+    options.timeout_ms = SCOPE_MS;
+    int code = pm_run(manager, &options, &result, NULL);
+    if (code != PM_OK) {
+        (void)snprintf(problem, size, "busctl: %s", pm_strerror(code));
+        return code;
+    }
+    if (result.record.kind != PM_EXIT_EXITED || result.record.code != 0) {
+        char *text = result.output[1] != NULL ? result.output[1] : (char[]){""};
+        text[strcspn(text, "\r\n")] = '\0';
+        (void)snprintf(problem, size, "systemd gives no scope: %.200s",
+                       text[0] != '\0' ? text : "busctl failed");
+        code = PM_ERR_SYSTEM;
+    }
+    pm_run_result_clear(&result);
+    return code;
+}
+
+// The answer comes before the deed.
+static bool has_left(uint64_t pid, const char *from)
+{
+    char now[4096];
+    for (int waited = 0; waited <= SCOPE_MS; waited += LOOK_MS) {
+        if (!inspect_cgroup(&inspect_real_roots, pid, now) || strcmp(now, from) != 0) {
+            return true;
+        }
+        uv_sleep(LOOK_MS);
+    }
+    return false;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Both
+// ------------------------------------------------------------------------------------------------
+
+// What to warn of if a process stays in this group.
+static void judge(const char *group, const char *problem, struct placement *placement)
+{
+    struct unit unit;
+    if (strcmp(group, "/") == 0) {
+        return;
+    }
+    bool known = unit_of(&inspect_real_roots, group, &unit);
+    if (known && unit_spares(&unit)) {
+        return;
+    }
+    placement->kind = PLACEMENT_INSIDE;
+    (void)snprintf(placement->warning, sizeof placement->warning,
+                   "not detached from control group %.300s: what ends %.200s ends this session "
+                   "too%s%.300s",
+                   group, known ? unit.name : "it", problem[0] != '\0' ? "; " : "", problem);
+}
+
+void placement_look(uint64_t pid, struct placement *ret)
+{
+    struct placement placement;
+    char ours[4096];
+    memset(&placement, 0, sizeof placement);
+    if (inspect_cgroup(&inspect_real_roots, (uint64_t)getpid(), ours) &&
+        inspect_cgroup(&inspect_real_roots, pid, placement.group)) {
+        if (strcmp(ours, placement.group) == 0) {
+            judge(ours, "", &placement);
+        } else {
+            placement.kind =
+                strstr(placement.group, ".scope") != NULL ? PLACEMENT_SCOPE : PLACEMENT_GROUP;
+        }
+    }
+    *ret = placement;
+}
+
+void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct placement *ret)
+{
+    char before[4096], problem[400] = "";
+    const char *named = getenv("PROCESSMGR_CGROUP");
+    placement_look(pid, ret);
+    if (named != NULL && named[0] != '\0') {
+        int e = join_group(named, id, pid);
+        if (e == 0) {
+            placement_look(pid, ret);
+            ret->kind = PLACEMENT_GROUP;
+            ret->warning[0] = '\0';
+            return;
+        }
+        (void)snprintf(problem, sizeof problem, "PROCESSMGR_CGROUP=%.200s: %s", named,
+                       e == EINVAL ? "no control group of version 2" : strerror(e));
+        ret->kind = PLACEMENT_INSIDE;
+        (void)snprintf(ret->warning, sizeof ret->warning, "not in a control group of its own: %s",
+                       problem);
+        return;
+    }
+    if (ret->kind != PLACEMENT_INSIDE) {
+        return;
+    }
+    (void)snprintf(before, sizeof before, "%s", ret->group);
+    if (ask_for_scope(manager, id, pid, problem, sizeof problem) == PM_OK) {
+        if (has_left(pid, before)) {
+            placement_look(pid, ret);
+            return;
+        }
+        (void)snprintf(problem, sizeof problem, "systemd has not moved it");
+    }
+    judge(before, problem, ret);
+}

@@ -1,0 +1,309 @@
+// The runner's life: all that it opens, in order, and lets go of again.
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runner/session.h"
+#include "runner/upgrade.h"
+
+#define LOOK_MS 500      // At the socket.
+#define END_ALL_MS 20000 // For sessions that shall end, too.
+#define END_LOOK_MS 10
+
+struct ended { // The end of a holder, told on a thread of the manager.
+    struct ended *next;
+    char key[RUNNER_ID_MAX + 1];
+};
+
+// ------------------------------------------------------------------------------------------------
+// What the manager tells
+// ------------------------------------------------------------------------------------------------
+
+static void on_event(void *user, const struct pm_event *event)
+{
+    struct server *server = user;
+    struct pm_info info = PM_INFO_INIT;
+    if (event->kind == PM_EVENT_LEAK || event->kind == PM_EVENT_QUARANTINED) {
+        log_write(server->log, LOG_ERROR,
+                  event->kind == PM_EVENT_LEAK ? "runner.leak" : "registry.quarantined", NULL, "%s",
+                  event->detail);
+        return;
+    }
+    if (event->kind != PM_EVENT_ENDED || pm_process_info(event->process, &info) != PM_OK ||
+        info.key == NULL) {
+        return;
+    }
+    struct ended *ended = calloc(1, sizeof *ended);
+    if (ended == NULL) {
+        return;
+    }
+    (void)snprintf(ended->key, sizeof ended->key, "%s", info.key);
+    uv_mutex_lock(&server->ended_lock);
+    ended->next = server->ended;
+    server->ended = ended;
+    uv_mutex_unlock(&server->ended_lock);
+    (void)uv_async_send(&server->wake);
+}
+
+static void on_manager_log(void *user, enum pm_log_level level, const char *line)
+{
+    struct server *server = user;
+    log_write(server->log, (int)level, "manager", NULL, "%s", line);
+}
+
+static void on_wake(uv_async_t *async)
+{
+    struct server *server = async->data;
+    uv_mutex_lock(&server->ended_lock);
+    struct ended *ended = server->ended;
+    server->ended = NULL;
+    uv_mutex_unlock(&server->ended_lock);
+    while (ended != NULL) {
+        struct ended *next = ended->next;
+        struct session *session = session_find(server, ended->key);
+        if (session != NULL) {
+            session_holder_ended(session);
+        }
+        free(ended);
+        ended = next;
+    }
+}
+
+static void on_log_line(void *user, int level, const char *line)
+{
+    struct server *server = user;
+    uv_thread_t self = uv_thread_self();
+    if (uv_thread_equal(&self, &server->thread)) { // Others must not touch connections.
+        control_notify(server, "log",
+                       json_pack("{s:s, s:s}", "level", log_level_name(level), "line", line));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// End
+// ------------------------------------------------------------------------------------------------
+
+// Workers and starts come to their end by themselves, within times of their own.
+static bool is_quiet(const struct server *server)
+{
+    bool late = uv_now(&server->loop) > server->end_deadline;
+    if (server->works > 0 || !server->recovered) {
+        return false;
+    }
+    for (const struct session *s = server->sessions; s != NULL; s = s->next) {
+        if (s->create != NULL || s->works > 0 ||
+            (server->end == SERVER_SHUTDOWN_ALL && !session_is_over(s) && !late)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void close_handles(struct server *server)
+{
+    for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
+        uv_close((uv_handle_t *)&server->signals[i], NULL);
+    }
+    uv_close((uv_handle_t *)&server->housekeeping, NULL);
+    uv_close((uv_handle_t *)&server->wake, NULL);
+    control_close(server);
+}
+
+static void close_server(struct server *server)
+{
+    while (server->sessions != NULL) {
+        session_close(server->sessions);
+    }
+    methods_release(server, &server->held);
+    close_handles(server);
+}
+
+static void on_housekeeping(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    if (server->end == SERVER_RUNS) {
+        control_check(server);
+    } else if (is_quiet(server)) {
+        close_server(server);
+    }
+}
+
+void server_stop(struct server *server, enum server_end end)
+{
+    if (server->end != SERVER_RUNS) {
+        return;
+    }
+    server->end = end;
+    server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
+    (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct server *server = handle->data;
+    if (number == SIGHUP) {
+        control_check(server);
+        return;
+    }
+    log_write(server->log, LOG_INFO, "runner.signal", NULL, "signal %d: ends, sessions go on",
+              number);
+    server_stop(server, SERVER_SHUTDOWN);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Begin
+// ------------------------------------------------------------------------------------------------
+
+static int open_manager(struct server *server, struct runner_error *error)
+{
+    struct pm_options options = PM_OPTIONS_INIT;
+    struct pm_error detail = PM_ERROR_INIT;
+    char line[1024];
+    options.registry_dir = server->registry_dir;
+    options.status_pending_ms = 1; // How the child ended is told by the holder, not by its status.
+    options.event = on_event;
+    options.log = on_manager_log;
+    options.user = server;
+    int result = pm_open(&options, &server->manager, &detail);
+    if (result == PM_OK) {
+        return RUNNER_OK;
+    }
+    if (result == PM_ERR_REGISTRY_BUSY) {
+        return runner_fail(error, RUNNER_REFUSED,
+                           "start of a runner for '%s'\n" SERVED_BY_ANOTHER
+                           ", process %llu, serves it\nrunner --state '%s' info",
+                           server->env->state_dir, (unsigned long long)detail.pid,
+                           server->env->state_dir);
+    }
+    (void)pm_error_format(&detail, line, sizeof line);
+    return runner_fail(error, RUNNER_FAILED, "start of a runner for '%s'\n%s\nrunner doctor",
+                       server->env->state_dir, line);
+}
+
+static void init_handles(struct server *server)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    (void)uv_async_init(&server->loop, &server->wake, on_wake);
+    server->wake.data = server;
+    (void)uv_timer_init(&server->loop, &server->housekeeping);
+    server->housekeeping.data = server;
+    (void)uv_timer_start(&server->housekeeping, on_housekeeping, LOOK_MS, LOOK_MS);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        (void)uv_signal_init(&server->loop, &server->signals[i]);
+        server->signals[i].data = server;
+        (void)uv_signal_start(&server->signals[i], on_signal, numbers[i]);
+    }
+}
+
+static int open_all(struct server *server, struct runner_error *error)
+{
+    const char *state = server->env->state_dir;
+    uint8_t random[16];
+    (void)snprintf(server->sessions_dir, sizeof server->sessions_dir, "%s/sessions", state);
+    (void)snprintf(server->registry_dir, sizeof server->registry_dir, "%s/registry", state);
+    if (uv_random(NULL, NULL, random, sizeof random, 0, NULL) != 0) {
+        return runner_fail(error, RUNNER_FAILED, "start of a runner\nno random numbers");
+    }
+    for (size_t i = 0; i < sizeof random; i++) {
+        (void)snprintf(server->instance + 2 * i, 3, "%02x", random[i]);
+    }
+    int result = pod_dir_open(state, &server->state);
+    if (result != PM_OK) {
+        return runner_fail(error, RUNNER_FAILED, "folder '%s'\n%s\nls -ld '%s'", state,
+                           pm_strerror(result), state);
+    }
+    int code = os_private_dir(server->sessions_dir, error);
+    if (code == RUNNER_OK) {
+        code = open_manager(server, error); // From here on the state folder is ours alone.
+    }
+    if (code != RUNNER_OK) {
+        return code;
+    }
+    server->log = log_open(state);
+    log_listen(server->log, on_log_line, server);
+    int failed = epoch_next(server, 0);
+    log_write(server->log, LOG_INFO, "runner.started", NULL,
+              "version %s, process %lld, epoch %llu, program '%s'%s%s", PM_VERSION_STRING,
+              (long long)uv_os_getpid(), (unsigned long long)server->epoch, server->env->program,
+              failed != 0 ? ", epoch not written: " : "", failed != 0 ? uv_strerror(failed) : "");
+    return control_open(server, error);
+}
+
+// One life. *ret_program: what shall take its place (free it), or NULL.
+static int serve_once(const struct runner_env *env, pm_native ready, char **ret_program)
+{
+    struct server *server = calloc(1, sizeof *server);
+    struct runner_error error = {.code = RUNNER_OK};
+    int code;
+    *ret_program = NULL;
+    if (server == NULL || uv_loop_init(&server->loop) != 0 ||
+        uv_mutex_init(&server->ended_lock) != 0) {
+        free(server);
+        return RUNNER_FAILED;
+    }
+    server->env = env;
+    server->ready = ready;
+    server->state = (struct pod_dir)POD_DIR_INIT;
+    server->thread = uv_thread_self();
+    server->started_wall_ms = wall_ms();
+    init_handles(server);
+    code = open_all(server, &error);
+    if (code == RUNNER_OK) {
+        recover_begin(server);
+    } else {
+        (void)runner_report(env, &error);
+        close_handles(server);
+    }
+    (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    if (server->log != NULL) {
+        log_write(server->log, LOG_INFO, "runner.ended", NULL, "sessions go on: %s",
+                  server->end == SERVER_SHUTDOWN_ALL ? "no" : "yes");
+    }
+    (void)pm_close(server->manager, 5000, NULL);
+    on_wake(&server->wake);
+    (void)uv_loop_close(&server->loop);
+    control_free(server);
+    pod_dir_close(&server->state);
+    log_close(server->log);
+    uv_mutex_destroy(&server->ended_lock);
+    *ret_program = server->end == SERVER_UPGRADE ? server->upgrade_program : NULL;
+    free(server);
+    return code;
+}
+
+int serve(const struct runner_env *env, pm_native ready)
+{
+    char *program;
+    for (;;) {
+        int code = serve_once(env, ready, &program);
+        if (program == NULL) {
+            return code;
+        }
+        ready = PM_NATIVE_INVALID;
+        int result = upgrade_replace(env, program);
+        free(program);
+        if (result == 0) {
+            return RUNNER_OK;
+        }
+    }
+}
+
+int cli_serve(const struct runner_env *env, int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "--self-check") == 0) {
+        return upgrade_self_check();
+    }
+    if (argc == 3 && strcmp(argv[1], "--guard") == 0) {
+        return upgrade_guard(env, strtoll(argv[2], NULL, 10));
+    }
+    if (argc == 3 && strcmp(argv[1], "--ready-fd") == 0) {
+        pm_native ready = (pm_native)strtoll(argv[2], NULL, 10);
+        os_keep_at_exec(ready, false);
+        return serve(env, ready);
+    }
+    if (argc > 1) {
+        return runner_usage(env, "serve", "no such option: %s", argv[1]);
+    }
+    return serve(env, PM_NATIVE_INVALID);
+}

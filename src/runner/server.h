@@ -1,0 +1,87 @@
+// The runner while it serves: one loop, one thread; what blocks is done by libuv's workers.
+#ifndef RUNNER_SERVER_H
+#define RUNNER_SERVER_H
+
+#include <processmgr/processmgr.h>
+
+#include "poddaemon/os.h"
+#include "runner/log.h"
+#include "runner/os.h"
+#include "runner/rpc.h"
+
+// Name of the control connection in the state folder, where sessions have theirs in their own.
+#define CONTROL_NAME "runner-control"
+
+// Part of what `serve` says then, in its last words.
+#define SERVED_BY_ANOTHER "another runner"
+
+struct session;
+struct held;
+struct control;
+struct upgrade;
+
+enum server_end { // Why the loop ends.
+    SERVER_RUNS = 0,
+    SERVER_SHUTDOWN,
+    SERVER_SHUTDOWN_ALL, // When the sessions have ended, too.
+    SERVER_UPGRADE
+};
+
+struct server {
+    const struct runner_env *env;
+    uv_loop_t loop;
+    struct runner_log *log;
+    pm_manager *manager;
+    uv_async_t wake; // Ends of daemons, told on threads of the manager.
+    uv_mutex_t ended_lock;
+    struct ended *ended;
+    struct control *control;
+    struct pod_dir state; // The state folder.
+    char instance[33];    // Random: tells one run from the next.
+    char sessions_dir[4096], registry_dir[4096];
+    uint64_t epoch; // Of this run: each has a higher one than all before.
+    int64_t started_wall_ms;
+    struct session *sessions;
+    struct held *held; // Calls that wait for `recovered`.
+    size_t recovering; // Sessions whose pod has not answered yet.
+    bool recovered;    // The registry has been read.
+    uint64_t recovery_ms;
+    enum server_end end;
+    uint64_t end_deadline;
+    char *upgrade_program; // SERVER_UPGRADE: what to run now.
+    unsigned works;        // In workers, of no session.
+    pm_native ready;       // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
+    uv_signal_t signals[3];
+    uv_timer_t housekeeping;
+    uv_thread_t thread; // Of the loop.
+};
+
+// One request of a client. Is answered once, now or later, also when the client has gone.
+struct call;
+void call_result(struct call *call, json_t *result); // Steals the result; NULL: no memory.
+void call_error(struct call *call, const struct runner_error *error);
+
+int control_open(struct server *server, struct runner_error *error);
+void control_close(struct server *server); // No more requests; connections end.
+void control_free(struct server *server);  // When the loop has come round.
+// To all that have subscribed. Steals params.
+void control_notify(struct server *server, const char *method, json_t *params);
+void control_subscribe(struct call *call);
+size_t control_connections(const struct server *server);
+// Has the socket made again if it was removed.
+void control_check(struct server *server);
+
+void server_stop(struct server *server, enum server_end end);
+int64_t wall_ms(void);
+
+// serve.c. One that is to be ready tells so to `ready`, and closes it.
+int serve(const struct runner_env *env, pm_native ready);
+
+// methods.c
+bool methods_know(const char *name);
+// Answers the call now or later.
+void methods_call(struct server *server, const char *name, struct call *call, json_t *params);
+// Calls that waited for the registry, or for a session.
+void methods_release(struct server *server, struct held **list);
+
+#endif

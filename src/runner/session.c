@@ -1,0 +1,786 @@
+#include "runner/session.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pod/proof.h"
+#include "poddaemon/folder.h"
+
+const char *session_state_name(int state)
+{
+    static const char *const names[] = {"starting", "running",     "ended",
+                                        "lost",     "unreachable", "unproven"};
+    return names[state];
+}
+
+int64_t wall_ms(void)
+{
+    uv_timeval64_t now = {0, 0};
+    (void)uv_gettimeofday(&now);
+    return now.tv_sec * 1000 + now.tv_usec / 1000;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The list
+// ------------------------------------------------------------------------------------------------
+
+struct session *session_find(struct server *server, const char *id)
+{
+    struct session *session = server->sessions;
+    while (session != NULL && strcmp(session->id, id) != 0) {
+        session = session->next;
+    }
+    return session;
+}
+
+// A readable beginning, and a hash: any id gives a name that any file system takes.
+void session_folder(const char *state_dir, const char *id, char path[4096])
+{
+    struct pod_sha256 sha;
+    uint8_t digest[POD_SHA256_SIZE];
+    char name[25];
+    size_t at = 0;
+    for (size_t i = 0; id[i] != '\0' && at < sizeof name - 1; i++) {
+        char c = id[i];
+        bool plain = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+        name[at++] = plain ? c : '_';
+    }
+    name[at] = '\0';
+    pod_sha256_begin(&sha);
+    pod_sha256_add(&sha, id, strlen(id));
+    pod_sha256_end(&sha, digest);
+    (void)snprintf(path, 4096, "%s/sessions/%s.%02x%02x%02x%02x%02x%02x%02x%02x", state_dir, name,
+                   digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6],
+                   digest[7]);
+}
+
+struct session *session_add(struct server *server, const char *id)
+{
+    struct session *session = calloc(1, sizeof *session);
+    if (session == NULL) {
+        return NULL;
+    }
+    session->server = server;
+    (void)snprintf(session->id, sizeof session->id, "%s", id);
+    session_folder(server->env->state_dir, id, session->path);
+    session->retry = malloc(sizeof *session->retry);
+    session->patience = malloc(sizeof *session->patience);
+    session->warnings = json_array();
+    if (session->retry == NULL || session->patience == NULL || session->warnings == NULL) {
+        free(session->retry);
+        free(session->patience);
+        json_decref(session->warnings);
+        free(session);
+        return NULL;
+    }
+    (void)uv_timer_init(&server->loop, session->retry);
+    (void)uv_timer_init(&server->loop, session->patience);
+    session->retry->data = session->patience->data = session;
+    session->next = server->sessions;
+    server->sessions = session;
+    return session;
+}
+
+static void free_handle(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void free_session(struct session *session)
+{
+    uv_close((uv_handle_t *)session->retry, free_handle);
+    uv_close((uv_handle_t *)session->patience, free_handle);
+    json_decref(session->labels);
+    json_decref(session->warnings);
+    free(session->program);
+    (void)pm_process_unref(session->process);
+    free(session);
+}
+
+static void drop_asks(struct session *session)
+{
+    while (session->asks != NULL) {
+        struct ask *ask = session->asks;
+        session->asks = ask->next;
+        if (ask->refresh != NULL) {
+            refresh_done(ask->refresh);
+        }
+        free(ask);
+    }
+}
+
+static void drop_link(struct session *session)
+{
+    podlink_close(session->link);
+    session->link = NULL;
+    session->welcomed = session->claim_sent = false;
+    drop_asks(session);
+}
+
+void session_remove(struct session *session)
+{
+    struct session **at = &session->server->sessions;
+    if (!session->removed) {
+        while (*at != session) {
+            at = &(*at)->next;
+        }
+        *at = session->next;
+        session->removed = true;
+        drop_link(session);
+        session_settle(session);
+    }
+    if (session->works == 0) {
+        free_session(session);
+    }
+}
+
+void session_close(struct session *session)
+{
+    struct runner_error error;
+    struct waiter *waiter = session->waiters;
+    session->waiters = NULL;
+    (void)runner_fail(&error, RUNNER_UNREACHABLE,
+                      "stop of session '%s'\nthe runner ends\ncall again", session->id);
+    while (waiter != NULL) {
+        struct waiter *next = waiter->next;
+        call_error(waiter->call, &error);
+        free(waiter);
+        waiter = next;
+    }
+    session_remove(session);
+}
+
+bool session_is_over(const struct session *session)
+{
+    return session->state == SESSION_ENDED || session->state == SESSION_LOST;
+}
+
+// ------------------------------------------------------------------------------------------------
+// What is told of it
+// ------------------------------------------------------------------------------------------------
+
+void session_log(const struct session *session, int level, const char *event, const char *format,
+                 ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    log_write(session->server->log, level, event, session->id, "%s", text);
+}
+
+void session_notify(const struct session *session, const char *what)
+{
+    control_notify(session->server, what, session_json(session));
+}
+
+static json_t *exit_json(const struct session *session)
+{
+    static const char *const kinds[] = {"unknown", "exited", "signaled", "lost"};
+    const struct pod_exit *e = &session->exit;
+    json_t *json;
+    if (session->state == SESSION_LOST) {
+        return json_pack("{s:s, s:s, s:I}", "kind", "lost", "reason", session->problem,
+                         "claimed_at", (json_int_t)session->claimed_ms);
+    }
+    if (!session->has_exit) {
+        return NULL;
+    }
+    json = json_pack("{s:s, s:I, s:I, s:I}", "kind", kinds[e->kind <= 3 ? e->kind : 0],
+                     "started_at", (json_int_t)e->started_wall_ms, "ended_at",
+                     (json_int_t)e->ended_wall_ms, "claimed_at", (json_int_t)session->claimed_ms);
+    if (e->kind == POD_EXIT_EXITED) {
+        (void)json_object_set_new(json, "code", json_integer((json_int_t)e->code));
+    } else if (e->kind == POD_EXIT_SIGNALED) {
+        (void)json_object_set_new(json, "signal", json_integer((json_int_t)e->signal));
+        (void)json_object_set_new(json, "core", json_boolean(e->core_dumped));
+    }
+    if (e->usage_known) {
+        (void)json_object_set_new(json, "usage",
+                                  json_pack("{s:I, s:I, s:I}", "user_us", (json_int_t)e->user_us,
+                                            "system_us", (json_int_t)e->system_us, "max_rss_kib",
+                                            (json_int_t)e->max_rss_kib));
+    }
+    return json;
+}
+
+static json_t *faults_json(const struct pod_state *pod)
+{
+    static const char *const names[POD_FAULTS] = {"accept", "client", "child", "log", "record"};
+    json_t *json = json_object();
+    for (size_t i = 0; i < POD_FAULTS; i++) {
+        (void)json_object_set_new(json, names[i], json_integer((json_int_t)pod->faults[i]));
+    }
+    return json;
+}
+
+static json_t *offset_json(const struct session *session, int channel)
+{
+    uint64_t end = session->has_exit ? session->exit.end[channel] : session->pod.end[channel];
+    return json_pack("{s:I, s:I}", "first", (json_int_t)session->pod.first[channel], "end",
+                     (json_int_t)end);
+}
+
+// What the pod has told about a session that runs.
+static void add_pod(const struct session *session, json_t *json)
+{
+    const struct pod_state *pod = &session->pod;
+    (void)json_object_set_new(json, "pid", json_integer((json_int_t)pod->child_pid));
+    (void)json_object_set_new(json, "columns", json_integer(pod->columns));
+    (void)json_object_set_new(json, "rows", json_integer(pod->rows));
+    (void)json_object_set_new(json, "writer", json_boolean(pod->writer));
+    (void)json_object_set_new(json, "viewers", json_integer(pod->viewers));
+    (void)json_object_set_new(json, "input_queued", json_integer((json_int_t)pod->input_queued));
+    (void)json_object_set_new(json, "gaps", json_integer((json_int_t)pod->gaps));
+    (void)json_object_set_new(json, "refused", json_integer((json_int_t)pod->refused));
+    (void)json_object_set_new(json, "faults", faults_json(pod));
+    (void)json_object_set_new(json, "version", json_integer(session->version));
+    (void)json_object_set_new(json, "build", json_string(session->build));
+}
+
+json_t *session_json(const struct session *session)
+{
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:s}", "id", session->id, "state",
+                  session_state_name((int)session->state), "mode", session->pipes ? "pipes" : "pty",
+                  "program", session->program != NULL ? session->program : "", "created",
+                  (json_int_t)session->created_ms, "daemon_pid",
+                  (json_int_t)(session_is_over(session) ? 0 : session->daemon_pid), "labels",
+                  session->labels != NULL ? session->labels : json_object(), "warnings",
+                  session->warnings, "folder", session->path);
+    if (json == NULL) {
+        return NULL;
+    }
+    if (session->labels == NULL) { // s:O took a reference of its own.
+        json_decref(json_object_get(json, "labels"));
+    }
+    (void)json_object_set_new(json, "stdout", offset_json(session, POD_CHANNEL_OUT));
+    if (session->pipes) {
+        (void)json_object_set_new(json, "stderr", offset_json(session, POD_CHANNEL_ERR));
+    }
+    if (!session_is_over(session)) {
+        add_pod(session, json);
+    }
+    json_t *record = exit_json(session);
+    if (record != NULL) {
+        (void)json_object_set_new(json, "exit", record);
+    }
+    if (session->problem[0] != '\0') {
+        (void)json_object_set_new(json, "problem", json_string(session->problem));
+    }
+    return json;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Talking to its pod
+// ------------------------------------------------------------------------------------------------
+
+static void on_retry(uv_timer_t *timer)
+{
+    session_connect(timer->data);
+}
+
+static void retry_later(struct session *session)
+{
+    static const unsigned waits[] = {10, 20, 50, 100, 200, 500};
+    size_t n = sizeof waits / sizeof waits[0];
+    unsigned wait = session->attempts < n ? waits[session->attempts] : 3000;
+    session->attempts++;
+    (void)uv_timer_start(session->retry, on_retry, wait, 0);
+}
+
+void session_fail(struct session *session, enum session_state state, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(session->problem, sizeof session->problem, format, arguments);
+    va_end(arguments);
+    if (session->state != state) {
+        session->state = state;
+        session_log(session, LOG_WARNING,
+                    state == SESSION_UNREACHABLE ? "session.unreachable" : "session.unproven", "%s",
+                    session->problem);
+        if (session->settled) {
+            session_notify(session, state == SESSION_UNREACHABLE ? "session.unreachable"
+                                                                 : "session.unproven");
+        }
+    }
+    session_settle(session);
+}
+
+static int send_ask(struct session *session, struct ask *ask)
+{
+    struct pod_client *client = podlink_client(session->link);
+    int64_t number;
+    switch (ask->kind) {
+    case ASK_STOP:
+        number = pod_client_stop(client, session->stop_grace_ms);
+        break;
+    case ASK_KILL:
+        number = pod_client_kill(client);
+        break;
+    case ASK_CLAIM:
+        number = pod_client_claim(client);
+        break;
+    default:
+        number = pod_client_status(client);
+        break;
+    }
+    ask->request = number > 0 ? (uint32_t)number : 0;
+    podlink_flush(session->link);
+    return number < 0 ? (int)number : 0;
+}
+
+bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
+{
+    bool askable =
+        !session_is_over(session) && session->create == NULL && session->state != SESSION_UNPROVEN;
+    struct ask *ask = askable ? malloc(sizeof *ask) : NULL;
+    if (ask == NULL) {
+        return false;
+    }
+    *ask = (struct ask){session->asks, kind, 0, refresh};
+    session->asks = ask;
+    if (session->welcomed) {
+        (void)send_ask(session, ask);
+    } else {
+        session_connect(session);
+    }
+    return true;
+}
+
+static struct ask *take_ask(struct session *session, uint32_t request)
+{
+    for (struct ask **at = &session->asks; *at != NULL; at = &(*at)->next) {
+        if ((*at)->request == request) {
+            struct ask *ask = *at;
+            *at = ask->next;
+            return ask;
+        }
+    }
+    return NULL;
+}
+
+static void claim(struct session *session)
+{
+    if (!session->claim_sent) {
+        session->claim_sent = session->claim_asked = true;
+        (void)session_ask(session, ASK_CLAIM, NULL);
+    }
+}
+
+static void rise_above(struct session *session, uint64_t epoch)
+{
+    // A newer runner was here, whose count we do not know: the registry is ours, so we are the
+    // newest.
+    if (epoch_next(session->server, epoch + 1) != 0) {
+        session_log(session, LOG_ERROR, "runner.epoch", "a new epoch cannot be written");
+    }
+}
+
+static void take_state(struct session *session, const struct pod_state *pod)
+{
+    session->pod = *pod;
+    session->daemon_pid = pod->daemon_pid;
+    if (pod->epoch > session->server->epoch) {
+        rise_above(session, pod->epoch);
+    }
+    if (session->state != SESSION_RUNNING) {
+        session->state = SESSION_RUNNING;
+        session->problem[0] = '\0';
+        session_log(session, LOG_INFO, "session.attached", "holder %llu, child %llu, version %s",
+                    (unsigned long long)pod->daemon_pid, (unsigned long long)pod->child_pid,
+                    session->build);
+    }
+    session->attempts = 0;
+    session_settle(session);
+    if (pod->state == POD_SESSION_EXITED) {
+        claim(session);
+    } else if (pod->state == POD_SESSION_WAITING && !session->stopping) {
+        session_stop(session, ASK_KILL, 0); // Its maker died: nobody was told of it.
+    }
+}
+
+static void take_welcome(struct session *session, const struct pod_welcome *welcome)
+{
+    size_t size = welcome->build.size < POD_BUILD_MAX ? welcome->build.size : POD_BUILD_MAX;
+    memcpy(session->build, welcome->build.data, size);
+    session->build[size] = '\0';
+    session->version = welcome->version;
+    session->daemon_pid = welcome->daemon_pid;
+    session->welcomed = true;
+    for (struct ask *ask = session->asks; ask != NULL; ask = ask->next) {
+        (void)send_ask(session, ask);
+    }
+}
+
+static void ask_again(struct session *session)
+{
+    drop_link(session);
+    (void)session_ask(session, session->stop_kind, NULL);
+}
+
+static void take_answer(struct session *session, const struct pod_message *message)
+{
+    struct ask *ask = take_ask(session, message->u.request.request);
+    bool again = false;
+    if (ask == NULL) {
+        return;
+    }
+    if (message->type == POD_ERROR) {
+        const struct pod_error *e = &message->u.error;
+        session_log(session, LOG_WARNING, "session.refused", "%s: %.*s", pod_strerror(e->code),
+                    (int)e->text.size, (const char *)e->text.data);
+        if (e->code == POD_E_FENCED) {
+            rise_above(session, e->detail);
+            again = session->stopping && ask->kind != ASK_STATUS;
+        }
+    }
+    if (ask->refresh != NULL) {
+        refresh_done(ask->refresh);
+    }
+    free(ask);
+    if (again) {
+        ask_again(session);
+    }
+}
+
+// Nothing more to ask: the pod is left alone.
+static void leave_alone(struct session *session)
+{
+    if (session->link != NULL && session->welcomed && session->asks == NULL &&
+        (!session->stopping || session->claim_sent)) {
+        drop_link(session);
+    }
+}
+
+static void on_message(void *user, const struct pod_message *message)
+{
+    struct session *session = user;
+    if (message->type == POD_WELCOME) {
+        take_welcome(session, &message->u.welcome);
+    }
+    if (session->create != NULL && create_message(session, message)) {
+        return;
+    }
+    switch (message->type) {
+    case POD_STATE:
+        take_state(session, &message->u.state);
+        take_answer(session, message);
+        break;
+    case POD_EXIT:
+        session->exit = message->u.exit;
+        claim(session);
+        break;
+    case POD_DONE:
+    case POD_ERROR:
+        take_answer(session, message);
+        break;
+    default:
+        break;
+    }
+    leave_alone(session);
+}
+
+static void on_over(void *user, int failure)
+{
+    struct session *session = user;
+    session->link = NULL;
+    session->welcomed = session->claim_sent = false;
+    if (session->create != NULL) {
+        create_over(session, failure);
+        return;
+    }
+    drop_asks(session);
+    if (failure != -POD_E_CLOSED && !session_is_over(session)) {
+        session_fail(session, SESSION_UNREACHABLE, "its holder does not answer: %s",
+                     failure == -POD_E_IO ? "no word within 2 s" : pod_strerror(failure));
+        session->attempts = 3;
+    }
+    session_collect(session);
+}
+
+int session_take_link(struct session *session, pm_native native, const uint8_t *token,
+                      uint64_t timeout_ms)
+{
+    struct podlink_options options = {.loop = &session->server->loop,
+                                      .session = session->id,
+                                      .token = token,
+                                      .epoch = session->server->epoch,
+                                      .timeout_ms = timeout_ms,
+                                      .handler = on_message,
+                                      .over = on_over,
+                                      .user = session};
+    return podlink_open(&options, native, &session->link);
+}
+
+void session_connect(struct session *session)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    uint8_t token[POD_TOKEN_SIZE];
+    pm_native native;
+    int result;
+    if (session->link != NULL || session_is_over(session) || session->create != NULL) {
+        return;
+    }
+    if (session->asks == NULL && session->stopping) {
+        (void)session_ask(session, session->stop_kind, NULL); // Comes back here.
+        return;
+    }
+    result = pod_dir_open(session->path, &dir);
+    if (result == PM_OK) {
+        result = pod_token_read(&dir, token);
+    }
+    if (result == PM_OK) {
+        result = pod_connect(&dir, session->id, &native);
+    }
+    pod_dir_close(&dir);
+    if (result == PM_OK && session_take_link(session, native, token, HANDSHAKE_MS) == 0) {
+        return;
+    }
+    session_collect(session);
+}
+
+void session_settle(struct session *session)
+{
+    struct server *server = session->server;
+    if (!session->settled) {
+        session->settled = true;
+        if (session->counted && --server->recovering == 0) {
+            log_write(server->log, LOG_INFO, "runner.recovered", NULL,
+                      "all sessions have answered");
+        }
+    }
+    methods_release(server, &session->held);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Its end
+// ------------------------------------------------------------------------------------------------
+
+// The last thing that is done with it: it may be gone then.
+static void answer_waiters(struct session *session)
+{
+    struct waiter *waiter = session->waiters;
+    struct runner_error error = {.code = RUNNER_OK};
+    json_t *json = waiter != NULL ? session_json(session) : NULL;
+    bool destroy = false;
+    session->waiters = NULL;
+    for (struct waiter *w = waiter; w != NULL; w = w->next) {
+        destroy = destroy || w->destroy;
+    }
+    if (destroy && session_erase(session, &error) != RUNNER_OK) {
+        session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
+    }
+    while (waiter != NULL) {
+        struct waiter *next = waiter->next;
+        if (waiter->destroy && error.code != RUNNER_OK) {
+            call_error(waiter->call, &error);
+        } else {
+            call_result(waiter->call, json_incref(json));
+        }
+        free(waiter);
+        waiter = next;
+    }
+    json_decref(json);
+}
+
+static void describe_exit(const struct session *session, char text[128])
+{
+    const struct pod_exit *e = &session->exit;
+    if (e->kind == POD_EXIT_EXITED) {
+        (void)snprintf(text, 128, "exit code %lu", (unsigned long)e->code);
+    } else if (e->kind == POD_EXIT_SIGNALED) {
+        (void)snprintf(text, 128, "signal %lu%s", (unsigned long)e->signal,
+                       e->core_dumped ? ", core dumped" : "");
+    } else {
+        (void)snprintf(text, 128, "status lost");
+    }
+}
+
+// `fresh`: we are the one who claimed it.
+static void become_over(struct session *session, enum session_state state, bool fresh)
+{
+    char text[128];
+    session->state = state;
+    (void)uv_timer_stop(session->retry);
+    (void)uv_timer_stop(session->patience);
+    drop_link(session);
+    if (state == SESSION_ENDED) {
+        session->problem[0] = '\0';
+        describe_exit(session, text);
+    }
+    if (fresh && state == SESSION_ENDED) {
+        session_log(session, LOG_INFO, "session.exited", "%s", text);
+        session_notify(session, "session.exited");
+    } else if (fresh) {
+        session_log(session, LOG_ERROR, "session.lost", "%s", session->problem);
+        session_notify(session, "session.lost");
+    }
+    session->works++; // A call that waited for it may remove it.
+    session_settle(session);
+    answer_waiters(session);
+    session->works--;
+    if (session->removed) {
+        session_remove(session);
+    }
+}
+
+static void take_tomb(void *user, const struct pod_message *message)
+{
+    struct session *session = user;
+    if (message->type == POD_EXIT) {
+        session->exit = message->u.exit;
+        session->has_exit = true;
+    } else if (message->type == POD_GAP && message->u.gap.from == 0) {
+        session->pod.first[message->u.gap.channel] = message->u.gap.to;
+    }
+}
+
+// The record under its claimed name. 0, or PM_ERR_*.
+static int read_claimed(struct session *session, struct pod_dir *dir)
+{
+    static const uint64_t from[POD_CHANNELS] = {0, 0};
+    uint8_t *bytes;
+    size_t size;
+    char path[4200];
+    uv_fs_t request;
+    int result = pod_file_read(dir, POD_FILE_CLAIMED, POD_TOMB_SIZE_MAX, &bytes, &size);
+    if (result != PM_OK) {
+        return result;
+    }
+    result = pod_tomb_read(bytes, size, from, take_tomb, session) == 0 ? PM_OK : PM_ERR_CORRUPT;
+    free(bytes);
+    (void)snprintf(path, sizeof path, "%s/%s", session->path, POD_FILE_CLAIMED);
+    if (uv_fs_stat(NULL, &request, path, NULL) == 0) { // The rename was its last change.
+        session->claimed_ms = (int64_t)request.statbuf.st_ctim.tv_sec * 1000 +
+                              request.statbuf.st_ctim.tv_nsec / 1000000;
+    }
+    uv_fs_req_cleanup(&request);
+    return result;
+}
+
+static int write_lost(struct session *session, struct pod_dir *dir)
+{
+    struct pod_new_file file;
+    int result = pod_file_begin(dir, &file);
+    if (result != PM_OK) {
+        return result;
+    }
+    result = pod_file_put(&file, session->problem, strlen(session->problem));
+    if (result == PM_OK) {
+        result = pod_file_commit(dir, &file, FILE_LOST);
+    } else {
+        pod_file_abandon(dir, &file);
+    }
+    return result;
+}
+
+// dir: NULL if its folder is gone.
+static void become_lost(struct session *session, struct pod_dir *dir)
+{
+    uint8_t *text;
+    size_t size;
+    bool told = dir != NULL &&
+                pod_file_read(dir, FILE_LOST, sizeof session->problem - 1, &text, &size) == PM_OK;
+    if (told) {
+        (void)snprintf(session->problem, sizeof session->problem, "%s", (const char *)text);
+        free(text);
+    } else {
+        (void)snprintf(session->problem, sizeof session->problem, "holder died: %s",
+                       dir != NULL ? "its process has ended and left no exit record"
+                                   : "its process has ended, its folder is gone");
+        int result = dir != NULL ? write_lost(session, dir) : PM_ERR_NOT_FOUND;
+        if (result != PM_OK) {
+            session_log(session, LOG_WARNING, "session.lost", "cannot be noted: %s",
+                        pm_strerror(result));
+        }
+    }
+    session->claimed_ms = wall_ms();
+    become_over(session, SESSION_LOST, !told);
+}
+
+static void on_collect_again(uv_timer_t *timer)
+{
+    session_collect(timer->data);
+}
+
+// Without a Handle (its record in the registry was not to be trusted) the lock of the folder tells.
+static bool holder_lives(const struct session *session, struct pod_dir *dir)
+{
+    return session->process != NULL ? pm_process_alive(session->process)
+                                    : pod_dir_lock(dir) == PM_ERR_BUSY;
+}
+
+bool session_is_free(const struct session *session)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    if (session->process != NULL) {
+        return !pm_process_alive(session->process);
+    }
+    int result = pod_dir_open(session->path, &dir);
+    bool is_free = result != PM_OK || pod_dir_lock(&dir) != PM_ERR_BUSY;
+    pod_dir_close(&dir);
+    return is_free;
+}
+
+// It lives, and its connection failed or ended.
+static void try_again(struct session *session)
+{
+    if (session->attempts >= 3) {
+        drop_asks(session);
+        session_fail(session, SESSION_UNREACHABLE,
+                     "its holder, process %llu, lives and cannot be reached",
+                     (unsigned long long)(session->process != NULL
+                                              ? pm_process_pid(session->process)
+                                              : session->daemon_pid));
+    }
+    // Once it is known as unreachable, it is tried again when somebody asks.
+    if (session->attempts < 3 || session->stopping) {
+        retry_later(session);
+    }
+}
+
+static bool is_passing(int result)
+{
+    return result == PM_ERR_NO_DESCRIPTORS || result == PM_ERR_NO_MEMORY || result == PM_ERR_IO ||
+           result == PM_ERR_NO_SPACE || result == PM_ERR_SYSTEM;
+}
+
+void session_collect(struct session *session)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    if (session_is_over(session) || session->create != NULL || session->link != NULL ||
+        session->state == SESSION_UNPROVEN) { // The next runner will look again.
+        return;
+    }
+    int opened = pod_dir_open(session->path, &dir), result = opened;
+    bool fresh = session->claim_asked;
+    if (opened == PM_OK) {
+        fresh = pod_file_rename(&dir, POD_FILE_EXIT, POD_FILE_CLAIMED) == PM_OK || fresh;
+        result = read_claimed(session, &dir);
+    }
+    if (result == PM_OK) {
+        become_over(session, SESSION_ENDED, fresh);
+    } else if (is_passing(result)) { // Nothing is deleted.
+        (void)uv_timer_start(session->retry, on_collect_again, 500, 0);
+    } else if (result != PM_ERR_NOT_FOUND) {
+        session_fail(session, SESSION_UNPROVEN, "its folder or exit record cannot be trusted: %s",
+                     pm_strerror(result));
+    } else if (opened == PM_OK && holder_lives(session, &dir)) {
+        try_again(session);
+    } else {
+        become_lost(session, opened == PM_OK ? &dir : NULL);
+    }
+    pod_dir_close(&dir);
+}
+
+void session_holder_ended(struct session *session)
+{
+    if (session->link == NULL) {
+        session_collect(session);
+    } // Else its connection ends at once, after what is still in it.
+}

@@ -1,0 +1,160 @@
+// One session as the runner sees it.
+//
+//   STARTING --STARTED--> RUNNING --the exit record, claimed--> ENDED
+//       |                  |   ^ \--holder dead, no record----> LOST
+//       |                  v   |
+//       |             UNREACHABLE: the holder lives and does not answer
+//       +--any failure: it was never there
+//
+//   UNPROVEN: what is on disk cannot be trusted; nothing is signalled, nothing deleted.
+#ifndef RUNNER_SESSION_H
+#define RUNNER_SESSION_H
+
+#include "pod/tomb.h"
+#include "runner/podlink.h"
+#include "runner/server.h"
+
+#define HANDSHAKE_MS 2000
+#define STOP_GRACE_MS 5000
+#define STOP_MARGIN_MS 3000 // On top of the grace, before the holder itself is ended.
+#define KILL_MARGIN_MS 2000
+
+#define FILE_STARTING "starting"    // The description, until the session has begun.
+#define FILE_SESSION "session.json" // The description.
+#define FILE_LOST "lost"            // The holder died without a record; told once.
+
+enum session_state {
+    SESSION_STARTING = 0,
+    SESSION_RUNNING,
+    SESSION_ENDED,
+    SESSION_LOST,
+    SESSION_UNREACHABLE,
+    SESSION_UNPROVEN
+};
+
+enum ask_kind {
+    ASK_STATUS = 1,
+    ASK_STOP,
+    ASK_KILL,
+    ASK_CLAIM
+};
+struct refresh;
+struct ask { // A request to the pod that has no answer yet.
+    struct ask *next;
+    enum ask_kind kind;
+    uint32_t request; // 0: not sent yet.
+    struct refresh *refresh;
+};
+
+struct waiter { // A call that waits for the end of the session.
+    struct waiter *next;
+    struct call *call;
+    bool destroy;
+};
+
+struct create;
+
+struct session {
+    struct server *server;
+    struct session *next;
+    char id[RUNNER_ID_MAX + 1];
+    char path[4096];
+    enum session_state state;
+    bool pipes;
+    char *program;
+    json_t *labels, *warnings;
+    int64_t created_ms;
+    pm_process *process; // The holder; NULL: it is gone, or not known.
+    uint64_t daemon_pid;
+    struct podlink *link; // There only while something is asked: it would hold a holder whose child
+                          // has ended, and its end tells that better.
+    bool welcomed;        // On this link.
+    bool settled;         // It is known what has become of it.
+    bool claim_sent;      // On this link.
+    bool claim_asked;     // In this run of the runner: the claim is ours, whoever carries it out.
+    bool counted;         // In server::recovering.
+    struct pod_state pod; // As it was told last.
+    uint16_t version;
+    char build[POD_BUILD_MAX + 1];
+    bool has_exit;
+    struct pod_exit exit;
+    int64_t claimed_ms;
+    char problem[256];
+    unsigned attempts; // To connect, without success.
+    uv_timer_t *retry, *patience;
+    bool stopping, ending_holder, removed;
+    uint32_t stop_grace_ms;
+    enum ask_kind stop_kind;
+    unsigned works; // Under way in workers: it is not freed before.
+    struct ask *asks;
+    struct waiter *waiters;
+    struct held *held;
+    struct create *create; // While STARTING.
+};
+
+const char *session_state_name(int state);
+struct session *session_find(struct server *server, const char *id);
+// Put into the list; NULL: no memory.
+struct session *session_add(struct server *server, const char *id);
+// At the end of the runner: as session_remove(); the session itself goes on.
+void session_close(struct session *session);
+// Out of the list; freed when nothing uses it any more.
+void session_remove(struct session *session);
+void session_folder(const char *state_dir, const char *id, char path[4096]);
+json_t *session_json(const struct session *session);
+void session_log(const struct session *session, int level, const char *event, const char *format,
+                 ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 4, 5)))
+#endif
+    ;
+// A notification to subscribers, with the session.
+void session_notify(const struct session *session, const char *what);
+
+// Connects to its pod, where that is not done.
+void session_connect(struct session *session);
+// Its first connection, from the birth of the pod.
+int session_take_link(struct session *session, pm_native native, const uint8_t *token,
+                      uint64_t timeout_ms);
+void session_settle(struct session *session);
+// The holder is dead, or says that the record is there: what remains of it?
+void session_collect(struct session *session);
+void session_holder_ended(struct session *session);
+void session_fail(struct session *session, enum session_state state, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 3, 4)))
+#endif
+    ;
+bool session_is_over(const struct session *session);
+
+// Asks the pod, as soon as it is connected; false: out of memory, or there is no pod any more.
+bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh);
+// Ends it; the waiters are answered when it has ended.
+void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms);
+void session_wait(struct session *session, struct call *call, bool destroy);
+// Whether nobody holds it: then it may be forgotten, whatever is in its folder.
+bool session_is_free(const struct session *session);
+// Removes folder and records of one that is over, and the session with it.
+int session_erase(struct session *session, struct runner_error *error);
+
+// What `holder is ended` is done by: kills it and its tree in a worker.
+void session_end_holder(struct session *session);
+
+// create.c
+void session_create(struct server *server, struct call *call, json_t *params);
+bool create_message(struct session *session, const struct pod_message *message);
+void create_over(struct session *session, int failure);
+
+// recover.c
+void recover_begin(struct server *server);
+int epoch_next(struct server *server, uint64_t at_least);
+
+// podop.c: on a connection of its own, as the writer.
+void session_send(struct session *session, struct call *call, json_t *params);
+void session_resize(struct session *session, struct call *call, json_t *params);
+
+// refresh.c: asks pods how they are, and answers the call with one session or all.
+void refresh_begin(struct server *server, struct session *session, struct call *call);
+void refresh_done(struct refresh *refresh);
+
+#endif

@@ -1,0 +1,154 @@
+// A runner that starts by itself on first use. Who starts it owns STATE/starter, a registry with
+// one daemon in it, for so long: of any number that try at once one starts, and the others wait for
+// it.
+#include <processmgr/processmgr.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runner/control_client.h"
+#include "runner/server.h"
+
+#define START_TIMEOUT_MS 10000
+#define LOOK_MS 10
+
+static bool answers(const struct runner_env *env)
+{
+    return client_probe(env) == 0;
+}
+
+static void spawn_spec(const struct runner_env *env, const char *const *argv, const char *words,
+                       struct pm_spec *spec)
+{
+    spec->owner = "runner";
+    spec->program = env->program;
+    spec->argv = argv;
+    spec->cwd = env->state_dir;
+    spec->mode = PM_MODE_DAEMON;
+    spec->key = "runner";
+    spec->stderr_slot.kind = PM_STDIO_FILE_TRUNCATE;
+    spec->stderr_slot.path = words;
+    spec->accept_outer_job = true; // `doctor` tells what that means.
+}
+
+// The last words of one that did not come up.
+static void take_words(const char *path, char *text, size_t capacity)
+{
+    char *words = NULL;
+    size_t size = 0;
+    text[0] = '\0';
+    if (os_read_file(path, 65536, &words, &size) == 0) {
+        while (size > 0 && words[size - 1] == '\n') {
+            words[--size] = '\0';
+        }
+        for (size_t i = 0; i < size; i++) {
+            words[i] = words[i] == '\n' ? ' ' : words[i];
+        }
+        (void)snprintf(text, capacity, "%s",
+                       size > capacity - 1 ? words + size - capacity + 1 : words);
+        free(words);
+    }
+}
+
+static int wait_until_up(const struct runner_env *env, pm_process *process, const char *words,
+                         struct runner_error *error)
+{
+    uint64_t deadline = monotonic_ms() + START_TIMEOUT_MS;
+    char text[512];
+    while (!answers(env)) {
+        take_words(words, text, sizeof text);
+        // One that finds another, which may be about to listen, ends at once.
+        if (!pm_process_alive(process) && strstr(text, SERVED_BY_ANOTHER) == NULL) {
+            return runner_fail(error, RUNNER_UNREACHABLE,
+                               "start of a runner for '%s'\nit ended at once: %s\n"
+                               "runner --state '%s' serve",
+                               env->state_dir, text, env->state_dir);
+        }
+        if (monotonic_ms() > deadline) {
+            return runner_fail(error, RUNNER_UNREACHABLE,
+                               "start of a runner for '%s'\nprocess %llu does not answer\n"
+                               "see '%s/runner.log'",
+                               env->state_dir, (unsigned long long)pm_process_pid(process),
+                               env->state_dir);
+        }
+        uv_sleep(LOOK_MS);
+    }
+    return RUNNER_OK;
+}
+
+// The one that is there may be dead, and its end not told by the system yet: it is waited for.
+static int spawn_or_find(pm_manager *manager, const struct pm_spec *spec, pm_process **ret_process,
+                         struct pm_error *detail)
+{
+    int result = PM_ERR_EXISTS;
+    for (int i = 0; i < 10 && result == PM_ERR_EXISTS; i++) {
+        result = pm_spawn(manager, spec, ret_process, detail);
+        if (result != PM_ERR_EXISTS || pm_find(manager, spec->key, ret_process) != PM_OK) {
+            continue;
+        }
+        if (pm_process_alive(*ret_process)) {
+            return PM_OK;
+        }
+        (void)pm_process_wait(*ret_process, 1000, NULL);
+        *ret_process = pm_process_unref(*ret_process);
+    }
+    return result;
+}
+
+// We own the starter's registry.
+static int start_in(const struct runner_env *env, pm_manager *manager, struct runner_error *error)
+{
+    const char *const argv[] = {env->program, "--state", env->state_dir, "serve", NULL};
+    struct pm_spec spec = PM_SPEC_INIT;
+    struct pm_error detail = PM_ERROR_INIT;
+    pm_process *process = NULL;
+    char words[4096], line[1024];
+    (void)snprintf(words, sizeof words, "%s/runner.err", env->state_dir);
+    if (answers(env)) { // Somebody started it while we came here.
+        return RUNNER_OK;
+    }
+    (void)pm_recover(manager, NULL, NULL, NULL); // Forgets one that is gone.
+    spawn_spec(env, argv, words, &spec);
+    int result = spawn_or_find(manager, &spec, &process, &detail);
+    if (result != PM_OK) {
+        (void)pm_error_format(&detail, line, sizeof line);
+        return runner_fail(error, RUNNER_FAILED, "start of a runner\n%s\nrunner --state '%s' serve",
+                           line, env->state_dir);
+    }
+    int code = wait_until_up(env, process, words, error);
+    (void)pm_process_unref(process);
+    return code;
+}
+
+int runner_start(const struct runner_env *env, struct runner_error *error)
+{
+    struct pm_options options = PM_OPTIONS_INIT;
+    struct pm_error detail = PM_ERROR_INIT;
+    pm_manager *manager;
+    char dir[4096], line[1024];
+    uint64_t deadline = monotonic_ms() + UINT64_C(2) * START_TIMEOUT_MS;
+    (void)snprintf(dir, sizeof dir, "%s/starter", env->state_dir);
+    options.registry_dir = dir;
+    options.leak_sweep_ms = UINT32_MAX;
+    options.stop_watch_ms = UINT32_MAX;
+    options.status_pending_ms = 1; // Nobody asks how it ended.
+    for (;;) {
+        int result = pm_open(&options, &manager, &detail);
+        if (result == PM_OK) {
+            break;
+        }
+        if (result != PM_ERR_REGISTRY_BUSY || monotonic_ms() > deadline) {
+            (void)pm_error_format(&detail, line, sizeof line);
+            return runner_fail(error, RUNNER_UNREACHABLE,
+                               "start of a runner\n%s\nrunner --state '%s' serve", line,
+                               env->state_dir);
+        }
+        if (answers(env)) {
+            return RUNNER_OK;
+        }
+        uv_sleep(LOOK_MS);
+    }
+    int code = start_in(env, manager, error);
+    (void)pm_close(manager, 1000, NULL);
+    return code;
+}

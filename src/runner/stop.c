@@ -1,0 +1,137 @@
+// The ways a session ends on request: asked of its pod, and where that does not help, by ending the
+// holder, which takes the child along.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runner/session.h"
+
+struct ending {
+    uv_work_t work;
+    struct session *session;
+    pm_process *process;
+    int result;
+};
+
+static void work_end(uv_work_t *work)
+{
+    struct ending *ending = work->data;
+    const struct pm_stop_plan plan = {
+        .steps_count = 1,
+        .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, KILL_MARGIN_MS}},
+    };
+    ending->result = pm_process_stop(ending->process, &plan, NULL);
+}
+
+static void after_end(uv_work_t *work, int status)
+{
+    struct ending *ending = work->data;
+    struct session *session = ending->session;
+    (void)status;
+    session->works--;
+    session->ending_holder = false;
+    if (ending->result != PM_OK) {
+        session_log(session, LOG_ERROR, "session.stop", "its holder does not end: %s",
+                    pm_strerror(ending->result));
+    }
+    (void)pm_process_unref(ending->process);
+    free(ending);
+    if (session->removed) {
+        session_remove(session);
+    } else {
+        session_collect(session);
+    }
+}
+
+void session_end_holder(struct session *session)
+{
+    struct ending *ending =
+        session->process != NULL && !session->ending_holder ? calloc(1, sizeof *ending) : NULL;
+    if (ending == NULL) {
+        return;
+    }
+    ending->work.data = ending;
+    ending->session = session;
+    ending->process = pm_process_ref(session->process);
+    if (uv_queue_work(&session->server->loop, &ending->work, work_end, after_end) != 0) {
+        (void)pm_process_unref(ending->process);
+        free(ending);
+        return;
+    }
+    session->ending_holder = true;
+    session->works++;
+}
+
+static void fail_waiters(struct session *session)
+{
+    struct runner_error error;
+    struct waiter *waiter = session->waiters;
+    session->waiters = NULL;
+    (void)runner_fail(&error, RUNNER_TIMEOUT,
+                      "stop of session '%s'\nneither its child nor its holder ended in time\n"
+                      "runner doctor",
+                      session->id);
+    while (waiter != NULL) {
+        struct waiter *next = waiter->next;
+        call_error(waiter->call, &error);
+        free(waiter);
+        waiter = next;
+    }
+}
+
+static void on_patience_over(uv_timer_t *timer)
+{
+    struct session *session = timer->data;
+    if (session->ending_holder || session->process == NULL) {
+        fail_waiters(session);
+        return;
+    }
+    session_log(session, LOG_WARNING, "session.stop",
+                "its holder does not end it in time: the holder is killed");
+    session_end_holder(session);
+    (void)uv_timer_start(timer, on_patience_over, KILL_MARGIN_MS + 1000, 0);
+}
+
+void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms)
+{
+    uint32_t grace = grace_ms != 0 ? grace_ms : STOP_GRACE_MS;
+    uint64_t patience = kind == ASK_KILL ? KILL_MARGIN_MS : (uint64_t)grace + STOP_MARGIN_MS;
+    bool worse = !session->stopping || kind == ASK_KILL;
+    if (worse) {
+        session->stopping = true;
+        session->stop_kind = kind;
+        session->stop_grace_ms = grace_ms;
+        (void)uv_timer_start(session->patience, on_patience_over, patience, 0);
+    }
+    session->attempts = 0;
+    (void)session_ask(session, kind, NULL);
+}
+
+void session_wait(struct session *session, struct call *call, bool destroy)
+{
+    struct runner_error error;
+    struct waiter *waiter = malloc(sizeof *waiter);
+    if (waiter == NULL) {
+        (void)runner_fail(&error, RUNNER_FAILED, "stop of session '%s'\nout of memory",
+                          session->id);
+        call_error(call, &error);
+        return;
+    }
+    *waiter = (struct waiter){session->waiters, call, destroy};
+    session->waiters = waiter;
+}
+
+int session_erase(struct session *session, struct runner_error *error)
+{
+    struct server *server = session->server;
+    int result = os_remove_tree(session->path);
+    if (result != 0) {
+        return runner_fail(error, RUNNER_FAILED,
+                           "removal of session '%s'\nfolder '%s': %s\nls -la '%s'", session->id,
+                           session->path, uv_strerror(result), session->path);
+    }
+    (void)pm_forget(server->manager, session->id);
+    session_log(session, LOG_INFO, "session.destroyed", "record and log are removed");
+    session_notify(session, "session.destroyed");
+    session_remove(session);
+    return RUNNER_OK;
+}

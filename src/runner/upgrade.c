@@ -1,0 +1,445 @@
+#include "runner/upgrade.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pod/wire.h"
+#include "runner/control_client.h"
+
+#define STATE_FORMAT 1
+#define CONTROL_VERSION 1
+
+// ------------------------------------------------------------------------------------------------
+// What became of it
+// ------------------------------------------------------------------------------------------------
+
+static void note(const char *state_dir, const char *program, const char *result, const char *reason)
+{
+    char path[4200];
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:I}", "program", program, "result", result, "reason",
+                  reason, "version", PM_VERSION_STRING, "at", (json_int_t)wall_ms());
+    char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
+    (void)snprintf(path, sizeof path, "%s/upgrade.json", state_dir);
+    if (text != NULL) {
+        (void)os_write_file(path, text, strlen(text));
+    }
+    free(text);
+    json_decref(json);
+}
+
+json_t *upgrade_last(const char *state_dir)
+{
+    char path[4200], *text;
+    size_t size;
+    (void)snprintf(path, sizeof path, "%s/upgrade.json", state_dir);
+    if (os_read_file(path, 65536, &text, &size) != 0) {
+        return NULL;
+    }
+    json_t *json = json_loadb(text, size, 0, NULL);
+    free(text);
+    return json;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The new binary proves itself
+// ------------------------------------------------------------------------------------------------
+
+int upgrade_self_check(void)
+{
+    json_t *json = json_pack("{s:s, s:s, s:i, s:i, s:[i,i]}", "self_check", "ok", "version",
+                             PM_VERSION_STRING, "control", CONTROL_VERSION, "state_format",
+                             STATE_FORMAT, "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX);
+    char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
+    bool fine = text != NULL && puts(text) >= 0 && fflush(stdout) == 0;
+    free(text);
+    json_decref(json);
+    return fine ? RUNNER_OK : RUNNER_FAILED;
+}
+
+struct upgrade {
+    uv_work_t work;
+    struct server *server;
+    struct call *call;
+    char *program, *version;
+    struct runner_error error;
+};
+
+static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
+{
+    json_t *json = json_loadb(result->output[0], result->output_size[0], 0, NULL);
+    const char *word = json_string_value(json_object_get(json, "self_check"));
+    const char *version = json_string_value(json_object_get(json, "version"));
+    json_t *pods = json_object_get(json, "pod_versions");
+    json_int_t low = json_integer_value(json_array_get(pods, 0));
+    json_int_t high = json_integer_value(json_array_get(pods, 1));
+    json_int_t format = json_integer_value(json_object_get(json, "state_format"));
+    int code = RUNNER_OK;
+    if (result->timed_out || result->record.kind != PM_EXIT_EXITED || result->record.code != 0 ||
+        word == NULL || strcmp(word, "ok") != 0 || version == NULL) {
+        code = runner_fail(&upgrade->error, RUNNER_FAILED,
+                           "upgrade to '%s'\nits self-check failed (%s %u): %.200s\n"
+                           "the runner goes on as it was",
+                           upgrade->program,
+                           result->timed_out ? "no answer in time, exit code" : "exit code",
+                           (unsigned)result->record.code,
+                           result->output_size[1] > 0 ? result->output[1] : "no word of it");
+    } else if (low > POD_VERSION_MAX || high < POD_VERSION_MIN || format < STATE_FORMAT) {
+        code = runner_fail(&upgrade->error, RUNNER_REFUSED,
+                           "upgrade to '%s'\nits versions do not fit: pods %lld to %lld, state %lld"
+                           "\nthe runner goes on as it was",
+                           upgrade->program, (long long)low, (long long)high, (long long)format);
+    } else {
+        upgrade->version = strdup(version);
+    }
+    json_decref(json);
+    return code;
+}
+
+static void work_check(uv_work_t *work)
+{
+    struct upgrade *upgrade = work->data;
+    const char *const argv[] = {upgrade->program, "serve", "--self-check", NULL};
+    struct pm_spec spec = PM_SPEC_INIT;
+    struct pm_run_options options = PM_RUN_OPTIONS_INIT;
+    struct pm_run_result result = PM_RUN_RESULT_INIT;
+    struct pm_error detail = PM_ERROR_INIT;
+    char line[1024];
+    spec.owner = "upgrade";
+    spec.program = upgrade->program;
+    spec.argv = argv;
+    spec.die_with_parent = true;
+    options.spec = &spec;
+    options.timeout_ms = UPGRADE_CHECK_MS;
+    options.max_output = 65536;
+    int code = pm_run(upgrade->server->manager, &options, &result, &detail);
+    if (code != PM_OK) {
+        (void)pm_error_format(&detail, line, sizeof line);
+        (void)runner_fail(&upgrade->error, RUNNER_FAILED,
+                          "upgrade to '%s'\n%s\nthe runner goes on as it was", upgrade->program,
+                          line);
+        return;
+    }
+    (void)judge(upgrade, &result);
+    pm_run_result_clear(&result);
+}
+
+static void after_check(uv_work_t *work, int status)
+{
+    struct upgrade *upgrade = work->data;
+    struct server *server = upgrade->server;
+    (void)status;
+    server->works--;
+    if (upgrade->error.code != RUNNER_OK) {
+        log_write(server->log, LOG_ERROR, "runner.upgrade", NULL, "%s: %s", upgrade->error.what,
+                  upgrade->error.why);
+        note(server->env->state_dir, upgrade->program, "refused", upgrade->error.why);
+        call_error(upgrade->call, &upgrade->error);
+        free(upgrade->program);
+    } else {
+        log_write(server->log, LOG_INFO, "runner.upgrade", NULL, "to '%s', version %s",
+                  upgrade->program, upgrade->version);
+        call_result(upgrade->call, json_pack("{s:s, s:s, s:s, s:s}", "from", PM_VERSION_STRING,
+                                             "to", upgrade->version, "program", upgrade->program,
+                                             "instance", server->instance));
+        free(server->upgrade_program);
+        server->upgrade_program = upgrade->program;
+        server_stop(server, SERVER_UPGRADE);
+    }
+    free(upgrade->version);
+    free(upgrade);
+}
+
+void upgrade_begin(struct server *server, struct call *call, json_t *params)
+{
+    struct runner_error error;
+    const char *binary = json_string_value(json_object_get(params, "binary"));
+    binary = binary != NULL ? binary : server->env->program;
+    struct upgrade *upgrade = calloc(1, sizeof *upgrade);
+    if (upgrade == NULL || (upgrade->program = strdup(binary)) == NULL) {
+        free(upgrade);
+        call_result(call, NULL);
+        return;
+    }
+    if (!os_is_absolute(binary)) {
+        (void)runner_fail(&error, RUNNER_USAGE, "parameter 'binary'\nits path has to be absolute");
+        call_error(call, &error);
+        free(upgrade->program);
+        free(upgrade);
+        return;
+    }
+    upgrade->work.data = upgrade;
+    upgrade->server = server;
+    upgrade->call = call;
+    server->works++;
+    if (uv_queue_work(&server->loop, &upgrade->work, work_check, after_check) != 0) {
+        work_check(&upgrade->work);
+        after_check(&upgrade->work, 0);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// The guardian
+// ------------------------------------------------------------------------------------------------
+
+struct guard {
+    uv_loop_t loop;
+    uv_pipe_t pipe;
+    uv_timer_t timer;
+    char word[16];
+    size_t have;
+    bool over, ready, timed_out;
+};
+
+static void on_guard_alloc(uv_handle_t *handle, size_t size, uv_buf_t *buffer)
+{
+    struct guard *guard = handle->data;
+    (void)size;
+    *buffer = uv_buf_init(guard->word + guard->have, (unsigned)(sizeof guard->word - guard->have));
+}
+
+static void on_guard_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
+{
+    struct guard *guard = stream->data;
+    (void)buffer;
+    guard->have += size > 0 ? (size_t)size : 0;
+    if (size < 0 || guard->have == sizeof guard->word ||
+        memchr(guard->word, '\n', guard->have) != NULL) {
+        guard->over = true; // "ready", "cancel", or the end of who should have said so.
+        guard->ready = guard->have > 0;
+        uv_stop(&guard->loop);
+    }
+}
+
+static void on_guard_timeout(uv_timer_t *timer)
+{
+    struct guard *guard = timer->data;
+    guard->over = guard->timed_out = true;
+    uv_stop(&guard->loop);
+}
+
+static void close_all(uv_handle_t *handle, void *unused)
+{
+    (void)unused;
+    if (!uv_is_closing(handle)) {
+        uv_close(handle, NULL);
+    }
+}
+
+// Waits for a word on a connection, after it has said its own.
+static int wait_for_word(struct guard *guard, pm_native native, const char *own,
+                         uint64_t timeout_ms)
+{
+    uv_buf_t buffer = uv_buf_init((char *)own, (unsigned)strlen(own));
+    if (uv_loop_init(&guard->loop) != 0) {
+        pod_connection_close(native);
+        return -1;
+    }
+    (void)uv_pipe_init(&guard->loop, &guard->pipe, 0);
+    (void)uv_timer_init(&guard->loop, &guard->timer);
+    guard->pipe.data = guard->timer.data = guard;
+    if (os_pipe_open(&guard->pipe, native) == 0) {
+        if (buffer.len > 0) {
+            (void)uv_try_write((uv_stream_t *)&guard->pipe, &buffer, 1);
+        }
+        (void)uv_read_start((uv_stream_t *)&guard->pipe, on_guard_alloc, on_guard_read);
+        (void)uv_timer_start(&guard->timer, on_guard_timeout, timeout_ms, 0);
+        while (!guard->over) {
+            (void)uv_run(&guard->loop, UV_RUN_DEFAULT);
+        }
+    }
+    uv_walk(&guard->loop, close_all, NULL);
+    (void)uv_run(&guard->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&guard->loop);
+    return 0;
+}
+
+int upgrade_guard(const struct runner_env *env, int64_t pid)
+{
+    struct guard guard = {.have = 0};
+    struct os_process process;
+    pm_native native;
+    if (pod_birth_take(&native) != PM_OK) {
+        return RUNNER_USAGE;
+    }
+    if (os_process_open(pid, &process) != 0) {
+        pod_connection_close(native);
+        return RUNNER_FAILED;
+    }
+    (void)wait_for_word(&guard, native, "armed\n", UPGRADE_READY_MS);
+    if (guard.ready) {
+        os_process_close(&process);
+        return RUNNER_OK;
+    }
+    os_process_kill(&process, 5000);
+    os_process_close(&process);
+    json_t *last = upgrade_last(env->state_dir);
+    const char *program = json_string_value(json_object_get(last, "program"));
+    note(env->state_dir, program != NULL ? program : env->program, "came back",
+         guard.timed_out ? "the new one was not ready in 10 s" : "the new one ended");
+    json_decref(last);
+    return serve(env, PM_NATIVE_INVALID);
+}
+
+void upgrade_tell_ready(const struct runner_env *env, pm_native ready)
+{
+    static const char word[] = "ready\n";
+    if (ready != PM_NATIVE_INVALID) {
+        note(env->state_dir, env->program, "ok", "");
+        (void)pod_log_append(ready, word, sizeof word - 1);
+        pod_connection_close(ready);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// From one to the other
+// ------------------------------------------------------------------------------------------------
+
+static int forget_dead(void *user, pm_process *process)
+{
+    struct pm_info info = PM_INFO_INIT;
+    if (!pm_process_alive(process) && pm_process_info(process, &info) == PM_OK) {
+        (void)pm_process_wait(process, 100, NULL);
+        (void)pm_forget(user, info.key);
+    }
+    return 0;
+}
+
+static int open_starter(const struct runner_env *env, pm_manager **ret_manager)
+{
+    struct pm_options options = PM_OPTIONS_INIT;
+    char dir[4200];
+    int result;
+    (void)snprintf(dir, sizeof dir, "%s/starter", env->state_dir);
+    options.registry_dir = dir;
+    options.leak_sweep_ms = options.stop_watch_ms = UINT32_MAX;
+    options.status_pending_ms = 1;
+    for (int i = 0; i < 500; i++) { // Others look there for a moment only.
+        result = pm_open(&options, ret_manager, NULL);
+        if (result != PM_ERR_REGISTRY_BUSY) {
+            break;
+        }
+        uv_sleep(10);
+    }
+    if (result == PM_OK) {
+        (void)pm_recover(*ret_manager, forget_dead, *ret_manager, NULL);
+    }
+    return result;
+}
+
+static int spawn_other(const struct runner_env *env, const char *const *argv, const char *key,
+                       pm_native input, pm_process **ret_process, pm_manager *manager)
+{
+    struct pm_spec spec = PM_SPEC_INIT;
+    char words[4200];
+    (void)snprintf(words, sizeof words, "%s/runner.err", env->state_dir);
+    spec.owner = "runner";
+    spec.program = argv[0];
+    spec.argv = argv;
+    spec.cwd = env->state_dir;
+    spec.mode = PM_MODE_DAEMON;
+    spec.key = key;
+    spec.stderr_slot.kind = PM_STDIO_FILE_APPEND;
+    spec.stderr_slot.path = words;
+    spec.accept_outer_job = true;
+    if (input != PM_NATIVE_INVALID) {
+        spec.stdin_slot.kind = PM_STDIO_NATIVE;
+        spec.stdin_slot.native = input;
+    }
+    return pm_spawn(manager, &spec, ret_process, NULL);
+}
+
+// The guardian, armed: it holds our process. *ret_native: to it.
+static int start_guard(const struct runner_env *env, pm_native *ret_native)
+{
+    char own[4096], pid[32], word[8], key[64];
+    pm_manager *manager;
+    pm_native ours, theirs;
+    int result = os_own_program(own, sizeof own) == 0 ? open_starter(env, &manager) : PM_ERR_SYSTEM;
+    if (result != PM_OK) {
+        return result;
+    }
+    (void)snprintf(pid, sizeof pid, "%lld", (long long)uv_os_getpid());
+    (void)snprintf(key, sizeof key, "guardian-%lld", (long long)wall_ms());
+    const char *const argv[] = {own, "--state", env->state_dir, "serve", "--guard", pid, NULL};
+    result = pod_birth_pair(&ours, &theirs);
+    if (result == PM_OK) {
+        result = spawn_other(env, argv, key, theirs, NULL, manager);
+        pod_connection_close(theirs);
+        if (result == PM_OK) {
+            result = os_read_word(ours, word, sizeof word, 5000) > 0 ? PM_OK : PM_ERR_TIMEOUT;
+        }
+        if (result != PM_OK) {
+            pod_connection_close(ours);
+        }
+    }
+    (void)pm_close(manager, 1000, NULL);
+    if (result == PM_OK) {
+        *ret_native = ours;
+    }
+    return result;
+}
+
+static int replace_by_exec(const struct runner_env *env, const char *program)
+{
+    static const char cancel[] = "cancel\n";
+    char number[32], state[4096], path[4096];
+    char serve_word[] = "serve", state_word[] = "--state", ready_word[] = "--ready-fd";
+    pm_native guard;
+    int result = start_guard(env, &guard);
+    if (result != PM_OK) {
+        note(env->state_dir, program, "came back", "no guardian could be started");
+        return result;
+    }
+    (void)snprintf(number, sizeof number, "%lld", (long long)guard);
+    (void)snprintf(state, sizeof state, "%s", env->state_dir);
+    (void)snprintf(path, sizeof path, "%s", program);
+    char *argv[] = {path, state_word, state, serve_word, ready_word, number, NULL};
+    note(env->state_dir, program, "started", "");
+    os_keep_at_exec(guard, true);
+    result = os_exec(program, argv);
+    os_keep_at_exec(guard, false);
+    (void)pod_log_append(guard, cancel, sizeof cancel - 1);
+    pod_connection_close(guard);
+    note(env->state_dir, program, "came back", uv_strerror(result));
+    return result;
+}
+
+// Where there is no exec. This process waits.
+static int replace_by_daemon(const struct runner_env *env, const char *program)
+{
+    const char *const argv[] = {program, "--state", env->state_dir, "serve", NULL};
+    pm_manager *manager;
+    pm_process *process = NULL;
+    char key[64];
+    uint64_t deadline = monotonic_ms() + UPGRADE_READY_MS;
+    int result = open_starter(env, &manager);
+    if (result != PM_OK) {
+        return result;
+    }
+    (void)snprintf(key, sizeof key, "runner-%lld", (long long)wall_ms());
+    note(env->state_dir, program, "started", "");
+    result = spawn_other(env, argv, key, PM_NATIVE_INVALID, &process, manager);
+    while (result == PM_OK && client_probe(env) != PM_OK) {
+        if (!pm_process_alive(process) || monotonic_ms() > deadline) {
+            const struct pm_stop_plan plan = {.steps_count = 1,
+                                              .steps = {{PM_STOP_KILL, PM_SCOPE_PROCESS, 5000}}};
+            (void)pm_process_stop(process, &plan, NULL);
+            note(env->state_dir, program, "came back", "the new one was not ready");
+            result = PM_ERR_TIMEOUT;
+        }
+        uv_sleep(20);
+    }
+    if (result == PM_OK) {
+        note(env->state_dir, program, "ok", "");
+    }
+    (void)pm_process_unref(process);
+    (void)pm_close(manager, 1000, NULL);
+    return result;
+}
+
+int upgrade_replace(const struct runner_env *env, const char *program)
+{
+    return os_has_exec() ? replace_by_exec(env, program) : replace_by_daemon(env, program);
+}

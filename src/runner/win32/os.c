@@ -1,0 +1,326 @@
+#include <fcntl.h>
+#include <io.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <windows.h>
+
+#include <shellapi.h>
+
+#include "poddaemon/os.h"
+#include "runner/os.h"
+
+void os_begin(void)
+{
+    // Whoever is below a new process group ignores Ctrl-C, unless it says otherwise.
+    (void)SetConsoleCtrlHandler(NULL, FALSE);
+}
+
+static char *to_utf8(const wchar_t *text)
+{
+    int size = WideCharToMultiByte(CP_UTF8, 0, text, -1, NULL, 0, NULL, NULL);
+    char *utf8 = size > 0 ? malloc((size_t)size) : NULL;
+    if (utf8 != NULL) {
+        (void)WideCharToMultiByte(CP_UTF8, 0, text, -1, utf8, size, NULL, NULL);
+    }
+    return utf8;
+}
+
+// Those of main() are in the code page of the system.
+void os_arguments(int *argc, char ***argv)
+{
+    int count;
+    wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), &count);
+    char **utf8 = wide != NULL ? calloc((size_t)count + 1, sizeof *utf8) : NULL;
+    bool fine = utf8 != NULL;
+    for (int i = 0; fine && i < count; i++) {
+        utf8[i] = to_utf8(wide[i]);
+        fine = utf8[i] != NULL;
+    }
+    if (fine) {
+        *argc = count;
+        *argv = utf8;
+    }
+    LocalFree(wide);
+}
+
+bool os_is_absolute(const char *path)
+{
+    bool drive = ((path[0] | 0x20) >= 'a' && (path[0] | 0x20) <= 'z') && path[1] == ':' &&
+                 (path[2] == '\\' || path[2] == '/');
+    return drive || (path[0] == '\\' && path[1] == '\\');
+}
+
+// ------------------------------------------------------------------------------------------------
+// Files
+// ------------------------------------------------------------------------------------------------
+
+int os_private_dir(const char *path, struct runner_error *error)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    int result = pod_dir_create(path);
+    if (result == PM_OK || result == PM_ERR_EXISTS) {
+        result = pod_dir_open(path, &dir);
+    }
+    if (result != PM_OK) {
+        bool refused = result == PM_ERR_ACCESS || result == PM_ERR_NOT_A_DIRECTORY;
+        return runner_fail(error, refused ? RUNNER_REFUSED : RUNNER_FAILED,
+                           "folder '%s'\n%s\nicacls \"%s\"", path, pm_strerror(result), path);
+    }
+    pod_dir_close(&dir);
+    return RUNNER_OK;
+}
+
+static int open_file(const char *path, int flags)
+{
+    uv_fs_t request;
+    int file = uv_fs_open(NULL, &request, path, flags, 0600, NULL);
+    uv_fs_req_cleanup(&request);
+    return file;
+}
+
+static int close_file(int file)
+{
+    uv_fs_t request;
+    int result = uv_fs_close(NULL, &request, file, NULL);
+    uv_fs_req_cleanup(&request);
+    return result;
+}
+
+int os_open_append(const char *path)
+{
+    return open_file(path, UV_FS_O_WRONLY | UV_FS_O_CREAT | UV_FS_O_APPEND);
+}
+
+int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size)
+{
+    int file = open_file(path, UV_FS_O_RDONLY);
+    size_t have = 0;
+    char *text = file >= 0 ? malloc(limit + 2) : NULL;
+    int result = file < 0 ? file : text == NULL ? UV_ENOMEM : 1;
+    while (result > 0 && have <= limit) {
+        uv_buf_t buffer = uv_buf_init(text + have, (unsigned)(limit + 1 - have));
+        uv_fs_t request;
+        result = uv_fs_read(NULL, &request, file, &buffer, 1, -1, NULL);
+        uv_fs_req_cleanup(&request);
+        have += result > 0 ? (size_t)result : 0;
+    }
+    if (file >= 0) {
+        (void)close_file(file);
+    }
+    if (result == 0 && have > limit) {
+        result = UV_EFBIG;
+    }
+    if (result != 0) {
+        free(text);
+        return result < 0 ? result : UV_EFBIG;
+    }
+    text[have] = '\0';
+    *ret_text = text;
+    *ret_size = have;
+    return 0;
+}
+
+int os_write_file(const char *path, const void *data, size_t size)
+{
+    char temporary[4096];
+    uv_fs_t request;
+    uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)data, (unsigned)size);
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary) {
+        return UV_ENAMETOOLONG;
+    }
+    int file = open_file(temporary, UV_FS_O_WRONLY | UV_FS_O_CREAT | UV_FS_O_TRUNC);
+    if (file < 0) {
+        return file;
+    }
+    int result = uv_fs_write(NULL, &request, file, &buffer, 1, 0, NULL);
+    uv_fs_req_cleanup(&request);
+    result = result == (int)size ? 0 : result < 0 ? result : UV_ENOSPC;
+    (void)close_file(file);
+    for (int i = 0; result == 0 && i < 20; i++) { // Somebody may be reading it.
+        result = uv_fs_rename(NULL, &request, temporary, path, NULL);
+        uv_fs_req_cleanup(&request);
+        if (result == 0) {
+            return 0;
+        }
+        uv_sleep(10);
+        result = i < 19 ? 0 : result;
+    }
+    return result;
+}
+
+static int remove_entries(const char *path)
+{
+    uv_fs_t request;
+    uv_dirent_t entry;
+    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
+    while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
+        char below[4096];
+        if (snprintf(below, sizeof below, "%s/%s", path, entry.name) >= (int)sizeof below) {
+            result = UV_ENAMETOOLONG;
+        } else {
+            result = os_remove_tree(below);
+        }
+    }
+    uv_fs_req_cleanup(&request);
+    return result < 0 ? result : 0;
+}
+
+static int remove_one(const char *path)
+{
+    uv_fs_t request;
+    int result = uv_fs_lstat(NULL, &request, path, NULL);
+    bool folder = result == 0 && (request.statbuf.st_mode & S_IFMT) == S_IFDIR;
+    uv_fs_req_cleanup(&request);
+    if (result != 0) {
+        return result == UV_ENOENT ? 0 : result;
+    }
+    result = folder ? remove_entries(path) : 0;
+    if (result == 0) {
+        result = folder ? uv_fs_rmdir(NULL, &request, path, NULL)
+                        : uv_fs_unlink(NULL, &request, path, NULL);
+        uv_fs_req_cleanup(&request);
+    }
+    return result == UV_ENOENT ? 0 : result;
+}
+
+// What somebody has open cannot be removed: virus scanners look into new files.
+int os_remove_tree(const char *path)
+{
+    int result = UV_EBUSY;
+    for (int i = 0; i < 20 && result != 0; i++) {
+        result = remove_one(path);
+        if (result != 0) {
+            uv_sleep(25);
+        }
+    }
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Connections
+// ------------------------------------------------------------------------------------------------
+
+int os_pipe_open(uv_pipe_t *pipe, pm_native native)
+{
+    int file = _open_osfhandle((intptr_t)native, 0);
+    if (file < 0) {
+        (void)CloseHandle((HANDLE)native);
+        return UV_EMFILE;
+    }
+    int result = uv_pipe_open(pipe, file);
+    if (result != 0) {
+        (void)_close(file);
+    }
+    return result;
+}
+
+bool os_socket_gone(const char *state_dir)
+{
+    (void)state_dir; // A pipe has its name as long as it has an instance.
+    return false;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Terminal
+// ------------------------------------------------------------------------------------------------
+
+static DWORD screen_mode;
+static bool is_raw;
+
+bool os_terminal_size(unsigned *ret_columns, unsigned *ret_rows)
+{
+    CONSOLE_SCREEN_BUFFER_INFO info;
+    if (!GetConsoleScreenBufferInfo(GetStdHandle(STD_OUTPUT_HANDLE), &info)) {
+        return false;
+    }
+    *ret_columns = (unsigned)(info.srWindow.Right - info.srWindow.Left + 1);
+    *ret_rows = (unsigned)(info.srWindow.Bottom - info.srWindow.Top + 1);
+    return true;
+}
+
+bool os_terminal_raw(void)
+{
+    HANDLE screen = GetStdHandle(STD_OUTPUT_HANDLE);
+    is_raw = true;
+    if (!GetConsoleMode(screen, &screen_mode)) {
+        screen_mode = 0;
+        return true;
+    }
+    (void)SetConsoleMode(screen, screen_mode | ENABLE_PROCESSED_OUTPUT |
+                                     ENABLE_VIRTUAL_TERMINAL_PROCESSING |
+                                     DISABLE_NEWLINE_AUTO_RETURN);
+    return true;
+}
+
+void os_terminal_stream(uv_tty_t *tty)
+{
+    if (is_raw) {
+        (void)uv_tty_set_mode(tty, UV_TTY_MODE_RAW);
+    }
+}
+
+void os_terminal_restore(void)
+{
+    if (is_raw) {
+        (void)uv_tty_reset_mode();
+        if (screen_mode != 0) {
+            (void)SetConsoleMode(GetStdHandle(STD_OUTPUT_HANDLE), screen_mode);
+        }
+        is_raw = false;
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Upgrade: a process cannot be replaced here, so nobody has to guard that
+// ------------------------------------------------------------------------------------------------
+
+bool os_has_exec(void)
+{
+    return false;
+}
+
+int os_exec(const char *program, char *const argv[])
+{
+    (void)program;
+    (void)argv;
+    return UV_ENOSYS;
+}
+
+int os_own_program(char *path, size_t capacity)
+{
+    return uv_exepath(path, &capacity);
+}
+
+int os_read_word(pm_native native, char *word, size_t capacity, int timeout_ms)
+{
+    (void)native;
+    (void)word;
+    (void)capacity;
+    (void)timeout_ms;
+    return PM_ERR_UNSUPPORTED;
+}
+
+void os_keep_at_exec(pm_native native, bool keep)
+{
+    (void)native;
+    (void)keep;
+}
+
+int os_process_open(int64_t pid, struct os_process *ret_process)
+{
+    (void)pid;
+    (void)ret_process;
+    return UV_ENOSYS;
+}
+
+void os_process_kill(const struct os_process *process, uint32_t wait_ms)
+{
+    (void)process;
+    (void)wait_ms;
+}
+
+void os_process_close(struct os_process *process)
+{
+    (void)process;
+}

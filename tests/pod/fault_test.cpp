@@ -1,0 +1,171 @@
+// Troubles that pass: none of them ends a loop of the daemon, and all are counted.
+#include <cerrno>
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
+#include "pod_fixture.h"
+
+namespace pod
+{
+
+#ifndef _WIN32
+
+static std::string Fault(const std::string &call, int error, int skip, int count)
+{
+    return "POD_FAULTS=" + call + ":" + std::to_string(error) + ":" + std::to_string(skip) + ":" +
+           std::to_string(count);
+}
+
+TEST_F(Pod, TheAcceptLoopSurvivesEveryError)
+{
+    for (int error : {EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED}) {
+        Options options;
+        options.program = FaultyDaemon();
+        options.daemon_env = {Fault("accept4", error, 1, 5)};
+        Session *session = Create("accept-" + std::to_string(error), {"pod-echo"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        Status(session);
+        pod_state state = Status(session); // Comes late, but comes.
+        EXPECT_EQ(state.faults[POD_FAULT_ACCEPT], 5u) << error;
+        EXPECT_EQ(state.state, POD_SESSION_RUNNING);
+    }
+}
+
+TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
+{
+    Options options;
+    options.descriptors = 50; // An idle one has 26; a start needs more for a moment.
+    Session *session = Create("descriptors", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    std::vector<std::unique_ptr<Client>> clients;
+    for (int i = 0; i < 40; i++) {
+        pm_native native;
+        if (pod_connect(&session->dir, session->id.c_str(), &native) != PM_OK)
+            break;
+        clients.push_back(std::make_unique<Client>(&loop, *session, native, 1));
+        // Those that nobody accepts stay in the queue.
+        for (int turn = 0; turn < 30 && !clients.back()->Ready(); turn++) {
+            Turn();
+            usleep(1000);
+        }
+    }
+    // The session goes on meanwhile.
+    birth->Type("in between");
+    ASSERT_TRUE(Until([&] { return birth->Text().find("in between") != std::string::npos; }));
+    birth->Ask(pod_client_status(&birth->link->client));
+    ASSERT_TRUE(Until([&] {
+        if (birth->states > 0 && birth->state.faults[POD_FAULT_ACCEPT] == 0) {
+            birth->states = 0;
+            birth->Ask(pod_client_status(&birth->link->client));
+        }
+        return birth->states > 0 && birth->state.faults[POD_FAULT_ACCEPT] > 0;
+    }));
+    clients.clear();
+    EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+}
+
+TEST_F(Pod, TheTerminalLoopsSurviveErrors)
+{
+    for (uint32_t mode : {POD_MODE_PTY, POD_MODE_PIPES}) {
+        for (const char *call : {"read", "child"}) {
+            for (int error : {ENOMEM, ENOBUFS}) {
+                Options options;
+                options.mode = mode;
+                options.program = FaultyDaemon();
+                options.daemon_env = {Fault(call, error, 1, 3)};
+                Session *session = Create(std::string(call) + std::to_string(mode * 1000 + error),
+                                          {"pod-echo"}, options);
+                ASSERT_NE(session, nullptr) << birth_error.text;
+                birth->Attach(POD_ROLE_WRITER, 0);
+                ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+                std::string expected = "ready\n";
+                ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
+                for (const char *word : {"one ", "two ", "three"}) {
+                    birth->Type(word);
+                    expected += word;
+                    ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
+                }
+                EXPECT_EQ(Status(session).faults[POD_FAULT_CHILD], 3u) << call << error;
+            }
+        }
+    }
+}
+
+TEST_F(Pod, AFullDiskDoesNotEndTheLogNorTheSession)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("log", ENOSPC, 1, 1)};
+    Session *session = Create("log", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    pod_state state = Status(session);
+    EXPECT_EQ(state.faults[POD_FAULT_LOG], 1u);
+    // After a second it is tried again. What was not written meanwhile is not made up for.
+    ASSERT_TRUE(contract::Eventually([&] {
+        Status(session);
+        return contract::ReadFile(session->path + "/log").find("connection") != std::string::npos;
+    }));
+}
+
+TEST_F(Pod, TheExitIsNotAnnouncedBeforeItIsOnTheDisk)
+{
+    for (const char *call : {"record", "fsync", "renameat", "openat"}) {
+        for (int error : {ENOSPC, EIO}) {
+            Options options;
+            options.program = FaultyDaemon();
+            // Of openat: the lock, the token, the log and the socket's folder come first.
+            options.daemon_env = {Fault(call, error, std::string(call) == "openat" ? 3 : 0, 4)};
+            Session *session = Create(std::string(call) + std::to_string(error),
+                                      {"pod-count", "5000", "6", "wait"}, options);
+            ASSERT_NE(session, nullptr) << birth_error.text;
+            birth->Attach(POD_ROLE_WRITER, 0);
+            ASSERT_TRUE(Until([&] { return birth->received[0] == 5000; }));
+            birth->Type("x");
+            // All output is there while the record is not yet.
+            ASSERT_TRUE(Until([&] { return birth->ends == 2; }));
+            EXPECT_EQ(birth->exits, 0u) << call;
+            // The end of the output may come ahead of that of the process.
+            int state = POD_SESSION_RUNNING;
+            EXPECT_TRUE(contract::Eventually([&] {
+                state = Status(session).state;
+                return state != POD_SESSION_RUNNING;
+            }));
+            EXPECT_EQ(state, POD_SESSION_ENDED) << call;
+            EXPECT_EQ(pod_exit_claim(&session->dir), PM_ERR_NOT_FOUND);
+            ASSERT_TRUE(Until([&] { return birth->exits == 1; })) << call;
+            EXPECT_GT(Status(session).faults[POD_FAULT_RECORD], 0u);
+            EXPECT_EQ(pod_exit_claim(&session->dir), PM_OK);
+            birth.reset();
+            EXPECT_TRUE(DaemonIsGone(session));
+        }
+    }
+}
+
+TEST_F(Pod, TheLogIsCappedAndRotated)
+{
+    Session *session = Create("chatty", {"pod-echo"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    auto size_of = [&](const char *name) {
+        return contract::ReadFile(session->path + "/" + name).size();
+    };
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    for (int i = 0; i < 1000 && size_of("log.2") == 0; i++) {
+        for (int k = 0; k < 20; k++) {
+            client->Attach(POD_ROLE_WRITER, POD_FROM_NOW, POD_ATTACH_TAKE_OVER);
+            client->Ask(pod_client_detach(&client->link->client));
+        }
+        uint32_t request = client->Ask(pod_client_status(&client->link->client));
+        ASSERT_TRUE(Until([&] { return client->Done(request); }));
+    }
+    EXPECT_GT(size_of("log.2"), 0u);
+    for (const char *name : {"log", "log.1", "log.2"})
+        EXPECT_LE(size_of(name), 262144u) << name;
+    EXPECT_EQ(size_of("log.3"), 0u);
+}
+
+#endif
+
+} // namespace pod

@@ -1,0 +1,102 @@
+#include "pod_faults.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PLANS_MAX 8
+
+static struct {
+    char call[16];
+    int error, skip, count;
+} plans[PLANS_MAX];
+static int plans_count = -1;
+
+static void read_plans(void)
+{
+    const char *text = getenv("POD_FAULTS");
+    plans_count = 0;
+    while (text != NULL && *text != '\0' && plans_count < PLANS_MAX) {
+        int n = sscanf(text, "%15[^:]:%d:%d:%d", plans[plans_count].call, &plans[plans_count].error,
+                       &plans[plans_count].skip, &plans[plans_count].count);
+        plans_count += n == 4;
+        text = strchr(text, ',');
+        text = text != NULL ? text + 1 : NULL;
+    }
+}
+
+// Whether this call is to fail; errno is set then.
+static int fails(const char *call)
+{
+    if (plans_count < 0) {
+        read_plans();
+    }
+    for (int i = 0; i < plans_count; i++) {
+        if (strcmp(plans[i].call, call) != 0) {
+            continue;
+        }
+        if (plans[i].skip > 0) {
+            plans[i].skip--;
+            return 0;
+        }
+        if (plans[i].count > 0) {
+            plans[i].count--;
+            errno = plans[i].error;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static const char *target(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        return "child";
+    }
+    return (fcntl(fd, F_GETFL) & O_APPEND) != 0 ? "log" : "record";
+}
+
+int pod_fault_openat(int dir, const char *name, int flags, int mode)
+{
+    return fails("openat") ? -1 : openat(dir, name, flags, mode);
+}
+
+ssize_t pod_fault_write(int fd, const void *data, size_t size)
+{
+    return fails(target(fd)) ? -1 : write(fd, data, size);
+}
+
+ssize_t pod_fault_read(int fd, void *data, size_t size)
+{
+    return fails("read") ? -1 : read(fd, data, size);
+}
+
+int pod_fault_fsync(int fd)
+{
+    return fails("fsync") ? -1 : fsync(fd);
+}
+
+int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return fails("renameat") ? -1 : renameat(from_dir, from, to_dir, to);
+}
+
+int pod_fault_socket(int domain, int type, int protocol)
+{
+    return fails("socket") ? -1 : socket(domain, type, protocol);
+}
+
+int pod_fault_bind(int fd, const struct sockaddr *address, socklen_t size)
+{
+    return fails("bind") ? -1 : bind(fd, address, size);
+}
+
+int pod_fault_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+    return fails("accept4") ? -1 : accept4(fd, address, size, flags);
+}

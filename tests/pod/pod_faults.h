@@ -1,0 +1,22 @@
+// System calls of the daemon that fail as the environment variable POD_FAULTS says, a list of
+//
+//   CALL:ERRNO:SKIP:COUNT,...     the first SKIP calls are as ever, COUNT fail, the rest as ever
+//
+// CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to.
+#ifndef POD_FAULTS_H
+#define POD_FAULTS_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+int pod_fault_openat(int dir, const char *name, int flags, int mode);
+ssize_t pod_fault_write(int fd, const void *data, size_t size);
+ssize_t pod_fault_read(int fd, void *data, size_t size);
+int pod_fault_fsync(int fd);
+int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to);
+int pod_fault_socket(int domain, int type, int protocol);
+int pod_fault_bind(int fd, const struct sockaddr *address, socklen_t size);
+int pod_fault_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);
+
+#endif

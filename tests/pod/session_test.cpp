@@ -1,0 +1,413 @@
+// Sessions from their start to their end.
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
+#include "pod_fixture.h"
+
+namespace pod
+{
+
+TEST_F(Pod, ASessionEchoesAndItsExitIsClaimedOnce)
+{
+    Session *session = Create("echo", {"pod-echo"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    uint32_t request = birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->Done(request); }));
+    ASSERT_TRUE(Until([&] { return birth->Text().find("ready\n") != std::string::npos; }));
+    EXPECT_EQ(birth->Type("hello"), 5);
+    ASSERT_TRUE(Until([&] { return birth->Text().find("hello") != std::string::npos; }));
+    request = birth->Ask(pod_client_close_input(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->Done(request) && birth->exits == 1; }));
+    EXPECT_EQ(birth->ends, 2u);
+    EXPECT_EQ(birth->exit.kind, POD_EXIT_EXITED);
+    EXPECT_EQ(birth->exit.code, 0u);
+    EXPECT_EQ(birth->exit.end[0], birth->received[0]);
+    request = birth->Ask(pod_client_claim(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->Done(request); }));
+    EXPECT_TRUE(DaemonIsGone(session));
+    EXPECT_EQ(pod_exit_claim(&session->dir), PM_ERR_GONE);
+}
+
+// Whoever comes when all is over reads what who was there would have read.
+struct Late {
+    pod_tracker tracker = {};
+    std::string text;
+    unsigned exits = 0;
+    pod_exit exit = {};
+    int result = 0;
+    static void Handle(void *user, const pod_message *m)
+    {
+        Late *late = static_cast<Late *>(user);
+        int taken = pod_tracker_take(&late->tracker, m);
+        late->result = late->result != 0 ? late->result : taken;
+        if (m->type == POD_OUTPUT && m->u.output.channel == POD_CHANNEL_OUT)
+            late->text.append(reinterpret_cast<const char *>(m->u.output.data.data),
+                              m->u.output.data.size);
+        if (m->type == POD_EXIT) {
+            late->exits++;
+            late->exit = m->u.exit;
+        }
+    }
+    int Read(Session *session, uint64_t from, bool *claimed)
+    {
+        uint64_t offsets[POD_CHANNELS] = {from, 0};
+        pod_tracker_begin(&tracker, offsets);
+        return pod_exit_read(&session->dir, offsets, Handle, this, claimed);
+    }
+};
+
+TEST_F(Pod, AnExitThatNobodySeesIsKeptAndCostsNoProcess)
+{
+    for (uint32_t mode : Modes()) {
+        Options options;
+        options.mode = mode;
+        Session *session =
+            Create("short-" + std::to_string(mode), {"pod-count", "200000", "42"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth.reset();
+        EXPECT_TRUE(DaemonIsGone(session));
+        // At once, without waiting for somebody to claim it.
+        EXPECT_EQ(contract::ReadFile(session->path + "/log").find("nobody claims"),
+                  std::string::npos);
+        bool claimed = true;
+        Late late;
+        ASSERT_EQ(late.Read(session, 0, &claimed), PM_OK);
+        EXPECT_FALSE(claimed);
+        EXPECT_EQ(late.result, 0);
+        EXPECT_EQ(late.exits, 1u);
+        EXPECT_EQ(late.exit.kind, POD_EXIT_EXITED);
+        EXPECT_EQ(late.exit.code, 42u);
+        ASSERT_EQ(late.text.size(), 200000u);
+        for (size_t i = 0; i < late.text.size(); i++)
+            ASSERT_EQ(late.text[i], LetterAt(i)) << i;
+        EXPECT_EQ(pod_exit_claim(&session->dir), PM_OK);
+        EXPECT_EQ(pod_exit_claim(&session->dir), PM_ERR_GONE);
+        Late again;
+        ASSERT_EQ(again.Read(session, 150000, &claimed), PM_OK);
+        EXPECT_TRUE(claimed);
+        EXPECT_EQ(again.text.size(), 50000u);
+    }
+}
+
+TEST_F(Pod, AllOutputComesBeforeTheExit)
+{
+    for (int i = 0; i < 25; i++) {
+        Options options;
+        options.mode = Modes()[static_cast<size_t>(i) % Modes().size()];
+        Session *session =
+            Create("tail-" + std::to_string(i), {"pod-count", "200000", "5"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->check_letters = true;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        EXPECT_EQ(birth->received[0], 200000u);
+        EXPECT_EQ(birth->wrong_letters, 0u);
+        EXPECT_EQ(birth->exit.code, 5u);
+        uint32_t request = birth->Ask(pod_client_claim(&birth->link->client));
+        ASSERT_TRUE(Until([&] { return birth->Done(request); }));
+        EXPECT_TRUE(DaemonIsGone(session));
+    }
+}
+
+TEST_F(Pod, StderrOfPipesIsAChannelOfItsOwn)
+{
+    Session *session = Create("both", {"pod-both", "3"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_VIEWER, 0);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->bytes[POD_CHANNEL_OUT], "out");
+    EXPECT_EQ(birth->bytes[POD_CHANNEL_ERR], "err");
+    EXPECT_EQ(birth->exit.code, 3u);
+    EXPECT_EQ(birth->exit.end[POD_CHANNEL_ERR], 3u);
+}
+
+TEST_F(Pod, AStartThatFailsIsToldWithItsReason)
+{
+    Options options;
+    options.command = "/no/such/program";
+    EXPECT_EQ(Create("missing", {}, options), nullptr);
+    EXPECT_EQ(birth_error.code, POD_E_START);
+    EXPECT_EQ(birth_error.detail, static_cast<uint64_t>(-PM_ERR_NOT_FOUND));
+    EXPECT_NE(birth_error.text.find("/no/such/program"), std::string::npos) << birth_error.text;
+    EXPECT_TRUE(birth_error.fatal);
+    EXPECT_TRUE(DaemonIsGone(&sessions.back()));
+}
+
+TEST_F(Pod, ADaemonWithoutARunnerEndsAtOnce)
+{
+    Session *session = MakeFolder("abandoned");
+    birth = StartDaemon(session, Options());
+    ASSERT_NE(birth, nullptr);
+    ASSERT_TRUE(Until([&] { return birth->Ready(); }));
+    birth.reset(); // Before START.
+    EXPECT_TRUE(DaemonIsGone(session));
+    bool claimed;
+    Late late;
+    EXPECT_EQ(late.Read(session, 0, &claimed), PM_ERR_NOT_FOUND);
+}
+
+TEST_F(Pod, StopEndsTheChildAndSaysHow)
+{
+    for (uint32_t mode : Modes()) {
+        Options options;
+        options.mode = mode;
+        Session *session = Create("stop-" + std::to_string(mode), {"pod-deaf"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth.reset();
+        auto client = Connect(session, 2); // Attached to nothing.
+        ASSERT_NE(client, nullptr);
+        uint32_t request = client->Ask(pod_client_stop(&client->link->client, 3000));
+        ASSERT_TRUE(Until([&] { return client->Done(request) && client->exits == 1; }));
+        EXPECT_EQ(client->exit.stop_action, PM_STOP_TERMINATE);
+        if (!contract::OnWindows()) {
+            EXPECT_EQ(client->exit.kind, POD_EXIT_SIGNALED);
+            EXPECT_EQ(client->exit.signal, 15u);
+        }
+        client->Ask(pod_client_claim(&client->link->client));
+        EXPECT_TRUE(DaemonIsGone(session));
+    }
+}
+
+TEST_F(Pod, KillEndsTheChildAtOnce)
+{
+    Options options;
+    options.mode = Modes().back();
+    Session *session = Create("kill", {"pod-deaf"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Ask(pod_client_kill(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.stop_action, PM_STOP_KILL);
+    if (!contract::OnWindows()) {
+        EXPECT_EQ(birth->exit.signal, 9u);
+    }
+    birth.reset();
+    EXPECT_TRUE(DaemonIsGone(session));
+}
+
+TEST_F(Pod, AnySessionIdAndAnyFolderWork)
+{
+    std::string long_id(POD_SESSION_MAX, '/');
+    std::string deep = folder;
+    // The helper that makes folders is for short paths on Windows.
+    for (int i = 0; i < (contract::OnWindows() ? 1 : 12); i++) {
+        deep += "/" + std::string(80, 'd');
+        contract::MakeFolder(deep);
+    }
+    std::string before = folder;
+    folder = deep;
+    Options options;
+    Session *session = MakeFolder(long_id);
+    folder = before; // The child's.
+    birth = StartDaemon(session, options);
+    ASSERT_NE(birth, nullptr);
+    ASSERT_TRUE(Until([&] { return birth->Ready() || birth->Over(); }));
+    ASSERT_TRUE(birth->Ready());
+    SendStart(birth.get(), {"pod-echo"}, options);
+    ASSERT_TRUE(Until([&] { return birth->started == 1; }));
+    auto client = Attached(session, POD_ROLE_WRITER, 0);
+    ASSERT_NE(client, nullptr);
+    ASSERT_TRUE(Until([&] { return client->Text() == "ready\n"; }));
+    client->Ask(pod_client_kill(&client->link->client));
+    ASSERT_TRUE(Until([&] { return client->exits == 1; }));
+    client->Ask(pod_client_claim(&client->link->client));
+    EXPECT_TRUE(DaemonIsGone(session));
+}
+
+TEST_F(Pod, ASecondDaemonOfAFolderIsRefused)
+{
+    Session *session = Create("one", {"pod-echo"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    sessions.emplace_back();
+    Session *second = &sessions.back();
+    second->id = "two"; // Another key, the same folder.
+    second->path = session->path;
+    ASSERT_EQ(pod_dir_open(second->path.c_str(), &second->dir), PM_OK);
+    memcpy(second->token, session->token, sizeof session->token);
+    auto other = StartDaemon(second, Options());
+    ASSERT_NE(other, nullptr);
+    ASSERT_TRUE(Until([&] { return other->Over(); }));
+    ASSERT_EQ(other->errors.size(), 1u);
+    EXPECT_EQ(other->errors[0].code, POD_E_START);
+    EXPECT_EQ(other->errors[0].detail, static_cast<uint64_t>(-PM_ERR_BUSY));
+    EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING); // The first one is not disturbed.
+}
+
+TEST_F(Pod, AnOrphanEndsWhenItsTimeIsOver)
+{
+    Options options;
+    options.orphan_s = 1;
+    Session *session = Create("orphan", {"pod-deaf"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    EXPECT_TRUE(DaemonIsGone(session));
+    bool claimed;
+    Late late;
+    ASSERT_EQ(late.Read(session, POD_FROM_KEPT, &claimed), PM_OK);
+    EXPECT_EQ(late.exit.stop_action, PM_STOP_TERMINATE);
+}
+
+#ifndef _WIN32
+
+TEST_F(Pod, TheChildHasNothingOfTheDaemons)
+{
+    Options options;
+    options.env = {"SESSION_SECRET=hidden"};
+    options.daemon_env = {"SESSION_SECRET=of-the-daemon"};
+    Session *session = Create("census", {"pod-census"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_VIEWER, 0);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->Text(), "fds 0 1 2 pipe default term open secret hidden\n");
+}
+
+TEST_F(Pod, SomebodyLeftBehindDelaysTheExitNoLongerThanTheDrainTime)
+{
+    Options options;
+    options.drain_ms = 200;
+    Session *session = Create("left", {"pod-leave", "4", "late"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_VIEWER, 0);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.code, 4u);
+    uint64_t pid = std::stoull(birth->Text().substr(5));
+    // What comes in the drain time is part of the output.
+    EXPECT_NE(birth->Text().find("late"), std::string::npos);
+    EXPECT_EQ(birth->exit.end[0], birth->received[0]);
+    // And it lives on: nobody asked to end it.
+    EXPECT_TRUE(contract::PidAlive(pid));
+    contract::KillByNumber(pid);
+}
+
+TEST_F(Pod, StopEndsWhatTheChildLeftBehindToo)
+{
+    for (uint32_t mode : Modes()) {
+        Options options;
+        options.mode = mode;
+        Session *session =
+            Create("tree-" + std::to_string(mode), {"pod-leave", "stay", "now", "deaf"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
+        uint64_t pid = std::stoull(birth->Text().substr(5));
+        birth->Ask(pod_client_stop(&birth->link->client, 500));
+        ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(pid); })) << mode;
+        birth.reset();
+        EXPECT_TRUE(DaemonIsGone(session));
+    }
+}
+
+TEST_F(Pod, ADaemonThatIsKilledLeavesNothingOfTheSessionBehind)
+{
+    for (uint32_t mode : Modes()) {
+        Options options;
+        options.mode = mode;
+        Session *session =
+            Create("dead-" + std::to_string(mode), {"pod-leave", "stay", "now", "deaf"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
+        uint64_t pid = std::stoull(birth->Text().substr(5));
+        ASSERT_EQ(pm_process_signal(session->daemon, 9, PM_SCOPE_PROCESS), PM_OK);
+        EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(last_child); }));
+        EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(pid); })) << mode;
+        if (contract::PidAlive(pid))
+            contract::KillByNumber(pid);
+        ASSERT_TRUE(Until([&] { return birth->Over(); }));
+        bool claimed;
+        Late late;
+        EXPECT_EQ(late.Read(session, 0, &claimed), PM_ERR_NOT_FOUND); // The holder died.
+    }
+}
+
+// A number behind a name in a file of /proc; -1: not there.
+static long Proc(uint64_t pid, const char *file, const std::string &name)
+{
+    std::string text = contract::ReadFile("/proc/" + std::to_string(pid) + "/" + file);
+    size_t at = text.find(name);
+    return at == std::string::npos ? -1 : std::stol(text.substr(at + name.size()));
+}
+
+TEST_F(Pod, AnIdleDaemonIsOneThreadIsNeverWokenAndIsSmall)
+{
+    for (uint32_t mode : Modes()) {
+        Options options;
+        options.mode = mode;
+        Session *session = Create("idle-" + std::to_string(mode), {"pod-echo"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->Text().find("ready") != std::string::npos; }));
+        uint64_t pid = pm_process_pid(session->daemon);
+        if (Proc(pid, "status", "Threads:") < 0)
+            GTEST_SKIP() << "no /proc to look into";
+        EXPECT_EQ(Proc(pid, "status", "Threads:"), 1);
+        long before, after;
+        do { // What it had to do is done.
+            before = Proc(pid, "status", "\nvoluntary_ctxt_switches:");
+            usleep(200000);
+            after = Proc(pid, "status", "\nvoluntary_ctxt_switches:");
+        } while (before != after);
+        sleep(2);
+        EXPECT_EQ(Proc(pid, "status", "\nvoluntary_ctxt_switches:"), after);
+        long dirty = Proc(pid, "smaps_rollup", "Private_Dirty:");
+        printf("%s: private %ld KiB\n", session->id.c_str(), dirty);
+        if (contract::Slowness() == 1) {
+            EXPECT_LE(dirty, 344);
+        }
+    }
+}
+
+TEST_F(Pod, SigtermEndsASessionInGoodOrder)
+{
+    Session *session = Create("term", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    ASSERT_EQ(pm_process_signal(session->daemon, 15, PM_SCOPE_PROCESS), PM_OK);
+    EXPECT_TRUE(DaemonIsGone(session));
+    bool claimed;
+    Late late;
+    EXPECT_EQ(late.Read(session, POD_FROM_KEPT, &claimed), PM_OK);
+    EXPECT_EQ(late.exit.stop_action, PM_STOP_TERMINATE);
+}
+
+TEST_F(Pod, ASocketThatVanishedIsMadeAnewAfterOneSignal)
+{
+    Session *session = Create("vanished", {"pod-echo"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    ASSERT_EQ(pod_file_remove(&session->dir, "s"), PM_OK);
+    pm_native native;
+    EXPECT_EQ(pod_connect(&session->dir, session->id.c_str(), &native), PM_ERR_NOT_FOUND);
+    ASSERT_EQ(pm_process_signal(session->daemon, SIGUSR1, PM_SCOPE_PROCESS), PM_OK);
+    EXPECT_TRUE(contract::Eventually([&] {
+        int result = pod_connect(&session->dir, session->id.c_str(), &native);
+        if (result == PM_OK)
+            pod_connection_close(native);
+        return result == PM_OK;
+    }));
+    EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+}
+
+TEST_F(Pod, ACrashLeavesATraceAndTheLastEvents)
+{
+    Session *session = Create("crash", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    ASSERT_EQ(pm_process_signal(session->daemon, SIGSEGV, PM_SCOPE_PROCESS), PM_OK);
+    birth.reset();
+    EXPECT_TRUE(contract::Eventually([&] { return !pm_process_alive(session->daemon); }));
+    std::string log = contract::ReadFile(session->path + "/log");
+    EXPECT_NE(log.find("crash: SIGSEGV"), std::string::npos) << log;
+    size_t trace = log.find("last events:");
+    ASSERT_NE(trace, std::string::npos);
+    EXPECT_NE(log.find("started: process", trace), std::string::npos);
+    EXPECT_NE(log.find("stack,", trace), std::string::npos);
+    EXPECT_NE(log.find("end of crash", trace), std::string::npos);
+    EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(last_child); }));
+}
+
+#endif
+
+} // namespace pod
