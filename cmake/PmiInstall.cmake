@@ -31,9 +31,6 @@ endif()
 if(TARGET processmgr-poddaemon)
     install(TARGETS processmgr-poddaemon RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endif()
-if(TARGET runner)
-    install(TARGETS runner RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
-endif()
 
 configure_package_config_file(cmake/processmgr-config.cmake.in processmgr-config.cmake
                               INSTALL_DESTINATION "${pmi_cmake_dir}")
