@@ -94,13 +94,8 @@ int pmi_os_identity_check(const struct pmi_identity *id);
 
 struct pmi_os_manager_options {
     const char *launcher_path; // NULL = find it.
-<<<<<<< HEAD
     bool own_process;          // PM_ERR_UNSUPPORTED, PM_ERR_BUSY: once in a program.
     bool caller_loop;          // PM_LOOP_CALLER: no thread of ours where that can be done.
-=======
-    bool caller_loop;          // PM_LOOP_CALLER: no thread of ours where that can be done.
-    bool own_process;          // PM_ERR_UNSUPPORTED, PM_ERR_BUSY: once in a program.
->>>>>>> pod
 };
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
