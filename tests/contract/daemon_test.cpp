@@ -163,7 +163,7 @@ TEST_F(Daemon, RunsDetachedAndIsInTheRegistry)
 TEST_F(Daemon, AReaderOfTheRegistryIsToldWhoLivesAndWhoOwnsIt)
 {
     std::string registry = folder + "/registry";
-    pm_registry_owner owner = PM_REGISTRY_OWNER_INIT;
+    struct pm_registry_owner owner = PM_REGISTRY_OWNER_INIT;
     pm_process *process = Start("d1");
     ASSERT_EQ(1u, Entries().size());
     EXPECT_EQ(PM_PROOF_ALIVE, Entries()[0].proof);
