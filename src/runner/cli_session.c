@@ -155,8 +155,10 @@ static void take_program(struct creation *c, struct options *o)
     }
     argv = json_array();
     (void)json_object_set_new(c->params, "program", json_string(argument));
-    for (; argument != NULL; argument = options_argument(o)) {
-        (void)json_array_append_new(argv, json_string(argument));
+    for (; argument != NULL && o->code == RUNNER_OK; argument = options_argument(o)) {
+        if (json_array_append_new(argv, json_string(argument)) != 0) { // JSON has nothing else.
+            o->code = runner_usage(o->env, o->argv[0], "arguments have to be UTF-8");
+        }
     }
     (void)json_object_set_new(c->params, "argv", argv);
 }
@@ -197,6 +199,9 @@ int cli_create(const struct runner_env *env, int argc, char **argv)
         (void)json_object_set_new(c.params, "id", json_string(id));
         take_program(&c, &o);
         add_defaults(&c);
+        code = o.code;
+    }
+    if (code == RUNNER_OK) {
         code = client_ask(env, "session.create", json_incref(c.params), &session, &error);
         code = code == RUNNER_OK ? code : runner_report(env, &error);
     }

@@ -137,8 +137,8 @@ static int connect_client(struct client *client, const struct runner_env *env,
     return take_connection(client, native, error);
 }
 
-int client_open(const struct runner_env *env, struct client **ret_client,
-                struct runner_error *error)
+static int make_client(const struct runner_env *env, struct client **ret_client,
+                       struct runner_error *error)
 {
     struct client *client = calloc(1, sizeof *client);
     if (client == NULL || uv_loop_init(&client->loop) != 0) {
@@ -156,6 +156,31 @@ int client_open(const struct runner_env *env, struct client **ret_client,
     }
     *ret_client = client;
     return RUNNER_OK;
+}
+
+// One that is just being killed still takes connections for a moment: it has to answer something
+// before it is trusted with a request that must not be repeated.
+int client_open(const struct runner_env *env, struct client **ret_client,
+                struct runner_error *error)
+{
+    int code = RUNNER_UNREACHABLE;
+    for (int i = 0; i < 5 && code == RUNNER_UNREACHABLE; i++) {
+        struct client *client = NULL;
+        json_t *info = NULL;
+        code = make_client(env, &client, error);
+        if (code != RUNNER_OK) {
+            return code;
+        }
+        code = client_call(client, "runner.info", NULL, CLIENT_TIMEOUT_MS, &info, error);
+        json_decref(info);
+        if (code == RUNNER_OK) {
+            *ret_client = client;
+            return RUNNER_OK;
+        }
+        (void)client_close(client);
+        uv_sleep(10);
+    }
+    return code;
 }
 
 struct client *client_close(struct client *client)

@@ -88,7 +88,8 @@ static void on_log_line(void *user, int level, const char *line)
 static bool is_quiet(const struct server *server)
 {
     bool late = uv_now(&server->loop) > server->end_deadline;
-    if (server->works > 0 || !server->recovered) {
+    if (server->works > 0 || !server->recovered ||
+        (server->services != NULL && !server->services->stopped(server) && !late)) {
         return false;
     }
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
@@ -135,6 +136,9 @@ void server_stop(struct server *server, enum server_end end)
         return;
     }
     server->end = end;
+    if (server->services != NULL) {
+        server->services->stop(server);
+    }
     server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
 }

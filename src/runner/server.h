@@ -20,6 +20,16 @@ struct held;
 struct control;
 struct upgrade;
 
+struct server;
+
+// Children that the runner keeps for itself and that end with it, each by its plan: none yet. Their
+// place in its life, for all of its ends, upgrades too:
+struct services {
+    void (*start)(struct server *server);         // When the sessions are recovered.
+    void (*stop)(struct server *server);          // When the end begins. Does not wait.
+    bool (*stopped)(const struct server *server); // Control connection and registry go after that.
+};
+
 enum server_end { // Why the loop ends.
     SERVER_RUNS = 0,
     SERVER_SHUTDOWN,
@@ -42,9 +52,10 @@ struct server {
     uint64_t epoch; // Of this run: each has a higher one than all before.
     int64_t started_wall_ms;
     struct session *sessions;
-    struct held *held; // Calls that wait for `recovered`.
-    size_t recovering; // Sessions whose pod has not answered yet.
-    bool recovered;    // The registry has been read.
+    const struct services *services; // NULL: none.
+    struct held *held;               // Calls that wait for `recovered`.
+    size_t recovering;               // Sessions whose pod has not answered yet.
+    bool recovered;                  // The registry has been read.
     uint64_t recovery_ms;
     enum server_end end;
     uint64_t end_deadline;

@@ -27,10 +27,4 @@ json_t *upgrade_last(const char *state_dir);
 // Told by the new one, when it is ready.
 void upgrade_tell_ready(const struct runner_env *env, pm_native ready);
 
-// Services (MCP servers, ACP agents) will be stopped by their plans here, and started again by the
-// next one.
-struct services_hook {
-    void (*stop)(struct server *server);
-};
-
 #endif
