@@ -719,7 +719,7 @@ struct pm_registry_entry {
 
 /** Who owns a registry, as its lock file tells. */
 struct pm_registry_owner {
-    size_t size; /**< sizeof(struct pm_registry_owner): use PM_REGISTRY_OWNER_INIT. */
+    size_t size;         /**< sizeof(struct pm_registry_owner): use PM_REGISTRY_OWNER_INIT. */
     uint64_t pid, start; /**< As in struct pm_registry_entry. */
     uint64_t epoch;      /**< How many owners there have been. */
     enum pm_proof proof; /**< Of the owner. A dead one was not able to say that it leaves, or has

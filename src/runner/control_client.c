@@ -137,8 +137,8 @@ static int connect_client(struct client *client, const struct runner_env *env,
     return take_connection(client, native, error);
 }
 
-static int make_client(const struct runner_env *env, struct client **ret_client,
-                       struct runner_error *error)
+int client_connect(const struct runner_env *env, struct client **ret_client,
+                   struct runner_error *error)
 {
     struct client *client = calloc(1, sizeof *client);
     if (client == NULL || uv_loop_init(&client->loop) != 0) {
@@ -167,7 +167,7 @@ int client_open(const struct runner_env *env, struct client **ret_client,
     for (int i = 0; i < 5 && code == RUNNER_UNREACHABLE; i++) {
         struct client *client = NULL;
         json_t *info = NULL;
-        code = make_client(env, &client, error);
+        code = client_connect(env, &client, error);
         if (code != RUNNER_OK) {
             return code;
         }

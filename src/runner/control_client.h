@@ -11,6 +11,9 @@ struct client;
 // Starts a runner if none is there and the environment does not forbid it.
 int client_open(const struct runner_env *env, struct client **ret_client,
                 struct runner_error *error);
+// The same, whether it answers or not.
+int client_connect(const struct runner_env *env, struct client **ret_client,
+                   struct runner_error *error);
 struct client *client_close(struct client *client); // NULL.
 // Steals params; *ret_result is the caller's. timeout_ms: -1 for ever.
 int client_call(struct client *client, const char *method, json_t *params, int64_t timeout_ms,

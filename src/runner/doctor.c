@@ -155,7 +155,7 @@ static void check_runner(struct doctor *doctor)
     doctor_checked(doctor, "runner");
     doctor->runner_lives =
         doctor->known.owner_result == PM_OK && doctor->known.owner.proof == PM_PROOF_ALIVE;
-    int code = client_open(&quiet, &client, &error);
+    int code = client_connect(&quiet, &client, &error);
     bool nobody = code != RUNNER_OK;
     if (code == RUNNER_OK) {
         code = client_call(client, "runner.info", NULL, ANSWER_MS, &info, &error);

@@ -297,8 +297,13 @@ TEST_F(Units, DoctorSaysWhatALogoutEnds)
 TEST(Quote, GivesAShellThePath)
 {
     char quoted[4400];
+#ifdef _WIN32
+    doctor_quote("C:\\a b\\it's", quoted);
+    EXPECT_STREQ("\"C:\\a b\\it's\"", quoted);
+#else
     doctor_quote("/a b/it's $x", quoted);
     EXPECT_STREQ("'/a b/it'\\''s $x'", quoted);
+#endif
 }
 
 } // namespace
