@@ -103,7 +103,8 @@ static pid_t give_back(int fd, pid_t child, pid_t home)
 {
     pid_t now = PMI_SYS(tcgetpgrp)(fd);
     // The child's own group, or one that it has made and that is gone.
-    if (now <= 0 || now == home || ((now == child || pmi_group_is_dead(now)) && set_foreground(fd, home)))
+    if (now <= 0 || now == home ||
+        ((now == child || pmi_group_is_dead(now)) && set_foreground(fd, home)))
         return 0;
     return now;
 }

@@ -56,8 +56,8 @@ struct pmi_os_process {
     uint64_t start;            // These three as in struct pmi_identity; 0 = not looked up.
     uint64_t pidns;
     uint64_t pidfs;
-    int terminal_fd; // One more of the master of its terminal, to resize it; -1 = none.
-    int tty_fd;      // The host's terminal, whose foreground group it was made; -1 = none.
+    int terminal_fd;       // One more of the master of its terminal, to resize it; -1 = none.
+    int tty_fd;            // The host's terminal, whose foreground group it was made; -1 = none.
     struct pmi_owed *owed; // Memory for the case that it does not come back at once.
     struct pmi_cgroup *cgroup; // Its own, or NULL.
     // In a manager that has the process to itself (family.h):
