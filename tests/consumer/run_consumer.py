@@ -106,7 +106,8 @@ class Consumers:
                                         ("cpp", self.args.cxx, "-std=c++11")):
             program = self.work / f"pc_{language}_{'static' if static else 'shared'}{self.exe}"
             if static:  # The archive itself: -lprocessmgr would prefer the shared one.
-                archive = next(self.prefix.rglob("libprocessmgr*.a"))
+                archive = next(path for path in sorted(self.prefix.rglob("libprocessmgr*.a"))
+                               if "debug" not in path.name and not path.name.endswith(".dll.a"))
                 words = [str(archive) if w == "-lprocessmgr" else w for w in words]
             call([compiler, std, HERE / "project" / f"consumer.{language}", "-o", program, *words,
                   *self.args.ldflags.split()])
