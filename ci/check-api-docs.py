@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-DECLARATION = re.compile(r"^PM_API\b(?P<text>[^;{]*);", re.M)
+DECLARATION = re.compile(r"^PM_(?:DEBUG_)?API\b(?P<text>[^;{]*);", re.M)
 LABELS = ("Blocking:", "Thread safety:", "Since:")
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Holds the line between the portable code and the two backends.
 
-In src/core, src/launcher, src/backend.h and include/ there is no conditional on the operating system
-and no header of one. Allowed: the export macro block of processmgr.h, and forbid_raw_spawn.h. There,
+In src/core, src/launcher, src/debug, src/backend.h and include/ there is no conditional on the operating system
+and no header of one. Allowed: the export macro blocks of processmgr.h and debug.h, and forbid_raw_spawn.h. There,
 and in examples/, nothing opts out of the guard against raw process starts.
 
 The same holds for the programs: src/pod is portable as a whole (and without libuv), and what a program
@@ -43,11 +43,11 @@ OPT_OUT = re.compile(r"\bPM_ALLOW_RAW_SPAWN\b")
 def export_block(lines):
     """Line numbers of the block that defines PM_API, if it does nothing else."""
     for start, line in enumerate(lines):
-        if re.match(r"#if defined\(_WIN32\) && defined\(PM_BUILDING_SHARED\)", line):
+        if re.match(r"#if defined\(_WIN32\) && defined\(PM_BUILDING_(DEBUG_)?SHARED\)", line):
             for end in range(start + 1, len(lines)):
                 if re.match(r"#endif", lines[end]):
                     return range(start, end + 1)
-                if not re.match(r"#(elif|else)\b|#define PM_API\b", lines[end]):
+                if not re.match(r"#(elif|else)\b|#define PM_(DEBUG_)?API\b", lines[end]):
                     return range(0)
     return range(0)
 
@@ -68,7 +68,8 @@ def problems(name, text):
         yield from backend_problems(name, text)
         return
     lines = text.splitlines()
-    allowed = export_block(lines) if name == "include/processmgr/processmgr.h" else range(0)
+    exports = ("include/processmgr/processmgr.h", "include/processmgr/debug.h")
+    allowed = export_block(lines) if name in exports else range(0)
     for number, line in enumerate(lines):
         conditional = CONDITIONAL.match(line)
         include = INCLUDE.match(line)
@@ -86,6 +87,7 @@ def files():
     patterns = (
         "src/core/**/*",
         "src/launcher/**/*",
+        "src/debug/**/*",
         "src/pod/**/*",
         "src/poddaemon/**/*",
         "src/*.h",
@@ -116,6 +118,7 @@ def self_test():
         ("src/core/a.c", "#include <unistd.h>\n"),
         ("src/core/a.c", "#include <sys/wait.h>\n"),
         ("src/launcher/a.c", "#include <windows.h>\n"),
+        ("src/debug/a.c", "#include <netinet/in.h>\n"),
         ("src/core/a.c", "#define PM_ALLOW_RAW_SPAWN\n"),
         ("src/pod/a.c", "#include <unistd.h>\n"),
         ("src/pod/a.c", "#include <uv.h>\n"),

@@ -41,6 +41,8 @@ if(NOT WIN32)
     check_symbol_exists(prctl sys/prctl.h HAVE_PRCTL)
     check_symbol_exists(PR_SET_PDEATHSIG sys/prctl.h HAVE_PDEATHSIG)
     check_symbol_exists(PR_SET_CHILD_SUBREAPER sys/prctl.h HAVE_CHILD_SUBREAPER)
+    check_struct_has_member("struct procctl_reaper_kill" rk_subtree "sys/types.h;sys/procctl.h"
+                            HAVE_PROCCTL_REAPER)
     check_symbol_exists(PR_SET_NO_NEW_PRIVS sys/prctl.h HAVE_NO_NEW_PRIVS)
     check_symbol_exists(posix_openpt "stdlib.h;fcntl.h" HAVE_POSIX_OPENPT)
     check_symbol_exists(ptsname_r stdlib.h HAVE_PTSNAME_R)

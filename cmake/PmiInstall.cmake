@@ -22,6 +22,35 @@ install(
     DESTINATION "${pmi_cmake_dir}")
 install(FILES include/processmgr/processmgr.h include/processmgr/forbid_raw_spawn.h
         DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/processmgr")
+if(TARGET processmgr_debug_static)
+    set(pmi_install_targets)
+    if(PROCESSMGR_BUILD_SHARED)
+        list(APPEND pmi_install_targets processmgr_debug_shared)
+    endif()
+    if(PROCESSMGR_BUILD_STATIC)
+        list(APPEND pmi_install_targets processmgr_debug_static)
+    endif()
+    install(
+        TARGETS ${pmi_install_targets}
+        EXPORT processmgr-debug-targets
+        COMPONENT debug
+        RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}"
+        LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+        ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+    install(
+        EXPORT processmgr-debug-targets
+        NAMESPACE processmgr::
+        DESTINATION "${pmi_cmake_dir}"
+        COMPONENT debug)
+    install(
+        FILES include/processmgr/debug.h
+        DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/processmgr"
+        COMPONENT debug)
+    install(
+        FILES cmake/PmiLibraries.cmake
+        DESTINATION "${pmi_cmake_dir}"
+        COMPONENT debug)
+endif()
 if(pmi_def_file)
     install(FILES "${pmi_def_file}" DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 endif()
@@ -33,8 +62,11 @@ if(TARGET processmgr-poddaemon)
 endif()
 
 configure_package_config_file(cmake/processmgr-config.cmake.in processmgr-config.cmake
-                              INSTALL_DESTINATION "${pmi_cmake_dir}")
+                              INSTALL_DESTINATION "${pmi_cmake_dir}"
+                              PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(processmgr-config-version.cmake COMPATIBILITY SameMajorVersion)
+install(FILES cmake/processmgr-forbid-raw-spawn.cmake cmake/processmgr-check-objects.cmake
+        DESTINATION "${pmi_cmake_dir}")
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/processmgr-config.cmake"
               "${CMAKE_CURRENT_BINARY_DIR}/processmgr-config-version.cmake"
         DESTINATION "${pmi_cmake_dir}")
@@ -57,3 +89,10 @@ list(TRANSFORM pmi_pc_libs_private REPLACE "^Threads::Threads$" "${CMAKE_THREAD_
 list(JOIN pmi_pc_libs_private " " pmi_pc_libs_private)
 configure_file(cmake/processmgr.pc.in processmgr.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/processmgr.pc" DESTINATION "${pmi_pc_dir}")
+if(TARGET processmgr_debug_static)
+    configure_file(cmake/processmgr-debug.pc.in processmgr-debug.pc @ONLY)
+    install(
+        FILES "${CMAKE_CURRENT_BINARY_DIR}/processmgr-debug.pc"
+        DESTINATION "${pmi_pc_dir}"
+        COMPONENT debug)
+endif()

@@ -1,4 +1,5 @@
-# The libraries that the programs and the debug server stand on. The core needs none of them.
+# The libraries that the programs and the debug server stand on. The core needs none of them. Part of
+# the installed package, for whoever links the static debug server.
 #
 # pmi_find_library(<target> HEADER <file> NAMES <name>... [WINDOWS <library>...])
 #

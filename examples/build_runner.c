@@ -37,7 +37,7 @@ static void check(int result, const char *what, const struct pm_error *error) {
 // One call, so that the blocks of two commands do not mix.
 static void show(const char *command, const struct pm_run_result *result) {
     char end[64];
-    const struct pm_exit *record = &result->record;
+    const struct pm_exit *record = result->record;
     if (result->timed_out)
         snprintf(end, sizeof end, "took too long");
     else if (record->kind == PM_EXIT_EXITED)
@@ -72,7 +72,7 @@ static bool run_one(const char *command) {
     options.timeout_ms = timeout_ms;
     check(pm_run(manager, &options, &result, &error), command, &error);
     show(command, &result);
-    bool good = result.record.kind == PM_EXIT_EXITED && result.record.code == 0;
+    bool good = result.record->kind == PM_EXIT_EXITED && result.record->code == 0;
     pm_run_result_clear(&result);
     return good;
 }

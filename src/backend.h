@@ -31,6 +31,7 @@
 // ------------------------------------------------------------------------------------------------
 
 int64_t pmi_now_ms(void);
+int64_t pmi_now_us(void); // The same clock, finer.
 int64_t pmi_wall_ms(void);
 void pmi_sleep_ms(uint32_t ms);
 
@@ -94,6 +95,7 @@ int pmi_os_identity_check(const struct pmi_identity *id);
 struct pmi_os_manager_options {
     const char *launcher_path; // NULL = find it.
     bool caller_loop;          // PM_LOOP_CALLER: no thread of ours where that can be done.
+    bool own_process;          // PM_ERR_UNSUPPORTED, PM_ERR_BUSY: once in a program.
 };
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
@@ -118,6 +120,13 @@ void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, 
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
                            int64_t deadline);
 void pmi_os_reactor_wake(struct pmi_os_manager *om); // Sticky until the next poll. Any thread.
+// Clears away what processes that have ended have left to us and could not be cleared away then:
+// control groups that were not empty. Now and then; any thread.
+void pmi_os_sweep(void);
+// Terminals of the host that did not come back with the end of a PM_GROUP_FOREGROUND process: takes
+// back those that are free now. Whether there are any more. Any thread.
+bool pmi_os_terminals_take_back(void);
+bool pmi_os_terminals_owed(void);
 // For PM_LOOP_CALLER: readable/signalled exactly when a poll would not wait.
 int pmi_os_reactor_native(struct pmi_os_manager *om, pm_native *ret_native);
 
@@ -138,6 +147,7 @@ struct pmi_plan {
     size_t extras_count;
     enum pm_group group;
     bool die_with_parent;
+    bool own_process; // Of the manager.
     bool accept_outer_job;
     unsigned columns, rows;     // PTY.
     const struct pm_spec *spec; // For the process options alone; checked.
@@ -147,6 +157,7 @@ struct pmi_plan {
     // not run if we die now. Writes the record. A failure (err is filled) undoes the start.
     int (*gate)(void *gate_context, const struct pmi_identity *id, struct pm_error *err);
     void *gate_context;
+    uint64_t mark, mark_limit; // The backend's own.
 };
 
 // What a start obtained.
@@ -171,7 +182,8 @@ int pmi_os_check_options(const struct pm_spec *spec, struct pm_error *err);
 int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err);
-// The containment that a start of this plan would obtain (only mode and group are looked at).
+// The containment that a start of this plan would obtain (only mode, group, own_process and the
+// Spec's control group are looked at).
 enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan);
 int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err);
 
@@ -199,9 +211,17 @@ int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline);
 // tell), code, signal, core_dumped and usage are filled.
 int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit);
 // Delivers an action other than CLOSE_STDIN. Under the lock. PM_ERR_GONE: nobody there any more;
-// PM_ERR_UNSUPPORTED: this action or scope cannot reach this process.
+// PM_ERR_UNSUPPORTED: this action or scope cannot reach this process. *ret_step is set with PM_OK
+// where the delivery takes time: it goes on by itself, and does not need `op` any more. Windows
+// only; never for KILL, for which ret_step may be NULL.
+struct pmi_os_step;
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
-                       enum pm_stop_scope scope);
+                       enum pm_stop_scope scope, struct pmi_os_step **ret_step);
+// What became of it: as pmi_os_process_act, or PM_ERR_TIMEOUT: it is under way. Never waits; any
+// thread, under no lock.
+int pmi_os_step_poll(struct pmi_os_step *step);
+// Gives up what is under way, and frees. NULL does nothing.
+void pmi_os_step_end(struct pmi_os_step *step);
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope);
 // Whether anything but the (ended) process itself is left in its containment. Under the lock; may
 // read the process table, so do not call it in a tight loop.
@@ -253,6 +273,10 @@ struct pmi_transfer {
 // for nothing.
 void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_process *op,
                              bool watch_exit, int64_t deadline, uint32_t drain_ms);
+// What has to be done before our end of a stream is closed: on a terminal the end of the input is
+// typed, unless the process has ended. PM_OK; PM_ERR_TIMEOUT: there is no room for it now, try
+// again; PM_ERR_IO.
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op);
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s);
 bool pmi_os_stream_is_open(const struct pmi_os_stream *s);
 pm_native pmi_os_stream_take(struct pmi_os_stream *s);
@@ -301,9 +325,28 @@ void pmi_os_lock_release(struct pmi_os_lock *lock);
 // Zombie detector
 // ------------------------------------------------------------------------------------------------
 
+struct pmi_zombie {
+    uint64_t pid, start; // Together they name it.
+    int64_t age_ms;      // Since its start; -1 = not known.
+    bool orphan;         // Not started by us: left behind by a descendant, and given to us.
+    char name[32];       // Of the program, as the system keeps it; "" = not known.
+};
+
 // Visits the dead, unwaited-for children of this process (from the per-thread children lists; dead
 // as waitid(WNOWAIT) says, not by a letter). Takes no status. Windows: visits nothing.
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context);
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context);
+// Whether that very one is still there, looked at now.
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie);
+// Takes the status of that very one, by its pid. PM_ERR_GONE: somebody else has, or it is another
+// process now. PM_ERR_NO_DESCRIPTORS; PM_ERR_UNSUPPORTED (Windows).
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie);
+// Parent of a living process as the system tells it; 0 = it does not.
+uint64_t pmi_os_parent_of(uint64_t pid);
+
+// own_process: waits, by its number, for every dead process that has come back to us from below a
+// start of this manager and belongs to no Handle. ret_reaped: how many since the manager was
+// opened. Whether living ones are there. Any thread, under a process's lock or none.
+bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped);
 
 // The launcher's side, in src/launcher (POSIX) or empty (Windows).
 void pmi_os_launcher_main(int argc, char **argv);

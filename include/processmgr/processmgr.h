@@ -23,7 +23,10 @@
  *     otherwise.
  *   - Structs that the caller fills start with their size in bytes; use the INIT macro. Every field
  *     left zero has the default that stands beside it. Non-zero bytes behind the part that this
- *     version knows are refused with PM_ERR_INVALID, never ignored.
+ *     version knows are refused with PM_ERR_INVALID, never ignored. Structs without a size stay as
+ *     they are for as long as PM_VERSION_MAJOR does: struct pm_stdio, pm_extra, pm_rlimit,
+ *     pm_stop_step, pm_stop_plan, pm_job_limits, pm_event and pm_registry_entry. The library gives
+ *     structs with a size by pointer alone, so that both sides may know more or less of them.
  *   - All strings are UTF-8 and NUL-terminated, on Windows too. Everything passed in is copied
  *     before the call returns unless said otherwise.
  *   - Times are monotonic milliseconds; wall times (ms since 1970-01-01 UTC) are for display only.
@@ -79,7 +82,7 @@ extern "C" {
     X(NO_PROCESS_SLOTS, -8, "the limit on processes is reached")                                   \
     X(NO_DESCRIPTORS, -9, "out of file descriptors or handles")                                    \
     X(CLOSED, -10, "the manager is closed or closing")                                             \
-    X(BUSY, -11, "not everything has ended yet")                                                   \
+    X(BUSY, -11, "in use, or not ended yet")                                                       \
     X(WOULD_DEADLOCK, -12, "this wait could only be ended by the callback that makes it")          \
     X(NO_REGISTRY, -13, "Daemon mode needs a registry")                                            \
     X(REGISTRY_BUSY, -14, "another living manager owns the registry")                              \
@@ -177,8 +180,9 @@ typedef intptr_t pm_native;
 
 enum pm_mode {
     PM_MODE_NORMAL = 0, /**< A child, ended with the manager. */
-    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows:
-                             PM_ERR_UNSUPPORTED in this version. */
+    PM_MODE_PTY,        /**< A child on a terminal of its own, leader of its session. Windows: on a
+                             pseudoconsole (Windows 10 1809; before: PM_ERR_UNSUPPORTED). When it
+                             ends the terminal hangs up for all who are on it. */
     PM_MODE_DAEMON      /**< Detached: survives the caller's exit, crash and kill. */
 };
 
@@ -226,17 +230,27 @@ enum pm_group {
     PM_GROUP_OWN = 0,   /**< A process group of its own. */
     PM_GROUP_HOST,      /**< The caller's group: Ctrl-C at the terminal reaches both. */
     PM_GROUP_FOREGROUND /**< POSIX: own group, made the foreground group of the terminal that is
-                             its stdin; the terminal goes back to the group that had it when the
-                             process ends. */
+                             its stdin. That has to be the controlling terminal of this program
+                             (else PM_ERR_INVALID), and this program in front on it (else
+                             PM_ERR_BUSY): so one at a time. It comes back when the process is
+                             stopped and when it ends; if a job that it leaves behind has it then,
+                             when that is gone (looked for every pm_options::stop_watch_ms), unless
+                             somebody else has it by then. */
 };
 
 /** What holds a process and its descendants together, weakest first. */
 enum pm_containment {
-    PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). */
+    PM_CONTAIN_DEFAULT = 0, /**< Asked for: the OS's default (POSIX group, Windows job). Windows: to
+                                 whatever is asked for, a job is more, and is given. */
     PM_CONTAIN_NONE,
-    PM_CONTAIN_GROUP,     /**< A process group, or all groups of a session of its own (PTY mode,
-                               pm_spec::new_session); a descendant that leaves it escapes. */
-    PM_CONTAIN_SUBREAPER, /**< PM_ERR_UNSUPPORTED in this version. */
+    PM_CONTAIN_GROUP,     /**< A process group, or on Linux all groups of a session of its own (PTY
+                               mode, pm_spec::new_session); a descendant that leaves it escapes. */
+    PM_CONTAIN_SUBREAPER, /**< Every descendant, also one that has called setsid() and lost its
+                               parent. In a manager with pm_options::own_process every NORMAL and
+                               PTY process has it, whatever was asked for; elsewhere, and for
+                               daemons, PM_ERR_UNSUPPORTED. A daemon that somebody in the tree has
+                               started is a descendant, too. Left out: who changes its own
+                               RLIMIT_LOCKS, by which it is known, and then loses its parent. */
     PM_CONTAIN_CGROUP,    /**< Linux, pm_spec::cgroup: a control group of its own. Nothing leaves
                                it without the right to write to control groups. */
     PM_CONTAIN_JOB        /**< A Windows job. A descendant that asks for CREATE_BREAKAWAY_FROM_JOB
@@ -253,7 +267,8 @@ enum pm_detachment {
 };
 
 enum pm_stop_action {
-    PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). */
+    PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). A full
+                                  terminal is tried again until the step's time is up. */
     PM_STOP_INTERRUPT,       /**< SIGINT. Windows: Ctrl-C on the console of the child, for all of
                                   its tree that are on it; with PM_SCOPE_PROCESS only if nobody
                                   else is. Needs pm_launcher_main() (else PM_ERR_NO_LAUNCHER) and a
@@ -261,9 +276,11 @@ enum pm_stop_action {
                                   inherits ours: PM_ERR_UNSUPPORTED there, for daemons, and where
                                   somebody outside of its tree would hear it. */
     PM_STOP_TERMINATE,       /**< SIGTERM, then SIGCONT. Windows: the named stop event of programs
-                                  that call pm_stop_event_open(), else WM_CLOSE to the windows of
-                                  those that have any (with PM_SCOPE_TREE each of the tree is asked
-                                  so); if the process itself has neither, Ctrl-C as above. */
+                                  that call pm_stop_event_open(), else WM_CLOSE to all their windows
+                                  (with PM_SCOPE_TREE each of the tree is asked so). Unless the
+                                  process itself has such an event or a window that is visible,
+                                  Ctrl-C as above, too: a hidden window may be there for other ends.
+                                  Where it has no console of its own the hidden window is enough. */
     PM_STOP_KILL             /**< SIGKILL, then SIGCONT. Windows: TerminateJobObject or
                                   TerminateProcess, exit code 1. */
 };
@@ -306,8 +323,11 @@ struct pm_stop_report {
     enum pm_stop_action ended_by_action; /**< Action of that step; 0 if ended_by is 0. */
     unsigned steps_tried;                /**< Steps begun. */
     int step_results[PM_STOP_STEPS_MAX]; /**< PM_OK: delivered; PM_ERR_GONE: nobody was left;
-                                              else why it could not be delivered. */
-    bool tree_left;                      /**< Descendants were still seen at the end. */
+                                              else why it could not be delivered, which is a warning
+                                              in the log, too. PM_ERR_TIMEOUT: the delivery itself
+                                              took too long and was given up. */
+    bool tree_left;                      /**< Descendants were still seen at the end, or nobody can
+                                              tell (a session where /proc is not mounted). */
     uint32_t elapsed_ms;                 /**< Duration of the whole stop. */
 };
 
@@ -324,7 +344,8 @@ struct pm_exit {
     uint32_t code; /**< EXITED: all 32 bits on Windows, 0 to 255 on POSIX. */
     int signal;    /**< SIGNALED: the OS's signal number. */
     bool core_dumped;
-    unsigned stop_step; /**< Step of our stop plan that ended it, from 1; 0 = none. */
+    unsigned stop_step; /**< Step of our stop plan that ended it, from 1; 0 = none. One that was
+                             still being delivered counts. */
     enum pm_stop_action stop_action;
     bool usage_known;     /**< The next three are filled. */
     uint64_t user_us;     /**< CPU time in user mode, microseconds. */
@@ -336,6 +357,13 @@ struct pm_exit {
                                 earlier manager. */
     bool stdout_truncated; /**< A reader gave up before the stream's end (see pm_stream_read). */
     bool stderr_truncated;
+};
+
+/** A standard stream of a process, as it is now. */
+struct pm_stream_info {
+    enum pm_stdio_kind kind; /**< What the child was given; DEFAULT = not known (recovered). */
+    bool open;               /**< Our end of the pipe or terminal is open and not taken. */
+    bool truncated;          /**< See pm_stream_read(). */
 };
 
 /** A snapshot of one process. The strings belong to the Handle and live as long as a reference. */
@@ -359,6 +387,9 @@ struct pm_info {
     bool adopted;     /**< A daemon whose parent we became (PID 1 or subreaper). */
     bool best_effort; /**< No kernel object pins the process: a signal follows an identity check at
                            once instead. */
+    uint64_t id; /**< Number of this process in its manager, from 1; never given twice, as a pid
+                      may be. */
+    struct pm_stream_info streams[3]; /**< stdin, stdout, stderr. */
 };
 
 /** Called once, when the exit record is final. Runs on the dispatcher (see pm_open), outside all
@@ -403,9 +434,10 @@ struct pm_spec {
     const char *program; /**< Required. With a separator: resolved against `cwd`. Without: searched
                               in the PATH of the child's environment; empty, "." and relative
                             entries are skipped, the folders of the caller's program and of Windows
-                            are not added. Windows: to a name without an extension those of .com and
-                            .exe (with allow_batch_file also .bat and .cmd) are added that PATHEXT
-                            of the child's environment names, in its order. */
+                            are not added. Windows: a name with a dot or a separator is tried as it
+                            stands, then each name with those of .com and .exe (with
+                            allow_batch_file also .bat and .cmd) that PATHEXT of the child's
+                            environment names, in its order. */
     const char *const *argv; /**< NULL-terminated, argv[0] included; NULL = { program }. */
     const char *cwd;         /**< NULL = the caller's. Windows: 258 characters at most. */
     enum pm_env_base env_base;
@@ -424,9 +456,10 @@ struct pm_spec {
                                    read. */
     enum pm_containment containment; /**< The least that will do; a start that cannot have it fails
                                           with PM_ERR_UNSUPPORTED. */
-    bool die_with_parent;      /**< The tree ends when this program ends, however it ends. Not for
-                                    daemons. POSIX: needs pm_launcher_main() or the helper too, as a
-                                    small keeper process is started with the first one. */
+    bool die_with_parent;      /**< The tree, as the containment holds it, ends when this program
+                                    ends, however it ends. Not for daemons. POSIX: needs
+                                  pm_launcher_main() or the helper too, as a      small keeper process is
+                                  started with the first one. */
     bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
@@ -465,17 +498,23 @@ struct pm_spec {
                                  descendants more than it has. */
     const char *cgroup;     /**< Linux: absolute path of a control group (version 2) that is ours to
                                  divide. The process is born in a new one below it, which is removed
-                                 after the process has ended and it has become empty. */
+                                 after the process has ended and it has become empty: at once, with
+                                 a later start that has one, with a sweep of the detector or
+                                 pm_leak_scan(), or with pm_close(). Of a host that is killed it
+                                 stays, but for die_with_parent, which ends all in it and removes
+                                 it; then its name tells the pid and start time of the host:
+                                 processmgr-PID-START-NUMBER. */
 
     /* Windows. */
     enum pm_priority priority_class;
     struct pm_job_limits job_limits; /**< Of the job that holds the tree. Not for daemons. */
     bool allow_batch_file; /**< Lets `program` be a .bat or .cmd file: the system's cmd.exe runs it,
                                 with each argument quoted by its rules; argv[0] is not passed. A
-                                line end (CR, LF) cannot be quoted: PM_ERR_INVALID. The whole line
-                                has 8191 characters at most. Safe is the way into the file; one
-                                that uses `call` or `for` on its arguments reads them again. Without
-                                the field a batch file is PM_ERR_UNSUPPORTED. */
+                                line end (CR, LF) or a Ctrl-Z cannot be quoted: PM_ERR_INVALID. The
+                                whole line has 8191 characters at most. Safe is the way into the
+                                file. Within it an argument is safe as %1, %* or "%~1"; %~1 without
+                                quotation marks, `call`, `for` and delayed expansion read it again.
+                                Without the field a batch file is PM_ERR_UNSUPPORTED. */
     const char *raw_command_line; /**< Given to the program as it is, with its name in front if it
                                        wants one, instead of argv: for programs with rules of their
                                        own. 32766 characters of UTF-16 at most. Not with batch
@@ -500,18 +539,22 @@ enum pm_event_kind {
     PM_EVENT_STARTED = 1,
     PM_EVENT_ENDED,
     PM_EVENT_RECOVERED,
-    PM_EVENT_QUARANTINED, /**< A registry record that cannot be trusted was set aside. */
-    PM_EVENT_LEAK,        /**< The zombie detector found something: see pm_stats. */
-    PM_EVENT_STOPPED,     /**< POSIX: a signal has stopped the process. */
-    PM_EVENT_CONTINUED    /**< And it goes on. */
+    PM_EVENT_QUARANTINED,  /**< A registry record that cannot be trusted was set aside. */
+    PM_EVENT_LEAK,         /**< The zombie detector found something: see pm_leak_scan(). */
+    PM_EVENT_STOPPED,      /**< POSIX: a signal has stopped the process. */
+    PM_EVENT_CONTINUED,    /**< And it goes on. */
+    PM_EVENT_START_FAILED, /**< pm_spawn() returned an error; `detail` is its line. */
+    PM_EVENT_STOPPING      /**< A stop plan begins on a process that lives. */
 };
 
 /** Something happened. Delivered in order per process. */
 struct pm_event {
     enum pm_event_kind kind;
-    pm_process *process;          /**< Borrowed for the call; NULL for QUARANTINED and LEAK. */
+    pm_process *process; /**< Borrowed for the call; NULL for QUARANTINED, LEAK and START_FAILED. */
     const struct pm_exit *record; /**< ENDED; else NULL. */
     const char *detail;           /**< One line, or "". */
+    uint64_t id;                  /**< pm_info::id of the process; 0 = none. */
+    uint64_t pid;                 /**< Of the process, or of what leaked; 0 = none. */
 };
 
 /** One line for the host's log, without a newline. May be called on any thread, never under a lock
@@ -519,6 +562,14 @@ struct pm_event {
 typedef void pm_log_sink(void *user, enum pm_log_level level, const char *line);
 /** One event; runs on the dispatcher. event: borrowed for the call. */
 typedef void pm_event_sink(void *user, const struct pm_event *event);
+
+/** What the zombie detector does with what it finds. */
+enum pm_leak_policy {
+    PM_LEAK_REPORT = 0, /**< Tells it and touches nothing: a thread of the host may still wait. */
+    PM_LEAK_REAP        /**< Tells it, then waits for it, by its pid, once it is dead for
+                             sure and the same as in the sweep before. For a program that is all the
+                             manager's: a wait of the host for that pid would find nobody. */
+};
 
 /** How a manager shall be. */
 struct pm_options {
@@ -535,13 +586,53 @@ struct pm_options {
                                     run with PM_LOOP_CALLER: call pm_leak_scan(). */
     const char *launcher_path; /**< Helper program to use instead of the installed one. */
     uint32_t stop_watch_ms; /**< 0 = 1000: how often to look whether a process has been stopped or
-                                 continued (POSIX); UINT32_MAX = never. Not run with
-                                 PM_LOOP_CALLER. pm_process_info() looks by itself. */
-    bool own_process; /**< This process is the manager's alone. PM_ERR_UNSUPPORTED in this version.
-                       */
+                                 continued (POSIX); UINT32_MAX = never. Nobody looks, and nobody is
+                                 woken for it, but for an event sink or a terminal that is lent
+                                 (PM_GROUP_FOREGROUND). With PM_LOOP_CALLER it is work of
+                                 pm_dispatch(), and pm_loop_timeout() counts it in.
+                                 pm_process_info() looks by itself. */
+    /** This process is the manager's. Until pm_close() it is a subreaper: orphans come to it. Those
+     *  that descend from a process started here and belong to no Handle are waited for by their
+     *  numbers (pm_stats::orphans_reaped), and trees are held whole (PM_CONTAIN_SUBREAPER). The
+     *  host's own children are never waited for; what those leave behind comes to the host as well
+     *  and is its own to wait for (the zombie detector reports it). Dead orphans are found within
+     *  100 ms while processes of this manager live. On Linux every process started here gets a
+     *  value for RLIMIT_LOCKS, which the kernel uses for nothing (in pm_spec::rlimits:
+     *  PM_ERR_UNSUPPORTED). PM_ERR_BUSY: another manager of this program has it.
+     *  PM_ERR_UNSUPPORTED: Windows, macOS; no /proc; RLIMIT_LOCKS has been set already, or this
+     *  process is in a tree in a tree. */
+    bool own_process;
     pm_log_sink *log;
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
+    enum pm_leak_policy leak_policy;
+};
+
+/** Upper bounds of a histogram's buckets in microseconds; the last bucket has none. */
+#define PM_HISTOGRAM_BOUNDS_US                                                                     \
+    {                                                                                              \
+        100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000,     \
+            2500000, 5000000, 10000000, 30000000                                                   \
+    }
+#define PM_HISTOGRAM_BUCKETS 18
+
+/** How long something took. */
+struct pm_histogram {
+    uint64_t count;
+    uint64_t sum_us;
+    uint64_t buckets[PM_HISTOGRAM_BUCKETS]; /**< Each for itself: bucket i counts what took at most
+                                                 bound i and more than bound i - 1. */
+};
+
+/** Counters of one mode. started + recovered = live + exited + killed + lost, but for starts and
+ *  ends under way. */
+struct pm_mode_stats {
+    uint64_t started;
+    uint64_t recovered;
+    uint64_t exited; /**< Ended by themselves, with an exit code. */
+    uint64_t killed; /**< Ended by a signal, or by the kill of a stop plan. */
+    uint64_t lost;   /**< Nobody can tell how they ended. */
+    uint64_t live;   /**< Now: alive as far as is known. */
 };
 
 /** Counters of one manager since it was opened. */
@@ -556,9 +647,18 @@ struct pm_stats {
     uint64_t leak_sweeps;  /**< Sweeps of the zombie detector. */
     uint64_t leaked_now;   /**< Zombies of this program that no manager tracks, seen in two
                                 sweeps in a row. Should be 0 for ever. */
-    uint64_t leaked_total; /**< The same, each counted once, since open. */
+    uint64_t leaked_total; /**< The same, each counted once, since open: found. */
     uint64_t leaked_pid;   /**< One of them; 0 = none. */
     uint64_t registry_failures; /**< Records that could not be written. */
+    uint64_t leaked_reaped;     /**< Of leaked_total, waited for (PM_LEAK_REAP). */
+    uint64_t orphans_total;     /**< Zombies that are no leak: what a descendant left behind and
+                                     the system gave to us, as PID 1 or subreaper. Each once. */
+    uint64_t orphans_reaped;    /**< Of these, waited for: by own_process (descendants of processes
+                                     started here that belong to no Handle), or PM_LEAK_REAP. */
+    uint64_t stop_failures; /**< Stops after whose last step the process or its tree was there. */
+    struct pm_mode_stats modes[3];      /**< By enum pm_mode. */
+    struct pm_histogram spawn_duration; /**< pm_spawn(): call to proof of exec, successes only. */
+    struct pm_histogram stop_duration;  /**< Stops of processes that lived, also failed ones. */
 };
 
 /** What pm_stop_all or pm_close did. */
@@ -569,6 +669,8 @@ struct pm_stop_all_report {
     size_t already_ended; /**< Of these, dead before the first step. */
     size_t left;          /**< Still there at the deadline. */
     size_t daemons;       /**< Living daemons left alone. */
+    size_t undelivered;   /**< Steps that could not be delivered; each is a warning in the log. */
+    int undelivered_code; /**< PM_ERR_* of the first of them; 0 = none. */
 };
 
 /** Called by pm_stop_all for each process. process: borrowed for the call. */
@@ -622,8 +724,10 @@ struct pm_run_options {
 
 /** Output of pm_run(); free with pm_run_result_clear(). */
 struct pm_run_result {
-    size_t size; /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
-    struct pm_exit record;
+    size_t size;                  /**< sizeof(struct pm_run_result): use PM_RUN_RESULT_INIT. */
+    const struct pm_exit *record; /**< How it ended. On PM_ERR_TIMEOUT all zero but its size. */
+    const struct pm_stop_report *stop; /**< If timed_out; else all zero but its size. Both are yours
+                                            until pm_run_result_clear(). */
     char *output[2]; /**< stdout, stderr; NUL-terminated behind output_size bytes; NULL if not
                           captured. Yours until pm_run_result_clear(). */
     size_t output_size[2];
@@ -632,8 +736,7 @@ struct pm_run_result {
                                      has ended, before it had read all. */
     bool timed_out;             /**< timeout_ms passed; stop says what ended it. If the program had
                                      ended in time and somebody else held its output,
-                                     stop.already_ended says so. */
-    struct pm_stop_report stop; /**< Filled if timed_out. */
+                                     stop->already_ended says so. */
 };
 
 /* clang-format off */
@@ -696,6 +799,16 @@ PM_API const char *pm_strerror(int code);
  * static. Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API const char *pm_stage_name(enum pm_stage stage);
+
+/**
+ * Name of a kind of event. The names are a fixed vocabulary, for logs and programs.
+ *
+ * @param kind a kind from struct pm_event.
+ * @return "started", "ended", "recovered", "quarantined", "leak", "stopped", "continued",
+ *         "start_failed", "stopping"; "?" for a number that is none; static.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API const char *pm_event_name(enum pm_event_kind kind);
 
 /**
  * One line that a person can act on: what, owner, program, stage, the system's text, a hint:
@@ -762,7 +875,8 @@ PM_API void pm_free(void *memory);
  * @param options how it shall be; NULL = all defaults, no registry; copied.
  * @param ret_manager set to the manager; end it with pm_close().
  * @param ret_error detail on failure; may be NULL.
- * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail);
+ * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail); PM_ERR_BUSY
+ *         (own_process: another manager of this program has it);
  *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
  * folder is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.
@@ -803,7 +917,8 @@ PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_
  * @return PM_OK; PM_ERR_INVALID or PM_ERR_UNSUPPORTED (a field, named in the detail);
  *         PM_ERR_NOT_FOUND, PM_ERR_ACCESS, PM_ERR_NOT_EXECUTABLE, PM_ERR_NOT_A_DIRECTORY,
  *         PM_ERR_TEXT_BUSY (program or cwd); PM_ERR_TOO_BIG (argv and environment);
- *         PM_ERR_EXISTS (a living daemon has this key); PM_ERR_NO_REGISTRY; PM_ERR_NO_LAUNCHER;
+ *         PM_ERR_EXISTS (a living daemon has this key); PM_ERR_BUSY (PM_GROUP_FOREGROUND: somebody
+ *         else is in front on the terminal); PM_ERR_NO_REGISTRY; PM_ERR_NO_LAUNCHER;
  *         PM_ERR_LAUNCHER; PM_ERR_NOT_DETACHABLE; PM_ERR_DIED_BEFORE_EXEC; PM_ERR_TIMEOUT (start
  *         deadline); PM_ERR_NO_PROCESS_SLOTS, PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
@@ -843,7 +958,8 @@ PM_API int pm_find(pm_manager *manager, const char *key, pm_process **ret_proces
  * @param manager the manager.
  * @param ret_stats filled up to its size.
  * @return PM_OK; PM_ERR_INVALID; PM_ERR_FORKED.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * Blocking: no; with pm_options::own_process it looks for dead orphans (reads the lists of /proc).
+ * Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_stats(pm_manager *manager, struct pm_stats *ret_stats);
 
@@ -923,17 +1039,33 @@ PM_API int pm_forget(pm_manager *manager, const char *key);
 
 /**
  * One sweep of the zombie detector: looks for children of this program that are dead, that nobody
- * has waited for, and that no manager tracks. It reads the process table and never waits, so it
- * takes no status from anybody. A zombie counts once it was seen in two sweeps, so that a start or
- * a wait under way elsewhere raises no alarm. On Windows there is no such state: 0.
+ * has waited for, and that no manager tracks. It reads the process table and never waits for "any
+ * child". A zombie counts once it was seen in two sweeps, with the same pid and start time, so that
+ * a start or a wait under way elsewhere raises no alarm: leave at least a second between two calls.
+ * Each find is logged once, with pid, command, age and where to look, and told to the event sink.
+ * pm_options::leak_policy says what happens to it then; with PM_LEAK_REAP it is waited for once it
+ * has been seen for a second. On Windows there is no such state: 0. Control groups of
+ * pm_spec::cgroup that have become empty are removed on the way.
  *
  * @param manager the manager.
- * @param ret_found zombies seen in this sweep and in the one before; may be NULL.
+ * @param ret_found zombies seen in this sweep and in the one before, orphans (see pm_stats) not
+ *        counted; may be NULL.
  * @return PM_OK; PM_ERR_UNSUPPORTED (no process table to read: /proc is not mounted);
  *         PM_ERR_NO_MEMORY; PM_ERR_NO_DESCRIPTORS; PM_ERR_FORKED.
  * Blocking: reads /proc/self/task/.../children. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_leak_scan(pm_manager *manager, uint64_t *ret_found);
+
+/**
+ * Says where a person can look when the detector finds something: the end of its log line. The
+ * debug server (debug.h) puts its address here while it runs.
+ *
+ * @param manager the manager.
+ * @param where one line; NULL = "pm_list()"; copied, cut to 255 bytes.
+ * @return PM_OK; PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API int pm_leak_set_where(pm_manager *manager, const char *where);
 
 /**
  * Descriptor (POSIX) or event handle (Windows) of a PM_LOOP_CALLER manager: readable or signalled
@@ -982,7 +1114,8 @@ PM_API pm_process *pm_process_ref(pm_process *process);
 
 /**
  * Lets go of one reference. The process goes on and is still waited for, listed and stopped; with
- * the last reference our ends of its pipes are closed.
+ * the last reference our ends of its pipes are closed. In PTY mode that hangs its terminal up,
+ * which ends most programs (SIGHUP), unless both streams were taken.
  *
  * @param process the Handle; NULL does nothing.
  * @return NULL, so that `p = pm_process_unref(p)` leaves nothing dangling.
@@ -1008,6 +1141,15 @@ PM_API int pm_process_info(pm_process *process, struct pm_info *ret_info);
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API uint64_t pm_process_pid(const pm_process *process);
+
+/**
+ * Parent of a process, asked of the system now, for display only.
+ *
+ * @param process the Handle.
+ * @return the parent's id; 0 if it has ended, if the system does not tell, or if process is NULL.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API uint64_t pm_process_parent(pm_process *process);
 
 /**
  * Whether the process lives, asked of the kernel now.
@@ -1063,7 +1205,8 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
                            struct pm_stop_report *ret_report);
 
 /**
- * Sends one signal by its number.
+ * Sends one signal by its number. SIGCONT to a PM_GROUP_FOREGROUND process lends it the terminal
+ * again first, if that is with this program.
  *
  * @param process the Handle.
  * @param signal_number the OS's number; 0 only asks.
@@ -1075,13 +1218,15 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
 PM_API int pm_process_signal(pm_process *process, int signal_number, enum pm_stop_scope scope);
 
 /**
- * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH).
+ * Changes the size of the terminal. The foreground processes on it are told (SIGWINCH; Windows: by
+ * an event of their console input).
  *
  * @param process the Handle of a PTY process.
  * @param columns width in characters, 1 to 32767.
  * @param rows height in characters, 1 to 32767.
- * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process); PM_ERR_GONE (it has ended and its terminal
- *         is closed); PM_ERR_INVALID; PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_UNSUPPORTED (not a PTY process; Wine); PM_ERR_GONE (it has ended and its
+ *         terminal is closed: on Windows the one with the other); PM_ERR_INVALID; PM_ERR_SYSTEM;
+ *         PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_resize(pm_process *process, unsigned columns, unsigned rows);
@@ -1099,7 +1244,8 @@ enum pm_stream_id {
 /**
  * Our end of a standard stream whose slot is PM_STDIO_PIPE. In PTY mode the terminal is
  * PM_STDIN, to write what is typed, and PM_STDOUT, to read what is shown; there is a PM_STDERR only
- * if its slot is a pipe.
+ * if its slot is a pipe. The key Enter is "\r". On Windows both are UTF-8 with escape sequences,
+ * and what is shown is what the console host draws, not the program's own bytes.
  *
  * @param process the Handle.
  * @param id which.
@@ -1112,7 +1258,8 @@ PM_API pm_stream *pm_process_stream(pm_process *process, enum pm_stream_id id);
 /**
  * Reads what there is, at least one byte, from stdout or stderr. The stream is at its end when all
  * writers have closed it, or when the process has ended and pm_options::drain_ms pass without a
- * new byte (a descendant may hold it open for ever); then it is marked truncated.
+ * new byte (a descendant may hold it open for ever); then it is marked truncated. On Windows that
+ * time begins for a terminal when it has been closed after the end, 5 s after it at the latest.
  *
  * @param stream the stream.
  * @param buffer where bytes go; yours.
@@ -1145,12 +1292,18 @@ PM_API int pm_stream_write(pm_stream *stream, const void *data, size_t size, int
                            size_t *ret_count);
 
 /**
- * Closes our end. For stdin the child then reads the end of its input; on a terminal the
+ * Closes our end. For stdin the child then reads the end of its input. On a terminal the
  * end-of-file character is typed for that, which means it only to a program that reads whole lines
- * (canonical mode). A terminal itself is closed with the last of its streams.
+ * (canonical mode); on POSIX nothing is typed in other modes, where that character is disabled, and
+ * once the process has ended. On Windows it is Ctrl-Z and Enter, after an Enter in the middle of a
+ * line; nobody can ask there how the program reads, so one that reads keys sees these keys. A
+ * terminal itself is closed with the last of its streams; the programs on it are told (SIGHUP,
+ * CTRL_CLOSE_EVENT).
  *
  * @param stream the stream; NULL or closed does nothing.
- * @return PM_OK; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_TIMEOUT: the terminal is full of what was typed and nobody reads it, so its
+ *         end could not be typed: the stream is still open, call again later; PM_ERR_IO (the same,
+ *         of a terminal that fails); PM_ERR_FORKED.
  * Blocking: until a read or write under way on another thread returns, at most one poll interval of
  * 50 ms. Thread safety: any thread. Since: 0.1.0.
  */
@@ -1168,7 +1321,16 @@ PM_API int pm_stream_native(pm_stream *stream, pm_native *ret_native);
 
 /**
  * Moves the descriptor or handle to the caller for good (non-blocking on POSIX, overlapped on
- * Windows, never bound to a completion port). The stream is closed then.
+ * Windows, never bound to a completion port). The stream is closed then. A terminal of which a
+ * stream was taken outlives its Handle: on Windows until its process ends, when the taker of
+ * PM_STDOUT has to read to the end or close it. Who closes a taken PM_STDIN there may hang the
+ * terminal up.
+ *
+ * POSIX, PTY mode: the descriptors of both streams are one open file. Flags that you change
+ * (O_NONBLOCK) are the other stream's too: a pm_stream_write() that meets a blocking one waits as
+ * long as it must. Read from a taken one, the end is an error on Linux (EIO, which may come before
+ * the last bytes: read once more) and 0 elsewhere, where bytes that nobody has read by the end are
+ * lost. The terminal hangs up when yours are closed and the Handle is gone, not before.
  *
  * @param stream the stream.
  * @param ret_native set to it; yours: close it.

@@ -103,21 +103,22 @@ static void add_batch_text(struct pmi_strbuf *sb, const char *text)
     pmi_strbuf_add_char(sb, '"');
 }
 
-static bool has_line_end(const char *text)
+// A line end ends the command, and Ctrl-Z the input that cmd.exe takes it from.
+static bool is_unquotable(const char *text)
 {
-    return strpbrk(text, "\r\n") != NULL;
+    return strpbrk(text, "\r\n\x1a") != NULL;
 }
 
 int pmi_cmdline_join_batch(const char *shell, const char *script, const char *const *argv,
                            char **ret_line, const char **ret_bad)
 {
     struct pmi_strbuf sb = PMI_STRBUF_INIT;
-    if (has_line_end(script) || strchr(script, '"') != NULL) {
+    if (is_unquotable(script) || strchr(script, '"') != NULL) {
         *ret_bad = script;
         return PM_ERR_INVALID;
     }
     for (size_t i = 1; argv[0] != NULL && argv[i] != NULL; i++) {
-        if (has_line_end(argv[i])) {
+        if (is_unquotable(argv[i])) {
             *ret_bad = argv[i];
             return PM_ERR_INVALID;
         }

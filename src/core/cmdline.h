@@ -13,7 +13,7 @@ int pmi_cmdline_join(const char *const *argv, char **ret_line);
 // The same for a batch file: the line by which cmd.exe, whose full path is `shell`, runs `script`
 // with argv[1] and what follows (argv[0] is left out: a batch file is told its own name by
 // cmd.exe). What the batch file then makes of its arguments is up to it. PM_ERR_INVALID: a line
-// end, or a quotation mark in `script`; *ret_bad is the text that is meant.
+// end or a Ctrl-Z, or a quotation mark in `script`; *ret_bad is the text that is meant.
 int pmi_cmdline_join_batch(const char *shell, const char *script, const char *const *argv,
                            char **ret_line, const char **ret_bad);
 

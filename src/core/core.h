@@ -2,6 +2,8 @@
 //
 // Locks, outermost first; a thread that holds one may take those below it, never those above:
 //
+//   pm_manager::leak_lock  what the detector suspects; held for a sweep
+//   (all managers)       their list: a spin lock in manager.c
 //   pm_manager::lock     the list of processes, the event queue, counters, closing
 //   pm_process::lock     state, exit record, reaping and signalling
 //   pmi_registry::lock   files of the registry
@@ -28,6 +30,7 @@
 #define PMI_DEFAULT_STOP_ALL_MS 10000
 #define PMI_PENDING_POLL_MS 20
 #define PMI_STREAM_SLICE_MS 50
+#define PMI_ORPHANS_MS 100
 #define PMI_KEY_MAX 128
 #define PMI_LABEL_MAX 1024
 #define PMI_OWNER_MAX 255
@@ -38,10 +41,9 @@
 
 struct pmi_event {
     struct pmi_event *next;
+    pm_process *process; // One internal reference. NULL: the first part of a detail_event.
     enum pm_event_kind kind;
-    pm_process *process; // One internal reference, or NULL.
-    char *detail;        // malloc'd, or NULL.
-    bool embedded;       // Lives inside its process: do not free.
+    bool embedded; // Lives inside its process: do not free.
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -59,8 +61,15 @@ struct pm_stream {
     _Atomic pm_native native; // For pm_stream_native(), which must not wait for a reader.
 };
 
+// A stop plan as each process keeps it: a fourth of the size.
+struct pmi_packed_plan {
+    uint32_t timeout_ms[PM_STOP_STEPS_MAX];
+    uint8_t actions[PM_STOP_STEPS_MAX], scopes[PM_STOP_STEPS_MAX];
+    uint8_t steps_count;
+};
+
 // ------------------------------------------------------------------------------------------------
-// Process
+// Process. There may be many thousands: small members stand together.
 //
 //   STARTING --started--> RUNNING --dead, no status yet--> STATUS_PENDING --known or lost--> ENDED
 //       |                    |                                                                 ^
@@ -74,14 +83,20 @@ struct pm_process {
     atomic_uint refs;      // Internal: the list, the reactor, events, and one for all user refs.
     atomic_uint user_refs; // Handles in the user's hands.
     pm_manager *manager;   // Holds a reference on the manager's memory.
-    pm_process *next, *previous; // Under manager->lock.
-    bool listed;                 // Under manager->lock.
+    uint64_t id;           // Constant once listed.
+    pm_process *next, *previous;     // Under manager->lock.
+    bool listed;                     // Under manager->lock.
+    bool started_posted, end_posted; // Under manager->lock.
+    bool stop_posted;                // Under manager->lock: STOPPED, not CONTINUED.
+    int direct_waiters;              // Under manager->lock: threads that wait without the reactor.
 
     // Constant after the start.
     char *text; // One block that holds the strings below.
     const char *owner, *program, *key, *label;
     enum pm_mode mode;
-    struct pm_stop_plan stop;
+    uint8_t slots[3]; // enum pm_stdio_kind, for display.
+    struct pmi_packed_plan stop;
+    bool shares_tty; // PM_GROUP_FOREGROUND.
     bool die_with_parent, kill_tree_on_exit, recovered;
     bool no_os;                        // Recovered after its death: there is no kernel object.
     struct pmi_identity *recovered_id; // Of a recovered one: as its record has it.
@@ -92,22 +107,27 @@ struct pm_process {
     struct pm_stream streams[3];
 
     struct pmi_mutex lock;
-    atomic_int state; // enum pm_state; written under lock.
+    atomic_int state;    // enum pm_state; set by pmi_process_set_state().
+    atomic_bool stopped; // As last seen; written under lock.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    bool stopped;       // As last seen, under lock.
-    bool shares_tty;    // PM_GROUP_FOREGROUND.
     unsigned stop_step; // Last step delivered by a stop under way, under lock.
     enum pm_stop_action stop_action;
 
-    int direct_waiters; // Under manager->lock: threads that wait without the reactor.
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
-    bool started_posted, end_posted;             // Under manager->lock.
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
+};
+
+// How a process ended, for the counters.
+enum pmi_end {
+    PMI_END_EXITED,
+    PMI_END_KILLED,
+    PMI_END_LOST,
+    PMI_ENDS
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -128,9 +148,16 @@ struct pmi_registry {
 // Manager
 // ------------------------------------------------------------------------------------------------
 
-struct pmi_zombie {
-    uint64_t pid, start;
+struct pmi_suspect {
+    struct pmi_zombie zombie;
+    int64_t seen_ms; // First.
     bool counted;
+};
+
+// A start under way, on the stack of who makes it.
+struct pmi_under_way {
+    struct pmi_under_way *next, *previous;
+    int64_t begun_ms, begun_us;
 };
 
 struct pm_manager {
@@ -142,12 +169,16 @@ struct pm_manager {
     struct pmi_cond changed; // A process ended, a start finished, the manager was closed.
     struct pmi_cond queued;  // An event was queued: for the dispatcher alone.
     bool closing, closed;
-    unsigned starting; // Starts under way.
+    unsigned starting; // Starts and recoveries under way.
+    struct pmi_under_way *under_way;
+    uint64_t last_id;
     pm_process *first, *last;
-    struct pm_stats stats; // But for the next three.
-    // Counted before anybody can see an end: under a process's lock.
-    _Atomic uint64_t ended, lost, registry_failures;
-    uint64_t deaths; // Noticed, with or without a status.
+    struct pm_stats stats; // But for the next two.
+    // Counted before anybody can see an end: under a process's lock. By mode and enum pmi_end.
+    _Atomic uint64_t ends[3][PMI_ENDS];
+    _Atomic uint64_t registry_failures;
+    _Atomic uint64_t live[3]; // In state RUNNING, by mode.
+    uint64_t deaths;          // Noticed, with or without a status.
 
     // Dispatcher.
     struct pmi_event *events, **events_tail;
@@ -165,12 +196,16 @@ struct pm_manager {
     atomic_int ttys;        // Living processes that share the host's terminal.
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
     uint64_t stop_round;    // Under lock.
-    int64_t next_stop_watch;
+    _Atomic int64_t next_stop_watch;
+    int64_t next_orphans;     // own_process; under reactor_lock.
+    atomic_bool orphans_idle; // Nobody is there whose children could come to us.
 
     // Detector.
     struct pmi_mutex leak_lock;
-    struct pmi_zombie *suspects;
+    struct pmi_suspect *suspects;
     size_t suspects_count;
+    int64_t swept_ms;     // 0 = never.
+    char leak_where[256]; // "" = the default.
 
     pm_manager *all_next; // List of all managers of this program, for the detector.
 
@@ -188,6 +223,8 @@ bool pmi_key_is_taken(pm_manager *m, const char *key); // Under m->lock.
 int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count);
 void pmi_snapshot_free(pm_process **list, size_t count);
 bool pmi_tracked_anywhere(uint64_t pid);
+// When the oldest start that is under way, in any manager, began: pmi_now_ms(), or PMI_NEVER.
+int64_t pmi_oldest_start(void);
 void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 3, 4)))
@@ -196,7 +233,8 @@ void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
 
 // process.c
 pm_process *pmi_process_new(pm_manager *m);
-pm_process *pmi_process_hold(pm_process *p); // Internal reference.
+pm_process *pmi_process_hold(pm_process *p);                    // Internal reference.
+void pmi_process_set_state(pm_process *p, enum pm_state state); // Under p->lock.
 void pmi_process_drop(pm_process *p);
 int pmi_process_text(pm_process *p, const char *owner, const char *program, const char *key,
                      const char *label);
@@ -209,12 +247,12 @@ int pmi_process_reap(pm_process *p);
 // Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
 void pmi_process_end(pm_process *p, const struct pm_exit *record);
 
-// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
-// saw it in a list meanwhile.
 // Whether a signal has stopped it, asked now; what has changed becomes an event.
 bool pmi_process_look_at_stop(pm_process *p);
 // PTY: closes what is open of the terminal beside its streams.
 void pmi_process_hang_up(pm_process *p);
+// Undoes a start whose process exists already: killed, collected, and ENDED as lost for anybody who
+// saw it in a list meanwhile.
 void pmi_process_abandon(pm_process *p);
 
 // spec.c
@@ -231,29 +269,46 @@ int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_star
 void pmi_start_clear(struct pmi_start *start);
 int pmi_stop_plan_check(const struct pm_stop_plan *plan);
 
+// stream.c
+// pm_stream_close() at the end of everything: also if the end of the input could not be told.
+void pmi_stream_close_for_good(pm_stream *s);
+
 // stop.c
 struct pmi_stopper {
     pm_process *process;
     struct pm_stop_plan plan;
     struct pm_stop_report report;
     int64_t started, step_deadline, wake, limit;
+    int64_t began_us;
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
     bool done, wants_tree;
-    bool leader_dead; // At the last look.
+    bool owes_end;               // PM_STOP_CLOSE_STDIN found no room for the end of the input.
+    bool leader_dead;            // At the last look.
+    struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.
+    int64_t pending_until;
+    unsigned old_step; // What the process had noted before it.
+    enum pm_stop_action old_action;
 };
+void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
+// plan: NULL = that of the process.
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
                        int64_t limit);
-void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake.
+void pmi_stopper_advance(struct pmi_stopper *s); // Sets done, or wake. Under no lock.
+void pmi_stopper_end(struct pmi_stopper *s);     // Where it is given up before it is done.
 void pmi_default_stop_plan(struct pm_stop_plan *plan);
 
-// events.c
+// events.c. Once the manager is closed nothing is posted any more.
 void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
 // "started" (or "recovered") comes before "ended", whichever thread is first. Once per process.
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
 // About a living process; dropped once its end was posted.
 void pmi_event_post_living(pm_process *p, enum pm_event_kind kind);
-void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail);
+// STOPPED or CONTINUED, if what was last seen is not what was posted last; dropped once its end was
+// posted. Two threads that have seen one change each may come here in any order.
+void pmi_event_post_stop(pm_process *p);
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid,
+                           const char *detail);
 size_t pmi_events_run(pm_manager *m); // Runs what is queued; returns callbacks run.
 void pmi_dispatcher_run(void *manager);
 
@@ -277,6 +332,15 @@ int pmi_registry_put_exit(pm_manager *m, const pm_process *p);
 void pmi_registry_log(pm_manager *m, const char *what, const pm_process *p, int code);
 // Whether a record of this boot for `key` names a process that lives, or may.
 int pmi_registry_check_key(pm_manager *m, const char *key, struct pm_error *err);
+
+// stats.c
+void pmi_histogram_add(struct pm_histogram *h, int64_t us);
+void pmi_stats_fill(pm_manager *m, struct pm_stats *stats); // Under m->lock.
+
+// error.c
+// Copies text from outside so that it can do no harm in a line: control characters, bytes that are
+// no UTF-8 and marks that turn the direction of writing are escaped. Always NUL-terminated.
+void pmi_escape(const char *text, char *buffer, size_t capacity);
 
 // util.c
 int pmi_copy_in(void *to, const void *from, size_t known);

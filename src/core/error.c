@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend.h"
+#include "core/core.h"
 
 PM_API const char *pm_version(void)
 {
@@ -50,6 +50,19 @@ PM_API const char *pm_stage_name(enum pm_stage stage)
     return "?";
 }
 
+PM_API const char *pm_event_name(enum pm_event_kind kind)
+{
+    static const char *const names[] = {
+        [PM_EVENT_STARTED] = "started",     [PM_EVENT_ENDED] = "ended",
+        [PM_EVENT_RECOVERED] = "recovered", [PM_EVENT_QUARANTINED] = "quarantined",
+        [PM_EVENT_LEAK] = "leak",           [PM_EVENT_STOPPED] = "stopped",
+        [PM_EVENT_CONTINUED] = "continued", [PM_EVENT_START_FAILED] = "start_failed",
+        [PM_EVENT_STOPPING] = "stopping",
+    };
+    size_t number = (size_t)kind;
+    return number < sizeof names / sizeof names[0] && names[number] != NULL ? names[number] : "?";
+}
+
 // A line that may be longer than the buffer it goes to.
 struct line {
     char *buffer;
@@ -90,6 +103,15 @@ static size_t sequence_length(const unsigned char *text)
     return length > 2 && (overlong || beyond) ? 0 : length;
 }
 
+// Marks that end a line or turn the direction of writing: U+200E, U+200F, U+2028 to U+202E, U+2066
+// to U+2069. They would show a line that is not the one written.
+static bool is_trick(const unsigned char *at)
+{
+    return at[0] == 0xe2 && ((at[1] == 0x80 && (at[2] == 0x8e || at[2] == 0x8f ||
+                                                (at[2] >= 0xa8 && at[2] <= 0xae))) ||
+                             (at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9));
+}
+
 // Text from outside: control characters (C1 ones too) and bytes that are no UTF-8 are escaped, so
 // that nothing can act on a terminal or forge a second line. `size` bytes at most.
 static void put_escaped(struct line *line, const char *text, size_t size)
@@ -104,8 +126,9 @@ static void put_escaped(struct line *line, const char *text, size_t size)
         memcpy(window, text + i, end - i < 4 ? end - i : 4);
         size_t length = sequence_length(window);
         bool c1 = length == 2 && window[0] == 0xc2 && window[1] < 0xa0;
-        if (length == 0 || window[0] < 0x20 || window[0] == 0x7f || c1) {
-            size_t bad = c1 ? 2 : 1;
+        bool trick = length == 3 && is_trick(window);
+        if (length == 0 || window[0] < 0x20 || window[0] == 0x7f || c1 || trick) {
+            size_t bad = length > 1 ? length : 1;
             for (size_t k = 0; k < bad; k++) {
                 char escape[5];
                 (void)snprintf(escape, sizeof escape, "\\x%02x", window[k]);
@@ -138,6 +161,13 @@ static int end_line(struct line *line)
         line->buffer[line->length < line->capacity ? line->length : line->capacity - 1] = '\0';
     }
     return (int)line->length;
+}
+
+void pmi_escape(const char *text, char *buffer, size_t capacity)
+{
+    struct line line = {buffer, capacity, 0};
+    put_escaped(&line, text, SIZE_MAX);
+    (void)end_line(&line);
 }
 
 PM_API int pm_error_format(const struct pm_error *error, char *buffer, size_t capacity)

@@ -2,9 +2,24 @@
 
 #include "core/core.h"
 
-// Under m->lock.
-static void enqueue(pm_manager *m, struct pmi_event *event)
+// An event without a process. It is freed by its first member.
+struct detail_event {
+    struct pmi_event event;
+    char *detail; // malloc'd, or NULL.
+    uint64_t pid;
+};
+
+static struct detail_event *as_detail(struct pmi_event *e)
 {
+    return e->process == NULL ? (struct detail_event *)e : NULL;
+}
+
+// Under m->lock. False: the manager is closed, and nobody would take it out any more.
+static bool enqueue(pm_manager *m, struct pmi_event *event)
+{
+    if (m->closed) {
+        return false;
+    }
     event->next = NULL;
     *m->events_tail = event;
     m->events_tail = &event->next;
@@ -12,6 +27,7 @@ static void enqueue(pm_manager *m, struct pmi_event *event)
         event->process->end_posted = true;
     }
     pmi_cond_broadcast(&m->queued);
+    return true;
 }
 
 // What nobody listens to is not queued: it would wake a thread for nothing.
@@ -32,7 +48,9 @@ static void wake_caller(pm_manager *m)
 static void discard(struct pmi_event *e)
 {
     pm_process *p = e->process;
-    free(e->detail);
+    if (p == NULL) {
+        free(as_detail(e)->detail);
+    }
     if (!e->embedded) {
         free(e);
     }
@@ -46,9 +64,14 @@ void pmi_event_post(pm_manager *m, struct pmi_event *event)
         return;
     }
     pmi_mutex_lock(&m->lock);
-    enqueue(m, event);
+    bool queued = enqueue(m, event);
+    if (queued) {
+        wake_caller(m);
+    }
     pmi_mutex_unlock(&m->lock);
-    wake_caller(m);
+    if (!queued) {
+        discard(event);
+    }
 }
 
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
@@ -58,52 +81,86 @@ void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
         return;
     }
     pmi_mutex_lock(&m->lock);
-    bool first = !p->started_posted;
+    bool first = !p->started_posted, queued = false;
     p->started_posted = true;
     if (first) {
         p->started_event.kind = kind;
         p->started_event.embedded = true;
         p->started_event.process = pmi_process_hold(p);
-        enqueue(m, &p->started_event);
+        queued = enqueue(m, &p->started_event);
+        if (queued) {
+            wake_caller(m);
+        }
     }
     pmi_mutex_unlock(&m->lock);
-    if (first) {
-        wake_caller(m);
+    if (first && !queued) {
+        discard(&p->started_event);
     }
+}
+
+// Its start comes first. Under no lock.
+static struct pmi_event *new_event(pm_process *p)
+{
+    pm_manager *m = p->manager;
+    struct pmi_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
+    if (event != NULL) {
+        event->process = pmi_process_hold(p);
+        pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
+    }
+    return event;
 }
 
 void pmi_event_post_living(pm_process *p, enum pm_event_kind kind)
 {
     pm_manager *m = p->manager;
-    struct pmi_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
+    struct pmi_event *event = new_event(p);
     if (event == NULL) {
-        return; // pm_process_info() tells the same.
+        return; // The report of the stop tells the same.
     }
     event->kind = kind;
-    event->process = pmi_process_hold(p);
-    pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
     pmi_mutex_lock(&m->lock);
-    bool late = p->end_posted;
-    if (!late) {
-        enqueue(m, event);
+    bool queued = !p->end_posted && enqueue(m, event);
+    if (queued) {
+        wake_caller(m);
     }
     pmi_mutex_unlock(&m->lock);
-    if (late) {
+    if (!queued) {
         discard(event);
-    } else {
-        wake_caller(m);
     }
 }
 
-void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, const char *detail)
+void pmi_event_post_stop(pm_process *p)
 {
-    struct pmi_event *event = calloc(1, sizeof *event);
+    pm_manager *m = p->manager;
+    struct pmi_event *event = new_event(p);
+    if (event == NULL) {
+        return; // pm_process_info() tells the same.
+    }
+    pmi_mutex_lock(&m->lock);
+    // What is so now: whoever changes it later comes here later.
+    bool stopped = atomic_load(&p->stopped);
+    event->kind = stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED;
+    bool queued = stopped != p->stop_posted && !p->end_posted && enqueue(m, event);
+    if (queued) {
+        p->stop_posted = stopped;
+        wake_caller(m);
+    }
+    pmi_mutex_unlock(&m->lock);
+    if (!queued) {
+        discard(event);
+    }
+}
+
+void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid, const char *detail)
+{
+    struct detail_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
     if (event == NULL) {
         return; // The counters tell the same.
     }
-    event->kind = kind;
+    event->event.kind = kind;
     event->detail = pmi_strdup(detail);
-    pmi_event_post(m, event);
+    event->pid = pid;
+    pmi_event_post(m, &event->event);
 }
 
 // The queue owns one reference on the event's process; an embedded event ends with it.
@@ -116,11 +173,14 @@ static void run_one(pm_manager *m, struct pmi_event *e)
         (void)pm_process_wait(p, 0, &record);
     }
     if (m->options.event != NULL) {
+        const struct detail_event *about = as_detail(e);
         struct pm_event out = {
             .kind = e->kind,
             .process = p,
             .record = ended ? &record : NULL,
-            .detail = e->detail != NULL ? e->detail : "",
+            .detail = about != NULL && about->detail != NULL ? about->detail : "",
+            .id = p != NULL ? p->id : 0,
+            .pid = about != NULL ? about->pid : p->pid,
         };
         m->options.event(m->options.user, &out);
     }

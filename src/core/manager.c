@@ -5,6 +5,8 @@
 
 #include "core/core.h"
 
+#define SNAPSHOT_BATCH 256 // Looked at under one lock.
+
 // ------------------------------------------------------------------------------------------------
 // All managers of this program: the detector must know everybody's children.
 // ------------------------------------------------------------------------------------------------
@@ -60,6 +62,21 @@ bool pmi_tracked_anywhere(uint64_t pid)
     return found;
 }
 
+int64_t pmi_oldest_start(void)
+{
+    int64_t oldest = PMI_NEVER;
+    all_lock();
+    for (pm_manager *m = all_managers; m != NULL; m = m->all_next) {
+        pmi_mutex_lock(&m->lock);
+        for (struct pmi_under_way *u = m->under_way; u != NULL; u = u->next) {
+            oldest = u->begun_ms < oldest ? u->begun_ms : oldest;
+        }
+        pmi_mutex_unlock(&m->lock);
+    }
+    all_unlock();
+    return oldest;
+}
+
 // ------------------------------------------------------------------------------------------------
 // List
 // ------------------------------------------------------------------------------------------------
@@ -95,6 +112,7 @@ void pmi_manager_unref(pm_manager *m)
 void pmi_list_add(pm_manager *m, pm_process *p)
 {
     p->listed = true;
+    p->id = ++m->last_id;
     p->previous = m->last;
     p->next = NULL;
     *(m->last != NULL ? &m->last->next : &m->first) = p;
@@ -122,29 +140,73 @@ bool pmi_key_is_taken(pm_manager *m, const char *key)
     return false;
 }
 
-int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
+// Who comes behind `after`: the list is in the order of ids.
+static pm_process *next_in_list(pm_manager *m, const pm_process *after)
 {
-    size_t count = 0;
+    if (after == NULL) {
+        return m->first;
+    }
+    if (after->listed) {
+        return after->next;
+    }
+    pm_process *p = m->first;
+    while (p != NULL && p->id <= after->id) {
+        p = p->next;
+    }
+    return p;
+}
+
+// Takes the next ones up to the id `last`; true if there may be more. *after is held.
+static bool take_batch(pm_manager *m, uint64_t last, pm_process **after, pm_process **list,
+                       size_t *count)
+{
+    pm_process *before = *after;
+    size_t seen = 0;
     pmi_mutex_lock(&m->lock);
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        count++;
-    }
-    // NOLINTNEXTLINE(bugprone-sizeof-expression): of a pointer, yes.
-    pm_process **list = malloc((count + 1) * sizeof *list);
-    if (list == NULL) {
-        pmi_mutex_unlock(&m->lock);
-        return PM_ERR_NO_MEMORY;
-    }
-    count = 0;
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
+    pm_process *at = before, *p = next_in_list(m, before);
+    for (; p != NULL && p->id <= last && seen < SNAPSHOT_BATCH; p = p->next, seen++) {
         int state = atomic_load(&p->state);
         // One that has just ended and that nobody holds is on its way out of the list.
         bool leaving = state == PM_STATE_ENDED && atomic_load(&p->user_refs) == 0;
         if (state != PM_STATE_STARTING && !leaving) {
-            list[count++] = pmi_process_hold(p);
+            list[(*count)++] = pmi_process_hold(p);
         }
+        at = p;
+    }
+    if (at != before) {
+        *after = pmi_process_hold(at);
     }
     pmi_mutex_unlock(&m->lock);
+    if (at != before) {
+        pmi_process_drop(before);
+    }
+    return seen == SNAPSHOT_BATCH;
+}
+
+// A few at a time, so that no start waits for a long list.
+int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count)
+{
+    size_t count = 0, capacity = 0;
+    pm_process **list = NULL, *after = NULL;
+    pmi_mutex_lock(&m->lock);
+    uint64_t last = m->last_id;
+    pmi_mutex_unlock(&m->lock);
+    bool more = true;
+    while (more) {
+        if (capacity - count < SNAPSHOT_BATCH) {
+            capacity = capacity * 2 + SNAPSHOT_BATCH;
+            // NOLINTNEXTLINE(bugprone-sizeof-expression): of a pointer, yes.
+            pm_process **grown = realloc((void *)list, capacity * sizeof *list);
+            if (grown == NULL) {
+                pmi_process_drop(after);
+                pmi_snapshot_free(list, count);
+                return PM_ERR_NO_MEMORY;
+            }
+            list = grown;
+        }
+        more = take_batch(m, last, &after, list, &count);
+    }
+    pmi_process_drop(after);
     *ret_list = list;
     *ret_count = count;
     return PM_OK;
@@ -155,7 +217,7 @@ void pmi_snapshot_free(pm_process **list, size_t count)
     for (size_t i = 0; i < count; i++) {
         pmi_process_drop(list[i]);
     }
-    free(list);
+    free((void *)list);
 }
 
 static int list(pm_manager *m, pm_process_visitor *visit, void *user)
@@ -218,16 +280,14 @@ PM_API int pm_stats(pm_manager *m, struct pm_stats *ret_stats)
     }
     pmi_mutex_lock(&m->lock);
     struct pm_stats stats = m->stats;
-    stats.ended = atomic_load(&m->ended);
-    stats.lost = atomic_load(&m->lost);
-    stats.registry_failures = atomic_load(&m->registry_failures);
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        if (atomic_load(&p->state) == PM_STATE_RUNNING) {
-            stats.running++;
-            stats.running_daemons += p->mode == PM_MODE_DAEMON;
-        }
-    }
+    pmi_stats_fill(m, &stats);
     pmi_mutex_unlock(&m->lock);
+    uint64_t collected = 0;
+    if (m->options.own_process) {
+        (void)pmi_os_orphans_collect(&m->os, &collected);
+        stats.orphans_total += collected;
+        stats.orphans_reaped += collected;
+    }
     return pmi_copy_out(ret_stats, &stats, sizeof stats);
 }
 
@@ -236,16 +296,12 @@ void pmi_log(pm_manager *m, enum pm_log_level level, const char *format, ...)
     if (m->options.log == NULL) {
         return;
     }
-    char line[1024];
+    char text[1024], line[2048];
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(line, sizeof line, format, args);
+    (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    for (char *c = line; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            *c = '?';
-        }
-    }
+    pmi_escape(text, line, sizeof line);
     m->options.log(m->options.user, level, line);
 }
 
@@ -274,8 +330,8 @@ static int check_options(const struct pm_options *options, struct pm_options *re
     if (o.loop != PM_LOOP_OWN && o.loop != PM_LOOP_CALLER) {
         return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "loop");
     }
-    if (o.own_process) {
-        return pmi_set_error(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "own_process");
+    if (o.leak_policy != PM_LEAK_REPORT && o.leak_policy != PM_LEAK_REAP) {
+        return pmi_set_error(err, PM_ERR_INVALID, PM_STAGE_CHECK, "leak_policy");
     }
     fill_defaults(&o);
     *ret_options = o;
@@ -291,6 +347,8 @@ static pm_manager *manager_new(void)
     atomic_init(&m->refs, 1);
     m->pid = pmi_self_pid();
     m->events_tail = &m->events;
+    atomic_init(&m->stops_idle, true);
+    atomic_init(&m->next_stop_watch, PMI_NEVER);
     m->stats.size = sizeof m->stats;
     m->os = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
     pmi_mutex_init(&m->lock);
@@ -324,6 +382,7 @@ static int start_threads(pm_manager *m)
 static int open_parts(pm_manager *m, struct pm_error *err)
 {
     struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path,
+                                                .own_process = m->options.own_process,
                                                 .caller_loop = m->options.loop == PM_LOOP_CALLER};
     int result = pmi_os_manager_open(&m->os, &os_options, err);
     if (result != PM_OK) {
@@ -489,6 +548,7 @@ static int close_manager(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_r
     all_remove(m);
     pmi_reactor_forget_all(m);
     unlist_all(m);
+    (void)pmi_events_run(m); // What came after the dispatcher, by calls on Handles.
     pmi_registry_close(&m->registry);
     pmi_os_manager_close(&m->os);
     pmi_manager_unref(m);

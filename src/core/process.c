@@ -40,6 +40,17 @@ pm_process *pmi_process_hold(pm_process *p)
     return p;
 }
 
+void pmi_process_set_state(pm_process *p, enum pm_state state)
+{
+    int before = atomic_load(&p->state);
+    if (before != PM_STATE_RUNNING && state == PM_STATE_RUNNING) {
+        atomic_fetch_add(&p->manager->live[p->mode], 1);
+    } else if (before == PM_STATE_RUNNING && state != PM_STATE_RUNNING) {
+        atomic_fetch_sub(&p->manager->live[p->mode], 1);
+    }
+    atomic_store(&p->state, state);
+}
+
 void pmi_process_drop(pm_process *p)
 {
     if (p == NULL || atomic_fetch_sub(&p->refs, 1) != 1) {
@@ -111,7 +122,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
     if (m->pid == pmi_self_pid()) {
         int cancel = pmi_cancel_off();
         for (int i = 0; i < 3; i++) {
-            (void)pm_stream_close(&p->streams[i]);
+            pmi_stream_close_for_good(&p->streams[i]);
         }
         pmi_process_hang_up(p);
         pmi_mutex_lock(&m->lock);
@@ -129,6 +140,16 @@ PM_API pm_process *pm_process_unref(pm_process *p)
 // ------------------------------------------------------------------------------------------------
 // The end
 // ------------------------------------------------------------------------------------------------
+
+static enum pmi_end end_of(const struct pm_exit *record)
+{
+    if (record->kind == PM_EXIT_LOST) {
+        return PMI_END_LOST;
+    }
+    // Windows has no signals: there a kill of ours is an exit with code 1.
+    bool killed = record->kind == PM_EXIT_SIGNALED || record->stop_action == PM_STOP_KILL;
+    return killed ? PMI_END_KILLED : PMI_END_EXITED;
+}
 
 // Fills what the core knows and makes the record final. Under p->lock. A daemon's record is on disk
 // before anybody can see that it has ended: whoever starts its key again must not have the new
@@ -148,9 +169,8 @@ static int finish_record(pm_process *p, struct pm_exit *record)
     if (p->mode == PM_MODE_DAEMON) {
         result = pmi_registry_put_exit(p->manager, p);
     }
-    atomic_fetch_add(&p->manager->ended, 1);
-    atomic_fetch_add(&p->manager->lost, p->exit.kind == PM_EXIT_LOST ? 1 : 0);
-    atomic_store(&p->state, PM_STATE_ENDED);
+    atomic_fetch_add(&p->manager->ends[p->mode][end_of(&p->exit)], 1);
+    pmi_process_set_state(p, PM_STATE_ENDED);
     return result;
 }
 
@@ -184,7 +204,7 @@ static void after_end(pm_process *p, int registry_result)
     }
     if (p->kill_tree_on_exit) {
         pmi_mutex_lock(&p->lock);
-        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE);
+        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
         pmi_mutex_unlock(&p->lock);
     }
     pmi_mutex_lock(&m->lock);
@@ -226,7 +246,7 @@ static int reap(pm_process *p)
     }
     if (result == PM_ERR_STATUS_PENDING) {
         died = note_death(p);
-        atomic_store(&p->state, PM_STATE_STATUS_PENDING);
+        pmi_process_set_state(p, PM_STATE_STATUS_PENDING);
         if (pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms) {
             memset(&record, 0, sizeof record);
             record.kind = PM_EXIT_LOST;
@@ -281,7 +301,7 @@ void pmi_process_abandon(pm_process *p)
     if (atomic_load(&p->state) != PM_STATE_ENDED) {
         (void)note_death(p);
         p->exit.kind = PM_EXIT_LOST;
-        atomic_store(&p->state, PM_STATE_ENDED);
+        pmi_process_set_state(p, PM_STATE_ENDED);
     }
     pmi_mutex_unlock(&p->lock);
 }
@@ -329,17 +349,37 @@ bool pmi_process_look_at_stop(pm_process *p)
     pmi_mutex_lock(&p->lock);
     if (atomic_load(&p->state) == PM_STATE_RUNNING && !p->no_os) {
         stopped = pmi_os_process_stopped(&p->os);
-        changed = stopped != p->stopped;
-        p->stopped = stopped;
+        changed = stopped != atomic_exchange(&p->stopped, stopped);
         if (changed && stopped) {
             pmi_os_process_step_back(&p->os);
         }
     }
     pmi_mutex_unlock(&p->lock);
     if (changed) {
-        pmi_event_post_living(p, stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED);
+        pmi_event_post_stop(p);
     }
     return stopped;
+}
+
+PM_API uint64_t pm_process_parent(pm_process *p)
+{
+    if (!pm_process_alive(p)) {
+        return 0;
+    }
+    // Who has made it is its parent, but for what came through the launcher or from an earlier run.
+    bool ours =
+        p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
+    return ours ? p->manager->pid : pmi_os_parent_of(p->pid);
+}
+
+static void fill_streams(pm_process *p, struct pm_stream_info streams[3])
+{
+    for (int i = 0; i < 3; i++) {
+        streams[i].kind = (enum pm_stdio_kind)p->slots[i];
+        streams[i].open =
+            p->streams[i].exists && atomic_load(&p->streams[i].native) != PM_NATIVE_INVALID;
+        streams[i].truncated = atomic_load(&p->streams[i].truncated);
+    }
 }
 
 PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
@@ -364,6 +404,8 @@ PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
     info.adopted = p->started.adopted;
     info.best_effort = p->started.best_effort;
     info.started_wall_ms = p->started.started_wall_ms;
+    info.id = p->id;
+    fill_streams(p, info.streams);
     pmi_mutex_lock(&p->lock);
     info.state = (enum pm_state)atomic_load(&p->state);
     if (info.state == PM_STATE_RUNNING && stopped) {

@@ -21,8 +21,8 @@ static void unlink_watched(pm_manager *m, pm_process *p)
 // Whether anything follows from a stop: somebody is told, or gets the terminal back.
 static bool wants_stops(const pm_manager *m)
 {
-    return m->options.loop == PM_LOOP_OWN && m->options.stop_watch_ms != UINT32_MAX &&
-           (m->options.event != NULL || atomic_load(&m->ttys) > 0);
+    return m->options.stop_watch_ms != UINT32_MAX &&
+           (m->options.event != NULL || atomic_load(&m->ttys) > 0 || pmi_os_terminals_owed());
 }
 
 // The next few that this round has not come to; each with a reference.
@@ -56,6 +56,7 @@ static int64_t watch_stops(pm_manager *m)
             pmi_process_drop(some[i]);
         }
     } while (count == TOKENS_MAX);
+    (void)pmi_os_terminals_take_back();
     return pmi_now_ms() + m->options.stop_watch_ms;
 }
 
@@ -64,19 +65,36 @@ static void look_for_stops(pm_manager *m)
 {
     atomic_store(&m->stops_idle, true);
     pmi_mutex_lock(&m->lock);
-    bool any = m->watched != NULL;
+    bool any = m->watched != NULL || pmi_os_terminals_owed();
     pmi_mutex_unlock(&m->lock);
     if (!any || !wants_stops(m)) {
-        m->next_stop_watch = PMI_NEVER;
+        atomic_store(&m->next_stop_watch, PMI_NEVER);
         return;
     }
     atomic_store(&m->stops_idle, false);
-    int64_t now = pmi_now_ms();
-    if (m->next_stop_watch == PMI_NEVER) {
-        m->next_stop_watch = now + m->options.stop_watch_ms;
-    } else if (now >= m->next_stop_watch) {
-        m->next_stop_watch = watch_stops(m);
+    int64_t now = pmi_now_ms(), next = atomic_load(&m->next_stop_watch);
+    if (next == PMI_NEVER) {
+        atomic_store(&m->next_stop_watch, now + m->options.stop_watch_ms);
+    } else if (now >= next) {
+        atomic_store(&m->next_stop_watch, watch_stops(m));
     }
+}
+
+// What dies below our processes and has come to us tells nobody: it is looked for at every end, and
+// in a rhythm while there is anybody from whom it could come.
+static void collect_orphans(pm_manager *m, bool at_once)
+{
+    int64_t now = pmi_now_ms();
+    atomic_store(&m->orphans_idle, true);
+    pmi_mutex_lock(&m->lock);
+    bool any = m->watched != NULL;
+    pmi_mutex_unlock(&m->lock);
+    if (at_once || now >= m->next_orphans || (any && m->next_orphans == PMI_NEVER)) {
+        uint64_t reaped;
+        any |= pmi_os_orphans_collect(&m->os, &reaped);
+        m->next_orphans = any ? now + PMI_ORPHANS_MS : PMI_NEVER;
+    }
+    atomic_store(&m->orphans_idle, m->next_orphans == PMI_NEVER);
 }
 
 int pmi_reactor_add(pm_manager *m, pm_process *p)
@@ -99,7 +117,8 @@ int pmi_reactor_add(pm_manager *m, pm_process *p)
         pmi_process_drop(p);
         return result;
     }
-    if (atomic_load(&m->stops_idle) && wants_stops(m)) {
+    bool orphans = m->options.own_process && atomic_load(&m->orphans_idle);
+    if (orphans || (atomic_load(&m->stops_idle) && wants_stops(m))) {
         pmi_os_reactor_wake(&m->os);
     }
     return PM_OK;
@@ -144,12 +163,18 @@ void pmi_reactor_turn(pm_manager *m, int64_t deadline)
         int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
         deadline = soon < deadline ? soon : deadline;
     }
+    if (m->options.own_process) {
+        deadline = m->next_orphans < deadline ? m->next_orphans : deadline;
+    }
     void *tokens[TOKENS_MAX];
     size_t count = pmi_os_reactor_poll(&m->os, tokens, TOKENS_MAX, deadline);
     for (size_t i = 0; i < count; i++) {
         handle_exit(m, tokens[i]);
     }
     ask_pending(m);
+    if (m->options.own_process) {
+        collect_orphans(m, count > 0);
+    }
     pmi_mutex_unlock(&m->reactor_lock);
 }
 
@@ -158,11 +183,10 @@ void pmi_reactor_run(void *manager)
     pm_manager *m = manager;
     bool sweeping = m->options.leak_sweep_ms != UINT32_MAX;
     m->next_sweep = sweeping ? pmi_now_ms() + m->options.leak_sweep_ms : PMI_NEVER;
-    m->next_stop_watch = PMI_NEVER;
     while (!atomic_load(&m->reactor_stop)) {
         look_for_stops(m);
-        pmi_reactor_turn(m,
-                         m->next_stop_watch < m->next_sweep ? m->next_stop_watch : m->next_sweep);
+        int64_t next = atomic_load(&m->next_stop_watch);
+        pmi_reactor_turn(m, next < m->next_sweep ? next : m->next_sweep);
         if (sweeping && pmi_now_ms() >= m->next_sweep) {
             (void)pm_leak_scan(m, NULL);
             m->next_sweep = pmi_now_ms() + m->options.leak_sweep_ms;
@@ -219,12 +243,23 @@ PM_API int pm_loop_timeout(pm_manager *m, int64_t *ret_timeout_ms)
         return result;
     }
     pmi_mutex_lock(&m->reactor_lock);
-    bool pending = m->pending != NULL;
+    int64_t timeout = m->pending != NULL ? PMI_PENDING_POLL_MS : PM_FOREVER;
+    int64_t rest = m->next_orphans - pmi_now_ms();
+    if (m->options.own_process && m->next_orphans != PMI_NEVER &&
+        (timeout == PM_FOREVER || rest < timeout)) {
+        timeout = rest > 0 ? rest : 0;
+    }
     pmi_mutex_unlock(&m->reactor_lock);
+    int64_t next = atomic_load(&m->next_stop_watch);
+    if (next != PMI_NEVER) {
+        rest = next - pmi_now_ms();
+        rest = rest > 0 ? rest : 0;
+        timeout = timeout == PM_FOREVER || rest < timeout ? rest : timeout;
+    }
     pmi_mutex_lock(&m->lock);
     bool events = m->events != NULL;
     pmi_mutex_unlock(&m->lock);
-    *ret_timeout_ms = events ? 0 : pending ? PMI_PENDING_POLL_MS : PM_FOREVER;
+    *ret_timeout_ms = events ? 0 : timeout;
     return PM_OK;
 }
 
@@ -239,6 +274,7 @@ PM_API int pm_dispatch(pm_manager *m)
     }
     int cancel = pmi_cancel_off();
     pmi_reactor_turn(m, 0);
+    look_for_stops(m);
     result = (int)pmi_events_run(m);
     pmi_cancel_restore(cancel);
     return result;

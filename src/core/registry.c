@@ -576,7 +576,7 @@ static void quarantine(struct recovery *rc, const char *name, const char *proble
     }
     rc->report.quarantined++;
     pmi_log(rc->m, PM_LOG_WARNING, "registry: %s", detail);
-    pmi_event_post_detail(rc->m, PM_EVENT_QUARANTINED, detail);
+    pmi_event_post_detail(rc->m, PM_EVENT_QUARANTINED, 0, detail);
 }
 
 static pm_process *from_record(pm_manager *m, const struct pmi_record *rec)
@@ -605,6 +605,7 @@ static void count_recovered(pm_manager *m)
 {
     pmi_mutex_lock(&m->lock);
     m->stats.recovered++;
+    m->stats.modes[PM_MODE_DAEMON].recovered++;
     pmi_mutex_unlock(&m->lock);
 }
 
@@ -630,7 +631,7 @@ static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_proc
     }
     pmi_mutex_lock(&p->lock);
     if (atomic_load(&p->state) == PM_STATE_STARTING) { // Else its end has been seen already.
-        atomic_store(&p->state, PM_STATE_RUNNING);
+        pmi_process_set_state(p, PM_STATE_RUNNING);
     }
     pmi_mutex_unlock(&p->lock);
     count_recovered(m);

@@ -17,19 +17,26 @@ struct output {
     uint64_t dropped;
 };
 
+// What a result points at, in one block that begins with the record.
+struct answer {
+    struct pm_exit record;
+    struct pm_stop_report stop;
+};
+
 struct run {
     pm_process *process;
+    struct answer *answer;           // Until it is given.
     struct pmi_os_stream streams[3]; // Nobody else has them.
     bool captured[3];
     struct output outputs[2];
     const char *input;
     size_t input_size, input_written;
-    bool dead;  // There is nothing to watch any more, though its status may be pending.
-    bool ended; // And its record is final.
+    bool dead;   // There is nothing to watch any more, though its status may be pending.
+    bool ended;  // And its record is final.
+    bool ending; // All input was given, or is not to be: its end is to be told.
     bool stopping;
     int64_t deadline; // PMI_NEVER: none.
     int64_t give_up;  // After a stop.
-    struct pm_exit record;
     struct pmi_stopper stopper;
     char scratch[2][16384];
 };
@@ -121,14 +128,23 @@ static int keep(struct output *out, const char *data, size_t count)
     return PM_OK;
 }
 
-static void close_input(struct run *r)
-{
-    pmi_os_stream_close(&r->streams[PM_STDIN]);
-}
-
 static bool is_open(const struct run *r, int i)
 {
     return pmi_os_stream_is_open(&r->streams[i]);
+}
+
+// At once, or as soon as there is room for its end.
+static int close_input(struct run *r)
+{
+    r->ending = true;
+    if (!is_open(r, PM_STDIN)) {
+        return PM_OK;
+    }
+    int result = pmi_os_stream_finish(&r->streams[PM_STDIN], &r->process->os);
+    if (result == PM_OK) {
+        pmi_os_stream_close(&r->streams[PM_STDIN]);
+    }
+    return result == PM_ERR_TIMEOUT ? PM_OK : result;
 }
 
 static uint32_t drain_ms(const struct run *r)
@@ -141,7 +157,7 @@ static int move_bytes(struct run *r, int64_t wake)
 {
     struct pmi_transfer transfers[3];
     memset(transfers, 0, sizeof transfers);
-    if (is_open(r, PM_STDIN)) {
+    if (is_open(r, PM_STDIN) && !r->ending) {
         transfers[0].stream = &r->streams[PM_STDIN];
         transfers[0].output = r->input + r->input_written;
         transfers[0].size = r->input_size - r->input_written;
@@ -160,8 +176,9 @@ static int move_bytes(struct run *r, int64_t wake)
         }
     }
     r->input_written += transfers[0].count;
-    if (is_open(r, PM_STDIN) && (transfers[0].ended || r->input_written == r->input_size)) {
-        close_input(r);
+    int closed = PM_OK;
+    if (r->ending || transfers[0].ended || r->input_written == r->input_size) {
+        closed = close_input(r);
     }
     for (int i = PM_STDOUT; i <= PM_STDERR; i++) {
         if (transfers[i].stream == NULL) {
@@ -178,7 +195,7 @@ static int move_bytes(struct run *r, int64_t wake)
             pmi_os_stream_close(&r->streams[i]);
         }
     }
-    return PM_OK;
+    return closed;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -193,7 +210,7 @@ static int notice_end(struct run *r)
     }
     if (!r->dead) {
         r->dead = true;
-        close_input(r);
+        pmi_os_stream_close(&r->streams[PM_STDIN]); // Nobody is there to be told its end.
         if (r->deadline != PMI_NEVER) {
             // Who only holds the outputs is left alone, also this near to the deadline: the
             // silence ends the run first.
@@ -230,31 +247,33 @@ static void give_up_outputs(struct run *r)
     }
 }
 
-static void drive_stop(struct run *r)
+static int drive_stop(struct run *r)
 {
     if (!r->stopping && pmi_now_ms() >= r->deadline) {
         r->stopping = true;
-        pmi_stopper_begin(&r->stopper, r->process, &r->process->stop, PMI_NEVER);
+        pmi_stopper_begin(&r->stopper, r->process, NULL, PMI_NEVER);
     }
     if (!r->stopping) {
-        return;
+        return PM_OK;
     }
     if (r->stopper.done) {
         if (pmi_now_ms() >= r->give_up) {
             give_up_outputs(r);
         }
-        return;
+        return PM_OK;
     }
+    int result = PM_OK;
     pmi_stopper_advance(&r->stopper);
     for (unsigned i = 0; i < r->stopper.step; i++) {
         if (r->stopper.plan.steps[i].action == PM_STOP_CLOSE_STDIN) {
-            close_input(r); // Ours: the Handle's own was taken.
+            result = close_input(r); // Ours: the Handle's own was taken.
         }
     }
     if (r->stopper.done) {
         // Time to read what was written. Who still writes then was not to be stopped.
         r->give_up = pmi_now_ms() + PM_STOP_SETTLE_MS;
     }
+    return result;
 }
 
 // When the loop has something to do even if no byte can be moved.
@@ -266,7 +285,8 @@ static int64_t next_wake(const struct run *r)
     } else if (r->stopping) {
         wake = any_output(r) ? r->give_up : PMI_NEVER;
     }
-    if (r->dead && !r->ended) { // Nothing tells when the status is there.
+    // Nothing tells when the status is there, or room for the end of the input.
+    if ((r->dead && !r->ended) || (r->ending && is_open(r, PM_STDIN))) {
         int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
         wake = soon < wake ? soon : wake;
     }
@@ -275,13 +295,11 @@ static int64_t next_wake(const struct run *r)
 
 static int loop(struct run *r)
 {
-    if (r->input_size == 0) {
-        close_input(r);
-    }
+    int failed = r->input_size == 0 ? close_input(r) : PM_OK;
     for (;;) {
         int result = notice_end(r);
         if (result == PM_OK && !is_over(r)) {
-            drive_stop(r);
+            result = failed == PM_OK ? drive_stop(r) : failed;
         }
         if (result != PM_OK || is_over(r)) {
             return result == PM_OK && r->stopping ? r->stopper.report.result : result;
@@ -308,14 +326,14 @@ static void kill_tree(pm_process *p)
 static int give_result(struct run *r, struct pm_run_result *ret_result)
 {
     struct pm_run_result result = PM_RUN_RESULT_INIT;
-    result.record = (struct pm_exit)PM_EXIT_INIT;
     if (r->ended) {
-        (void)pm_process_wait(r->process, 0, &result.record);
+        (void)pm_process_wait(r->process, 0, &r->answer->record);
     }
-    result.stop = (struct pm_stop_report)PM_STOP_REPORT_INIT;
     if (r->stopping) {
-        result.stop = r->stopper.report;
+        r->answer->stop = r->stopper.report;
     }
+    result.record = &r->answer->record;
+    result.stop = &r->answer->stop;
     result.timed_out = r->stopping;
     result.input_written = r->input_written;
     for (int i = 0; i < 2; i++) {
@@ -326,13 +344,18 @@ static int give_result(struct run *r, struct pm_run_result *ret_result)
         result.output_size[i] = r->outputs[i].size;
         result.output_dropped[i] = r->outputs[i].dropped;
     }
-    return pmi_copy_out(ret_result, &result, sizeof result);
+    int copied = pmi_copy_out(ret_result, &result, sizeof result);
+    if (copied == PM_OK) {
+        r->answer = NULL;
+    }
+    return copied;
 }
 
 // Hands over the result, or leaves nothing.
 static int finish(struct run *r, int result, struct pm_run_result *ret_result)
 {
     bool given = false;
+    pmi_stopper_end(&r->stopper);
     if (result == PM_OK || result == PM_ERR_TIMEOUT) {
         int copied = give_result(r, ret_result);
         given = copied == PM_OK;
@@ -373,9 +396,15 @@ static int run(pm_manager *m, const struct pm_run_options *options,
         return result;
     }
     struct run *r = calloc(1, sizeof *r);
-    if (r == NULL) {
+    struct answer *answer = calloc(1, sizeof *answer);
+    if (r == NULL || answer == NULL) {
+        free(r);
+        free(answer);
         return bad(err, PM_ERR_NO_MEMORY, NULL);
     }
+    answer->record = (struct pm_exit)PM_EXIT_INIT;
+    answer->stop = (struct pm_stop_report)PM_STOP_REPORT_INIT;
+    r->answer = answer;
     r->input = o.input;
     r->input_size = o.input_size;
     r->outputs[0].most = r->outputs[1].most = o.max_output != 0 ? o.max_output : OUTPUT_DEFAULT;
@@ -388,6 +417,7 @@ static int run(pm_manager *m, const struct pm_run_options *options,
             (void)pmi_set_error(err, result, PM_STAGE_WAIT, NULL);
         }
     }
+    free(r->answer);
     free(r);
     return result;
 }
@@ -412,6 +442,8 @@ PM_API void pm_run_result_clear(struct pm_run_result *result)
 {
     if (result != NULL) {
         struct pm_run_result empty = PM_RUN_RESULT_INIT;
+        // The record is the beginning of the block; the cast undoes a const for the reader.
+        free((void *)(uintptr_t)result->record);
         free(result->output[0]);
         free(result->output[1]);
         (void)pmi_copy_out(result, &empty, sizeof empty);

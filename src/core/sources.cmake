@@ -13,6 +13,7 @@ set(PMI_CORE_SOURCES
     src/core/run.c
     src/core/spawn.c
     src/core/spec.c
+    src/core/stats.c
     src/core/stop.c
     src/core/strbuf.c
     src/core/stream.c

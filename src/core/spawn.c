@@ -7,7 +7,7 @@
 // pm_spawn: reserve, prepare, launch, commit. A process is listed (and its key taken) before it is
 // born, so that no exit and no second start can come between.
 
-static int reserve(pm_manager *m, pm_process *p, struct pm_error *err)
+static int reserve(pm_manager *m, pm_process *p, struct pmi_under_way *start, struct pm_error *err)
 {
     int result = PM_OK;
     pmi_mutex_lock(&m->lock);
@@ -19,18 +19,31 @@ static int reserve(pm_manager *m, pm_process *p, struct pm_error *err)
         result = pmi_set_error(err, PM_ERR_EXISTS, PM_STAGE_REGISTRY, "key");
     } else {
         m->starting++;
+        start->previous = NULL;
+        start->next = m->under_way;
+        if (start->next != NULL) {
+            start->next->previous = start;
+        }
+        m->under_way = start;
         pmi_list_add(m, p);
     }
     pmi_mutex_unlock(&m->lock);
     return result;
 }
 
-static void unreserve(pm_manager *m, pm_process *p, bool success)
+static void unreserve(pm_manager *m, pm_process *p, struct pmi_under_way *start, bool success)
 {
+    int64_t us = pmi_now_us() - start->begun_us;
     pmi_mutex_lock(&m->lock);
     m->starting--;
+    *(start->previous != NULL ? &start->previous->next : &m->under_way) = start->next;
+    if (start->next != NULL) {
+        start->next->previous = start->previous;
+    }
     if (success) {
         m->stats.started++;
+        m->stats.modes[p->mode].started++;
+        pmi_histogram_add(&m->stats.spawn_duration, us);
         m->stats.exec_retries += p->started.exec_retries;
         m->stats.fallbacks += p->started.fallbacks;
         m->stats.adopted += p->started.adopted;
@@ -89,7 +102,7 @@ static int commit(pm_process *p, struct pm_error *err)
     p->pid = pmi_os_process_pid(&p->os);
     pmi_mutex_unlock(&m->lock);
     pmi_mutex_lock(&p->lock);
-    atomic_store(&p->state, PM_STATE_RUNNING);
+    pmi_process_set_state(p, PM_STATE_RUNNING);
     pmi_mutex_unlock(&p->lock);
     result = pmi_reactor_add(m, p);
     if (result != PM_OK) {
@@ -141,10 +154,13 @@ static pm_process *describe(pm_manager *m, const struct pmi_start *start)
         return NULL;
     }
     p->mode = s->mode;
-    p->stop = s->stop;
+    pmi_stop_plan_pack(&s->stop, &p->stop);
     p->die_with_parent = s->die_with_parent;
     p->kill_tree_on_exit = s->kill_tree_on_exit;
     p->shares_tty = s->group == PM_GROUP_FOREGROUND;
+    for (int i = 0; i < 3; i++) {
+        p->slots[i] = (uint8_t)start->plan.slots[i].kind;
+    }
     p->on_exit = s->on_exit;
     p->user = s->user;
     return p;
@@ -154,6 +170,7 @@ static int start_one(pm_manager *m, const struct pm_spec *spec, pm_process **ret
                      struct pm_error *err)
 {
     struct pmi_start start;
+    struct pmi_under_way under_way = {.begun_ms = pmi_now_ms(), .begun_us = pmi_now_us()};
     int result = pmi_start_prepare(m, spec, &start, err);
     if (result != PM_OK) {
         return result;
@@ -166,7 +183,7 @@ static int start_one(pm_manager *m, const struct pm_spec *spec, pm_process **ret
     // The caller's reference comes first: else an exit at once could unlist the process before the
     // caller ever held it.
     (void)pm_process_ref(p);
-    result = reserve(m, p, err);
+    result = reserve(m, p, &under_way, err);
     if (result == PM_OK) {
         if (p->key != NULL) {
             result = pmi_registry_check_key(m, p->key, err);
@@ -174,7 +191,7 @@ static int start_one(pm_manager *m, const struct pm_spec *spec, pm_process **ret
         if (result == PM_OK) {
             result = launch(p, &start.plan, err);
         }
-        unreserve(m, p, result == PM_OK);
+        unreserve(m, p, &under_way, result == PM_OK);
     }
     pmi_start_clear(&start);
     if (result == PM_OK) {
@@ -215,10 +232,11 @@ static void note_failure(pm_manager *m, const struct pm_spec *spec, struct pm_er
     pmi_mutex_lock(&m->lock);
     m->stats.start_failures++;
     pmi_mutex_unlock(&m->lock);
-    if (m->options.log != NULL) {
+    if (m->options.log != NULL || m->options.event != NULL) {
         char line[1024];
         (void)pm_error_format(err, line, sizeof line);
         pmi_log(m, PM_LOG_ERROR, "%s", line);
+        pmi_event_post_detail(m, PM_EVENT_START_FAILED, 0, line);
     }
 }
 

@@ -297,6 +297,7 @@ static void fill_plan(pm_manager *m, struct pmi_start *start)
     plan->extras_count = s->extras_count;
     plan->group = s->group;
     plan->die_with_parent = s->die_with_parent;
+    plan->own_process = m->options.own_process;
     plan->accept_outer_job = s->accept_outer_job;
     plan->columns = s->terminal_columns != 0 ? s->terminal_columns : PMI_DEFAULT_COLUMNS;
     plan->rows = s->terminal_rows != 0 ? s->terminal_rows : PMI_DEFAULT_ROWS;

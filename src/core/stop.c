@@ -6,7 +6,11 @@
 // A stop is a small machine that is advanced by whoever drives it: one thread for one process, or
 // one thread for all of them. Nothing in it blocks.
 
-#define TREE_BACKOFF_MAX_MS 20
+#define BACKOFF_MAX_MS 20
+// How long the delivery of a step is waited for that goes on by itself.
+#define DELIVERY_MS 5000
+// The same once the process is dead.
+#define LAST_WORD_MS PM_STOP_SETTLE_MS
 
 void pmi_default_stop_plan(struct pm_stop_plan *plan)
 {
@@ -32,12 +36,36 @@ int pmi_stop_plan_check(const struct pm_stop_plan *plan)
     return PM_OK;
 }
 
+void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed)
+{
+    ret_packed->steps_count = (uint8_t)plan->steps_count;
+    for (size_t i = 0; i < plan->steps_count; i++) {
+        ret_packed->actions[i] = (uint8_t)plan->steps[i].action;
+        ret_packed->scopes[i] = (uint8_t)plan->steps[i].scope;
+        ret_packed->timeout_ms[i] = plan->steps[i].timeout_ms;
+    }
+}
+
+static void unpack(const struct pmi_packed_plan *packed, struct pm_stop_plan *ret_plan)
+{
+    ret_plan->steps_count = packed->steps_count;
+    for (size_t i = 0; i < packed->steps_count; i++) {
+        ret_plan->steps[i] =
+            (struct pm_stop_step){(enum pm_stop_action)packed->actions[i],
+                                  (enum pm_stop_scope)packed->scopes[i], packed->timeout_ms[i]};
+    }
+}
+
 void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_stop_plan *plan,
                        int64_t limit)
 {
     memset(s, 0, sizeof *s);
     s->process = p;
-    s->plan = *plan;
+    if (plan != NULL) {
+        s->plan = *plan;
+    } else {
+        unpack(&p->stop, &s->plan);
+    }
     if (s->plan.steps_count == 0) {
         pmi_default_stop_plan(&s->plan);
     }
@@ -48,7 +76,11 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
     for (size_t i = 0; i < s->plan.steps_count; i++) {
         s->wants_tree |= s->plan.steps[i].scope == PM_SCOPE_TREE;
     }
+    s->began_us = pmi_now_us();
     s->report.already_ended = pmi_process_reap(p) != PM_ERR_TIMEOUT;
+    if (!s->report.already_ended) {
+        pmi_event_post_living(p, PM_EVENT_STOPPING);
+    }
 }
 
 // How far the process and its tree are gone.
@@ -68,40 +100,79 @@ static bool look(struct pmi_stopper *s)
     return !s->report.tree_left;
 }
 
-static int deliver(pm_process *p, const struct pm_stop_step *step, unsigned number)
+// Takes back what deliver() noted, unless another stop has noted something since.
+static void take_back(struct pmi_stopper *s)
 {
+    pm_process *p = s->process;
+    pmi_mutex_lock(&p->lock);
+    if (p->stop_step == s->step && p->stop_action == s->plan.steps[s->step - 1].action) {
+        p->stop_step = s->old_step;
+        p->stop_action = s->old_action;
+    }
+    pmi_mutex_unlock(&p->lock);
+}
+
+static int close_stdin(struct pmi_stopper *s)
+{
+    pm_process *p = s->process;
+    struct pm_stream *in = &p->streams[PM_STDIN];
+    if (!in->exists) {
+        return PM_ERR_UNSUPPORTED;
+    }
+    pmi_mutex_lock(&p->lock);
+    s->old_step = p->stop_step;
+    s->old_action = p->stop_action;
+    p->stop_step = s->step;
+    p->stop_action = PM_STOP_CLOSE_STDIN;
+    pmi_mutex_unlock(&p->lock);
+    int result = pm_stream_close(in);
+    if (result != PM_OK) {
+        take_back(s);
+    }
+    return result;
+}
+
+// The step that has just been begun. Sets s->pending where its delivery goes on by itself.
+static int deliver(struct pmi_stopper *s)
+{
+    pm_process *p = s->process;
+    const struct pm_stop_step *step = &s->plan.steps[s->step - 1];
     if (p->no_os) {
         return PM_ERR_GONE;
     }
     if (step->action == PM_STOP_CLOSE_STDIN) {
-        struct pm_stream *in = &p->streams[PM_STDIN];
-        if (!in->exists) {
-            return PM_ERR_UNSUPPORTED;
-        }
-        pmi_mutex_lock(&p->lock);
-        p->stop_step = number;
-        p->stop_action = step->action;
-        pmi_mutex_unlock(&p->lock);
-        return pm_stream_close(in);
+        return close_stdin(s);
     }
     pmi_mutex_lock(&p->lock);
     bool dead = atomic_load(&p->state) >= PM_STATE_STATUS_PENDING;
-    unsigned old_step = p->stop_step;
-    enum pm_stop_action old_action = p->stop_action;
     int result = PM_ERR_GONE;
+    s->old_step = p->stop_step;
+    s->old_action = p->stop_action;
     if (!dead || step->scope != PM_SCOPE_PROCESS) {
         // Noted before the delivery, under the lock that reaping needs as well: the record of a
         // process that dies of it at once names this step.
-        p->stop_step = dead ? old_step : number;
-        p->stop_action = dead ? old_action : step->action;
-        result = pmi_os_process_act(&p->os, step->action, step->scope);
+        p->stop_step = dead ? s->old_step : s->step;
+        p->stop_action = dead ? s->old_action : step->action;
+        result = pmi_os_process_act(&p->os, step->action, step->scope, &s->pending);
     }
     if (result != PM_OK) {
-        p->stop_step = old_step;
-        p->stop_action = old_action;
+        p->stop_step = s->old_step;
+        p->stop_action = s->old_action;
     }
     pmi_mutex_unlock(&p->lock);
     return result;
+}
+
+static void count_stop(const struct pmi_stopper *s)
+{
+    pm_manager *m = s->process->manager;
+    int64_t us = pmi_now_us() - s->began_us;
+    pmi_mutex_lock(&m->lock);
+    m->stats.stop_failures += s->report.result != PM_OK;
+    if (!s->report.already_ended) {
+        pmi_histogram_add(&m->stats.stop_duration, us);
+    }
+    pmi_mutex_unlock(&m->lock);
 }
 
 static void finish(struct pmi_stopper *s, int result)
@@ -110,6 +181,7 @@ static void finish(struct pmi_stopper *s, int result)
     s->done = true;
     s->report.result = result;
     s->report.elapsed_ms = (uint32_t)(pmi_now_ms() - s->started);
+    count_stop(s);
     if (result != PM_OK) {
         // What ends it later is not this stop.
         pmi_mutex_lock(&p->lock);
@@ -136,8 +208,14 @@ static void note_leader_dead(struct pmi_stopper *s)
     }
 }
 
-// Until when a delivered step may work. Under an overall limit an earlier step leaves the later
-// ones a share of the time.
+// Under an overall limit: the share of the time that earlier steps leave the last one.
+static int64_t reserve(const struct pmi_stopper *s)
+{
+    int64_t quarter = (s->limit - s->started) / 4;
+    return quarter < PM_STOP_SETTLE_MS ? quarter : PM_STOP_SETTLE_MS;
+}
+
+// Until when a delivered step may work.
 static int64_t step_deadline(const struct pmi_stopper *s, const struct pm_stop_step *step)
 {
     bool last = s->step == s->plan.steps_count;
@@ -149,48 +227,141 @@ static int64_t step_deadline(const struct pmi_stopper *s, const struct pm_stop_s
     if (last) {
         return s->limit; // Nothing is left to try, so all the time there is.
     }
-    int64_t quarter = (s->limit - s->started) / 4;
-    int64_t reserve = quarter < PM_STOP_SETTLE_MS ? quarter : PM_STOP_SETTLE_MS;
-    return until < s->limit - reserve ? until : s->limit - reserve;
+    int64_t limit = s->limit - reserve(s);
+    return until < limit ? until : limit;
+}
+
+// Until when a delivery that goes on by itself is waited for. The last step keeps its time.
+static int64_t delivery_deadline(const struct pmi_stopper *s)
+{
+    int64_t until = pmi_now_ms() + DELIVERY_MS;
+    if (s->limit == PMI_NEVER) {
+        return until;
+    }
+    int64_t limit = s->step == s->plan.steps_count ? s->limit : s->limit - reserve(s);
+    return until < limit ? until : limit;
+}
+
+// A polite step that nobody hears is not passed over in silence: the next one may be the kill.
+static void warn(const struct pmi_stopper *s, const struct pm_stop_step *step, int result)
+{
+    static const char *const names[] = {"", "close stdin", "interrupt", "terminate", "kill"};
+    const pm_process *p = s->process;
+    pmi_log(p->manager, PM_LOG_WARNING,
+            "stop of '%s' (owner %s, pid %llu): step %u (%s) could not be delivered: %s: %s",
+            p->program != NULL ? p->program : "", p->owner != NULL ? p->owner : "",
+            (unsigned long long)p->pid, s->step, names[step->action], pm_error_name(result),
+            pm_strerror(result));
+}
+
+// A terminal that is full has no room for the end of the input: the step goes on, and finds it
+// later.
+static void owe_end(struct pmi_stopper *s, int result)
+{
+    s->owes_end =
+        result == PM_ERR_TIMEOUT && s->plan.steps[s->step - 1].action == PM_STOP_CLOSE_STDIN;
+    s->report.step_results[s->step - 1] = result;
+}
+
+// The step that was begun last has been delivered, or has not.
+static void settle(struct pmi_stopper *s, int result)
+{
+    const struct pm_stop_step *step = &s->plan.steps[s->step - 1];
+    owe_end(s, result);
+    s->backoff_ms = 1;
+    // GONE before we know of its end: whoever watches it is about to. Else look once more; what
+    // cannot be delivered takes no time.
+    bool ending = result == PM_ERR_GONE && !s->leader_dead && step->scope != PM_SCOPE_GROUP;
+    s->step_deadline =
+        result == PM_OK || ending || s->owes_end ? step_deadline(s, step) : pmi_now_ms();
+    if (result != PM_OK && result != PM_ERR_GONE) {
+        warn(s, step, result);
+    }
+}
+
+// Asks what became of a delivery that goes on by itself: false while it does.
+static bool collect(struct pmi_stopper *s, int64_t now)
+{
+    if (s->pending == NULL) {
+        return true;
+    }
+    if (s->leader_dead && s->pending_until > now + LAST_WORD_MS) {
+        s->pending_until =
+            now + LAST_WORD_MS; // Nothing hangs on it but who is said to have ended it.
+    }
+    int result = pmi_os_step_poll(s->pending);
+    if (result == PM_ERR_TIMEOUT && now < s->pending_until) {
+        return false;
+    }
+    pmi_os_step_end(s->pending);
+    s->pending = NULL;
+    if (result != PM_OK) {
+        take_back(s);
+    }
+    settle(s, result);
+    return true;
+}
+
+static void begin_step(struct pmi_stopper *s)
+{
+    s->step++;
+    s->report.steps_tried = s->step;
+    s->backoff_ms = 1;
+    int result = deliver(s);
+    if (s->pending != NULL) {
+        s->pending_until = delivery_deadline(s);
+    } else {
+        settle(s, result);
+    }
+}
+
+// What nobody tells us of is looked for soon, and then less often.
+static void wake_by(struct pmi_stopper *s, int64_t now, int64_t deadline, bool poll)
+{
+    s->wake = deadline;
+    if (poll) {
+        int64_t soon = now + s->backoff_ms;
+        s->wake = soon < s->wake ? soon : s->wake;
+        s->backoff_ms = s->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms * 2;
+    }
 }
 
 void pmi_stopper_advance(struct pmi_stopper *s)
 {
     while (!s->done) {
         bool gone = look(s);
-        bool leader_dead = s->leader_dead;
-        if (leader_dead) {
+        int64_t now = pmi_now_ms();
+        if (!collect(s, now)) {
+            wake_by(s, now, s->pending_until, true);
+            return;
+        }
+        if (s->leader_dead) {
             note_leader_dead(s);
         }
         if (gone) {
             finish(s, PM_OK);
             return;
         }
-        int64_t now = pmi_now_ms();
         if (s->step > 0 && now < s->step_deadline) {
-            s->wake = s->step_deadline;
-            if (leader_dead) { // Nothing tells us of the tree's end: look again soon.
-                int64_t soon = now + s->backoff_ms;
-                s->wake = soon < s->wake ? soon : s->wake;
-                s->backoff_ms = s->backoff_ms * 2 > TREE_BACKOFF_MAX_MS ? TREE_BACKOFF_MAX_MS
-                                                                        : s->backoff_ms * 2;
+            if (s->owes_end && !s->leader_dead) {
+                owe_end(s, close_stdin(s));
             }
+            // A tree tells nobody of its end, and a terminal not of room for it.
+            wake_by(s, now, s->step_deadline, s->leader_dead || s->owes_end);
             return;
         }
         if (s->step == s->plan.steps_count) {
             finish(s, PM_ERR_TIMEOUT);
             return;
         }
-        const struct pm_stop_step *step = &s->plan.steps[s->step++];
-        int result = deliver(s->process, step, s->step);
-        s->report.steps_tried = s->step;
-        s->report.step_results[s->step - 1] = result;
-        s->backoff_ms = 1;
-        // GONE before we know of its end: whoever watches it is about to. Else look once more; what
-        // cannot be delivered takes no time.
-        bool ending = result == PM_ERR_GONE && !leader_dead && step->scope != PM_SCOPE_GROUP;
-        s->step_deadline = result == PM_OK || ending ? step_deadline(s, step) : now;
+        begin_step(s);
     }
+}
+
+void pmi_stopper_end(struct pmi_stopper *s)
+{
+    pmi_os_step_end(s->pending);
+    s->pending = NULL;
 }
 
 static void drive_one(void *arg)
@@ -221,7 +392,7 @@ PM_API int pm_process_stop(pm_process *p, const struct pm_stop_plan *plan,
         return result;
     }
     struct pmi_stopper s;
-    pmi_stopper_begin(&s, p, plan != NULL ? plan : &p->stop, PMI_NEVER);
+    pmi_stopper_begin(&s, p, plan, PMI_NEVER);
     pmi_process_wait_directly(p, drive_one, &s);
     if (ret_report != NULL) {
         (void)pmi_copy_out(ret_report, &s.report, sizeof s.report);
@@ -246,6 +417,12 @@ struct stop_all {
 static void count_done(struct stop_all *all, const struct pmi_stopper *s)
 {
     all->report.already_ended += s->report.already_ended;
+    for (unsigned i = 0; i < s->report.steps_tried; i++) {
+        int step = s->report.step_results[i];
+        if (step != PM_OK && step != PM_ERR_GONE && all->report.undelivered++ == 0) {
+            all->report.undelivered_code = step;
+        }
+    }
     if (s->report.result == PM_OK) {
         all->report.stopped++;
     } else {
@@ -334,7 +511,7 @@ static int stop_matching(struct stop_all *all, int64_t timeout_ms)
     }
     for (size_t i = 0; i < count; i++) {
         if (chosen(all, list[i])) {
-            pmi_stopper_begin(&all->stoppers[all->count++], list[i], &list[i]->stop, limit);
+            pmi_stopper_begin(&all->stoppers[all->count++], list[i], NULL, limit);
         }
     }
     all->report.total = all->count;

@@ -100,22 +100,37 @@ static void let_go_of_terminal(pm_process *p)
     }
 }
 
+static int close_stream(pm_stream *s, bool for_good)
+{
+    atomic_store(&s->closing, true);
+    pmi_mutex_lock(&s->lock);
+    int result =
+        pmi_os_stream_is_open(&s->os) ? pmi_os_stream_finish(&s->os, &s->process->os) : PM_OK;
+    if (result == PM_OK || for_good) {
+        atomic_store(&s->native, PM_NATIVE_INVALID);
+        pmi_os_stream_close(&s->os);
+    } else {
+        atomic_store(&s->closing, false);
+    }
+    pmi_mutex_unlock(&s->lock);
+    if (result == PM_OK || for_good) {
+        let_go_of_terminal(s->process);
+    }
+    return result;
+}
+
+void pmi_stream_close_for_good(pm_stream *s)
+{
+    (void)close_stream(s, true);
+}
+
 PM_API int pm_stream_close(pm_stream *s)
 {
     if (s == NULL) {
         return PM_OK;
     }
     int result = check_stream(s);
-    if (result != PM_OK) {
-        return result;
-    }
-    atomic_store(&s->closing, true);
-    atomic_store(&s->native, PM_NATIVE_INVALID);
-    pmi_mutex_lock(&s->lock);
-    pmi_os_stream_close(&s->os);
-    pmi_mutex_unlock(&s->lock);
-    let_go_of_terminal(s->process);
-    return PM_OK;
+    return result == PM_OK ? close_stream(s, false) : result;
 }
 
 PM_API int pm_stream_native(pm_stream *s, pm_native *ret_native)

@@ -47,6 +47,7 @@ enum pmi_option_field {
     PMI_FIELD_USER,
     PMI_FIELD_NO_NEW_PRIVILEGES,
     PMI_FIELD_CGROUP,
+    PMI_FIELD_USER_KEPT, // The user: root could come back.
     PMI_FIELDS
 };
 

@@ -9,7 +9,6 @@
 
 #include <dirent.h>
 #include <linux/magic.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +25,7 @@ struct pmi_cgroup {
     int parent_fd, fd;
     bool removed;
     struct pmi_cgroup *next; // Among those to be removed later.
-    char name[64];
+    char name[PMI_CGROUP_NAME];
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -118,6 +117,31 @@ int pmi_cgroup_make(const char *path, struct pmi_cgroup **ret_cgroup, int *ret_p
     return PM_OK;
 }
 
+int pmi_cgroup_fd(const struct pmi_cgroup *cgroup)
+{
+    return cgroup->fd;
+}
+
+const char *pmi_cgroup_name(const struct pmi_cgroup *cgroup)
+{
+    return cgroup->name;
+}
+
+struct pmi_cgroup *pmi_cgroup_adopt(int fd, const char *name)
+{
+    struct pmi_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+    int parent_fd = cgroup == NULL ? -1 : open_in(fd, "..", O_RDONLY | O_DIRECTORY);
+    if (parent_fd < 0) {
+        (void)pmi_sys_close(fd);
+        free(cgroup);
+        return NULL;
+    }
+    cgroup->fd = fd;
+    cgroup->parent_fd = parent_fd;
+    (void)snprintf(cgroup->name, sizeof(cgroup->name), "%s", name);
+    return cgroup;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Look
 // ------------------------------------------------------------------------------------------------
@@ -150,6 +174,8 @@ static char *read_file(int dir, const char *name)
 bool pmi_cgroup_is_populated(const struct pmi_cgroup *cgroup)
 {
     char text[256];
+    if (cgroup->fd < 0) // It could not even be opened: nobody was let in.
+        return false;
     int fd = cgroup->removed ? -1 : open_in(cgroup->fd, "cgroup.events", O_RDONLY);
     if (fd < 0)
         return !cgroup->removed && errno != ENOENT && errno != ENODEV;
@@ -285,7 +311,7 @@ void pmi_cgroup_try_remove(struct pmi_cgroup *cgroup)
     cgroup->removed = r == 0 || errno == ENOENT;
 }
 
-static pthread_mutex_t later_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct pmi_mutex later_lock = PMI_MUTEX_INIT;
 static struct pmi_cgroup *later;
 
 static void destroy(struct pmi_cgroup *cgroup)
@@ -304,15 +330,15 @@ void pmi_cgroup_close(struct pmi_cgroup *cgroup)
         destroy(cgroup);
         return;
     }
-    (void)pthread_mutex_lock(&later_lock);
+    pmi_mutex_lock(&later_lock);
     cgroup->next = later;
     later = cgroup;
-    (void)pthread_mutex_unlock(&later_lock);
+    pmi_mutex_unlock(&later_lock);
 }
 
 void pmi_cgroup_sweep(void)
 {
-    (void)pthread_mutex_lock(&later_lock);
+    pmi_mutex_lock(&later_lock);
     for (struct pmi_cgroup **at = &later; *at != NULL;) {
         struct pmi_cgroup *cgroup = *at;
         pmi_cgroup_try_remove(cgroup);
@@ -323,7 +349,7 @@ void pmi_cgroup_sweep(void)
             at = &cgroup->next;
         }
     }
-    (void)pthread_mutex_unlock(&later_lock);
+    pmi_mutex_unlock(&later_lock);
 }
 
 #else
@@ -337,6 +363,25 @@ int pmi_cgroup_make(const char *path, struct pmi_cgroup **ret_cgroup, int *ret_p
     (void)pmi_fail_code(err, PM_STAGE_GROUP, PM_ERR_UNSUPPORTED);
     pmi_fail_field(err, "cgroup");
     return err->code;
+}
+
+int pmi_cgroup_fd(const struct pmi_cgroup *cgroup)
+{
+    (void)cgroup;
+    return -1;
+}
+
+const char *pmi_cgroup_name(const struct pmi_cgroup *cgroup)
+{
+    (void)cgroup;
+    return "";
+}
+
+struct pmi_cgroup *pmi_cgroup_adopt(int fd, const char *name)
+{
+    (void)pmi_sys_close(fd);
+    (void)name;
+    return NULL;
 }
 
 void pmi_cgroup_signal(struct pmi_cgroup *cgroup, int signal_number, pid_t except)

@@ -10,6 +10,12 @@ struct pmi_cgroup;
 // the caller's. Fills err.
 int pmi_cgroup_make(const char *path, struct pmi_cgroup **ret_cgroup, int *ret_procs_fd,
                     struct pm_error *err);
+// For the keeper, which gets both of them sent: a descriptor of the group and its name.
+#define PMI_CGROUP_NAME 64
+int pmi_cgroup_fd(const struct pmi_cgroup *cgroup);
+const char *pmi_cgroup_name(const struct pmi_cgroup *cgroup);
+// Takes the descriptor over, also on failure: NULL.
+struct pmi_cgroup *pmi_cgroup_adopt(int fd, const char *name);
 // Sends to every process in it, and below it, but to `except`. SIGKILL reaches all in one step
 // where the kernel can (5.14).
 void pmi_cgroup_signal(struct pmi_cgroup *cgroup, int signal_number, pid_t except);

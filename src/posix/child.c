@@ -124,7 +124,7 @@ IN_CHILD static void empty_mask(void)
 #define CALL_ioctl(fd, request, argument) ioctl((fd), (request), (argument))
 #define CALL_umask(mask) ((void)umask((mode_t)(mask)))
 #define CALL_nice(value) setpriority(PRIO_PROCESS, 0, (value))
-#define CALL_setgroups(count, list) setgroups((count), (list))
+#define CALL_setgroups(count, list) setgroups((int)(count), (list)) // An int on all of these.
 // From the superuser these change the saved ids as well.
 #define CALL_setgid(id) setgid(id)
 #define CALL_setuid(id) setuid(id)
@@ -262,8 +262,10 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
         struct pmi_child_hello hello = {.kind = plan->new_session ? 'S'
                                                 : plan->new_group ? 'G'
                                                                   : 'P',
-                                        .pid = (int)CALL_getpid()};
-        if (CALL_write(plan->keeper_fd, &hello, sizeof(hello)) != (long)sizeof(hello))
+                                        .pid = (int)CALL_getpid(),
+                                        .mark = plan->mark};
+        size_t size = plan->mark != 0 ? sizeof(hello) : PMI_CHILD_HELLO_SHORT;
+        if (CALL_write(plan->keeper_fd, &hello, size) != (long)size)
             return fail(plan, PM_STAGE_KEEPER, errno);
         char byte;
         long n = CALL_read(plan->keeper_fd, &byte, 1);
@@ -344,7 +346,7 @@ IN_CHILD static int set_credentials(struct pmi_child_plan *plan,
         return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, errno);
     // Whoever could still go back has not let go.
     if ((options->flags & PMI_OPTION_USER) != 0 && options->uid != 0 && CALL_setuid(0) == 0)
-        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER, EPERM);
+        return fail_option(plan, PM_STAGE_CREDENTIALS, PMI_FIELD_USER_KEPT, EPERM);
     return 0;
 }
 

@@ -23,7 +23,11 @@ struct pmi_child_fd {
 struct pmi_child_hello {
     int kind; // 'S': it leads a session of its own; 'G': a group; 'P': it alone is meant.
     int pid;  // For systems whose sockets do not tell the sender's.
+    // What the whole tree is known by (family.h); 0 = nothing. Left out then: a keeper may be an
+    // older build of this library.
+    uint64_t mark;
 };
+#define PMI_CHILD_HELLO_SHORT offsetof(struct pmi_child_hello, mark)
 
 enum pmi_child_progress {
     PMI_CHILD_NOT_REACHED = 0, // Preset by the starter.
@@ -54,6 +58,8 @@ struct pmi_child_plan {
                     // -1 = none. Not a target.
     int parent_pid; // die-with-parent: PDEATHSIG and the check that this is still our
                     // parent; 0 = none.
+
+    uint64_t mark; // For the keeper; 0 = none.
 
     struct pmi_low_fds *low_fds; // Where the starter may find low numbers; NULL = nowhere.
     int program_fd; // The program is /proc/self/fd/ of this number; -1 = it has a path of its own.

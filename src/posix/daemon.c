@@ -18,9 +18,6 @@
 #ifdef HAVE_MEMFD_CREATE
 #include <sys/mman.h>
 #endif
-#ifdef HAVE_CHILD_SUBREAPER
-#include <sys/prctl.h>
-#endif
 
 // Above every descriptor that a launcher or keeper is given by number.
 #define EXE_FD_FLOOR 16
@@ -334,7 +331,7 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
 
 static int prepare(struct daemon_start *d)
 {
-    int result = pmi_options_resolve(d->plan->spec, &d->options, d->err);
+    int result = pmi_options_resolve(d->plan, &d->options, d->err);
     if (result == PM_OK)
         result = pmi_stdio_prepare(d->plan, &d->stdio, d->err);
     if (result != PM_OK)
@@ -716,16 +713,6 @@ static void end_unproven_stub(struct daemon_start *d)
     }
 }
 
-static bool orphans_come_to_us(void)
-{
-    int on = 0;
-#ifdef HAVE_CHILD_SUBREAPER
-    if (prctl(PR_GET_CHILD_SUBREAPER, &on, 0, 0, 0) < 0)
-        on = 0;
-#endif
-    return on != 0 || getpid() == 1;
-}
-
 struct orphan_visit {
     const struct daemon_start *d;
     size_t left;
@@ -752,11 +739,11 @@ static void end_orphans(struct daemon_start *d)
 {
     int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
     struct orphan_visit orphans = {.d = d};
-    if (d->session == 0 || !orphans_come_to_us())
+    if (d->session == 0 || !pmi_orphans_come_to_us())
         return;
     for (;;) {
         orphans.left = 0;
-        if (pmi_children_visit(end_orphan, &orphans) != PM_OK || orphans.left == 0 ||
+        if (pmi_children_visit(0, end_orphan, &orphans) != PM_OK || orphans.left == 0 ||
             pmi_now_ms() >= deadline)
             return;
         pmi_sleep_ms(1);
@@ -769,7 +756,7 @@ static void undo(struct daemon_start *d)
 {
     // Dead, but waited for last: its number holds the name of its session until then.
     if (d->launcher.exit_fd >= 0) {
-        (void)pmi_os_process_act(&d->launcher, PM_STOP_KILL, PM_SCOPE_TREE);
+        (void)pmi_os_process_act(&d->launcher, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
         (void)pmi_os_process_wait(&d->launcher, pmi_now_ms() + KILL_WAIT_MS);
     }
     d->gate = pmi_sys_close(d->gate);

@@ -3,16 +3,23 @@
 #include "group.h"
 
 #include "error.h"
+#include "guards.h"
 #include "identity.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 // ------------------------------------------------------------------------------------------------
 // The process table
 // ------------------------------------------------------------------------------------------------
+
+// Who forks faster than we look, for that long, cannot be told about.
+#define LOOK_MS 500
+// More new numbers than this, or fewer than none: the whole table is looked at again.
+#define NEW_NUMBERS_MOST 4096
 
 struct search {
     pid_t group;     // 0 = any.
@@ -23,30 +30,34 @@ struct search {
     int signal;      // For all that are found; 0 = the first one found is enough.
 };
 
+// Of two findings the later one in this list counts.
 enum found {
     NOBODY,
-    SOMEBODY,
-    CANNOT_TELL
+    CANNOT_TELL,
+    SOMEBODY
 };
 
-// "Z" alone is not dead: so looks a process whose first thread has ended while others run.
-static bool is_dead(const struct pmi_stat *stat)
+static enum found both(enum found a, enum found b)
 {
-    return (stat->state == 'Z' || stat->state == 'X' || stat->state == 'x') &&
-           stat->num_threads <= 1;
+    return a > b ? a : b;
 }
 
-// Pinned first, then seen to be the same still.
+// Pinned first, then seen to be the same still. A kill takes its whole group where the kernel does
+// that by a member (6.9): so nobody of it can fork away from us.
 static void signal_found(pid_t pid, const struct pmi_stat *found, int signal_number)
 {
     struct pmi_stat now;
     int pidfd = -1;
 #ifdef HAVE_PIDFD
     pidfd = pmi_sys_pidfd_open(pid);
+    if (pidfd < 0 && errno == EINVAL)
+        return; // A thread of somebody who is found by his own number.
 #endif
     if (pmi_stat_read(pid, &now) == PM_OK && now.starttime == found->starttime &&
         now.session == found->session) {
 #ifdef HAVE_PIDFD
+        if (pidfd >= 0 && signal_number == SIGKILL)
+            (void)pmi_group_pidfd_signal(pidfd, signal_number);
         if (pidfd < 0 || pmi_sys_pidfd_send_signal(pidfd, signal_number, 0) != 0)
 #endif
             (void)pmi_sys_kill(pid, signal_number);
@@ -60,7 +71,7 @@ static enum found look_at(const struct search *search, pid_t pid)
     int result = pid == search->except ? PM_ERR_GONE : pmi_stat_read(pid, &stat);
     if (result != PM_OK)
         return result == PM_ERR_GONE || result == PM_ERR_ACCESS ? NOBODY : CANNOT_TELL;
-    bool matches = !is_dead(&stat) && (search->group == 0 || stat.pgrp == search->group) &&
+    bool matches = !pmi_stat_is_dead(&stat) && (search->group == 0 || stat.pgrp == search->group) &&
                    (search->session == 0 || stat.session == search->session) &&
                    (search->other == 0 || stat.pgrp != search->other) &&
                    (uint64_t)stat.starttime >= search->oldest;
@@ -69,7 +80,12 @@ static enum found look_at(const struct search *search, pid_t pid)
     return matches ? SOMEBODY : NOBODY;
 }
 
-static enum found look_for(const struct search *search)
+static bool is_enough(const struct search *search, enum found found)
+{
+    return found == SOMEBODY && search->signal == 0;
+}
+
+static enum found look_at_all(const struct search *search)
 {
     enum found found = NOBODY;
     DIR *dir = opendir("/proc");
@@ -77,20 +93,56 @@ static enum found look_for(const struct search *search)
         return CANNOT_TELL;
     struct dirent *entry;
     bool seen_any = false;
-    while (errno = 0,
-           (found != SOMEBODY || search->signal != 0) && (entry = readdir(dir)) != NULL) {
+    while (errno = 0, !is_enough(search, found) && (entry = readdir(dir)) != NULL) {
         char *end;
         long pid = strtol(entry->d_name, &end, 10);
         if (end == entry->d_name || *end != '\0' || pid <= 0)
             continue;
         seen_any = true;
-        enum found one = look_at(search, (pid_t)pid);
-        found = one != NOBODY ? one : found;
+        found = both(found, look_at(search, (pid_t)pid));
     }
     // An empty /proc is one that is not mounted.
-    if (found == NOBODY && (errno != 0 || !seen_any))
-        found = CANNOT_TELL;
+    if (!is_enough(search, found) && (errno != 0 || !seen_any))
+        found = both(found, CANNOT_TELL);
     (void)closedir(dir);
+    return found;
+}
+
+// The number that was given out last, to whatever process or thread; -1 = not told.
+static long last_number(void)
+{
+    char text[128];
+    int fd = pmi_sys_open("/proc/loadavg", O_RDONLY, 0);
+    ssize_t n = fd < 0 ? -1 : pmi_sys_read(fd, text, sizeof(text) - 1);
+    (void)pmi_sys_close(fd);
+    if (n <= 0)
+        return -1;
+    text[n] = '\0';
+    const char *last = strrchr(text, ' ');
+    return last != NULL ? strtol(last + 1, NULL, 10) : -1;
+}
+
+// The list of a look is as old as its beginning: who forks and ends meanwhile is not in it, nor is
+// his child. But numbers are given out in order, so that everybody new has one of those since; the
+// look is over when there are none.
+static enum found look_for(const struct search *search)
+{
+    int64_t deadline = pmi_now_ms() + LOOK_MS;
+    long before = last_number();
+    enum found found = look_at_all(search);
+    while (before >= 0 && !is_enough(search, found) && !PMI_WITHOUT("complete looks")) {
+        long after = last_number();
+        if (after == before)
+            return found;
+        if (after < 0 || pmi_now_ms() >= deadline)
+            return both(found, CANNOT_TELL);
+        if (after < before || after - before > NEW_NUMBERS_MOST)
+            found = both(found, look_at_all(search));
+        else
+            for (long pid = before + 1; pid <= after; pid++)
+                found = both(found, look_at(search, (pid_t)pid));
+        before = after;
+    }
     return found;
 }
 
@@ -165,25 +217,43 @@ bool pmi_group_alive(const struct pmi_os_process *op, bool leader_ended)
     return look_for(&search) != NOBODY;
 }
 
-// Of a session whose leader is gone another process may have the number: then it has no member of
-// ours left, or that process would have got another one.
-static bool is_session_ours(const struct pmi_os_process *op)
+bool pmi_group_is_dead(pid_t group)
 {
-    struct pmi_stat leader;
-    if (op->child && !op->reaped)
-        return true;
-    return op->session_start != 0 &&
-           (pmi_stat_read(op->pid, &leader) != PM_OK || leader.starttime == op->session_start);
+    struct search search = {.group = group};
+    if (group <= 1)
+        return false;
+    return (pmi_sys_kill(-group, 0) < 0 && errno == ESRCH) || look_for(&search) == NOBODY;
 }
 
-bool pmi_session_signal(const struct pmi_os_process *op, int signal_number)
+// Of a session whose leader is gone another process may have the number: then it has no member of
+// ours left, or that process would have got another one.
+static enum found look_for_session(const struct pmi_os_process *op, int signal_number)
 {
     struct search search = {.session = op->session,
                             .oldest = op->session_start,
                             .except = getpid(),
                             .other = op->pid,
                             .signal = signal_number};
-    return op->whole_session && is_session_ours(op) && look_for(&search) == SOMEBODY;
+    struct pmi_stat leader;
+    if (!op->whole_session)
+        return NOBODY;
+    if (op->child && !op->reaped)
+        return look_for(&search);
+    if (op->session_start == 0)
+        return CANNOT_TELL;
+    if (pmi_stat_read(op->pid, &leader) == PM_OK && leader.starttime != op->session_start)
+        return NOBODY;
+    return look_for(&search);
+}
+
+bool pmi_session_signal(const struct pmi_os_process *op, int signal_number)
+{
+    return look_for_session(op, signal_number) == SOMEBODY;
+}
+
+bool pmi_session_alive(const struct pmi_os_process *op)
+{
+    return look_for_session(op, op->condemned ? SIGKILL : 0) != NOBODY;
 }
 
 void pmi_group_remember(struct pmi_os_process *op)

@@ -82,6 +82,17 @@ int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat)
     return pmi_stat_parse(text, ret_stat) == PM_OK ? PM_OK : PM_ERR_SYSTEM;
 }
 
+void pmi_process_name(pid_t pid, char *name, size_t capacity)
+{
+    char path[64];
+    name[0] = '\0';
+    (void)snprintf(path, sizeof(path), "/proc/%ld/comm", (long)pid);
+    ssize_t size = read_small(path, name, capacity);
+    // One line end behind it; a name may hold others.
+    if (size > 0 && name[size - 1] == '\n')
+        name[size - 1] = '\0';
+}
+
 // ------------------------------------------------------------------------------------------------
 // Boot and namespace: they never change while we live
 // ------------------------------------------------------------------------------------------------

@@ -15,11 +15,21 @@ struct pmi_stat {
     unsigned long long starttime; // Clock ticks since boot.
 };
 
+// "Z" alone is not dead: so looks a process whose first thread has ended while others run.
+static inline bool pmi_stat_is_dead(const struct pmi_stat *stat)
+{
+    return (stat->state == 'Z' || stat->state == 'X' || stat->state == 'x') &&
+           stat->num_threads <= 1;
+}
+
 // Pure: parses the text of a stat file. The name of the program may hold anything, blanks and
 // parentheses too, so the fields are counted from the last ')'. PM_OK or PM_ERR_CORRUPT.
 int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat);
 // PM_OK; PM_ERR_GONE: no such process; PM_ERR_SYSTEM: there is no /proc.
 int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat);
+
+// Name of a process as the kernel keeps it, cut; "" if it does not tell.
+void pmi_process_name(pid_t pid, char *name, size_t capacity);
 
 // Identity of a process that `pidfd` (-1 = none) pins or that is our unreaped child.
 // PM_OK; PM_ERR_GONE; PM_ERR_IDENTITY: the system does not tell.

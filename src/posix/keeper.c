@@ -4,8 +4,9 @@
 //   manager                       child (before exec)            keeper
 //   ------------------------------------------------------------------------------------------
 //   socketpair A-B
-//   'A' and B (SCM_RIGHTS) ------------------------------------> polls B
-//   clone ----------------------> own group
+//   'A', B and, with its name, the
+//   control group (SCM_RIGHTS) --------------------------------> polls B
+//   clone ----------------------> own group, or session
 //                                 {kind, pid} on A ------------> pidfd_open of the sender's pid
 //                                 waits                          is A still open? notes it
 //                                 reads the answer <------------ 'K' on B
@@ -16,6 +17,9 @@
 // somebody else's: as long as A is open nobody has waited for the child. If the keeper or the
 // manager dies meanwhile, the child reads an end of file and gives up.
 //
+// What it ends of each: the process, and its group, its session, its control group (whose folder it
+// then removes) and whoever carries its mark, as far as the start has these.
+//
 // The keeper acts on whatever comes first: the end of file of the control socket (which a stray
 // fork of the host may hold open) or the end of the manager's process, seen through its pidfd.
 // Without pidfds it looks at its parent once a second. 'B' is a good-bye: it leaves without a kill.
@@ -24,6 +28,7 @@
 #include "child.h"
 #include "daemon.h"
 #include "error.h"
+#include "family.h"
 #include "group.h"
 #include "identity.h"
 #include "reactor.h"
@@ -37,10 +42,16 @@
 #include <sys/resource.h>
 #include <sys/uio.h>
 
+// An announcement: 'A' and the name of a control group. Where messages have no ends there are none
+// of these.
+#define MESSAGE_MOST (1 + PMI_CGROUP_NAME)
+#define FDS_MOST 2
 #ifdef SO_PASSCRED
 #define SOCKET_TYPE SOCK_SEQPACKET
+#define RECEIVED_MOST MESSAGE_MOST
 #else
 #define SOCKET_TYPE SOCK_STREAM
+#define RECEIVED_MOST 1
 #endif
 
 #ifdef MSG_CMSG_CLOEXEC
@@ -57,6 +68,8 @@
 
 // How long the keeper has to leave after the good-bye before it is killed.
 #define LEAVE_MS 2000
+// How long killed processes have to leave their control groups.
+#define EMPTY_MS 5000
 
 // Descriptors that the launcher entry expects.
 enum {
@@ -70,27 +83,40 @@ enum {
 // The manager's side. "Locked": om->keeper.lock is held.
 // ------------------------------------------------------------------------------------------------
 
-// 0 or errno. `fd` is sent along if it is not -1.
-static int send_byte(int socket_fd, char byte, int fd, int64_t deadline)
+struct message {
+    char bytes[MESSAGE_MOST];
+    size_t size;
+    int fds[FDS_MOST]; // To be sent along; -1 = none.
+};
+
+static struct message plain_message(char byte)
 {
-    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+    return (struct message){.bytes = {byte}, .size = 1, .fds = {-1, -1}};
+}
+
+// 0 or errno.
+static int send_it(int socket_fd, const struct message *in, int64_t deadline)
+{
+    // The cast undoes a const that sendmsg lacks.
+    struct iovec data = {.iov_base = (void *)(uintptr_t)in->bytes, .iov_len = in->size};
     union {
         struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof(int))];
+        char space[CMSG_SPACE(FDS_MOST * sizeof(int))];
     } control;
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    size_t count = in->fds[0] < 0 ? 0 : in->fds[1] < 0 ? 1 : 2;
     memset(&control, 0, sizeof(control));
-    if (fd >= 0) {
+    if (count > 0) {
         message.msg_control = control.space;
-        message.msg_controllen = sizeof(control.space);
+        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(header), &fd, sizeof(int));
+        header->cmsg_len = CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(header), in->fds, count * sizeof(int));
     }
     for (;;) {
-        if (pmi_sys_sendmsg(socket_fd, &message, SEND_FLAGS) == 1)
+        if (pmi_sys_sendmsg(socket_fd, &message, SEND_FLAGS) == (ssize_t)in->size)
             return 0;
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
             return errno;
@@ -241,8 +267,22 @@ void pmi_keeper_on_exit(struct pmi_os_manager *om)
     pmi_mutex_unlock(&om->keeper.lock);
 }
 
+static struct message announcement(int theirs, const struct pmi_cgroup *cgroup)
+{
+    struct message message = plain_message('A');
+    message.fds[0] = theirs;
+    if (cgroup != NULL) {
+        const char *name = pmi_cgroup_name(cgroup);
+        size_t length = strlen(name);
+        memcpy(message.bytes + 1, name, length);
+        message.size += length;
+        message.fds[1] = pmi_cgroup_fd(cgroup);
+    }
+    return message;
+}
+
 // Sends our end of the announcement; a keeper that died meanwhile is replaced once.
-static int enlist_locked(struct pmi_os_manager *om, int theirs, int64_t deadline,
+static int enlist_locked(struct pmi_os_manager *om, const struct message *message, int64_t deadline,
                          struct pm_error *err)
 {
     int e = EPIPE;
@@ -252,7 +292,7 @@ static int enlist_locked(struct pmi_os_manager *om, int theirs, int64_t deadline
             if (result != PM_OK)
                 return result;
         }
-        e = send_byte(om->keeper.socket_fd, 'A', theirs, deadline);
+        e = send_it(om->keeper.socket_fd, message, deadline);
         if (e != EPIPE && e != ECONNRESET)
             break;
         // It is on its way out: its end is near.
@@ -265,8 +305,8 @@ static int enlist_locked(struct pmi_os_manager *om, int theirs, int64_t deadline
     return err->code;
 }
 
-int pmi_keeper_enlist(struct pmi_os_manager *om, int64_t deadline, int floor, int *ret_fd,
-                      struct pm_error *err)
+int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup, int64_t deadline,
+                      int floor, int *ret_fd, struct pm_error *err)
 {
     int pair[2] = {-1, -1};
     int e = open_pair(pair);
@@ -279,8 +319,9 @@ int pmi_keeper_enlist(struct pmi_os_manager *om, int64_t deadline, int floor, in
         pmi_fail(err, PM_STAGE_KEEPER, e);
         result = err->code;
     } else {
+        struct message message = announcement(pair[1], cgroup);
         pmi_mutex_lock(&om->keeper.lock);
-        result = enlist_locked(om, pair[1], deadline, err);
+        result = enlist_locked(om, &message, deadline, err);
         pmi_mutex_unlock(&om->keeper.lock);
     }
     (void)pmi_sys_close(pair[1]);
@@ -298,7 +339,8 @@ void pmi_keeper_stop(struct pmi_os_manager *om)
     pmi_mutex_lock(&keeper->lock);
     if (!collect_locked(om)) {
         int64_t deadline = pmi_now_ms() + LEAVE_MS;
-        (void)send_byte(keeper->socket_fd, 'B', -1, deadline);
+        struct message leave = plain_message('B');
+        (void)send_it(keeper->socket_fd, &leave, deadline);
         if (pmi_os_process_wait(&keeper->process, deadline) != PM_OK)
             // SIGKILL alone: it has no tree, and must not get the time to kill others.
             (void)pmi_os_process_signal(&keeper->process, SIGKILL, PM_SCOPE_PROCESS);
@@ -316,16 +358,35 @@ void pmi_keeper_stop(struct pmi_os_manager *om)
 struct ward {
     pid_t pid;
     int pidfd;
-    uint64_t start; // What proves the pid without a pidfd, and the session.
-    bool group, session;
+    uint64_t start;            // Without a pidfd: what proves the pid.
+    bool group, session;       // Of its own.
+    struct pmi_cgroup *cgroup; // Of its own, or NULL.
+    uint64_t mark;             // Of its whole tree; 0 = none.
 };
 
 struct wards {
     struct ward *list;
     size_t count, capacity;
-    struct pollfd *fds; // Control socket, parent, then announcements under way.
+    struct pollfd *fds;          // Control socket, parent, then announcements under way,
+    struct pmi_cgroup **cgroups; // each with its control group.
     size_t fds_count, fds_capacity;
 };
+
+// Takes nothing for granted: whoever signals looks for a member first.
+static struct pmi_os_process as_process(const struct ward *ward)
+{
+    struct pmi_os_process op = PMI_OS_PROCESS_INIT;
+    op.pid = ward->pid;
+    op.pidfd = ward->pidfd;
+    op.group = ward->group;
+    op.start = ward->start;
+    op.reaped = true;
+    op.child = true;
+    op.whole_session = ward->session && PMI_SEES_SESSIONS;
+    op.session = ward->session ? ward->pid : 0;
+    op.session_start = ward->start;
+    return op;
+}
 
 static int signal_ward(const struct ward *ward, int signal_number)
 {
@@ -339,13 +400,7 @@ static int signal_ward(const struct ward *ward, int signal_number)
     }
 #endif
     struct pmi_stat stat;
-    struct pmi_os_process op = PMI_OS_PROCESS_INIT;
-    op.pid = ward->pid;
-    op.pidfd = ward->pidfd;
-    op.group = ward->group;
-    op.start = ward->start;
-    op.reaped = true; // Take nothing for granted: look for a member first.
-    op.child = true;
+    struct pmi_os_process op = as_process(ward);
     if (ward->group)
         return pmi_group_signal(&op, signal_number) == PM_OK ? 0 : ESRCH;
     if (pmi_stat_read(ward->pid, &stat) != PM_OK || (uint64_t)stat.starttime != ward->start)
@@ -353,35 +408,24 @@ static int signal_ward(const struct ward *ward, int signal_number)
     return pmi_sys_kill(ward->pid, signal_number) == 0 ? 0 : errno;
 }
 
-// The other groups of a session: job control gives each job one of its own. Whether anybody was
-// there.
-static bool signal_session(const struct ward *ward, int signal_number)
+static bool is_anybody_left(const struct ward *ward)
 {
-    struct pmi_os_process op = PMI_OS_PROCESS_INIT;
-    op.pid = op.session = ward->pid;
-    op.session_start = ward->start;
-    op.whole_session = ward->session;
-    op.reaped = true; // Take nothing for granted: see that the number is not another's now.
-    op.child = true;
-    return pmi_session_signal(&op, signal_number);
-}
-
-// Who is being forked while the table is read is found in the next round.
-static void kill_session(const struct ward *ward)
-{
-    const int rounds = 10;
-    for (int i = 0; ward->session && i < rounds && signal_session(ward, SIGKILL); i++)
-        pmi_sleep_ms(1);
+    struct pmi_os_process op = as_process(ward);
+    return signal_ward(ward, 0) != ESRCH ||
+           (ward->cgroup != NULL && pmi_cgroup_is_populated(ward->cgroup)) ||
+           pmi_session_alive(&op) || (ward->mark != 0 && pmi_family_is_marked(ward->mark));
 }
 
 static void prune(struct wards *wards)
 {
     size_t kept = 0;
     for (size_t i = 0; i < wards->count; i++) {
-        if (signal_ward(&wards->list[i], 0) != ESRCH || signal_session(&wards->list[i], 0))
+        if (is_anybody_left(&wards->list[i])) {
             wards->list[kept++] = wards->list[i];
-        else
+        } else {
             (void)pmi_sys_close(wards->list[i].pidfd);
+            pmi_cgroup_close(wards->list[i].cgroup);
+        }
     }
     wards->count = kept;
 }
@@ -415,8 +459,8 @@ static struct cmsghdr *next_header(struct msghdr *message, struct cmsghdr *heade
 }
 #pragma GCC diagnostic pop
 
-// Receives one message: its size, the sender's pid if told, and a descriptor that came with it.
-static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *ret_fd)
+// Receives one message: its size, the sender's pid if told, and descriptors that came with it.
+static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int ret_fds[FDS_MOST])
 {
     struct iovec data = {.iov_base = buffer, .iov_len = size};
     union {
@@ -428,7 +472,7 @@ static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *r
                              .msg_control = control.space,
                              .msg_controllen = sizeof(control.space)};
     *ret_pid = 0;
-    *ret_fd = -1;
+    ret_fds[0] = ret_fds[1] = -1;
     ssize_t n = pmi_sys_recvmsg(fd, &message, RECEIVE_FLAGS | MSG_DONTWAIT);
     if (n < 0) {
         int e = errno;
@@ -441,8 +485,11 @@ static ssize_t receive(int fd, void *buffer, size_t size, pid_t *ret_pid, int *r
          header = next_header(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET)
             continue;
-        if (header->cmsg_type == SCM_RIGHTS)
-            memcpy(ret_fd, CMSG_DATA(header), sizeof(int));
+        if (header->cmsg_type == SCM_RIGHTS) {
+            size_t bytes = header->cmsg_len - CMSG_LEN(0);
+            memcpy(ret_fds, CMSG_DATA(header),
+                   bytes < FDS_MOST * sizeof(int) ? bytes : FDS_MOST * sizeof(int));
+        }
 #ifdef SO_PASSCRED
         if (header->cmsg_type == SCM_CREDENTIALS) {
             struct ucred credentials;
@@ -461,35 +508,38 @@ static bool is_withdrawn(int fd)
     return pmi_sys_poll(&in, 1, 0) > 0 && (in.revents & (POLLHUP | POLLERR)) != 0;
 }
 
-// A child is there and waits for our answer.
-static void welcome(struct wards *wards, int fd)
+// A child is there and waits for our answer. True: the control group is its own now.
+static bool welcome(struct wards *wards, int fd, struct pmi_cgroup *cgroup)
 {
     struct pmi_child_hello hello;
-    struct ward ward = {.pidfd = -1};
+    struct ward ward = {.pidfd = -1, .cgroup = cgroup};
     pid_t sender;
-    int stray;
+    int stray[FDS_MOST];
     struct pmi_stat stat;
-    ssize_t n = receive(fd, &hello, sizeof(hello), &sender, &stray);
-    (void)pmi_sys_close(stray);
-    if (n != (ssize_t)sizeof(hello))
-        return;
+    ssize_t n = receive(fd, &hello, sizeof(hello), &sender, stray);
+    (void)pmi_sys_close(stray[0]);
+    (void)pmi_sys_close(stray[1]);
+    if (n != (ssize_t)sizeof(hello) && n != (ssize_t)PMI_CHILD_HELLO_SHORT)
+        return false;
+    ward.mark = n == (ssize_t)sizeof(hello) ? hello.mark : 0;
     ward.pid = sender > 0 ? sender : hello.pid;
     ward.session = hello.kind == 'S';
-    ward.group = hello.kind == 'G' || ward.session;
+    ward.group = ward.session || hello.kind == 'G';
     if (ward.pid <= 1)
-        return;
+        return false;
 #ifdef HAVE_PIDFD
     ward.pidfd = pmi_sys_pidfd_open(ward.pid);
     if (ward.pidfd < 0 && errno != ENOSYS && errno != EPERM)
-        return; // Without an answer the child gives up.
+        return false; // Without an answer the child gives up.
 #endif
     if (pmi_stat_read(ward.pid, &stat) == PM_OK)
         ward.start = (uint64_t)stat.starttime;
     if (is_withdrawn(fd) || !add_ward(wards, &ward)) {
         (void)pmi_sys_close(ward.pidfd);
-        return;
+        return false;
     }
     (void)pmi_sys_write(fd, "K", 1);
+    return true;
 }
 
 static bool reserve_fds(struct wards *wards)
@@ -501,8 +551,32 @@ static bool reserve_fds(struct wards *wards)
     if (fds == NULL)
         return false;
     wards->fds = fds;
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): of a pointer, yes.
+    struct pmi_cgroup **cgroups = realloc(wards->cgroups, capacity * sizeof(*cgroups));
+    if (cgroups == NULL)
+        return false;
+    wards->cgroups = cgroups;
     wards->fds_capacity = capacity;
     return true;
+}
+
+// Where this fails the child gives up, for want of an answer.
+static void expect_child(struct wards *wards, int fds[FDS_MOST], const char *name)
+{
+    struct pmi_cgroup *cgroup = NULL;
+    bool good = fds[0] >= 0 && reserve_fds(wards);
+    if (good && *name != '\0') {
+        cgroup = fds[1] >= 0 ? pmi_cgroup_adopt(fds[1], name) : NULL;
+        fds[1] = -1;
+        good = cgroup != NULL;
+    }
+    (void)pmi_sys_close(fds[1]);
+    if (!good) {
+        (void)pmi_sys_close(fds[0]);
+        return;
+    }
+    wards->cgroups[wards->fds_count] = cgroup;
+    wards->fds[wards->fds_count++] = (struct pollfd){.fd = fds[0], .events = POLLIN};
 }
 
 enum order {
@@ -513,22 +587,25 @@ enum order {
 
 static enum order read_control(struct wards *wards)
 {
-    char byte = 0;
-    int fd;
+    char bytes[MESSAGE_MOST + 1];
+    int fds[FDS_MOST];
     pid_t sender;
-    ssize_t n = receive(wards->fds[0].fd, &byte, 1, &sender, &fd);
+    ssize_t n = receive(wards->fds[0].fd, bytes, RECEIVED_MOST, &sender, fds);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return GO_ON;
     if (n < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
         return GO_ON; // That start fails, the others go on.
     if (n <= 0)
         return KILL;
-    if (byte == 'B')
+    bytes[n] = '\0';
+    if (bytes[0] == 'B')
         return LEAVE;
-    if (byte == 'A' && fd >= 0 && reserve_fds(wards))
-        wards->fds[wards->fds_count++] = (struct pollfd){.fd = fd, .events = POLLIN};
-    else
-        (void)pmi_sys_close(fd); // Without an answer the child gives up.
+    if (bytes[0] == 'A') {
+        expect_child(wards, fds, bytes + 1);
+        return GO_ON;
+    }
+    (void)pmi_sys_close(fds[0]);
+    (void)pmi_sys_close(fds[1]);
     return GO_ON;
 }
 
@@ -549,10 +626,12 @@ static enum order turn(struct wards *wards, pid_t parent)
     size_t kept = FIRST;
     for (size_t i = FIRST; i < wards->fds_count; i++) {
         if (wards->fds[i].revents == 0) {
+            wards->cgroups[kept] = wards->cgroups[i];
             wards->fds[kept++] = wards->fds[i];
             continue;
         }
-        welcome(wards, wards->fds[i].fd);
+        if (!welcome(wards, wards->fds[i].fd, wards->cgroups[i]))
+            pmi_cgroup_close(wards->cgroups[i]);
         (void)pmi_sys_close(wards->fds[i].fd);
     }
     wards->fds_count = kept;
@@ -578,6 +657,52 @@ static void settle_in(void)
     }
 }
 
+// Those who are in no group of ours any more.
+static void kill_escaped(const struct wards *wards)
+{
+    uint64_t *marks = malloc((wards->count + 1) * sizeof(*marks));
+    size_t count = 0;
+    for (size_t i = 0; i < wards->count; i++) {
+        const uint64_t *mark = &wards->list[i].mark;
+        if (*mark != 0 && marks != NULL)
+            marks[count++] = *mark;
+        else if (*mark != 0)
+            pmi_family_kill_marked(mark, 1); // No memory: one by one.
+    }
+    if (count > 0)
+        pmi_family_kill_marked(marks, count);
+    free(marks);
+}
+
+// All of them first, so that none sees another's death and acts on it.
+static void kill_wards(const struct wards *wards)
+{
+    for (size_t i = 0; i < wards->count; i++) {
+        const struct ward *ward = &wards->list[i];
+        if (ward->cgroup != NULL)
+            pmi_cgroup_signal(ward->cgroup, SIGKILL, 0);
+        (void)signal_ward(ward, SIGKILL);
+    }
+    for (size_t i = 0; i < wards->count; i++) {
+        struct pmi_os_process op = as_process(&wards->list[i]);
+        (void)pmi_session_signal(&op, SIGKILL);
+        (void)signal_ward(&wards->list[i], SIGCONT);
+    }
+    kill_escaped(wards);
+}
+
+// The folders of control groups, once the dead are out of them.
+static void clear_up(const struct wards *wards)
+{
+    int64_t deadline = pmi_now_ms() + EMPTY_MS;
+    for (size_t i = 0; i < wards->count; i++) {
+        struct pmi_cgroup *cgroup = wards->list[i].cgroup;
+        while (cgroup != NULL && pmi_cgroup_is_populated(cgroup) && pmi_now_ms() < deadline)
+            pmi_sleep_ms(1);
+        pmi_cgroup_close(cgroup);
+    }
+}
+
 int pmi_keeper_main(int socket_fd, int parent_pidfd)
 {
     struct wards wards = {.count = 0};
@@ -594,15 +719,11 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
         order = turn(&wards, parent);
     while (order == GO_ON);
     if (order == KILL) {
-        // All of them first, so that none sees another's death and acts on it.
-        for (size_t i = 0; i < wards.count; i++)
-            (void)signal_ward(&wards.list[i], SIGKILL);
-        for (size_t i = 0; i < wards.count; i++)
-            (void)signal_ward(&wards.list[i], SIGCONT);
-        for (size_t i = 0; i < wards.count; i++)
-            kill_session(&wards.list[i]);
+        kill_wards(&wards);
+        clear_up(&wards);
     }
     free(wards.list);
     free(wards.fds);
+    free(wards.cgroups);
     return 0;
 }

@@ -3,11 +3,13 @@
 #define PMI_POSIX_KEEPER_H
 
 #include "backend.h"
+#include "cgroup.h"
 
-// Announces one start to the keeper, which is started if it does not run. ret_fd, at `floor` or
-// above, is for pmi_child_plan::keeper_fd; its closing without a word withdraws the announcement.
-int pmi_keeper_enlist(struct pmi_os_manager *om, int64_t deadline, int floor, int *ret_fd,
-                      struct pm_error *err);
+// Announces one start to the keeper, which is started if it does not run, and the control group
+// that the child is to be born in, if not NULL. ret_fd, at `floor` or above, is for
+// pmi_child_plan::keeper_fd; its closing without a word withdraws the announcement.
+int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup, int64_t deadline,
+                      int floor, int *ret_fd, struct pm_error *err);
 // The reactor has seen the keeper's end: waits for it, so that the next start makes a new one.
 void pmi_keeper_on_exit(struct pmi_os_manager *om);
 // Ends the keeper without a kill and waits for it.

@@ -1,7 +1,10 @@
 #include "backend.h"
 
+#include "cgroup.h"
 #include "daemon.h"
 #include "error.h"
+#include "family.h"
+#include "foreground.h"
 #include "keeper.h"
 #include "low_fds.h"
 #include "reactor.h"
@@ -9,6 +12,9 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+
+static atomic_int open_managers;
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
                         struct pm_error *err)
@@ -27,11 +33,20 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
         err->os_code = os_code;
         return result;
     }
+    if (options->own_process) {
+        result = pmi_family_open(&om->family, err);
+        if (result != PM_OK) {
+            pmi_posix_launcher_close(om);
+            pmi_reactor_close(om);
+            return result;
+        }
+    }
     pmi_mutex_init(&om->keeper.lock);
     pmi_spawner_init(&om->spawner);
     pmi_low_fds_open(&om->low_fds);
     om->caller_loop = options->caller_loop;
     om->open = true;
+    atomic_fetch_add(&open_managers, 1);
     return PM_OK;
 }
 
@@ -39,11 +54,19 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
 {
     if (!om->open)
         return;
+    pmi_cgroup_sweep();
+    (void)pmi_foreground_take_back(atomic_fetch_sub(&open_managers, 1) == 1);
     pmi_spawner_stop(&om->spawner);
     pmi_keeper_stop(om);
+    pmi_family_close(&om->family);
     pmi_low_fds_close(&om->low_fds);
     pmi_mutex_destroy(&om->keeper.lock);
     pmi_posix_launcher_close(om);
     pmi_reactor_close(om);
     *om = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
+}
+
+void pmi_os_sweep(void)
+{
+    pmi_cgroup_sweep();
 }

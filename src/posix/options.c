@@ -152,7 +152,10 @@ static int list_groups_of(const char *name, uint32_t gid, struct pmi_resolved_op
             return fail_lookup(err, "groups_of_user", ENOMEM, NULL);
         count = capacity;
         // As void *: an old form of this function, which some systems keep, wants int *.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion" // That of macOS takes an int.
         int r = PMI_SYS(getgrouplist)(name, (gid_t)gid, (void *)list, &count);
+#pragma GCC diagnostic pop
         if (r >= 0) {
             _Static_assert(sizeof(gid_t) == sizeof(uint32_t), "ids of groups have 32 bits");
             options->groups = list;
@@ -260,27 +263,38 @@ static int resolve_credentials(const struct pm_spec *spec, struct pmi_resolved_o
 // Limits
 // ------------------------------------------------------------------------------------------------
 
-static int resolve_limits(const struct pm_spec *spec, struct pmi_resolved_options *options,
+static int resolve_limits(const struct pmi_plan *plan, struct pmi_resolved_options *options,
                           struct pm_error *err)
 {
-    if (spec->rlimits_count == 0)
+    const struct pm_spec *spec = plan->spec;
+    size_t count = spec->rlimits_count + (plan->mark != 0);
+    if (count == 0)
         return PM_OK;
-    if (spec->rlimits_count > PMI_LIMITS_MAX)
+    if (count > PMI_LIMITS_MAX)
         return refuse(err, PM_ERR_INVALID, "rlimits", "more than there are resources");
-    options->limits = calloc(spec->rlimits_count, sizeof(*options->limits));
+    options->limits = calloc(count, sizeof(*options->limits));
     if (options->limits == NULL) {
         pmi_fail(err, PM_STAGE_LIMITS, ENOMEM);
         pmi_fail_field(err, "rlimits");
         return err->code;
     }
+    options->child.limits = options->limits;
+    options->child.limits_count = (uint32_t)count;
     for (size_t i = 0; i < spec->rlimits_count; i++)
         options->limits[i] = (struct pmi_limit){
             .soft = spec->rlimits[i].soft,
             .hard = spec->rlimits[i].hard,
             .resource = spec->rlimits[i].resource,
         };
-    options->child.limits = options->limits;
-    options->child.limits_count = (uint32_t)spec->rlimits_count;
+#ifdef RLIMIT_LOCKS
+    for (size_t i = 0; plan->mark != 0 && i < spec->rlimits_count; i++)
+        if (spec->rlimits[i].resource == RLIMIT_LOCKS)
+            return unsupported(err, "rlimits", "RLIMIT_LOCKS is what own_process knows trees by");
+    if (plan->mark != 0)
+        options->limits[count - 1] = (struct pmi_limit){.soft = plan->mark,
+                                                        .hard = plan->mark_limit,
+                                                        .resource = RLIMIT_LOCKS};
+#endif
     return PM_OK;
 }
 
@@ -288,9 +302,10 @@ static int resolve_limits(const struct pm_spec *spec, struct pmi_resolved_option
 // Together
 // ------------------------------------------------------------------------------------------------
 
-int pmi_options_resolve(const struct pm_spec *spec, struct pmi_resolved_options *ret_options,
+int pmi_options_resolve(const struct pmi_plan *plan, struct pmi_resolved_options *ret_options,
                         struct pm_error *err)
 {
+    const struct pm_spec *spec = plan->spec;
     struct pmi_resolved_options options = {.groups = NULL};
     if (spec->set_umask) {
         options.child.flags |= PMI_OPTION_UMASK;
@@ -302,7 +317,7 @@ int pmi_options_resolve(const struct pm_spec *spec, struct pmi_resolved_options 
     }
     if (spec->no_new_privileges)
         options.child.flags |= PMI_OPTION_NO_NEW_PRIVILEGES;
-    int result = resolve_limits(spec, &options, err);
+    int result = resolve_limits(plan, &options, err);
     if (result == PM_OK)
         result = resolve_credentials(spec, &options, err);
     if (result != PM_OK) {
@@ -332,6 +347,7 @@ void pmi_fail_option(struct pm_error *err, int field)
         [PMI_FIELD_USER] = "run_as_user",
         [PMI_FIELD_NO_NEW_PRIVILEGES] = "no_new_privileges",
         [PMI_FIELD_CGROUP] = "cgroup",
+        [PMI_FIELD_USER_KEPT] = "run_as_user",
     };
     if (field > PMI_FIELD_NONE && field < PMI_FIELDS)
         pmi_fail_field(err, names[field]);
@@ -340,4 +356,7 @@ void pmi_fail_option(struct pm_error *err, int field)
     if ((field == PMI_FIELD_GROUPS || field == PMI_FIELD_GROUP || field == PMI_FIELD_USER) &&
         err->code == PM_ERR_ACCESS)
         pmi_fail_hint(err, "credentials can be changed by the superuser alone");
+    if (field == PMI_FIELD_USER_KEPT)
+        pmi_fail_hint(err, "the way back to the superuser would stay open, as in a program with "
+                           "SECBIT_NO_SETUID_FIXUP or SECBIT_KEEP_CAPS");
 }

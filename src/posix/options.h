@@ -2,9 +2,8 @@
 #ifndef PMI_POSIX_OPTIONS_H
 #define PMI_POSIX_OPTIONS_H
 
+#include "backend.h"
 #include "launcher/child_options.h"
-
-#include <processmgr/processmgr.h>
 
 // What a start needs of them; `child` points into the rest.
 struct pmi_resolved_options {
@@ -14,7 +13,7 @@ struct pmi_resolved_options {
 };
 
 // Looks users and groups up. On failure there is nothing to release.
-int pmi_options_resolve(const struct pm_spec *spec, struct pmi_resolved_options *ret_options,
+int pmi_options_resolve(const struct pmi_plan *plan, struct pmi_resolved_options *ret_options,
                         struct pm_error *err);
 void pmi_options_release(struct pmi_resolved_options *options);
 

@@ -42,22 +42,29 @@ struct pmi_waiter; // A thread behind exit_fd (reactor_threads.c).
 // itself, a kqueue, or the read end of a pipe that a waiter thread writes to.
 struct pmi_os_process {
     pid_t pid;
-    int pidfd;                 // -1 = none: best effort.
-    int exit_fd;               // -1 = closed.
+    int pidfd;          // -1 = none: best effort.
+    int exit_fd;        // -1 = closed.
+    bool child;         // Ours to wait for.
+    bool reaped;        // Its status was taken, by us or by a thief: pid may be a stranger's.
+    bool group;         // Leads a process group of its own, whose id is pid.
+    bool whole_session; // Nobody but its descendants is in its session: they belong to its tree.
+    bool condemned;     // Of that tree nobody is to live: each look at it kills.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
-    bool child;                // Ours to wait for.
-    bool reaped;            // Its status was taken, by us or by a thief: pid may be a stranger's.
-    bool group;             // Leads a process group of its own, whose id is pid.
-    pid_t session;          // Session of that group.
-    uint64_t session_start; // Start time of its leader; 0 = not looked up.
-    bool whole_session;     // Nobody but its descendants is in that: they belong to its tree.
-    uint64_t start;         // These three as in struct pmi_identity; 0 = not looked up.
+    pid_t session;             // Session of its group.
+    pid_t tty_group;           // Who had tty_fd before.
+    uint64_t session_start;    // Start time of the leader of that session; 0 = not looked up.
+    uint64_t start;            // These three as in struct pmi_identity; 0 = not looked up.
     uint64_t pidns;
     uint64_t pidfs;
     int terminal_fd; // One more of the master of its terminal, to resize it; -1 = none.
     int tty_fd;      // The host's terminal, whose foreground group it was made; -1 = none.
-    pid_t tty_group; // Who had that before.
+    struct pmi_owed *owed; // Memory for the case that it does not come back at once.
     struct pmi_cgroup *cgroup; // Its own, or NULL.
+    // In a manager that has the process to itself (family.h):
+    struct pmi_family *family;          // NULL = not in one.
+    uint64_t mark;                      // What its descendants are known by.
+    bool whole_tree;                    // They belong to its tree, wherever they went.
+    struct pmi_os_process *leader_next; // Under the lock of the family.
 };
 #define PMI_OS_PROCESS_INIT                                                                        \
     {                                                                                              \
@@ -67,9 +74,9 @@ struct pmi_os_process {
 // Our end of a pipe, or one of our descriptors of a terminal's master; non-blocking.
 struct pmi_os_stream {
     int fd;
+    int last; // The last byte that was typed on a terminal; -1 = none.
     bool terminal;
     bool types;        // Of a terminal: what is typed, not what is shown.
-    int last;          // The last byte that was typed on a terminal; -1 = none.
     bool hung_up;      // Of a terminal: the last read said so.
     int slave_fd;      // The other side of a terminal, where its last close drops what is unread.
     int64_t exit_seen; // When a read first saw the process dead; 0 = not yet.
@@ -116,6 +123,21 @@ struct pmi_low_fds {
     bool refused;
 };
 
+// The descendants of a manager that was opened with own_process (family.h).
+#define PMI_FAMILY_BUCKETS 256
+struct pmi_family {
+    struct pmi_mutex lock;
+    atomic_bool open;
+    bool was_reaper;                                    // Orphans came to us before.
+    uint64_t limit;                                     // Of the marks; 0 = each is its own.
+    uint64_t prefix;                                    // Of the marks; 0 = none.
+    uint32_t next;                                      // Number of the next mark.
+    struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS]; // Unreaped processes of Handles.
+    struct pmi_birth *births;                           // Starts under way.
+    struct pmi_condemned *condemned;                    // Trees of which nobody is to live.
+    uint64_t reaped;
+};
+
 struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 
 struct pmi_os_manager {
@@ -127,13 +149,15 @@ struct pmi_os_manager {
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;
     struct pmi_low_fds low_fds;
+    struct pmi_family family;
     atomic_int exe_fd;   // Our own executable, or -1 (daemon.c).
     char *launcher_path; // Helper program, or NULL (daemon.c).
 };
 #define PMI_OS_MANAGER_INIT                                                                        \
     {                                                                                              \
         .poll_fd = -1, .wake_fds = {-1, -1},                                                       \
-        .keeper = {.socket_fd = -1, .process = PMI_OS_PROCESS_INIT}, .exe_fd = -1                  \
+        .keeper = {.socket_fd = -1, .process = PMI_OS_PROCESS_INIT},                               \
+        .family = {.lock = PMI_MUTEX_INIT}, .exe_fd = -1                                           \
     }
 
 struct pmi_os_dir {

@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "cgroup.h"
 #include "error.h"
+#include "family.h"
 #include "foreground.h"
 #include "group.h"
 #include "guards.h"
@@ -47,13 +48,14 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
 
 void pmi_os_process_close(struct pmi_os_process *op)
 {
+    pmi_family_left(op);
     if (op->waiter != NULL)
         pmi_waiter_close(op->waiter);
     else if (op->exit_fd != op->pidfd)
         (void)pmi_sys_close(op->exit_fd);
     (void)pmi_sys_close(op->pidfd);
     (void)pmi_sys_close(op->terminal_fd);
-    (void)pmi_sys_close(op->tty_fd);
+    pmi_foreground_end(op);
     pmi_cgroup_close(op->cgroup);
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
 }
@@ -62,7 +64,7 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
 {
     struct pm_exit record = PM_EXIT_INIT;
     if (op->exit_fd >= 0) {
-        int result = pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE);
+        int result = pmi_os_process_act(op, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
         if (pmi_os_process_wait(op, pmi_now_ms() + ABANDON_MS) != PM_OK && result != PM_OK &&
             op->waiter != NULL && !op->child) {
             pmi_waiter_condemn(op->waiter);
@@ -370,7 +372,8 @@ int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
     assert(!op->reaped);
     int result = reap(op, ret_exit);
     if (result == PM_OK) {
-        pmi_foreground_give_back(op);
+        pmi_family_left(op);
+        pmi_foreground_end(op);
         if (op->cgroup != NULL)
             pmi_cgroup_try_remove(op->cgroup);
     }
@@ -384,16 +387,18 @@ bool pmi_os_process_stopped(struct pmi_os_process *op)
     if (op->reaped || has_ended(op))
         return false;
     // Tells of a stop as long as it lasts, and takes nothing.
-    if (op->child)
-        return pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
-               info.si_pid == op->pid;
+    if (op->child &&
+        pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == op->pid)
+        return true;
+    // Not our child, or a wait of the host's own has taken that news.
     return pmi_stat_read(op->pid, &stat) == PM_OK && stat.state == 'T' &&
            (op->start == 0 || (uint64_t)stat.starttime == op->start);
 }
 
 void pmi_os_process_step_back(struct pmi_os_process *op)
 {
-    pmi_foreground_give_back(op);
+    pmi_foreground_step_back(op);
 }
 
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
@@ -463,6 +468,11 @@ static int signal_cgroup(struct pmi_os_process *op, int signal_number)
     return populated ? PM_OK : result;
 }
 
+static bool has_whole_tree(const struct pmi_os_process *op)
+{
+    return op->whole_tree && op->family != NULL && op->family->open;
+}
+
 static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
     if (op->pid <= 1)
@@ -471,8 +481,15 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
         return PM_ERR_UNSUPPORTED; // The host's own group.
     if (scope == PM_SCOPE_TREE && op->cgroup != NULL)
         return signal_cgroup(op, signal_number);
+    if (scope == PM_SCOPE_TREE && has_whole_tree(op)) {
+        int result = pmi_family_signal(op, signal_number);
+        return result == PM_OK || result == PM_ERR_GONE || has_ended(op)
+                   ? result
+                   : signal_process(op, signal_number); // For want of a descriptor, or of /proc.
+    }
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
+    op->condemned |= scope == PM_SCOPE_TREE && signal_number == SIGKILL;
     bool others = scope == PM_SCOPE_TREE && pmi_session_signal(op, signal_number);
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))
@@ -493,9 +510,10 @@ int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_
 }
 
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
-                       enum pm_stop_scope scope)
+                       enum pm_stop_scope scope, struct pmi_os_step **ret_step)
 {
     int signal_number;
+    (void)ret_step; // A signal takes no time.
     switch (action) {
     case PM_STOP_INTERRUPT:
         signal_number = SIGINT;
@@ -518,10 +536,23 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
     return result;
 }
 
+int pmi_os_step_poll(struct pmi_os_step *step)
+{
+    (void)step;
+    return PM_OK;
+}
+
+void pmi_os_step_end(struct pmi_os_step *step)
+{
+    (void)step;
+}
+
 bool pmi_os_process_tree_alive(struct pmi_os_process *op)
 {
     if (op->cgroup != NULL && pmi_cgroup_is_populated(op->cgroup))
         return true;
+    if (has_whole_tree(op))
+        return !has_ended(op) || pmi_family_alive(op);
     return op->group && op->pid > 1 &&
-           (pmi_group_alive(op, has_ended(op)) || pmi_session_signal(op, 0));
+           (pmi_group_alive(op, has_ended(op)) || pmi_session_alive(op));
 }

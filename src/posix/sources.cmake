@@ -8,6 +8,8 @@ set(PMI_BACKEND_SOURCES
     src/posix/daemon.c
     src/posix/environment.c
     src/posix/error.c
+    src/posix/family.c
+    src/posix/family_procctl.c
     src/posix/files.c
     src/posix/foreground.c
     src/posix/fork.c

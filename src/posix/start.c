@@ -4,7 +4,9 @@
 #include "cgroup.h"
 #include "daemon.h"
 #include "error.h"
+#include "family.h"
 #include "foreground.h"
+#include "group.h"
 #include "identity.h"
 #include "keeper.h"
 #include "options.h"
@@ -154,10 +156,18 @@ void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
     case PM_STAGE_KEEPER:
         pmi_fail_field(err, "die_with_parent");
         break;
+    case PM_STAGE_PTY:
+        pmi_fail_field(err, "mode");
+        break;
+    case PM_STAGE_SESSION:
+        pmi_fail_field(err, plan->new_session && !plan->terminal ? "new_session" : "mode");
+        break;
     case PM_STAGE_LIMITS:
     case PM_STAGE_CREDENTIALS:
     case PM_STAGE_GROUP:
         pmi_fail_option(err, plan->field);
+        if (plan->stage == PM_STAGE_GROUP && plan->field == PMI_FIELD_NONE)
+            pmi_fail_field(err, "group");
         break;
     default:
         break;
@@ -355,6 +365,7 @@ static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *st
     if (PMI_KEEPS_SLAVE && child->terminal)
         streams[PM_STDOUT].slave_fd = pmi_sys_dup_above(stdio->terminal, 3);
     started->containment = op->cgroup != NULL                       ? PM_CONTAIN_CGROUP
+                           : op->whole_tree                         ? PM_CONTAIN_SUBREAPER
                            : child->new_group || child->new_session ? PM_CONTAIN_GROUP
                                                                     : PM_CONTAIN_NONE;
     started->detachment = PM_DETACH_NONE;
@@ -362,16 +373,27 @@ static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *st
     started->started_ms = pmi_now_ms();
 }
 
+// What is there before the child, and goes with it once it lives.
+struct surroundings {
+    struct pmi_stdio_plan stdio;
+    struct pmi_resolved_options options;
+    struct pmi_os_process op; // Its terminal and control group alone.
+    int procs_fd;
+    bool lends; // The terminal of the host.
+};
+
 // Launches with the keeper where it is asked for. A keeper that dies between the announcement and
 // its answer makes the child give up before exec: that start is done again, with a new keeper.
 static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
-                         struct pmi_child_plan *child, int floor, struct pmi_os_process *op,
-                         struct pmi_started *started, struct pm_error *err)
+                         struct pmi_child_plan *child, const struct surroundings *s,
+                         struct pmi_os_process *op, struct pmi_started *started,
+                         struct pm_error *err)
 {
     if (!plan->die_with_parent)
         return pmi_launch(NULL, child, plan->deadline, op, started, err);
     for (int round = 0;; round++) {
-        int result = pmi_keeper_enlist(om, plan->deadline, floor, &child->keeper_fd, err);
+        int result = pmi_keeper_enlist(om, s->op.cgroup, plan->deadline, s->stdio.floor,
+                                       &child->keeper_fd, err);
         if (result != PM_OK)
             return result;
         result = pmi_launch(om, child, plan->deadline, op, started, err);
@@ -393,21 +415,17 @@ static int own_terminal(const struct pmi_stdio_plan *stdio,
     return err->code;
 }
 
-// What is there before the child, and goes with it once it lives.
-struct surroundings {
-    struct pmi_stdio_plan stdio;
-    struct pmi_resolved_options options;
-    struct pmi_os_process op; // Its terminal and control group alone.
-    int procs_fd;
-};
-
 static void leave(struct surroundings *s)
 {
     pmi_stdio_release(&s->stdio);
     pmi_options_release(&s->options);
-    pmi_foreground_give_back(&s->op);
-    (void)pmi_sys_close(s->op.tty_fd);
+    pmi_foreground_end(&s->op);
+    if (s->lends)
+        pmi_foreground_prepared();
     (void)pmi_sys_close(s->procs_fd);
+    // A child that reached its program and was killed for it may have left somebody.
+    if (s->op.cgroup != NULL && pmi_cgroup_is_populated(s->op.cgroup))
+        pmi_cgroup_signal(s->op.cgroup, SIGKILL, 0);
     pmi_cgroup_close(s->op.cgroup);
 }
 
@@ -420,13 +438,14 @@ static int enter(const struct pmi_plan *plan, struct surroundings *s, struct pm_
     };
     int result = check(plan, err);
     if (result == PM_OK)
-        result = pmi_options_resolve(plan->spec, &s->options, err);
+        result = pmi_options_resolve(plan, &s->options, err);
     if (result == PM_OK)
         result = pmi_stdio_prepare(plan, &s->stdio, err);
     if (result == PM_OK)
         result = own_terminal(&s->stdio, &s->options, err);
     if (result == PM_OK)
         result = pmi_foreground_prepare(plan, &s->op, err);
+    s->lends = s->op.tty_fd >= 0;
     if (result == PM_OK && plan->spec->cgroup != NULL)
         result = pmi_cgroup_make(plan->spec->cgroup, &s->op.cgroup, &s->procs_fd, err);
     return result;
@@ -462,13 +481,16 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         .keeper_fd = -1,
         .low_fds = &om->low_fds,
         .program_fd = -1,
+        .mark = plan->mark,
         .parent_pid = plan->die_with_parent ? (int)getpid() : 0,
     };
-    result = launch_normal(om, plan, &child, s.stdio.floor, op, &started, err);
+    result = launch_normal(om, plan, &child, &s, op, &started, err);
     if (result == PM_OK) {
-        op->whole_session = child.new_session;
+        op->whole_session = child.new_session && PMI_SEES_SESSIONS;
+        op->whole_tree = plan->own_process && s.op.cgroup == NULL;
         op->tty_fd = s.op.tty_fd;
         op->tty_group = s.op.tty_group;
+        op->owed = s.op.owed;
         op->cgroup = s.op.cgroup;
         s.op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
         commit(&child, &s.stdio, op, streams, &started);
@@ -478,13 +500,31 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
     return result;
 }
 
-int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+static int start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err)
 {
     return plan->mode == PM_MODE_DAEMON
                ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
                : start_normal(om, plan, op, streams, ret_started, err);
+}
+
+int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
+                 struct pmi_os_stream streams[3], struct pmi_started *ret_started,
+                 struct pm_error *err)
+{
+    struct pmi_birth birth;
+    struct pmi_plan marked = *plan;
+    if (!plan->own_process)
+        return start(om, plan, op, streams, ret_started, err);
+    int result = pmi_family_expect(&om->family, &birth, err);
+    if (result != PM_OK)
+        return result;
+    marked.mark = birth.mark;
+    marked.mark_limit = pmi_family_limit(&om->family, birth.mark);
+    result = start(om, &marked, op, streams, ret_started, err);
+    pmi_family_born(&om->family, &birth, result == PM_OK ? op : NULL);
+    return result;
 }
 
 int pmi_os_daemon_commit(struct pmi_os_process *op, struct pm_error *err)

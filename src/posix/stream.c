@@ -23,6 +23,13 @@ static void look_at_exit(struct pmi_os_stream *s, const struct pmi_os_process *o
         s->exit_seen = pmi_now_ms();
 }
 
+// Both streams of a terminal are one open file: whoever has taken one may have made both block.
+static bool is_readable(int fd)
+{
+    struct pollfd in = {.fd = fd, .events = POLLIN};
+    return pmi_sys_poll(&in, 1, 0) > 0;
+}
+
 int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void *buffer,
                        size_t capacity, int64_t deadline, uint32_t drain_ms, size_t *ret_count,
                        bool *ret_truncated)
@@ -35,7 +42,10 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
             *ret_count = 0;
             return PM_OK;
         }
-        ssize_t n = pmi_sys_read(s->fd, buffer, capacity);
+        ssize_t n = -1;
+        errno = EAGAIN;
+        if (!s->terminal || is_readable(s->fd))
+            n = pmi_sys_read(s->fd, buffer, capacity);
         if (n >= 0) {
             if (n > 0)
                 s->byte_seen = pmi_now_ms();
@@ -172,6 +182,15 @@ void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_pro
         (void)pmi_sys_poll(fds, count, pmi_poll_timeout(until));
 }
 
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op)
+{
+    struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
+    if (!s->terminal || !s->types || s->fd < 0 || op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0)
+        return PM_OK;
+    int e = pmi_pty_type_end(s->fd, &s->last);
+    return e == 0 ? PM_OK : e == EAGAIN || e == EWOULDBLOCK ? PM_ERR_TIMEOUT : PM_ERR_IO;
+}
+
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s)
 {
     return s->fd;
@@ -192,8 +211,6 @@ pm_native pmi_os_stream_take(struct pmi_os_stream *s)
 
 void pmi_os_stream_close(struct pmi_os_stream *s)
 {
-    if (s->terminal && s->types && s->fd >= 0)
-        pmi_pty_type_end(s->fd, s->last);
     s->fd = pmi_sys_close(s->fd);
     s->slave_fd = pmi_sys_close(s->slave_fd);
 }

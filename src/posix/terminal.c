@@ -3,10 +3,12 @@
 #include "backend.h"
 #include "sys.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <unistd.h>
 
 // The other side of a master. Through the master itself where that is possible: the path may be of
 // another mount namespace, or of somebody else's terminal.
@@ -86,14 +88,22 @@ int pmi_pty_open(unsigned columns, unsigned rows, int *ret_master, int *ret_slav
     return 0;
 }
 
-void pmi_pty_type_end(int master, int last)
+int pmi_pty_type_end(int master, int *last)
 {
     struct termios mode;
-    if (PMI_SYS(tcgetattr)(master, &mode) < 0 || (mode.c_lflag & (tcflag_t)ICANON) == 0)
-        return;
-    char end = (char)mode.c_cc[VEOF];
-    char twice[2] = {end, end};
-    bool at_begin = last < 0 || last == '\n' || last == '\r' || (char)last == end;
-    // Full: then nobody reads, and the end of the terminal itself is all that is left.
-    (void)pmi_sys_write(master, twice, at_begin ? 1 : 2);
+    if (PMI_SYS(tcgetattr)(master, &mode) < 0)
+        return errno;
+    cc_t end = mode.c_cc[VEOF];
+    if ((mode.c_lflag & (tcflag_t)ICANON) == 0 || end == (cc_t)_POSIX_VDISABLE)
+        return 0;
+    for (bool at_begin = false; !at_begin;) {
+        at_begin = *last < 0 || *last == '\n' || *last == '\r' || *last == end;
+        struct pollfd out = {.fd = master, .events = POLLOUT}; // It may have been made to block.
+        if (pmi_sys_poll(&out, 1, 0) == 0)
+            return EAGAIN;
+        if (pmi_sys_write(master, &end, 1) != 1)
+            return errno == EIO ? 0 : errno; // EIO: nobody has it open any more.
+        *last = end;
+    }
+    return 0;
 }

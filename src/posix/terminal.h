@@ -17,8 +17,9 @@
 int pmi_pty_open(unsigned columns, unsigned rows, int *ret_master, int *ret_slave);
 // By either side. 0 or errno.
 int pmi_pty_resize(int fd, unsigned columns, unsigned rows);
-// Types the end-of-file character, where the terminal reads by lines. `last` is what was typed
-// before it, or -1: in the middle of a line the first one only ends that line's wait.
-void pmi_pty_type_end(int master, int last);
+// Types the end-of-file character, where the terminal reads by lines and has one. `last` is what
+// was typed before it, or -1: in the middle of a line the first one only ends that line's wait; it
+// is kept. 0 or errno; EAGAIN: it is full, try again.
+int pmi_pty_type_end(int master, int *last);
 
 #endif

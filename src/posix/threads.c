@@ -23,6 +23,13 @@ int64_t pmi_now_ms(void)
     return clock_ms(CLOCK_MONOTONIC);
 }
 
+int64_t pmi_now_us(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 int64_t pmi_wall_ms(void)
 {
     return clock_ms(CLOCK_REALTIME);

@@ -1,9 +1,10 @@
-// Dead children that nobody has waited for. Nothing here takes a status.
+// Dead children that nobody has waited for. Looking at them takes no status.
 #include "zombies.h"
 
 #include "backend.h"
 
 #include "error.h"
+#include "family.h"
 #include "identity.h"
 #include "sys.h"
 
@@ -11,6 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#ifdef HAVE_CHILD_SUBREAPER
+#include <sys/prctl.h>
+#endif
 
 typedef void visitor(void *context, pid_t pid);
 
@@ -18,11 +23,12 @@ typedef void visitor(void *context, pid_t pid);
 // Children
 // ------------------------------------------------------------------------------------------------
 
-static int error_of_opendir(void)
+static int error_of_opendir(pid_t parent)
 {
-    return errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS
-           : errno == ENOMEM                  ? PM_ERR_NO_MEMORY
-                                              : PM_ERR_UNSUPPORTED;
+    return parent != 0 && (errno == ENOENT || errno == ESRCH || errno == EACCES) ? PM_ERR_GONE
+           : errno == EMFILE || errno == ENFILE ? PM_ERR_NO_DESCRIPTORS
+           : errno == ENOMEM                    ? PM_ERR_NO_MEMORY
+                                                : PM_ERR_UNSUPPORTED;
 }
 
 // The children that one thread has made.
@@ -47,16 +53,18 @@ static int visit_list(int list_fd, visitor *visit, void *context)
 }
 
 // By the parent's number, for a kernel without CONFIG_PROC_CHILDREN.
-static int visit_all(visitor *visit, void *context)
+static int visit_all(pid_t parent, visitor *visit, void *context)
 {
     DIR *proc = opendir("/proc");
     if (proc == NULL)
-        return error_of_opendir();
+        return error_of_opendir(0);
+    if (parent == 0)
+        parent = getpid();
     struct dirent *entry;
     while (errno = 0, (entry = readdir(proc)) != NULL) {
         struct pmi_stat stat;
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == getpid())
+        if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == parent)
             visit(context, pid);
     }
     int result = errno != 0 ? pmi_error_from_errno(errno) : PM_OK;
@@ -64,23 +72,29 @@ static int visit_all(visitor *visit, void *context)
     return result;
 }
 
-int pmi_children_visit(visitor *visit, void *context)
+int pmi_children_visit(pid_t parent, visitor *visit, void *context)
 {
-    DIR *tasks = opendir("/proc/self/task");
+    char folder[32] = "/proc/self/task";
+    if (parent != 0)
+        (void)snprintf(folder, sizeof(folder), "/proc/%ld/task", (long)parent);
+    DIR *tasks = opendir(folder);
     if (tasks == NULL)
-        return error_of_opendir();
+        return error_of_opendir(parent);
     int result = PM_OK;
     bool lists = false;
     struct dirent *entry;
     while (errno = 0, result == PM_OK && (entry = readdir(tasks)) != NULL) {
-        char path[64];
+        char path[80];
         if (entry->d_name[0] == '.')
             continue;
-        (void)snprintf(path, sizeof(path), "/proc/self/task/%.20s/children", entry->d_name);
+        (void)snprintf(path, sizeof(path), "%s/%.20s/children", folder, entry->d_name);
         int fd = pmi_sys_open(path, O_RDONLY, 0);
         if (fd < 0) {
-            // ENOENT: the thread has ended, or there are no such lists at all.
-            if (errno != ENOENT && errno != ESRCH && errno != EACCES)
+            // ENOENT: the thread has ended, or there are no such lists at all. A list of ours that
+            // may not be read is not an empty one.
+            if (parent == 0 && errno == EACCES)
+                result = PM_ERR_UNSUPPORTED;
+            else if (errno != ENOENT && errno != ESRCH && errno != EACCES)
                 result = pmi_error_from_errno(errno);
             continue;
         }
@@ -90,37 +104,139 @@ int pmi_children_visit(visitor *visit, void *context)
             result = pmi_error_from_errno(errno);
         (void)pmi_sys_close(fd);
     }
-    if (result == PM_OK && errno != 0)
+    if (result == PM_OK && errno != 0 && (parent == 0 || (errno != ENOENT && errno != ESRCH)))
         result = pmi_error_from_errno(errno);
     (void)closedir(tasks);
-    return result == PM_OK && !lists ? visit_all(visit, context) : result;
+    if (result != PM_OK || lists)
+        return result;
+    // No lists at all, or no such process any more.
+    if (parent != 0 && access(folder, F_OK) != 0)
+        return PM_ERR_GONE;
+    return visit_all(parent, visit, context);
+}
+
+bool pmi_orphans_come_to_us(void)
+{
+    int on = 0;
+#ifdef HAVE_CHILD_SUBREAPER
+    if (prctl(PR_GET_CHILD_SUBREAPER, &on, 0, 0, 0) < 0)
+        on = 0;
+#endif
+    return on != 0 || getpid() == 1;
 }
 
 // ------------------------------------------------------------------------------------------------
 // Zombies
 // ------------------------------------------------------------------------------------------------
 
+// What a subreaper or PID 1 is given has a leader that is neither itself nor ours: somebody below
+// us made the group or the session. What we start is in our own or leads its own.
+static bool is_orphan(pid_t pid, const struct pmi_stat *stat)
+{
+    return pmi_orphans_come_to_us() && ((stat->pgrp != pid && stat->pgrp != getpgrp()) ||
+                                        (stat->session != pid && stat->session != getsid(0)));
+}
+
+// Milliseconds since a time in clock ticks since boot.
+static int64_t age_of(uint64_t start)
+{
+#ifdef CLOCK_BOOTTIME
+    struct timespec now = {0};
+    long ticks = sysconf(_SC_CLK_TCK);
+    if (ticks > 0 && clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
+        int64_t began = (int64_t)(start / (uint64_t)ticks) * 1000 +
+                        (int64_t)(start % (uint64_t)ticks) * 1000 / ticks;
+        int64_t age = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 - began;
+        return age > 0 ? age : 0;
+    }
+#endif
+    (void)start;
+    return -1;
+}
+
 struct zombie_visit {
-    void (*visit)(void *context, uint64_t pid, uint64_t start);
+    void (*visit)(void *context, const struct pmi_zombie *zombie);
     void *context;
 };
+
+static bool is_dead(pid_t pid)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+           info.si_pid == pid;
+}
 
 // Dead is what waitid says: the letter Z is also shown by a process whose first thread has ended
 // while others run.
 static void look_at(void *context, pid_t pid)
 {
-    const struct zombie_visit *zombie = context;
-    siginfo_t info;
+    const struct zombie_visit *visit = context;
     struct pmi_stat stat;
-    memset(&info, 0, sizeof(info));
-    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-        info.si_pid == pid)
-        zombie->visit(zombie->context, (uint64_t)pid,
-                      pmi_stat_read(pid, &stat) == PM_OK ? (uint64_t)stat.starttime : 0);
+    if (!is_dead(pid) || pmi_family_awaits(pid))
+        return;
+    if (pmi_stat_read(pid, &stat) != PM_OK)
+        return; // Somebody has just waited for it.
+    struct pmi_zombie zombie = {
+        .pid = (uint64_t)pid,
+        .start = stat.starttime,
+        .age_ms = age_of(stat.starttime),
+        .orphan = is_orphan(pid, &stat),
+    };
+    pmi_process_name(pid, zombie.name, sizeof(zombie.name));
+    visit->visit(visit->context, &zombie);
 }
 
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context)
 {
-    struct zombie_visit zombie = {.visit = visit, .context = context};
-    return pmi_children_visit(look_at, &zombie);
+    struct zombie_visit zombies = {.visit = visit, .context = context};
+    return pmi_children_visit(0, look_at, &zombies);
+}
+
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)
+{
+    struct pmi_stat stat;
+    return is_dead((pid_t)zombie->pid) && pmi_stat_read((pid_t)zombie->pid, &stat) == PM_OK &&
+           (uint64_t)stat.starttime == zombie->start;
+}
+
+static int take_status(pid_t pid, int pidfd)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    int r = -1;
+    errno = EINVAL;
+#ifdef HAVE_PIDFD
+    if (pidfd >= 0)
+        r = pmi_sys_waitid((idtype_t)PMI_SYS_P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);
+#else
+    (void)pidfd;
+#endif
+    // Without a pidfd, or where waitid takes none (Linux before 5.4, a filter): by the number,
+    // whose start time was looked at just now.
+    if (r < 0 && errno != ECHILD)
+        r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
+    return r == 0 && info.si_pid == pid ? PM_OK : PM_ERR_GONE;
+}
+
+// The pidfd is opened first and the start time read after it: if that is the zombie's, the number
+// has been its own all the time, and the pidfd is of no other.
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie)
+{
+    pid_t pid = (pid_t)zombie->pid;
+    int pidfd = -1;
+#ifdef HAVE_PIDFD
+    pidfd = pmi_sys_pidfd_open(pid);
+    if (pidfd < 0 && (errno == EMFILE || errno == ENFILE))
+        return PM_ERR_NO_DESCRIPTORS;
+#endif
+    int result = pmi_os_zombie_is_there(zombie) ? take_status(pid, pidfd) : PM_ERR_GONE;
+    (void)pmi_sys_close(pidfd);
+    return result;
+}
+
+uint64_t pmi_os_parent_of(uint64_t pid)
+{
+    struct pmi_stat stat;
+    return pmi_stat_read((pid_t)pid, &stat) == PM_OK ? (uint64_t)stat.ppid : 0;
 }

@@ -79,9 +79,9 @@ static int find_shell(wchar_t **ret_path)
     return pmi_win_join(folder, L"cmd.exe", ret_path);
 }
 
-static bool is_share(const wchar_t *path)
+static bool is_literal(const wchar_t *path)
 {
-    return (path[0] == L'\\' || path[0] == L'/') && (path[1] == L'\\' || path[1] == L'/');
+    return wcsncmp(path, L"\\\\?\\", 4) == 0;
 }
 
 // cmd.exe has no "\\?\" paths and cannot have a share as its current folder: it would run the file
@@ -100,9 +100,12 @@ static int check_batch(const struct pmi_plan *plan, struct pm_error *err)
     }
     if (result != PM_OK) {
         (void)refuse(err, result, "program", NULL);
-    } else if (wcslen(path) >= MAX_PATH || wcsncmp(path, L"\\\\?\\", 4) == 0) {
+    } else if (is_literal(path) || is_literal(full)) {
+        result = refuse(err, PM_ERR_UNSUPPORTED, is_literal(path) ? "program" : "cwd",
+                        "cmd.exe does not take paths that begin with \\\\?\\");
+    } else if (wcslen(path) >= MAX_PATH) {
         result = refuse(err, PM_ERR_TOO_BIG, "program", "cmd.exe takes 259 characters");
-    } else if (is_share(full)) {
+    } else if (full[0] == L'\\' && full[1] == L'\\') {
         result = refuse(err, PM_ERR_UNSUPPORTED, "cwd", "cmd.exe cannot work in a shared folder");
     }
     free(path);
@@ -132,7 +135,7 @@ static int make_batch_line(const struct pmi_plan *plan, const wchar_t *shell, wc
     }
     if (result == PM_ERR_INVALID && bad != NULL) {
         return refuse(err, result, bad == plan->program ? "program" : "argv",
-                      "a line end cannot be passed to a batch file");
+                      "a line end or Ctrl-Z cannot be passed to a batch file");
     }
     return result == PM_OK ? PM_OK : refuse(err, result, "argv", NULL);
 }

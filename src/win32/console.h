@@ -21,7 +21,9 @@ struct pmi_win_console_plan {
 
 // Exit codes of the helper.
 enum {
-    PMI_WIN_CONSOLE_SENT = 0,
+    // None that a program could have by itself: by what ends a copy before it comes to its work, or
+    // by the Ctrl-C if that reaches the helper as well.
+    PMI_WIN_CONSOLE_SENT = 0x436e6f53,
     PMI_WIN_CONSOLE_REFUSED = 2,
     PMI_WIN_CONSOLE_GONE = 10,
     PMI_WIN_CONSOLE_NONE,   // The target has no console.
@@ -30,6 +32,7 @@ enum {
     PMI_WIN_CONSOLE_FAILED
 };
 
+bool pmi_win_launcher_is_wired(void); // pm_launcher_main() was called.
 // Full path of this program, malloc'd. PM_ERR_NO_LAUNCHER: it has not called pm_launcher_main(), or
 // another file has that path now.
 int pmi_win_launcher_path(wchar_t **ret_path);

@@ -82,32 +82,44 @@ int pmi_win_launch_prepare(struct pmi_win_launch *l, const struct pmi_plan *plan
 // Attributes
 // ------------------------------------------------------------------------------------------------
 
+// Windows refuses an empty list. Where there is none nothing is inherited either.
+static bool add_handles(const struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST list)
+{
+    return l->io.count == 0 ||
+           UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, l->io.list,
+                                     l->io.count * sizeof(HANDLE), NULL, NULL);
+}
+
+static bool add_console(const struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST list)
+{
+    return l->console == NULL ||
+           UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_PSEUDOCONSOLE, l->console,
+                                     sizeof l->console, NULL, NULL);
+}
+
 // Sets l->late_job where the job cannot be joined at birth (before Windows 10).
 static int make_attributes(struct pmi_win_launch *l, LPPROC_THREAD_ATTRIBUTE_LIST *ret_list,
                            struct pm_error *err)
 {
     SIZE_T size = 0;
-    (void)InitializeProcThreadAttributeList(NULL, 2, 0, &size);
+    (void)InitializeProcThreadAttributeList(NULL, 3, 0, &size);
     LPPROC_THREAD_ATTRIBUTE_LIST list = malloc(size);
     if (list == NULL) {
         return pmi_win_refuse(err, PM_ERR_NO_MEMORY, PM_STAGE_EXEC, NULL, NULL);
     }
-    if (!InitializeProcThreadAttributeList(list, 2, 0, &size)) {
+    if (!InitializeProcThreadAttributeList(list, 3, 0, &size)) {
         DWORD os_code = GetLastError();
         free(list);
         return pmi_win_fail(err, PM_STAGE_EXEC, os_code);
     }
-    if (!UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, l->io.list,
-                                   l->io.count * sizeof(HANDLE), NULL, NULL)) {
+    bool has_handles = add_handles(l, list);
+    if (!has_handles || !add_console(l, list)) {
         DWORD os_code = GetLastError();
         DeleteProcThreadAttributeList(list);
         free(list);
-        return pmi_win_fail(err, PM_STAGE_STDIO, os_code);
+        return pmi_win_fail(err, has_handles ? PM_STAGE_PTY : PM_STAGE_STDIO, os_code);
     }
-    // The list keeps a pointer to l->job, not a copy.
-    l->late_job =
-        l->job != NULL && !UpdateProcThreadAttribute(list, 0, PROC_THREAD_ATTRIBUTE_JOB_LIST,
-                                                     &l->job, sizeof l->job, NULL, NULL);
+    l->late_job = l->job != NULL && !pmi_sys_join_at_birth(list, &l->job);
     *ret_list = list;
     return PM_OK;
 }
@@ -215,19 +227,40 @@ static int explain(const struct pmi_win_launch *l, DWORD os_code, struct pm_erro
     return err->code;
 }
 
-// The fallback before Windows 10: born suspended, so it runs nothing outside the job.
-static int join_late(struct pmi_win_launch *l, bool stay_suspended, struct pm_error *err)
+// While it is suspended our death must end it: nobody else would ever let it go. (Between the birth
+// outside of the job and the assignment, before Windows 10, there is no such net.)
+static bool hold(struct pmi_win_launch *l)
+{
+    l->held = l->job_flags != 0 && ((l->flags & CREATE_SUSPENDED) != 0 || l->late_job) &&
+              (l->job_flags & JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE) == 0;
+    return !l->held ||
+           pmi_win_job_set_limits(l->job, l->job_flags | JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
+                                  l->job_limits);
+}
+
+int pmi_win_launch_resume(struct pmi_win_launch *l, struct pm_error *err)
 {
     int result = PM_OK;
-    if (!pmi_sys_assign_job(l->job, l->info.hProcess)) {
-        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
-    } else if (!stay_suspended && !pmi_sys_resume(l->info.hThread)) {
+    if (!pmi_sys_resume(l->info.hThread)) {
         result = pmi_win_fail(err, PM_STAGE_RESUME, GetLastError());
+    } else if (l->held && !pmi_win_job_set_limits(l->job, l->job_flags, l->job_limits)) {
+        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
     }
     if (result != PM_OK) {
         (void)TerminateProcess(l->info.hProcess, 1);
     }
     return result;
+}
+
+// The fallback before Windows 10: born suspended, so it runs nothing outside the job.
+static int join_late(struct pmi_win_launch *l, bool stay_suspended, struct pm_error *err)
+{
+    if (!pmi_sys_assign_job(l->job, l->info.hProcess)) {
+        int result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
+        (void)TerminateProcess(l->info.hProcess, 1);
+        return result;
+    }
+    return stay_suspended ? PM_OK : pmi_win_launch_resume(l, err);
 }
 
 int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
@@ -238,8 +271,16 @@ int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
     if (result != PM_OK) {
         return result;
     }
+    if (!hold(l)) {
+        result = pmi_win_fail(err, PM_STAGE_JOB, GetLastError());
+        DeleteProcThreadAttributeList(attributes);
+        free(attributes);
+        return result;
+    }
     STARTUPINFOEXW startup = {0};
     startup.StartupInfo.cb = sizeof startup;
+    // NULL stands for the terminal; without the flag its child would be given copies of the host's
+    // own handles (microsoft/terminal#11276).
     startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
     startup.StartupInfo.hStdInput = l->io.slots[0];
     startup.StartupInfo.hStdOutput = l->io.slots[1];
@@ -251,6 +292,7 @@ int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
         .cwd = l->cwd,
         .environment = l->environment,
         .startup = &startup,
+        .inherits = l->io.count != 0,
         .flags = l->flags | CREATE_UNICODE_ENVIRONMENT | EXTENDED_STARTUPINFO_PRESENT |
                  (l->late_job ? CREATE_SUSPENDED : 0),
     };

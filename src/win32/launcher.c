@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "console.h"
+#include "sys.h"
 
 // A console is there a moment after its process.
 #define ATTACH_TRIES 20
@@ -52,13 +53,14 @@ static int attach(const struct pmi_win_console_plan *plan)
 {
     (void)FreeConsole(); // Wine 8 denies the next call even to a program without one.
     for (int i = 0; i < ATTACH_TRIES; i++) {
-        if (AttachConsole(plan->pid)) {
+        if (pmi_sys_attach_console(plan->pid)) {
             return PMI_WIN_CONSOLE_SENT;
         }
+        DWORD os_code = GetLastError();
         if (has_ended(plan)) {
             return PMI_WIN_CONSOLE_GONE;
         }
-        if (GetLastError() == ERROR_ACCESS_DENIED) {
+        if (os_code == ERROR_ACCESS_DENIED) {
             return PMI_WIN_CONSOLE_DENIED;
         }
         Sleep(ATTACH_PAUSE_MS);
@@ -120,7 +122,7 @@ static int send_event(int argc, char **argv)
     }
     // Only now: joining a console forgets it.
     if (result == PMI_WIN_CONSOLE_SENT &&
-        (!SetConsoleCtrlHandler(NULL, TRUE) || !GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0))) {
+        (!SetConsoleCtrlHandler(NULL, TRUE) || !pmi_sys_ctrl_c())) {
         result = PMI_WIN_CONSOLE_FAILED;
     }
     return result;
@@ -187,6 +189,11 @@ void pmi_os_launcher_main(int argc, char **argv)
     }
     self = p;
     atomic_store(&wired, true);
+}
+
+bool pmi_win_launcher_is_wired(void)
+{
+    return atomic_load(&wired);
 }
 
 // A running program can be renamed, and another file can then have its name. That one has not said

@@ -1,7 +1,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "win32.h"
+#include "terminal.h"
 
 static int refuse(struct pm_error *err, const char *field, const char *hint)
 {
@@ -19,19 +19,6 @@ bool pmi_os_process_stopped(struct pmi_os_process *op)
 }
 
 void pmi_os_process_step_back(struct pmi_os_process *op)
-{
-    (void)op;
-}
-
-int pmi_os_terminal_resize(struct pmi_os_process *op, unsigned columns, unsigned rows)
-{
-    (void)op;
-    (void)columns;
-    (void)rows;
-    return PM_ERR_GONE;
-}
-
-void pmi_os_terminal_close(struct pmi_os_process *op)
 {
     (void)op;
 }
@@ -64,7 +51,8 @@ int pmi_os_check_options(const struct pm_spec *s, struct pm_error *err)
         bool used;
         const char *field, *hint;
     } posix[] = {
-        {s->mode == PM_MODE_PTY, "mode", "comes with a later version"},
+        {s->mode == PM_MODE_PTY && !pmi_win_has_terminals(), "mode",
+         "pseudoconsoles came with Windows 10, version 1809"},
         {s->group == PM_GROUP_FOREGROUND, "group", "for POSIX: here the console is shared"},
         {s->run_as_user != NULL, "run_as_user", "for POSIX"},
         {s->run_as_group != NULL, "run_as_group", "for POSIX"},

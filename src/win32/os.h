@@ -38,6 +38,7 @@ struct pmi_thread {
 struct pmi_reactor;    // reactor.c
 struct pmi_watch;      // reactor.c
 struct pmi_job_keeper; // job.c
+struct pmi_terminal;   // terminal.c
 
 struct pmi_os_manager {
     struct pmi_reactor *reactor;
@@ -59,6 +60,7 @@ struct pmi_os_process {
     void *job;               // NULL = none: a recovered daemon whose job has no name any more.
     struct pmi_watch *watch; // NULL = not watched.
     struct pmi_job_keeper *keeper; // A reference, for a die_with_parent job only.
+    struct pmi_terminal *terminal; // A reference, in PTY mode only.
     uint64_t start;                // Creation FILETIME.
     uint64_t job_token;            // Names the job of a daemon; 0 = the job has no name.
     uint32_t pid;
@@ -76,6 +78,9 @@ struct pmi_os_stream {
     void *event;  // Of the one operation under way.
     int64_t
         quiet_since; // When a read first found the process dead and the pipe empty; 0 = not yet.
+    struct pmi_terminal *terminal; // A reference, of the two streams of a terminal only.
+    bool types;                    // The one that is written to.
+    unsigned char last;            // Its last byte; 0 = none yet.
 };
 #define PMI_OS_STREAM_INIT                                                                         \
     {                                                                                              \

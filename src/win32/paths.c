@@ -30,6 +30,32 @@ static bool is_absolute(const wchar_t *path)
            (is_separator(path[0]) && is_separator(path[1]));
 }
 
+static size_t part_length(const wchar_t *text)
+{
+    size_t length = 0;
+    while (text[length] != L'\0' && !is_separator(text[length])) {
+        length++;
+    }
+    return length;
+}
+
+size_t pmi_win_root_length(const wchar_t *path)
+{
+    size_t start = 0;
+    size_t parts = 1;
+    if (is_separator(path[0]) && is_separator(path[1])) {
+        bool device = (path[2] == L'?' || path[2] == L'.') && is_separator(path[3]);
+        bool unc = device && _wcsnicmp(path + 4, L"UNC\\", 4) == 0;
+        start = unc ? 8 : device ? 4 : 2;
+        parts = unc || !device ? 2 : 1;
+    }
+    size_t length = start + part_length(path + start);
+    if (parts == 2 && path[length] != L'\0') {
+        length += 1 + part_length(path + length + 1);
+    }
+    return length;
+}
+
 static const wchar_t *last_part(const wchar_t *path)
 {
     const wchar_t *part = path;
@@ -52,12 +78,25 @@ static const wchar_t *const extensions[] = {L".com", L".exe", L".bat", L".cmd"};
 
 struct search {
     const wchar_t *program;
-    const wchar_t *tried[EXTENSIONS_COUNT]; // In the order of PATHEXT.
+    const wchar_t *tried[EXTENSIONS_COUNT + 1]; // "" first, then in the order of PATHEXT.
     size_t tried_count;
     wchar_t *found; // Full path, malloc'd.
     bool is_folder; // Something was there, but a folder.
     int result;     // Other than PM_OK: the search cannot go on.
 };
+
+// Nothing tidies up what is behind "\\?\".
+static int join_below(const wchar_t *folder, const wchar_t *program, wchar_t **ret_path)
+{
+    while (is_separator(*program)) {
+        program++;
+    }
+    int result = pmi_win_join(folder, program, ret_path);
+    for (wchar_t *at = *ret_path; result == PM_OK && *at != L'\0'; at++) {
+        *at = *at == L'/' ? L'\\' : *at;
+    }
+    return result;
+}
 
 static void try_path(struct search *s, const wchar_t *folder, const wchar_t *extension)
 {
@@ -65,7 +104,7 @@ static void try_path(struct search *s, const wchar_t *folder, const wchar_t *ext
     wchar_t *named = NULL;
     wchar_t *full = NULL;
     wchar_t *longer = NULL;
-    s->result = folder != NULL ? pmi_win_join(folder, s->program, &joined) : PM_OK;
+    s->result = folder != NULL ? join_below(folder, s->program, &joined) : PM_OK;
     const wchar_t *base = folder != NULL ? joined : s->program;
     if (s->result == PM_OK) {
         size_t size = wcslen(base) + wcslen(extension) + 1;
@@ -127,13 +166,14 @@ static void try_list(struct search *s, const wchar_t *list)
 }
 
 // Names that PATHEXT does not have are not tried. Without it, or if it is empty, those that cmd.exe
-// has built in. A name with an extension is taken as it stands.
+// has built in. A name with a dot or a path is tried as it stands first: "py3.11" may have no
+// extension yet, and a file that is named by its path need not have one.
 static void choose_extensions(struct search *s, const char *pathext, size_t first, size_t end)
 {
     s->tried_count = 0;
-    if (wcschr(last_part(s->program), L'.') != NULL) {
+    bool named = wcspbrk(s->program, L"\\/") != NULL || wcschr(s->program, L'.') != NULL;
+    if (named && first == 0) {
         s->tried[s->tried_count++] = L"";
-        return;
     }
     if (pathext == NULL || pathext[0] == '\0') {
         pathext = ".COM;.EXE;.BAT;.CMD";
@@ -164,12 +204,11 @@ static void search_path(struct search *s, const char *path)
     free(list);
 }
 
-// "\bin\tool" against a cwd of "D:\work" is "D:\bin\tool".
-static void cut_to_drive(wchar_t *folder)
+// "\bin\tool" against a cwd of "D:\work" is "D:\bin\tool", and against "\\host\share\work"
+// "\\host\share\bin\tool".
+static void cut_to_root(wchar_t *folder)
 {
-    if (has_drive(folder)) {
-        folder[2] = L'\0';
-    }
+    folder[pmi_win_root_length(folder)] = L'\0';
 }
 
 static void resolve(struct search *s, const char *cwd)
@@ -186,7 +225,7 @@ static void resolve(struct search *s, const char *cwd)
     }
     if (s->result == PM_OK) {
         if (is_separator(s->program[0])) {
-            cut_to_drive(full);
+            cut_to_root(full);
         }
         try_folder(s, full);
     }
@@ -199,11 +238,12 @@ static void resolve(struct search *s, const char *cwd)
 static bool is_refused(const wchar_t *program)
 {
     size_t length = wcslen(program);
-    const wchar_t *rest = has_drive(program) ? program + 2 : program;
+    const wchar_t *drive = wcsncmp(program, L"\\\\?\\", 4) == 0 ? program + 4 : program;
+    const wchar_t *rest = has_drive(drive) ? drive + 2 : drive;
     if (length == 0 || program[length - 1] == L'.' || program[length - 1] == L' ') {
         return true;
     }
-    return wcschr(rest, L':') != NULL || (rest != program && !is_separator(rest[0])) ||
+    return wcschr(rest, L':') != NULL || (rest != drive && !is_separator(rest[0])) ||
            *last_part(program) == L'\0';
 }
 

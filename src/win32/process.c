@@ -2,7 +2,7 @@
 
 #include <psapi.h>
 
-#include "win32.h"
+#include "terminal.h"
 
 uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
 {
@@ -109,28 +109,30 @@ static int kill_tree(struct pmi_os_process *op)
     return TerminateJobObject(op->job, 1) ? PM_OK : pmi_win_code(GetLastError());
 }
 
-static int interrupt(struct pmi_os_process *op, enum pm_stop_scope scope)
+static int interrupt(struct pmi_os_process *op, enum pm_stop_scope scope, enum pmi_win_heard heard,
+                     struct pmi_os_step **ret_step)
 {
-    if (scope == PM_SCOPE_PROCESS ? has_ended(op) : nobody_left(op)) {
-        return PM_ERR_GONE;
+    bool gone = scope == PM_SCOPE_PROCESS ? has_ended(op) : nobody_left(op);
+    if (gone || has_ended(op)) {
+        // What it left behind may be on its console, but only it leads there.
+        int result = gone ? PM_ERR_GONE : PM_ERR_UNSUPPORTED;
+        return heard == PMI_WIN_NOT_ASKED ? result : PM_OK;
     }
-    // What it left behind may be on its console, but only the process leads there.
-    return has_ended(op) ? PM_ERR_UNSUPPORTED : pmi_win_interrupt(op, scope);
+    return pmi_win_interrupt(op, scope, heard, ret_step);
 }
 
 // Programs that have such an event wait for it; windows are second best, since to close one may ask
 // a person whether to save.
-static int ask(DWORD pid, uint64_t creation)
+static enum pmi_win_heard ask(DWORD pid, uint64_t creation)
 {
-    int result = pmi_win_stop_event_set(pid, creation);
-    return result == PM_ERR_UNSUPPORTED ? pmi_win_close_windows(pid) : result;
+    return pmi_win_stop_event_set(pid, creation) == PM_OK ? PMI_WIN_ASKED
+                                                          : pmi_win_close_windows(pid);
 }
 
 struct terminate_walk {
     HANDLE job;
     DWORD leader;
-    bool leader_asked;
-    unsigned asked;
+    enum pmi_win_heard leader_heard, anybody_heard;
 };
 
 // Members come and go while the list is read: a pid counts only if the process behind it is in the
@@ -143,40 +145,42 @@ static int terminate_member(void *context, DWORD pid)
     if (process == NULL) {
         return 0;
     }
-    if (IsProcessInJob(process, walk->job, &inside) && inside &&
-        ask(pid, pmi_win_creation(process)) == PM_OK) {
-        walk->asked++;
-        walk->leader_asked = walk->leader_asked || pid == walk->leader;
+    if (IsProcessInJob(process, walk->job, &inside) && inside) {
+        enum pmi_win_heard heard = ask(pid, pmi_win_creation(process));
+        walk->anybody_heard = heard > walk->anybody_heard ? heard : walk->anybody_heard;
+        walk->leader_heard = pid == walk->leader ? heard : walk->leader_heard;
     }
     (void)CloseHandle(process);
     return 0;
 }
 
-static int terminate_tree(struct pmi_os_process *op)
+static int terminate_tree(struct pmi_os_process *op, struct pmi_os_step **ret_step)
 {
     struct terminate_walk walk = {.job = op->job, .leader = op->pid};
     if (nobody_left(op)) {
         return PM_ERR_GONE;
     }
     (void)pmi_win_job_visit(op->job, terminate_member, &walk);
-    int result = walk.leader_asked ? PM_OK : interrupt(op, PM_SCOPE_TREE);
-    return walk.asked > 0 ? PM_OK : result;
+    return walk.leader_heard == PMI_WIN_ASKED
+               ? PM_OK
+               : interrupt(op, PM_SCOPE_TREE, walk.anybody_heard, ret_step);
 }
 
-static int terminate(struct pmi_os_process *op, enum pm_stop_scope scope)
+static int terminate(struct pmi_os_process *op, enum pm_stop_scope scope,
+                     struct pmi_os_step **ret_step)
 {
     if (scope == PM_SCOPE_TREE && op->job != NULL) {
-        return terminate_tree(op);
+        return terminate_tree(op, ret_step);
     }
     if (has_ended(op)) {
         return PM_ERR_GONE;
     }
-    int result = ask(op->pid, op->start);
-    return result == PM_ERR_UNSUPPORTED ? interrupt(op, PM_SCOPE_PROCESS) : result;
+    enum pmi_win_heard heard = ask(op->pid, op->start);
+    return heard == PMI_WIN_ASKED ? PM_OK : interrupt(op, PM_SCOPE_PROCESS, heard, ret_step);
 }
 
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
-                       enum pm_stop_scope scope)
+                       enum pm_stop_scope scope, struct pmi_os_step **ret_step)
 {
     if (scope == PM_SCOPE_GROUP) {
         return PM_ERR_UNSUPPORTED;
@@ -188,9 +192,9 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
         return scope == PM_SCOPE_TREE ? kill_tree(op) : kill_process(op);
     }
     if (action == PM_STOP_INTERRUPT) {
-        return interrupt(op, scope);
+        return interrupt(op, scope, PMI_WIN_NOT_ASKED, ret_step);
     }
-    return action == PM_STOP_TERMINATE ? terminate(op, scope) : PM_ERR_UNSUPPORTED;
+    return action == PM_STOP_TERMINATE ? terminate(op, scope, ret_step) : PM_ERR_UNSUPPORTED;
 }
 
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
@@ -223,15 +227,37 @@ void pmi_os_process_close(struct pmi_os_process *op)
         (void)CloseHandle(op->job);
     }
     pmi_win_keeper_unref(op->keeper);
+    if (op->terminal != NULL) {
+        pmi_win_terminal_hang_up(op->terminal);
+        pmi_win_terminal_unref(op->terminal);
+    }
     if (op->process != NULL) {
         (void)CloseHandle(op->process);
     }
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
 }
 
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context)
 {
     (void)visit; // Windows has no such state.
     (void)context;
     return PM_OK;
+}
+
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return false;
+}
+
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return PM_ERR_UNSUPPORTED;
+}
+
+uint64_t pmi_os_parent_of(uint64_t pid)
+{
+    (void)pid; // Windows keeps a number that may be another's by now.
+    return 0;
 }

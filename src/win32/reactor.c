@@ -36,7 +36,10 @@ static void pin_module(void)
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,
                         struct pm_error *err)
 {
-    (void)options; // There is no launcher.
+    if (options->own_process) {
+        return pmi_win_refuse(err, PM_ERR_UNSUPPORTED, PM_STAGE_CHECK, "own_process",
+                              "no process is given to an ancestor here: jobs hold trees together");
+    }
     pin_module();
     struct pmi_reactor *r = calloc(1, sizeof *r);
     struct pmi_job_keeper *keeper = pmi_win_keeper_new();

@@ -23,6 +23,7 @@ set(PMI_BACKEND_SOURCES
     src/win32/stop_event.c
     src/win32/stream.c
     src/win32/sys.c
+    src/win32/terminal.c
     src/win32/text.c
     src/win32/threads.c
     src/win32/windows.c)

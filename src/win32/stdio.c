@@ -124,12 +124,15 @@ static int open_inherited(int slot, HANDLE *ret_handle, bool *shares_console, st
     return PM_OK;
 }
 
-static int open_native(int slot, pm_native native, HANDLE *ret_handle, struct pm_error *err)
+// A console among them: in a console of its own the child would write to nobody.
+static int open_native(int slot, pm_native native, struct pmi_win_stdio *io, struct pm_error *err)
 {
-    DWORD flags;
-    if (!GetHandleInformation((HANDLE)native, &flags) || !duplicate((HANDLE)native, ret_handle)) {
+    DWORD flags, mode;
+    if (!GetHandleInformation((HANDLE)native, &flags) ||
+        !duplicate((HANDLE)native, &io->slots[slot])) {
         return fail_slot(err, native_fields[slot], PM_STAGE_STDIO, ERROR_INVALID_HANDLE);
     }
+    io->shares_console = io->shares_console || GetConsoleMode((HANDLE)native, &mode);
     return PM_OK;
 }
 
@@ -209,14 +212,16 @@ static int open_slot(const struct pmi_plan *plan, int slot, struct pmi_os_stream
     case PM_STDIO_FILE_APPEND:
         return open_path(slot, stdio, &io->slots[slot], err);
     case PM_STDIO_NATIVE:
-        return open_native(slot, stdio->native, &io->slots[slot], err);
+        return open_native(slot, stdio->native, io, err);
     case PM_STDIO_STDOUT:
         io->owned[slot] = false;
         io->slots[slot] = io->slots[1];
         return PM_OK;
+    case PM_STDIO_TERMINAL:
+        io->owned[slot] = false;
+        return PM_OK;
     case PM_STDIO_DEFAULT:
     case PM_STDIO_NULL:
-    case PM_STDIO_TERMINAL:
         break;
     }
     return open_null(slot, &io->slots[slot], err);
@@ -244,7 +249,9 @@ static int build_list(const struct pmi_plan *plan, struct pmi_win_stdio *io, str
         return pmi_win_refuse(err, PM_ERR_NO_MEMORY, PM_STAGE_STDIO, NULL, NULL);
     }
     for (int i = 0; i < 3; i++) {
-        add_once(io, io->slots[i]);
+        if (io->slots[i] != NULL) {
+            add_once(io, io->slots[i]);
+        }
     }
     for (size_t i = 0; i < plan->extras_count; i++) {
         HANDLE extra = (HANDLE)plan->extras[i].source;

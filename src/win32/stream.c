@@ -1,6 +1,6 @@
 // Our end of a pipe. Each operation is over when the call returns: a pending one is cancelled, and
 // what arrived meanwhile is counted, so nothing is lost and nothing points into freed memory.
-#include "win32.h"
+#include "terminal.h"
 
 #define CHUNK (64 * 1024) // The pipe's own capacity.
 #define CHUNK_SMALLEST 512
@@ -26,13 +26,20 @@ static DWORD finish(const struct pmi_os_stream *s, OVERLAPPED *operation, DWORD 
 // Read
 // ------------------------------------------------------------------------------------------------
 
+// What is signalled from when on silence counts. The last bytes of a terminal come after the end of
+// its process, when its console host has found the time to draw them.
+static HANDLE end_of(const struct pmi_os_stream *s, const struct pmi_os_process *op)
+{
+    return s->terminal != NULL ? pmi_win_terminal_closed(s->terminal) : op->process;
+}
+
 // Waits for the event of the read until the deadline, and once the process has ended no longer than
 // drain_ms of silence. Returns whether it was the silence that ended the wait.
 static bool wait_for_bytes(struct pmi_os_stream *s, const struct pmi_os_process *op,
                            int64_t deadline, uint32_t drain_ms)
 {
-    HANDLE both[2] = {s->event, op->process};
-    if (s->quiet_since == 0 && op->process != NULL) {
+    HANDLE both[2] = {s->event, end_of(s, op)};
+    if (s->quiet_since == 0 && both[1] != NULL) {
         DWORD which = WaitForMultipleObjects(2, both, FALSE, pmi_win_timeout(deadline));
         if (which != WAIT_OBJECT_0 + 1) {
             return false;
@@ -154,6 +161,9 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
         }
         done += count;
     }
+    if (done > 0) {
+        s->last = ((const unsigned char *)data)[done - 1];
+    }
     *ret_count = done;
     if (os_code != ERROR_SUCCESS && !is_broken(os_code)) {
         return PM_ERR_IO;
@@ -211,8 +221,8 @@ static void end_transfer(struct pmi_transfer *t, OVERLAPPED *operation)
 static int64_t silence_end(struct pmi_transfer *t, const struct pmi_os_process *op,
                            uint32_t drain_ms)
 {
-    if (t->input == NULL ||
-        (op->process != NULL && WaitForSingleObject(op->process, 0) != WAIT_OBJECT_0)) {
+    HANDLE end = t->input != NULL ? end_of(t->stream, op) : NULL;
+    if (t->input == NULL || (end != NULL && WaitForSingleObject(end, 0) != WAIT_OBJECT_0)) {
         return PMI_NEVER;
     }
     if (t->stream->quiet_since == 0) {
@@ -265,6 +275,9 @@ void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_pro
             t->ended = t->ended || silent;
             t->truncated = silent;
         }
+        if (t->input == NULL && t->count > 0) {
+            t->stream->last = ((const unsigned char *)t->output)[t->count - 1];
+        }
     }
 }
 
@@ -282,9 +295,29 @@ bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
     return s->handle != NULL;
 }
 
+// The end of input for who reads lines is a line that begins with Ctrl-Z. A line that was begun is
+// ended first. What was typed of it before is not typed again, but for a Ctrl-Z, which does no
+// harm.
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op)
+{
+    static const char keys[] = "\r\x1a\r";
+    if (s->terminal == NULL || !s->types ||
+        (op->process != NULL && WaitForSingleObject(op->process, 0) == WAIT_OBJECT_0)) {
+        return PM_OK;
+    }
+    bool at_begin = s->last == 0 || s->last == '\r' || s->last == '\n' || s->last == 0x1a;
+    size_t skip = at_begin ? 1 : 0, size = sizeof keys - 1 - skip, count = 0;
+    int result = pmi_os_stream_write(s, keys + skip, size, 0, &count);
+    return result == PM_ERR_BROKEN_PIPE ? PM_OK : result; // Nobody reads any more.
+}
+
 pm_native pmi_os_stream_take(struct pmi_os_stream *s)
 {
     pm_native native = pmi_os_stream_native(s);
+    if (s->terminal != NULL) {
+        pmi_win_terminal_let_take(s->terminal);
+        s->terminal = NULL;
+    }
     s->handle = NULL;
     pmi_os_stream_close(s);
     return native;
@@ -293,6 +326,10 @@ pm_native pmi_os_stream_take(struct pmi_os_stream *s)
 // Bytes in the pipe stay readable for the child.
 void pmi_os_stream_close(struct pmi_os_stream *s)
 {
+    if (s->terminal != NULL) {
+        pmi_win_terminal_park(s->terminal, s->handle, s->types);
+        s->handle = NULL;
+    }
     if (s->handle != NULL) {
         (void)CloseHandle(s->handle);
     }

@@ -21,6 +21,15 @@ int64_t pmi_now_ms(void)
            count.QuadPart % frequency.QuadPart * 1000 / frequency.QuadPart;
 }
 
+int64_t pmi_now_us(void)
+{
+    LARGE_INTEGER count, frequency;
+    (void)QueryPerformanceCounter(&count);
+    (void)QueryPerformanceFrequency(&frequency);
+    return count.QuadPart / frequency.QuadPart * 1000000 +
+           count.QuadPart % frequency.QuadPart * 1000000 / frequency.QuadPart;
+}
+
 uint64_t pmi_win_filetime(const FILETIME *time)
 {
     return (uint64_t)time->dwHighDateTime << 32 | time->dwLowDateTime;

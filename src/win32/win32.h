@@ -13,6 +13,9 @@
 #ifndef ERROR_ELEVATION_REQUIRED
 #define ERROR_ELEVATION_REQUIRED 740
 #endif
+#ifndef PROC_THREAD_ATTRIBUTE_PSEUDOCONSOLE // Nor in builds for systems before Windows 10 1809.
+#define PROC_THREAD_ATTRIBUTE_PSEUDOCONSOLE 0x00020016
+#endif
 #ifndef ERROR_DISK_QUOTA_EXCEEDED
 #define ERROR_DISK_QUOTA_EXCEEDED 1295
 #endif
@@ -33,6 +36,9 @@ int pmi_win_full_path(const wchar_t *path, wchar_t **ret_path, DWORD *ret_os_cod
 int pmi_win_long_path(const wchar_t *path, wchar_t **ret_path, DWORD *ret_os_code);
 // Replaces a malloc'd full path by its "\\?\" form if it is too long for the plain one.
 int pmi_win_lengthen(wchar_t **path);
+// Of a full path, without the separator behind it: "X:", "\\host\share", "\\?\X:",
+// "\\?\UNC\host\share", "\\?\Volume{...}". In paths.c.
+size_t pmi_win_root_length(const wchar_t *path);
 bool pmi_win_is_folder(const wchar_t *path);
 bool pmi_win_is_file(const wchar_t *path);
 
@@ -102,8 +108,8 @@ void pmi_win_keeper_end(struct pmi_job_keeper *k); // Lets go of all without a k
 
 // Ours until pmi_win_stdio_close; not inheritable until pmi_win_stdio_expose.
 struct pmi_win_stdio {
-    HANDLE slots[3];
-    bool owned[3];       // False where stderr is stdout's handle.
+    HANDLE slots[3];     // NULL: the terminal of its own.
+    bool owned[3];       // False there, and where stderr is stdout's handle.
     bool shares_console; // A slot inherits a console of ours.
     HANDLE *list;        // What the child may inherit: slots and extras, each once.
     size_t count;
@@ -137,6 +143,12 @@ struct pmi_win_launch {
     DWORD flags;   // Given by the caller; what every start needs is added.
     HANDLE job;    // Borrowed. Joined at birth, or before the first instruction.
     bool late_job; // JOB_LIST was refused: the process was born outside and assigned.
+    // Of the job, once the process runs; while that is suspended the job kills at close. 0: it does
+    // already.
+    DWORD job_flags;
+    const struct pm_job_limits *job_limits;
+    bool held;     // It has that for the time being.
+    void *console; // HPCON, borrowed; NULL = none.
     PROCESS_INFORMATION info;
 };
 
@@ -146,6 +158,8 @@ int pmi_win_launch_prepare(struct pmi_win_launch *l, const struct pmi_plan *plan
 // Makes the process; suspended if the flags ask for it. The handles for the child are closed.
 int pmi_win_launch_create(struct pmi_win_launch *l, const struct pmi_plan *plan,
                           struct pm_error *err);
+// Lets go of one that was made suspended. On failure it is ended.
+int pmi_win_launch_resume(struct pmi_win_launch *l, struct pm_error *err);
 // Frees all; kills nothing.
 void pmi_win_launch_clear(struct pmi_win_launch *l);
 
@@ -169,12 +183,21 @@ uint64_t pmi_win_creation(HANDLE process);
 HANDLE pmi_win_open_process(DWORD pid, DWORD more);
 // Kills tree or process, waits up to 2 s, closes everything.
 void pmi_win_undo(struct pmi_os_process *op);
+// What a process has been asked by so far.
+enum pmi_win_heard {
+    PMI_WIN_NOT_ASKED = 0,
+    PMI_WIN_POSTED, // WM_CLOSE, to windows that nobody sees.
+    PMI_WIN_ASKED   // A stop event, or WM_CLOSE to a window on the screen.
+};
 // console.c: Ctrl-C for all on the console of a process, if that is its own and nobody is on it but
-// members of its job; of PM_SCOPE_PROCESS, nobody but it. PM_ERR_NO_LAUNCHER, PM_ERR_GONE, ...
-int pmi_win_interrupt(const struct pmi_os_process *op, enum pm_stop_scope scope);
-// windows.c: WM_CLOSE. PM_ERR_UNSUPPORTED: that process has no window. The caller has a handle of
-// it, so that its pid stays its own.
-int pmi_win_close_windows(DWORD pid);
+// members of its job; of PM_SCOPE_PROCESS, nobody but it. It goes on by itself: *ret_step. Under
+// the lock of the process. PM_ERR_UNSUPPORTED, PM_ERR_NO_LAUNCHER, ...; PM_OK without a step where
+// `heard` makes up for it.
+int pmi_win_interrupt(const struct pmi_os_process *op, enum pm_stop_scope scope,
+                      enum pmi_win_heard heard, struct pmi_os_step **ret_step);
+// windows.c: WM_CLOSE to all windows. The caller has a handle of the process, so that its pid stays
+// its own.
+enum pmi_win_heard pmi_win_close_windows(DWORD pid);
 // PM_ERR_UNSUPPORTED: that process has no stop event.
 int pmi_win_stop_event_set(DWORD pid, uint64_t creation);
 

@@ -1,6 +1,10 @@
-// WM_CLOSE for the windows of a process.
+// WM_CLOSE for the windows of a process: to all, since nobody can tell from outside which of them
+// would end it. Toolkits and runtimes (Tcl, Qt, SDL, .NET) have windows that nobody sees, for ends
+// of their own, also in console programs; so only one on the screen counts as asked.
+#include <string.h>
 #include <wchar.h>
 
+#include "sys.h"
 #include "win32.h"
 
 // Message-only windows are walked by a chain that others change meanwhile.
@@ -13,37 +17,43 @@ struct user32 {
     HWND(WINAPI *find_window)(HWND parent, HWND after, const wchar_t *name, const wchar_t *title);
     DWORD(WINAPI *owner_of)(HWND window, DWORD *ret_pid);
     int(WINAPI *class_of)(HWND window, wchar_t *name, int capacity);
+    BOOL(WINAPI *is_visible)(HWND window);
     BOOL(WINAPI *post)(HWND window, UINT message, WPARAM w, LPARAM l);
 };
 
 static struct user32 user;
-static bool user_there;
 static INIT_ONCE user_once = INIT_ONCE_STATIC_INIT;
 
 static bool find(HMODULE module, const char *name, void *ret_function)
 {
     FARPROC function = GetProcAddress(module, name);
-    *(FARPROC *)ret_function = function;
+    memcpy(ret_function, &function, sizeof function);
     return function != NULL;
 }
 
+// FALSE: the next question tries again.
 static BOOL CALLBACK load(INIT_ONCE *once, void *parameter, void **context)
 {
     (void)once;
     (void)parameter;
     (void)context;
-    HMODULE module = LoadLibraryExW(L"user32.dll", NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
-    user_there = module != NULL && find(module, "EnumWindows", &user.enum_windows) &&
+    HMODULE module = pmi_sys_load_library(L"user32.dll");
+    bool there = module != NULL && find(module, "EnumWindows", &user.enum_windows) &&
                  find(module, "FindWindowExW", &user.find_window) &&
                  find(module, "GetWindowThreadProcessId", &user.owner_of) &&
                  find(module, "GetClassNameW", &user.class_of) &&
+                 find(module, "IsWindowVisible", &user.is_visible) &&
                  find(module, "PostMessageW", &user.post);
-    return TRUE;
+    if (!there && module != NULL) {
+        (void)FreeLibrary(module);
+    }
+    return there;
 }
 
 struct search {
     DWORD pid;
     unsigned told;
+    enum pmi_win_heard heard;
 };
 
 // Windows that the system makes in a process for its own ends. To close them ends nobody, and
@@ -78,6 +88,7 @@ static BOOL CALLBACK close_one(HWND window, LPARAM context)
     if (user.owner_of(window, &pid) != 0 && pid == s->pid && !is_of_the_system(window) &&
         user.post(window, WM_CLOSE, 0, 0)) {
         s->told++;
+        s->heard = user.is_visible(window) ? PMI_WIN_ASKED : s->heard;
     }
     return TRUE;
 }
@@ -100,14 +111,27 @@ static void close_message_only(struct search *s)
     }
 }
 
-int pmi_win_close_windows(DWORD pid)
+enum pmi_win_heard pmi_win_close_windows(DWORD pid)
 {
     struct search s = {.pid = pid};
-    (void)InitOnceExecuteOnce(&user_once, load, NULL, NULL);
-    if (!user_there) {
-        return PM_ERR_UNSUPPORTED;
+    if (!InitOnceExecuteOnce(&user_once, load, NULL, NULL)) {
+        return PMI_WIN_NOT_ASKED;
     }
     (void)user.enum_windows(close_one, (LPARAM)&s);
     close_message_only(&s);
-    return s.told > 0 ? PM_OK : PM_ERR_UNSUPPORTED;
+    return s.heard == PMI_WIN_NOT_ASKED && s.told > 0 ? PMI_WIN_POSTED : s.heard;
+}
+
+void pmi_os_sweep(void)
+{
+}
+
+bool pmi_os_terminals_take_back(void)
+{
+    return false;
+}
+
+bool pmi_os_terminals_owed(void)
+{
+    return false;
 }

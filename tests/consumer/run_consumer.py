@@ -47,8 +47,8 @@ class Consumers:
         call([args.cmake, "--install", args.build, "--prefix", work / "installed"])
         (work / "installed").rename(self.prefix)
 
-    def configure(self, build, *options):
-        command = [self.args.cmake, "-S", HERE / "project", "-B", build, "-G", self.args.generator]
+    def configure(self, build, *options, source=HERE / "project"):
+        command = [self.args.cmake, "-S", source, "-B", build, "-G", self.args.generator]
         if self.args.toolchain:
             command += ["-DCMAKE_TOOLCHAIN_FILE=" + self.args.toolchain]
         else:
@@ -112,6 +112,76 @@ class Consumers:
                   *self.args.ldflags.split()])
             self.run(program, self.library_dirs())
 
+    def debug_component(self):
+        build = self.work / "debug_component"
+        package = next(self.prefix.rglob("processmgr-config.cmake")).parent
+        self.configure(build, f"-Dprocessmgr_DIR={package}", "-DCONSUMER_DEBUG=ON")
+        programs = [p for p in sorted(build.glob("debug_*" + self.exe)) if p.is_file()]
+        if len(programs) != 3:
+            raise Failed(f"3 programs expected, found {programs}")
+        for program in programs:
+            self.run(program, self.library_dirs())
+        if self.windows:
+            return
+        pc = next(self.prefix.rglob("processmgr-debug.pc"))
+        env = dict(os.environ, PKG_CONFIG_PATH=str(pc.parent))
+        words = call(["pkg-config", "--cflags", "--libs", "processmgr-debug"], env=env).split()
+        program = self.work / "pc_debug"
+        call([self.args.cc, "-std=c11", HERE / "project" / "debug.c", "-o", program, *words,
+              *self.args.ldflags.split()])
+        self.run(program, self.library_dirs())
+
+    # The guard in a foreign project.
+
+    def guard(self, case, kind="EXECUTABLE", *options):
+        """Configures and builds; None, or what failed."""
+        # One folder for all: compilers are looked at once.
+        build = self.work / ("guard" if not options else "guard_" + options[0].split("=")[0][2:])
+        package = next(self.prefix.rglob("processmgr-config.cmake")).parent
+        where = () if any("SUBDIRECTORY" in o for o in options) else (
+            [f"-Dprocessmgr_DIR={package}"])
+        try:
+            self.configure(build, *where, f"-DCASE={case}", f"-DKIND={kind}", *options,
+                           source=HERE / "guard")
+        except Failed as failed:
+            return str(failed)
+        return None
+
+    def expect_guard(self, text, case, kind="EXECUTABLE", *options):
+        failed = self.guard(case, kind, *options)
+        if failed is None:
+            raise Failed(f"{case}, {kind}: it builds")
+        if text not in " ".join(failed.split()):
+            raise Failed(f"{case}, {kind}: fails without {text!r}:\n{failed}")
+
+    def guard_lets_the_innocent_build(self):
+        for kind in ("EXECUTABLE", "STATIC", "SHARED", "MODULE", "OBJECT"):
+            failed = self.guard("innocent", kind)
+            if failed:
+                raise Failed(f"{kind}: {failed}")
+
+    def guard_stops_a_call(self):
+        self.expect_guard("use pm_spawn() from <processmgr/processmgr.h>", "called")
+
+    def guard_finds_what_the_header_does_not_see(self):
+        for kind in ("EXECUTABLE", "STATIC", "SHARED", "MODULE", "OBJECT"):
+            self.expect_guard("uses system()", "pointer", kind)
+        self.expect_guard("uses system()", "pointer_defined")
+        self.expect_guard("uses system()", "pointer", "EXECUTABLE", "-DCMAKE_BUILD_TYPE=Release")
+        if not self.args.toolchain:
+            self.expect_guard("uses system()", "pointer_lto", "STATIC")
+
+    def guard_wants_a_reason(self):
+        self.expect_guard("needs its reason, in that source", "no_reason")
+        failed = self.guard("with_reason")
+        if failed:
+            raise Failed(failed)
+        self.expect_guard("guarded.dir/pointer.c", "twins")
+
+    def guard_is_there_for_a_subdirectory(self):
+        option = f"-DCONSUMER_SUBDIRECTORY={self.args.source}"
+        self.expect_guard("uses system()", "pointer", "OBJECT", option)
+
     def header_is_c(self):
         for std in ("c11", "c17"):
             call([self.args.cc, f"-std={std}", "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
@@ -131,6 +201,7 @@ def main():
     parser.add_argument("--emulator")
     parser.add_argument("--ldflags", default="", help="what the toolchain file adds to each link")
     parser.add_argument("--windows", action="store_true")
+    parser.add_argument("--debug", action="store_true", help="the debug server is built")
     parser.add_argument("--gtest_output")
     parser.add_argument("--gtest_filter", default="*")
     args, _ = parser.parse_known_args()
@@ -143,6 +214,12 @@ def main():
             "PkgConfigLinksTheSharedLibrary": lambda: consumers.pkg_config(False),
             "PkgConfigLinksTheStaticLibrary": lambda: consumers.pkg_config(True),
             "TheHeaderIsStrictCAndCpp": consumers.header_is_c,
+            **({"TheDebugComponentLinksAndRuns": consumers.debug_component} if args.debug else {}),
+            "TheGuardLetsTheInnocentBuild": consumers.guard_lets_the_innocent_build,
+            "TheGuardStopsACall": consumers.guard_stops_a_call,
+            "TheGuardFindsWhatTheHeaderDoesNotSee": consumers.guard_finds_what_the_header_does_not_see,
+            "TheGuardWantsAReasonForAnExemption": consumers.guard_wants_a_reason,
+            "TheGuardIsThereForASubdirectory": consumers.guard_is_there_for_a_subdirectory,
         }
         for name, case in cases.items():
             positive, _, negative = args.gtest_filter.partition("-")

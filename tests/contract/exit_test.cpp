@@ -227,9 +227,8 @@ TEST_F(Exit, EventsComeInOrder)
     options.user = &notes;
     options.event = [](void *user, const pm_event *event) {
         if (event->process != nullptr) {
-            static_cast<Notes *>(user)->Add(
-                std::to_string(pm_process_pid(event->process)) +
-                (event->kind == PM_EVENT_STARTED ? " started" : " ended"));
+            static_cast<Notes *>(user)->Add(std::to_string(pm_process_pid(event->process)) + " " +
+                                            pm_event_name(event->kind));
         }
     };
     Open(options);

@@ -384,6 +384,34 @@ std::map<std::string, Role> &Roles()
 
 } // namespace
 
+#ifdef _WIN32
+
+// Wine gives the child of a pseudoconsole the console, but not as its standard handles: who wants
+// to use it opens it.
+static void AttachToConsole()
+{
+    const DWORD both = GENERIC_READ | GENERIC_WRITE;
+    const DWORD share = FILE_SHARE_READ | FILE_SHARE_WRITE;
+    static const DWORD names[3] = {STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, STD_ERROR_HANDLE};
+    for (int i = 0; i < 3; i++) {
+        HANDLE handle = GetStdHandle(names[i]);
+        if (handle != nullptr && handle != INVALID_HANDLE_VALUE) {
+            continue; // A slot of its own.
+        }
+        FILE *file = i == 0 ? stdin : i == 1 ? stdout : stderr;
+        handle = CreateFileW(i == 0 ? L"CONIN$" : L"CONOUT$", both, share, nullptr, OPEN_EXISTING,
+                             0, nullptr);
+        int number = _open_osfhandle(reinterpret_cast<intptr_t>(handle), 0);
+        FILE *opened = number < 0 ? nullptr : _fdopen(number, i == 0 ? "r" : "w");
+        if (opened == nullptr || !SetStdHandle(names[i], handle)) {
+            ExitProcess(97);
+        }
+        *file = *opened; // The C runtime has found nothing there when it began.
+    }
+}
+
+#endif
+
 RoleAdder::RoleAdder(const char *name, Role role)
 {
     Roles()[name] = role;
@@ -395,6 +423,9 @@ void MaybePlayRole(int argc, char **argv)
         return;
     }
 #ifdef _WIN32
+    if (getenv("PM_TEST_TERMINAL") != nullptr) {
+        AttachToConsole();
+    }
     _setmode(0, _O_BINARY);
     _setmode(1, _O_BINARY);
 #endif

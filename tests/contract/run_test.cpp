@@ -240,8 +240,8 @@ TEST_F(Run, GivesOutputAndRecord)
     EXPECT_EQ("ooooo", Text(0));
     EXPECT_EQ("eee", Text(1));
     EXPECT_EQ('\0', result.output[0][5]);
-    EXPECT_EQ(PM_EXIT_EXITED, result.record.kind);
-    EXPECT_EQ(9u, result.record.code);
+    EXPECT_EQ(PM_EXIT_EXITED, result.record->kind);
+    EXPECT_EQ(9u, result.record->code);
     EXPECT_FALSE(result.timed_out);
     EXPECT_EQ(0u, Stats().running);
     pm_run_result_clear(&result);
@@ -253,8 +253,8 @@ TEST_F(Run, GivesOutputAndRecord)
 TEST_F(Run, ASignalIsInTheRecord)
 {
     ASSERT_EQ(PM_OK, Do({"raise", std::to_string(SIGUSR1)})) << ErrorText(error);
-    EXPECT_EQ(PM_EXIT_SIGNALED, result.record.kind);
-    EXPECT_EQ(SIGUSR1, result.record.signal);
+    EXPECT_EQ(PM_EXIT_SIGNALED, result.record->kind);
+    EXPECT_EQ(SIGUSR1, result.record->signal);
 }
 #endif
 
@@ -293,10 +293,10 @@ TEST_F(Run, InputThatIsNotReadIsNoError)
 {
     input.assign(5 * 1024 * 1024, 'x');
     ASSERT_EQ(PM_OK, Do({"exit", "4"})) << ErrorText(error);
-    EXPECT_EQ(4u, result.record.code);
+    EXPECT_EQ(4u, result.record->code);
     EXPECT_LT(result.input_written, input.size());
     ASSERT_EQ(PM_OK, Do({"sip", "100"}));
-    EXPECT_EQ(0u, result.record.code);
+    EXPECT_EQ(0u, result.record->code);
     EXPECT_LE(100u, result.input_written);
     EXPECT_LT(result.input_written, input.size());
 }
@@ -305,11 +305,11 @@ TEST_F(Run, AChildThatReadsNothingOrHalfHoldsNothingUp)
 {
     input.assign(5 * 1024 * 1024, 'x');
     ASSERT_EQ(PM_OK, Do({"pour", "2000000", "2000000", "3"})) << ErrorText(error);
-    EXPECT_EQ(3u, result.record.code);
+    EXPECT_EQ(3u, result.record->code);
     EXPECT_EQ(4000000u, Seen(0) + Seen(1));
     EXPECT_LT(result.input_written, input.size());
     ASSERT_EQ(PM_OK, Do({"half", "2500000"}));
-    EXPECT_EQ(0u, result.record.code);
+    EXPECT_EQ(0u, result.record->code);
     EXPECT_EQ(600000u, Seen(0) + Seen(1));
     EXPECT_LE(2500000u, result.input_written);
     EXPECT_LT(result.input_written, input.size());
@@ -334,7 +334,7 @@ TEST_F(Run, WaitingTakesNoProcessorTime)
 TEST_F(Run, WithoutInputStdinIsEmpty)
 {
     ASSERT_EQ(PM_OK, Do({"sip", "1"}));
-    EXPECT_EQ(1u, result.record.code);
+    EXPECT_EQ(1u, result.record->code);
 }
 
 TEST_F(Run, OtherSlotsAreAsTheSpecSays)
@@ -359,10 +359,10 @@ TEST_F(Run, TheTimeoutStopsByThePlan)
                    {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
     ASSERT_EQ(PM_OK, DoUntil(child, [&] { return Text(0) != ""; })) << ErrorText(error);
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(3u, result.stop.ended_by);
-    EXPECT_EQ(3u, result.stop.steps_tried);
-    EXPECT_EQ(PM_ERR_UNSUPPORTED, result.stop.step_results[0]) << "there is no input";
-    EXPECT_EQ(PM_STOP_KILL, result.record.stop_action);
+    EXPECT_EQ(3u, result.stop->ended_by);
+    EXPECT_EQ(3u, result.stop->steps_tried);
+    EXPECT_EQ(PM_ERR_UNSUPPORTED, result.stop->step_results[0]) << "there is no input";
+    EXPECT_EQ(PM_STOP_KILL, result.record->stop_action);
 }
 
 TEST_F(Run, ClosingStdinIsAStepOfTheStop)
@@ -375,9 +375,9 @@ TEST_F(Run, ClosingStdinIsAStepOfTheStop)
     options.timeout_ms = 300;
     ASSERT_EQ(PM_OK, Do(child)) << ErrorText(error);
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(1u, result.stop.ended_by);
-    EXPECT_EQ(PM_STOP_CLOSE_STDIN, result.record.stop_action);
-    EXPECT_EQ(0u, result.record.code);
+    EXPECT_EQ(1u, result.stop->ended_by);
+    EXPECT_EQ(PM_STOP_CLOSE_STDIN, result.record->stop_action);
+    EXPECT_EQ(0u, result.record->code);
     EXPECT_EQ(std::to_string(result.input_written), Text(0));
     EXPECT_LT(result.input_written, input.size());
 }
@@ -401,7 +401,7 @@ TEST_F(Run, TheTreeOfATimeoutIsGone)
     StopBy(child, {{PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
     ASSERT_EQ(PM_OK, DoUntil(child, [&] { return Text(0) != ""; })) << ErrorText(error);
     EXPECT_TRUE(result.timed_out);
-    EXPECT_FALSE(result.stop.tree_left);
+    EXPECT_FALSE(result.stop->tree_left);
     uint64_t pid = NumberAfter(Text(0), "grandchild");
     EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
 }
@@ -409,8 +409,8 @@ TEST_F(Run, TheTreeOfATimeoutIsGone)
 TEST_F(Run, AGrandchildThatHoldsTheOutputIsNotWaitedFor)
 {
     ASSERT_EQ(PM_OK, Do({"tree", "leave"})) << ErrorText(error);
-    EXPECT_EQ(0u, result.record.code);
-    EXPECT_TRUE(result.record.stdout_truncated);
+    EXPECT_EQ(0u, result.record->code);
+    EXPECT_TRUE(result.record->stdout_truncated);
     EXPECT_FALSE(result.timed_out);
     KillByNumber(NumberAfter(Text(0), "grandchild"));
 }
@@ -421,15 +421,15 @@ TEST_F(Run, AFloodThatOutlivesTheProgramEndsWithTheTimeout)
     Child child({"leave-flood"});
     CaptureAll(child);
     StopBy(child, {{PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
-    ASSERT_EQ(PM_OK, DoUntil(child, [&] { return result.stop.already_ended && Seen(0) > 10; }))
+    ASSERT_EQ(PM_OK, DoUntil(child, [&] { return result.stop->already_ended && Seen(0) > 10; }))
         << ErrorText(error);
     EXPECT_TRUE(result.timed_out);
-    EXPECT_TRUE(result.stop.already_ended);
-    EXPECT_FALSE(result.stop.tree_left);
+    EXPECT_TRUE(result.stop->already_ended);
+    EXPECT_FALSE(result.stop->tree_left);
     EXPECT_EQ("ffffffffff", Text(0));
-    EXPECT_EQ(PM_EXIT_EXITED, result.record.kind);
-    EXPECT_EQ(0u, result.record.code);
-    EXPECT_EQ(0u, result.record.stop_step);
+    EXPECT_EQ(PM_EXIT_EXITED, result.record->kind);
+    EXPECT_EQ(0u, result.record->code);
+    EXPECT_EQ(0u, result.record->stop_step);
 }
 
 // More than a pipe holds: who is asked to end must not wait for a reader that waits for its end.
@@ -443,9 +443,9 @@ TEST_F(Run, LastWordsAreReadWhileItIsStopped)
     ASSERT_EQ(PM_OK, DoUntil(child, [&] { return Text(0) != ""; })) << ErrorText(error);
     EXPECT_EQ("ready\n", Text(0));
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(1u, result.stop.ended_by);
-    EXPECT_EQ(PM_STOP_TERMINATE, result.record.stop_action);
-    EXPECT_EQ(6u, result.record.code);
+    EXPECT_EQ(1u, result.stop->ended_by);
+    EXPECT_EQ(PM_STOP_TERMINATE, result.record->stop_action);
+    EXPECT_EQ(6u, result.record->code);
     EXPECT_EQ(3000006u, Seen(0));
     EXPECT_EQ(3000000u, Seen(1));
 }
@@ -457,7 +457,7 @@ TEST_F(Run, KillTreeOnExitEndsWhoHoldsTheOutput)
     child->kill_tree_on_exit = true;
     ASSERT_EQ(PM_OK, Do(child)) << ErrorText(error);
     EXPECT_FALSE(result.timed_out);
-    EXPECT_FALSE(result.record.stdout_truncated);
+    EXPECT_FALSE(result.record->stdout_truncated);
     uint64_t pid = NumberAfter(Text(0), "grandchild");
     EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
 }

@@ -480,6 +480,7 @@ WRAP(int, -1, unlockpt, (int fd), (fd), EINVAL)
 WRAP(int, -1, tcgetattr, (int fd, struct termios *mode), (fd, mode), EIO)
 WRAP(int, -1, tcsetattr, (int fd, int when, const struct termios *mode), (fd, when, mode), EIO)
 WRAP(pid_t, -1, tcgetpgrp, (int fd), (fd), ENOTTY)
+WRAP(pid_t, -1, tcgetsid, (int fd), (fd), ENOTTY)
 WRAP(int, -1, tcsetpgrp, (int fd, pid_t group), (fd, group), EPERM)
 WRAP(int, -1, fchown, (int fd, uid_t user, gid_t group), (fd, user, group), EPERM, EROFS)
 

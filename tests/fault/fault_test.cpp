@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -149,13 +150,17 @@ class Run
             problems += "    " + problem + "\n";
     }
 
-    void Open(bool with_registry, pm_loop loop = PM_LOOP_OWN)
+    void Open(bool with_registry, pm_loop loop = PM_LOOP_OWN, bool own_process = false)
     {
         pm_options options = PM_OPTIONS_INIT;
         options.loop = loop;
+        options.own_process = own_process;
         options.registry_dir = with_registry ? registry.c_str() : nullptr;
         options.status_pending_ms = 3000;
         options.drain_ms = 2000;
+        options.stop_watch_ms = 10;
+        if (listens)
+            options.event = [](void *, const pm_event *) {};
         Do("open", [&](pm_error *error) { return pm_open(&options, &manager, error); });
     }
 
@@ -208,6 +213,7 @@ class Run
     std::string registry, file;
     std::string problems, failures;
     pm_manager *manager = nullptr;
+    bool listens = false;
 };
 
 // A Spec with its arguments.
@@ -327,13 +333,6 @@ void Pipes(Run &run)
     run.Close();
 }
 
-// A mode that cannot be read, or a full terminal: then nothing is typed. And EIO is the end of one.
-bool MayFailToType()
-{
-    struct pm_fault_report report = pm_fault_report();
-    return report.fired && (report.error == EIO || strcmp(report.name, "write") == 0);
-}
-
 void Terminal(Run &run)
 {
     run.Open(false);
@@ -363,18 +362,13 @@ void Terminal(Run &run)
             all.append(buffer, result == PM_OK ? count : 0);
             return result;
         });
-        // The end of its input, or, where that could not be typed, of its terminal.
         if (all.find("got text") != std::string::npos)
-            pm_stream_close(pm_process_stream(process, PM_STDIN));
-        if (all.find("got text") != std::string::npos && MayFailToType())
-            break;
+            run.Do("close", [&](pm_error *) {
+                return pm_stream_close(pm_process_stream(process, PM_STDIN));
+            });
     }
-    run.Expect(MayFailToType() || all.find("got text") != std::string::npos,
-               "read \"" + all + "\"");
-    if (MayFailToType())
-        run.Stop(process);
-    else
-        run.Wait(process, PM_EXIT_EXITED, 3);
+    run.Expect(all.find("got text") != std::string::npos, "read \"" + all + "\"");
+    run.Wait(process, PM_EXIT_EXITED, 3);
     pm_process_unref(process);
     run.Close();
 }
@@ -434,7 +428,7 @@ void RunInOneCall(Run &run)
     options.input = "text\n";
     options.input_size = 5;
     run.Do("run", [&](pm_error *error) { return pm_run(run.manager, &options, &result, error); });
-    run.Expect(result.record.kind == PM_EXIT_EXITED && result.record.code == 3, "the record");
+    run.Expect(result.record->kind == PM_EXIT_EXITED && result.record->code == 3, "the record");
     for (int i = 0; i < 2; i++) {
         std::string wanted = i == 0 ? "got text\n" : "error\n";
         std::string text = result.output[i] != nullptr ? result.output[i] : "none";
@@ -500,6 +494,24 @@ void StopOne(Run &run)
     Shell child("trap '' TERM; echo ready; sleep 1000 & wait; wait");
     child.spec.stdout_slot.kind = PM_STDIO_PIPE;
     pm_process *process = run.Spawn(child.spec);
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0);
+    pm_process_unref(process);
+    run.Close();
+}
+
+// One that has left its session and lost its parent, with the process ended and not.
+void OwnTree(Run &run)
+{
+    run.Open(false, PM_LOOP_OWN, true);
+    Shell goes("setsid sh -c 'sleep 1000 & exit 0'; exit 5");
+    pm_process *process = run.Spawn(goes.spec);
+    run.Wait(process, PM_EXIT_EXITED, 5);
+    run.Do("scan", [&](pm_error *) { return pm_leak_scan(run.manager, nullptr); });
+    run.Stop(process);
+    pm_process_unref(process);
+    Shell stays("setsid sh -c 'sleep 1000 & exit 0'; exec sleep 1000");
+    process = run.Spawn(stays.spec);
     run.Stop(process);
     run.Wait(process, PM_EXIT_SIGNALED, 0);
     pm_process_unref(process);
@@ -636,6 +648,95 @@ void LetGo(Run &run)
     run.Close();
 }
 
+// What the keeper is told of as well.
+void ControlGroup(Run &run)
+{
+    std::string path;
+    for (const char *mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"})
+        if (path.empty() && access((std::string(mount) + "/cgroup.procs").c_str(), F_OK) == 0) {
+            path = std::string(mount) + "/processmgr-fault-" + std::to_string(getpid());
+            if (mkdir(path.c_str(), 0755) != 0)
+                path.clear();
+        }
+    if (path.empty())
+        return; // No control group of version 2 can be made here.
+    run.Open(false);
+    Sleeper child;
+    child.spec.cgroup = path.c_str();
+    child.spec.die_with_parent = true;
+    pm_process *process = run.Spawn(child.spec);
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0);
+    pm_process_unref(process);
+    run.Close();
+    pm_fault_disarm();
+    // One that could not be removed is left to the next manager.
+    run.Open(false);
+    run.Close();
+    run.Expect(Eventually([&] { return rmdir(path.c_str()) == 0; }), "a control group is left");
+}
+
+// On a terminal of the run's own.
+void Foreground(Run &run)
+{
+    int before = dup(0), master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
+    run.Expect(setsid() > 0 && grantpt(master) == 0 && unlockpt(master) == 0, "a terminal");
+    int slave = open(ptsname(master), O_RDWR);
+    dup2(slave, 0);
+    close(slave);
+    run.Expect(ioctl(0, TIOCSCTTY, 0) == 0 && tcgetpgrp(0) == getpgrp(), "a terminal of our own");
+    run.Open(false);
+    Shell child("exit 4");
+    child.spec.group = PM_GROUP_FOREGROUND;
+    child.spec.stdin_slot.kind = PM_STDIO_INHERIT;
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 4);
+    pm_fault_disarm();
+    // Who may not ask who is in front is told that there is no such terminal any more.
+    run.Expect(Eventually([] { return tcgetpgrp(0) == getpgrp(); }) ||
+                   strcmp(pm_fault_report().name, "tcgetpgrp") == 0,
+               "the terminal is lost");
+    pm_process_unref(process);
+    run.Close();
+    dup2(before, 0);
+    close(before);
+    close(master);
+}
+
+// A Handle of a daemon outlives its manager, whose listener is gone.
+void InfoAfterClose(Run &run)
+{
+    run.listens = true;
+    run.Open(true);
+    Sleeper child;
+    child.spec.mode = PM_MODE_DAEMON;
+    child.spec.key = "one";
+    pm_process *process = run.Spawn(child.spec);
+    run.Close();
+    pm_fault_disarm();
+    if (process == nullptr)
+        return;
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    kill(pid, SIGSTOP);
+    pm_info info = PM_INFO_INIT;
+    run.Expect(Eventually([&] {
+                   return pm_process_info(process, &info) == PM_OK &&
+                          info.state == PM_STATE_STOPPED;
+               }),
+               "a stop is not seen");
+    pm_process_unref(process);
+    run.listens = false;
+    run.Open(true);
+    run.Do("recover",
+           [&](pm_error *) { return pm_recover(run.manager, nullptr, nullptr, nullptr); });
+    run.Do("stop", [&](pm_error *) {
+        return pm_stop_daemons(run.manager, kPatience, nullptr, nullptr, nullptr);
+    });
+    run.Close();
+}
+
 struct Scenario {
     const char *name;
     void (*play)(Run &run);
@@ -655,6 +756,7 @@ const Scenario kScenarios[] = {
     {"DaemonOptions", DaemonOptions},
     {"MissingProgram", MissingProgram},
     {"StopOne", StopOne},
+    {"OwnTree", OwnTree},
     {"StopAll", StopAll},
     {"DieWithParent", DieWithParent},
     {"Daemon", Daemon},
@@ -662,6 +764,9 @@ const Scenario kScenarios[] = {
     {"Recover", Recover},
     {"CallersLoop", CallersLoop},
     {"LetGo", LetGo},
+    {"ControlGroup", ControlGroup},
+    {"Foreground", Foreground},
+    {"InfoAfterClose", InfoAfterClose},
 };
 
 // ------------------------------------------------------------------------------------------------

@@ -206,7 +206,12 @@ const Guard kGuards[] = {
      "Stop.StopAllStopsThem*",
      {"PM_FAULT_CLOCK=1"}},
     {"SignalMask", "mask", "contract_normal", "Spec.MaskAndDispositions*", {}},
+    {"CompleteLooks", "complete looks", "posix_host", "Group.AStopOfASession*", {}},
     {"SlotCheck", "slot check", "posix_host", "LowDescriptors.*", {}},
+    {"Subreaper", "subreaper", "subreaper", "Subreaper.StopAllAnd*", {}},
+    {"MarkOfATree", "tree mark", "subreaper", "Subreaper.AStopOfOneTree*", {}},
+    {"MarkOfAnOrphan", "orphan mark", "subreaper", "Subreaper.TheHostsOwnChildren*", {}},
+    {"HandleFirst", "handle first", "subreaper", "Subreaper.AHandlesStatus*", {}},
 };
 
 class Guards : public testing::TestWithParam<Guard>

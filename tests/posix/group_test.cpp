@@ -2,7 +2,9 @@
 
 #include "fixture.h"
 
+#include <dirent.h>
 #include <signal.h>
+#include <sstream>
 #include <unistd.h>
 
 using namespace contract;
@@ -21,6 +23,32 @@ int LeaveGroup(const std::vector<std::string> &)
     return 0;
 }
 
+// In one group of its own, or each in another one: processes of which each makes the next and ends.
+// Deaf to SIGTERM, and over in half a minute.
+int Chain(const std::vector<std::string> &args)
+{
+    bool many_groups = args.at(0) == "many";
+    signal(SIGTERM, SIG_IGN);
+    if (fork() == 0) {
+        setpgid(0, 0);
+        for (int i = 0; i < 30000; i++) {
+            if (fork() != 0)
+                _exit(0);
+            if (many_groups)
+                setpgid(0, 0);
+            usleep(1000);
+        }
+        _exit(0);
+    }
+    signal(SIGTERM, SIG_DFL);
+    printf("ready\n");
+    fflush(stdout);
+    alarm(60);
+    pause();
+    return 0;
+}
+
+const RoleAdder chain("chain", Chain);
 const RoleAdder leave_group("leave-group", LeaveGroup);
 
 class Group : public Contract
@@ -38,6 +66,46 @@ TEST_F(Group, ALeaderThatHasLeftItsGroupIsStoppedAllTheSame)
     EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report));
     EXPECT_EQ(1u, report.ended_by);
     EXPECT_EQ(SIGTERM, Wait(process).signal);
+}
+
+// Living ones of a session, seen three times over: who forks is not in every look.
+int AliveInSession(uint64_t session)
+{
+    int found = 0;
+    for (int look = 0; look < 3; look++)
+        for (const auto &name : ListFolder("/proc")) {
+            std::string text = name[0] > '9' ? "" : ReadFile("/proc/" + name + "/stat");
+            std::istringstream rest(text.substr(text.find(')') + 1));
+            char state = 'X';
+            uint64_t parent, group, of = 0;
+            rest >> state >> parent >> group >> of;
+            found += of == session && state != 'Z' && state != 'X';
+        }
+    return found;
+}
+
+TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
+{
+    Open();
+    for (const char *groups : {"one", "many", "one", "many", "one", "many", "one", "many"}) {
+        SCOPED_TRACE(groups);
+        Child child({"chain", groups});
+        child->new_session = true;
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        ASSERT_EQ("ready", ReadLine(process));
+        uint64_t session = pm_process_pid(process);
+        EXPECT_TRUE(Eventually([&] { return AliveInSession(session) > 1; }));
+        pm_stop_plan plan = {};
+        plan.steps_count = 2;
+        plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, 50};
+        plan.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
+        EXPECT_EQ(2u, report.steps_tried) << "they were deaf to the first";
+        EXPECT_FALSE(report.tree_left);
+        EXPECT_EQ(0, AliveInSession(session));
+    }
 }
 
 // A polite end may take more output than a pipe holds.
@@ -61,8 +129,8 @@ TEST_F(Group, ARunThatIsStoppedIsReadMeanwhile)
     options.max_output = 10;
     ASSERT_EQ(PM_OK, pm_run(manager, &options, &result, nullptr));
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(1u, result.stop.ended_by);
-    EXPECT_EQ(6u, result.record.code);
+    EXPECT_EQ(1u, result.stop->ended_by);
+    EXPECT_EQ(6u, result.record->code);
     EXPECT_EQ(3000000u + 6, result.output_size[0] + result.output_dropped[0]);
     pm_run_result_clear(&result);
 }

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
 #include <grp.h>
 #include <map>
@@ -367,6 +368,26 @@ TEST_F(Credentials, ChildrenOfAnotherUserAreStopped)
     EXPECT_EQ(SIGTERM, Wait(process).signal);
 }
 
+// Whose terminal it is on, and whether it can be opened by its name.
+int TerminalOwner(const std::vector<std::string> &)
+{
+    struct stat st = {};
+    int fd = fstat(0, &st) == 0 ? open(ttyname(0), O_RDWR | O_NOCTTY) : -1;
+    printf("owner %u %s\n", st.st_uid, fd >= 0 ? "opened" : "closed to it");
+    fflush(stdout);
+    return 0;
+}
+const RoleAdder terminal_owner("terminal-owner", TerminalOwner);
+
+TEST_F(Credentials, AreOfTheTerminalToo)
+{
+    Child child({"terminal-owner"});
+    child->mode = PM_MODE_PTY;
+    child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_DEFAULT;
+    child->run_as_user = "nobody";
+    EXPECT_EQ("owner " + std::to_string(Nobody()->pw_uid) + " opened", ReadLine(Spawn(child)));
+}
+
 // A host without rights, in a process of its own.
 int UnprivilegedHost(const std::vector<std::string> &a)
 {
@@ -461,6 +482,61 @@ int Nester(const std::vector<std::string> &)
 const RoleAdder escapist("escapist", Escapist);
 const RoleAdder nester("nester", Nester);
 
+// A background job, as a shell makes them: a group of its own, deaf to the hang-up.
+int Jobber(const std::vector<std::string> &)
+{
+    if (fork() == 0) {
+        setpgid(0, 0);
+        signal(SIGHUP, SIG_IGN);
+        alarm(120);
+        printf("escaped %d\n", getpid());
+        fflush(stdout);
+        for (;;)
+            pause();
+    }
+    alarm(120);
+    pause();
+    return 0;
+}
+
+// A host whose child is to die with it. args: the control group, or nothing for a session.
+int DyingHost(const std::vector<std::string> &args)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    Child child({args.empty() ? "jobber" : "escapist"});
+    child->die_with_parent = true;
+    child->stdout_slot.kind = PM_STDIO_INHERIT;
+    if (args.empty())
+        child->new_session = true;
+    else
+        child->cgroup = args.at(0).c_str();
+    if (pm_spawn(manager, child.Get(), nullptr, &error) != PM_OK)
+        printf("%s\n", ErrorText(error).c_str());
+    fflush(stdout);
+    alarm(120);
+    pause();
+    return 0;
+}
+
+const RoleAdder jobber("jobber", Jobber);
+const RoleAdder dying_host("dying-host", DyingHost);
+
+TEST_F(Options, ASessionDiesWithItsParentWithItsJobs)
+{
+    Child host({"dying-host"});
+    host->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    uint64_t job = NumberAfter(ReadLine(process), "escaped");
+    ASSERT_NE(0u, job);
+    EXPECT_TRUE(PidAlive(job));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(Eventually([&] { return !PidAlive(job); }));
+}
+
 class ControlGroup : public Options
 {
   protected:
@@ -529,11 +605,13 @@ TEST_F(ControlGroup, HoldsWhatLeavesTheGroupAndTheSession)
         ASSERT_NE(0u, escaped);
         pm_stop_plan plan = {};
         plan.steps_count = 2;
-        plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, 100};
+        bool hears = role == std::string("nester");
+        plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_TREE, hears ? 20000u : 100u};
         plan.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
         pm_stop_report report = PM_STOP_REPORT_INIT;
         EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
         EXPECT_FALSE(report.tree_left);
+        EXPECT_EQ(hears ? 1u : 2u, report.steps_tried) << "SIGTERM reaches all, too";
         EXPECT_TRUE(Eventually([&] { return !PidAlive(escaped); }));
         held.clear();
         pm_process_unref(process);
@@ -564,6 +642,86 @@ TEST_F(ControlGroup, WithDescendantsIsLeftUntilTheyAreGone)
         Wait(one);
         return Left().empty();
     }));
+}
+
+TEST_F(ControlGroup, ThatIsEmptyLaterIsRemovedByTheNextSweepOrTheEnd)
+{
+    for (bool by_sweep : {true, false}) {
+        SCOPED_TRACE(by_sweep);
+        if (!by_sweep) {
+            EXPECT_EQ(PM_OK, Close());
+            Open();
+        }
+        Child child({"escapist"});
+        child->cgroup = ours.c_str();
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        ASSERT_NE(nullptr, process);
+        uint64_t escaped = NumberAfter(ReadLine(process), "escaped");
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+        Wait(process);
+        held.clear();
+        pm_process_unref(process);
+        EXPECT_EQ(1u, Left().size());
+        KillByNumber(escaped);
+        std::string events = ours + "/" + Left().front() + "/cgroup.events";
+        EXPECT_TRUE(
+            Eventually([&] { return ReadFile(events).find("populated 0") != std::string::npos; }));
+        if (by_sweep) {
+            EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
+        } else {
+            EXPECT_EQ(PM_OK, Close());
+        }
+        EXPECT_TRUE(Left().empty());
+    }
+}
+
+// Whatever a start lacks of descriptors, the folder that it has made does not stay.
+TEST_F(ControlGroup, OfAStartWithoutDescriptorsIsRemoved)
+{
+    struct rlimit old = {};
+    getrlimit(RLIMIT_NOFILE, &old);
+    struct rlimit tight = old;
+    tight.rlim_cur = 128;
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &tight));
+    int failed = 0;
+    for (size_t spare = 0; spare < 16; spare++) {
+        std::vector<int> fds;
+        for (int fd; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;)
+            fds.push_back(fd);
+        for (size_t i = 0; i < spare; i++) {
+            close(fds.back());
+            fds.pop_back();
+        }
+        Child child({"exit", "0"});
+        child->cgroup = ours.c_str();
+        child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+        pm_error error = PM_ERROR_INIT;
+        pm_process *process = nullptr;
+        failed += pm_spawn(manager, child.Get(), &process, &error) != PM_OK;
+        for (int fd : fds)
+            close(fd);
+        pm_process_wait(process, Patience(), nullptr);
+        pm_process_unref(process);
+        EXPECT_EQ(PM_OK, pm_leak_scan(manager, nullptr));
+        EXPECT_TRUE(Left().empty()) << "with " << spare << " descriptors";
+    }
+    EXPECT_LT(2, failed);
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
+}
+
+TEST_F(ControlGroup, DiesWithItsParentAndIsRemoved)
+{
+    Child host({"dying-host", ours});
+    host->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    uint64_t escaped = NumberAfter(ReadLine(process), "escaped");
+    ASSERT_NE(0u, escaped);
+    EXPECT_TRUE(PidAlive(escaped));
+    EXPECT_EQ(1u, Left().size());
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(Eventually([&] { return !PidAlive(escaped); }));
+    EXPECT_TRUE(Eventually([&] { return Left().empty(); }));
 }
 
 TEST_F(ControlGroup, ThatIsNoneFailsTheStart)

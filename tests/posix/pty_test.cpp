@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <thread>
 #include <unistd.h>
@@ -130,6 +131,48 @@ int Lines(const std::vector<std::string> &)
     return 3;
 }
 
+// Reads nothing before it is told to, by SIGUSR1; then all, and says how much.
+int LateReader(const std::vector<std::string> &)
+{
+    struct termios mode = {};
+    sigset_t go;
+    sigemptyset(&go);
+    sigaddset(&go, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &go, nullptr);
+    tcgetattr(0, &mode);
+    mode.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    tcsetattr(0, TCSANOW, &mode);
+    Line("ready");
+    int number;
+    sigwait(&go, &number);
+    size_t all = 0;
+    char buffer[4096];
+    for (ssize_t n; (n = read(0, buffer, sizeof buffer)) > 0;)
+        all += static_cast<size_t>(n);
+    Line("read " + std::to_string(all));
+    return 3;
+}
+
+// Has no end-of-file character, and shows what it is typed. Says when its window changes.
+int WithoutEnd(const std::vector<std::string> &)
+{
+    struct termios mode = {};
+    sigset_t winch;
+    sigemptyset(&winch);
+    sigaddset(&winch, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &winch, nullptr);
+    tcgetattr(0, &mode);
+    mode.c_cc[VEOF] = _POSIX_VDISABLE;
+    tcsetattr(0, TCSANOW, &mode);
+    Line("ready");
+    int number;
+    sigwait(&winch, &number);
+    Line("changed");
+    return 0;
+}
+
+const RoleAdder late_reader("late-reader", LateReader);
+const RoleAdder without_end("without-end", WithoutEnd);
 const RoleAdder on_terminal("on-terminal", OnTerminal);
 const RoleAdder burst("burst", Burst);
 const RoleAdder holder("holder", Holder);
@@ -200,7 +243,7 @@ class Pty : public Contract
         for (int i = 0; i < rounds && !HasFailure(); i++) {
             Shown child({"burst", std::to_string(size)});
             pm_process *process = Spawn(child);
-            if (i % 2 == 0 && size <= 2000) {
+            if (i % 2 == 0 && size <= 4000) {
                 EXPECT_EQ(7u, Wait(process).code);
             }
             std::string shown = ReadAll(process);
@@ -270,6 +313,11 @@ TEST_F(Pty, SizesThatAreNoneAreRefused)
         EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
         EXPECT_EQ(PM_ERR_INVALID, code);
         EXPECT_STREQ("terminal_columns", error.field);
+        child->terminal_columns = 80;
+        child->terminal_rows = static_cast<uint16_t>(size);
+        EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
+        EXPECT_EQ(PM_ERR_INVALID, code);
+        EXPECT_STREQ("terminal_rows", error.field);
     }
 }
 
@@ -349,6 +397,124 @@ TEST_F(Pty, ClosedStdinIsTheEndOfItsInput)
         EXPECT_EQ("end", Told(process));
         EXPECT_EQ(3u, Wait(process).code);
     }
+}
+
+// Types lines until there is no room for more, nor any made by the kernel in a while.
+size_t TypeAllThatFits(pm_process *process)
+{
+    std::string line(79, 'a');
+    line += '\n';
+    size_t all = 0, count = 0;
+    int result = PM_OK;
+    while (result == PM_OK) {
+        result = pm_stream_write(pm_process_stream(process, PM_STDIN), line.data(), line.size(),
+                                 200, &count);
+        all += count;
+    }
+    EXPECT_EQ(PM_ERR_TIMEOUT, result);
+    return all;
+}
+
+TEST_F(Pty, TheEndOfTheInputIsNotLostInAFullTerminal)
+{
+    Shown child({"late-reader"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    size_t typed = TypeAllThatFits(process);
+    EXPECT_LT(4000u, typed);
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_stream_close(pm_process_stream(process, PM_STDIN)));
+    pm_native native = -1;
+    EXPECT_EQ(PM_OK, pm_stream_native(pm_process_stream(process, PM_STDIN), &native))
+        << "still open";
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGUSR1, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(
+        Eventually([&] { return pm_stream_close(pm_process_stream(process, PM_STDIN)) == PM_OK; }));
+    EXPECT_EQ("read " + std::to_string(typed), Told(process));
+    EXPECT_EQ(3u, Wait(process).code);
+}
+
+TEST_F(Pty, AStopThatClosesAFullTerminalTriesAgain)
+{
+    Shown child({"late-reader"});
+    child->stop.steps_count = 2;
+    child->stop.steps[0] = {PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 20000};
+    child->stop.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    TypeAllThatFits(process);
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    std::thread stop([&] { EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report)); });
+    // Its first try meets the full terminal, most likely: unit_stop has it for sure.
+    std::this_thread::yield();
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGUSR1, PM_SCOPE_PROCESS));
+    stop.join();
+    EXPECT_EQ(1u, report.ended_by);
+    EXPECT_EQ(PM_OK, report.step_results[0]);
+    EXPECT_EQ(3u, Wait(process).code);
+    // One that never reads is ended by the next step.
+    Shown deaf({"late-reader"});
+    deaf->stop.steps_count = 2;
+    deaf->stop.steps[0] = {PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 100};
+    deaf->stop.steps[1] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+    process = Spawn(deaf);
+    EXPECT_EQ("ready", Told(process));
+    TypeAllThatFits(process);
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report));
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.step_results[0]);
+    EXPECT_EQ(2u, report.ended_by);
+    EXPECT_EQ(2u, Wait(process).stop_step);
+}
+
+TEST_F(Pty, ARunTypesMoreThanTheTerminalHolds)
+{
+    std::string script = "stty -echo; sleep 0.2; wc -c";
+    const char *argv[] = {"sh", "-c", script.c_str(), nullptr};
+    std::string input;
+    while (input.size() < 200000)
+        input += std::string(79, 'a') + "\n";
+    pm_spec spec = PM_SPEC_INIT;
+    spec.owner = "pty";
+    spec.program = "sh";
+    spec.argv = argv;
+    spec.mode = PM_MODE_PTY;
+    pm_run_options options = PM_RUN_OPTIONS_INIT;
+    pm_run_result result = PM_RUN_RESULT_INIT;
+    options.spec = &spec;
+    options.input = input.data();
+    options.input_size = input.size();
+    options.timeout_ms = Patience();
+    ASSERT_EQ(PM_OK, pm_run(manager, &options, &result, nullptr));
+    EXPECT_FALSE(result.timed_out);
+    EXPECT_EQ(input.size(), result.input_written);
+    EXPECT_NE(nullptr, strstr(result.output[0], std::to_string(input.size()).c_str()))
+        << result.output[0];
+    pm_run_result_clear(&result);
+}
+
+TEST_F(Pty, NothingIsTypedWhereThereIsNoEndOfFileCharacter)
+{
+    Shown child({"without-end"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    EXPECT_EQ(PM_OK, pm_stream_close(pm_process_stream(process, PM_STDIN)));
+    EXPECT_EQ(PM_OK, pm_process_resize(process, 81, 25));
+    EXPECT_EQ("changed\r\n", Until(process, "changed\r\n"));
+}
+
+TEST_F(Pty, ATakenStreamThatBlocksDoesNotMakeTheOtherBlock)
+{
+    Shown child({"linger"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("ready", Told(process));
+    pm_native typed = -1;
+    ASSERT_EQ(PM_OK, pm_stream_take(pm_process_stream(process, PM_STDIN), &typed));
+    int fd = static_cast<int>(typed), flags = fcntl(fd, F_GETFL);
+    EXPECT_EQ(0, fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
+    char buffer[16];
+    size_t count = 0;
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_stream_read(pm_process_stream(process, PM_STDOUT), buffer,
+                                             sizeof buffer, 50, &count));
+    close(fd);
 }
 
 TEST_F(Pty, CtrlCInterrupts)
@@ -495,7 +661,7 @@ TEST_F(Pty, IsRunInOneCall)
     EXPECT_NE(std::string::npos, shown.find("got one\r\n")) << shown;
     EXPECT_NE(std::string::npos, shown.find("got two\r\nend\r\n")) << shown;
     EXPECT_EQ(nullptr, result.output[1]);
-    EXPECT_EQ(3u, result.record.code);
+    EXPECT_EQ(3u, result.record->code);
     EXPECT_EQ(7u, result.input_written);
     pm_run_result_clear(&result);
 }
@@ -639,6 +805,133 @@ int ForegroundHost(const std::vector<std::string> &)
     return 0;
 }
 
+// Leaves a job in front, as a shell does that dies while one runs.
+int JobInFront(const std::vector<std::string> &)
+{
+    sigset_t ttou;
+    sigemptyset(&ttou);
+    sigaddset(&ttou, SIGTTOU);
+    sigprocmask(SIG_BLOCK, &ttou, nullptr);
+    int ready[2];
+    if (pipe(ready) != 0)
+        return 1;
+    if (fork() == 0) {
+        setpgid(0, 0);
+        tcsetpgrp(0, getpid());
+        close(ready[0]);
+        close(ready[1]);
+        alarm(60);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    char byte;
+    (void)!read(ready[0], &byte, 1);
+    return 0;
+}
+
+// What a host tells of a start that wants its terminal.
+std::string TryForeground(pm_manager *manager, pm_native in, pm_process **ret_process)
+{
+    Child child({"linger"});
+    child->group = PM_GROUP_FOREGROUND;
+    child->stdin_slot.kind = PM_STDIO_NATIVE;
+    child->stdin_slot.native = in;
+    child->stdout_slot.kind = PM_STDIO_NULL;
+    pm_error error = PM_ERROR_INIT;
+    int result = pm_spawn(manager, child.Get(), ret_process, &error);
+    return std::string(pm_error_name(result)) + " '" + error.field + "'";
+}
+
+// A host whose terminal does not come back at once. args: "caller" for a loop of its own.
+int PatientHost(const std::vector<std::string> &args)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    options.stop_watch_ms = 10;
+    options.loop = args.at(0) == "caller" ? PM_LOOP_CALLER : PM_LOOP_OWN;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    auto in_front = [] { return tcgetpgrp(0) == getpgrp(); };
+    auto becomes = [&](const std::function<bool()> &reached) {
+        return Eventually([&] {
+            if (options.loop == PM_LOOP_CALLER)
+                pm_dispatch(manager);
+            return reached();
+        });
+    };
+    auto start = [&](const char *role) {
+        Child child({role});
+        child->group = PM_GROUP_FOREGROUND;
+        child->stdin_slot.kind = PM_STDIO_INHERIT;
+        child->stdout_slot.kind = PM_STDIO_INHERIT;
+        if (pm_spawn(manager, child.Get(), &process, &error) != PM_OK)
+            Line(ErrorText(error));
+    };
+    start("job-in-front");
+    pm_process_wait(process, Patience(), nullptr);
+    pm_process_unref(process);
+    pid_t job = tcgetpgrp(0);
+    becomes([] { return true; });
+    Line(in_front() || job <= 1 ? "the job has lost it" : "the job has it");
+    kill(-job, SIGKILL);
+    Line(becomes(in_front) ? "back" : "lost");
+    start("on-front"); // Ctrl-Z is typed.
+    Line(becomes([&] {
+        pm_info info = PM_INFO_INIT;
+        // Where somebody else looks, nobody need ask.
+        return in_front() && pm_process_info(process, &info) == PM_OK &&
+               info.state == PM_STATE_STOPPED;
+    })
+             ? "stopped and back"
+             : "stopped and lost");
+    pm_process_unref(process);
+    Line(std::string("closed ") + pm_error_name(pm_close(manager, -1, nullptr)));
+    return 0;
+}
+
+// A host that is refused its terminal, in three ways.
+int RefusedHost(const std::vector<std::string> &)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr, *other = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (grantpt(master) != 0 || unlockpt(master) != 0)
+        return 1;
+    Line("master " + TryForeground(manager, master, &other));
+    Line("first " + TryForeground(manager, 0, &process));
+    Line("second " + TryForeground(manager, 0, &other));
+    pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS);
+    pm_process_wait(process, Patience(), nullptr);
+    pm_process_unref(process);
+    Line(tcgetpgrp(0) == getpgrp() ? "in front" : "behind");
+    pm_close(manager, -1, nullptr);
+    pid_t behind = fork();
+    if (behind == 0) {
+        setpgid(0, 0);
+        pid_t before = tcgetpgrp(0);
+        signal(SIGTTOU, SIG_IGN); // To speak from there.
+        if (pm_open(&options, &manager, &error) != PM_OK)
+            _exit(1);
+        Line("behind " + TryForeground(manager, 0, &other));
+        Line(tcgetpgrp(0) == before ? "left alone" : "stolen");
+        pm_close(manager, -1, nullptr);
+        _exit(0);
+    }
+    int status = 0;
+    Uninterrupted([&] { return waitpid(behind, &status, 0); });
+    return status;
+}
+
+const RoleAdder job_in_front("job-in-front", JobInFront);
+const RoleAdder patient_host("patient-host", PatientHost);
+const RoleAdder refused_host("refused-host", RefusedHost);
 const RoleAdder on_front("on-front", OnFront);
 const RoleAdder foreground_host("foreground-host", ForegroundHost);
 
@@ -662,6 +955,35 @@ TEST_F(Pty, AHostLendsItsTerminalAndGetsItBack)
     Until(process, "ended 4/0 host in front\r\n");
     Until(process, "failed PM_ERR_ACCESS in front\r\n");
     Until(process, "closed PM_OK\r\n");
+    EXPECT_EQ(0u, Wait(process).code);
+}
+
+TEST_F(Pty, ATerminalThatAJobHasLeftWithIsTakenBackLater)
+{
+    for (const char *loop : {"own", "caller"}) {
+        SCOPED_TRACE(loop);
+        Shown child({"patient-host", loop});
+        pm_process *process = Spawn(child);
+        Until(process, "the job has it\r\n");
+        Until(process, "back\r\n");
+        Until(process, "child in front\r\n");
+        Type(process, "\x1a");
+        Until(process, "stopped and back\r\n");
+        Until(process, "closed PM_OK\r\n");
+        EXPECT_EQ(0u, Wait(process).code);
+    }
+}
+
+TEST_F(Pty, ATerminalThatOthersHaveIsNotLent)
+{
+    Shown child({"refused-host"});
+    pm_process *process = Spawn(child);
+    EXPECT_EQ("master PM_ERR_INVALID 'group'", Told(process));
+    EXPECT_EQ("first PM_OK ''", Told(process));
+    EXPECT_EQ("second PM_ERR_BUSY 'group'", Told(process));
+    EXPECT_EQ("in front", Told(process));
+    EXPECT_EQ("behind PM_ERR_BUSY 'group'", Told(process));
+    EXPECT_EQ("left alone", Told(process));
     EXPECT_EQ(0u, Wait(process).code);
 }
 
@@ -738,6 +1060,113 @@ TEST_F(StopWatch, IsAskedWithoutALoopOrAListener)
     EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_STOPPED; }));
     EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
     EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_RUNNING; }));
+}
+
+TEST_F(StopWatch, RunsInTheCallersLoopForWhoListens)
+{
+    for (bool listens : {true, false}) {
+        SCOPED_TRACE(listens);
+        Stops stops;
+        pm_options options = DefaultOptions();
+        options.loop = PM_LOOP_CALLER;
+        options.stop_watch_ms = 10;
+        options.user = &stops;
+        if (listens)
+            options.event = [](void *user, const pm_event *event) {
+                auto *seen = static_cast<Stops *>(user);
+                seen->stopped += event->kind == PM_EVENT_STOPPED;
+                seen->continued += event->kind == PM_EVENT_CONTINUED;
+            };
+        Open(options, false);
+        pm_native native = -1;
+        ASSERT_EQ(PM_OK, pm_loop_native(manager, &native));
+        Child child({"linger"});
+        pm_process *process = Spawn(child);
+        // As a loop does: sleeps as long as it may.
+        auto turn_until = [&](const std::function<bool()> &reached) {
+            return Eventually([&] {
+                int64_t timeout = 0;
+                EXPECT_EQ(PM_OK, pm_loop_timeout(manager, &timeout));
+                EXPECT_NE(PM_FOREVER, timeout);
+                struct pollfd in = {static_cast<int>(native), POLLIN, 0};
+                (void)poll(&in, 1, static_cast<int>(timeout));
+                EXPECT_LE(0, pm_dispatch(manager));
+                return reached();
+            });
+        };
+        if (listens) {
+            EXPECT_EQ(PM_OK, pm_process_signal(process, SIGSTOP, PM_SCOPE_PROCESS));
+            EXPECT_TRUE(turn_until([&] { return stops.stopped == 1; }));
+            EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
+            EXPECT_TRUE(turn_until([&] { return stops.continued == 1; }));
+        } else {
+            // Nobody is woken for nothing.
+            int64_t timeout = 0;
+            EXPECT_LE(0, pm_dispatch(manager));
+            EXPECT_EQ(PM_OK, pm_loop_timeout(manager, &timeout));
+            EXPECT_EQ(PM_FOREVER, timeout);
+        }
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+        Wait(process);
+        held.clear();
+        pm_process_unref(process);
+        EXPECT_EQ(PM_OK, Close());
+    }
+}
+
+TEST_F(StopWatch, SeesAStopOfWhichAnotherWaitHasTakenTheNews)
+{
+    Open();
+    Child child({"linger"});
+    pm_process *process = Spawn(child);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGSTOP, PM_SCOPE_PROCESS));
+    int status = 0;
+    EXPECT_EQ(pid, Uninterrupted([&] { return waitpid(pid, &status, WUNTRACED); }));
+    EXPECT_TRUE(WIFSTOPPED(status));
+    EXPECT_EQ(PM_STATE_STOPPED, State(process));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
+    EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_RUNNING; }));
+}
+
+// Many look at once: what they tell stays in order.
+TEST_F(StopWatch, TellsStopsAndTheirEndsInTurns)
+{
+    struct Turns {
+        std::atomic<int> last{PM_EVENT_CONTINUED}, told{0}, wrong{0};
+    } turns;
+    pm_options options = DefaultOptions();
+    options.stop_watch_ms = 1;
+    options.user = &turns;
+    options.event = [](void *user, const pm_event *event) {
+        auto *seen = static_cast<Turns *>(user);
+        if (event->kind != PM_EVENT_STOPPED && event->kind != PM_EVENT_CONTINUED)
+            return;
+        seen->told++;
+        seen->wrong += seen->last.exchange(event->kind) == event->kind;
+    };
+    Open(options);
+    Child child({"linger"});
+    pm_process *process = Spawn(child);
+    std::atomic<bool> over{false};
+    std::vector<std::thread> lookers;
+    for (int i = 0; i < 4; i++)
+        lookers.emplace_back([&] {
+            while (!over)
+                (void)State(process);
+        });
+    for (int i = 0; i < 1000; i++) {
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGSTOP, PM_SCOPE_PROCESS));
+        EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_STOPPED; }));
+        EXPECT_EQ(PM_OK, pm_process_signal(process, SIGCONT, PM_SCOPE_PROCESS));
+        EXPECT_TRUE(Eventually([&] { return State(process) == PM_STATE_RUNNING; }));
+    }
+    over = true;
+    for (auto &looker : lookers)
+        looker.join();
+    EXPECT_EQ(PM_OK, Close());
+    EXPECT_LT(0, turns.told);
+    EXPECT_EQ(0, turns.wrong);
 }
 
 TEST_F(StopWatch, SeesDaemonsToo)

@@ -241,7 +241,7 @@ TEST(BatchLine, EveryByteIsQuotedOrPlainOrRefused)
     for (int c = 1; c < 256; c++) {
         std::string arg = std::string("x") + static_cast<char>(c), line, bad;
         int code = JoinBatch("s.cmd", {"p", arg}, &line, &bad);
-        if (c == '\r' || c == '\n') {
+        if (c == '\r' || c == '\n' || c == 0x1a) {
             ASSERT_EQ(PM_ERR_INVALID, code);
             ASSERT_EQ(arg, bad);
             continue;

@@ -43,12 +43,14 @@ class RunLoop : public testing::Test
         pm_spec spec = PM_SPEC_INIT;
         spec.owner = "test";
         spec.program = "/bin/fake";
+        spec.stdin_slot.kind = input_kind;
         spec.stop.steps_count = 1;
         spec.stop.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, 1000};
         options.spec = &spec;
         return pm_run(manager, &options, &result, &error);
     }
 
+    pm_stdio_kind input_kind = PM_STDIO_DEFAULT;
     pm_manager *manager = nullptr;
     pm_run_options options = PM_RUN_OPTIONS_INIT;
     pm_run_result result = PM_RUN_RESULT_INIT;
@@ -61,9 +63,19 @@ TEST_F(RunLoop, SleepsUntilTheEnd)
     fake_next.code = 3;
     EXPECT_EQ(PM_OK, Do());
     EXPECT_EQ(3600000, fake_clock);
-    EXPECT_EQ(3u, result.record.code);
+    EXPECT_EQ(3u, result.record->code);
     EXPECT_FALSE(result.timed_out);
     EXPECT_GE(5u, fake_transfers);
+}
+
+TEST_F(RunLoop, TellsTheEndOfTheInputAsSoonAsThereIsRoom)
+{
+    fake_next.end_room_at = 1090;
+    input_kind = PM_STDIO_PIPE;
+    EXPECT_EQ(PM_OK, Do());
+    EXPECT_EQ(1100, fake_clock);
+    EXPECT_FALSE(result.timed_out);
+    EXPECT_GE(20u, fake_transfers);
 }
 
 TEST_F(RunLoop, ADeadlineBeginsTheStop)
@@ -71,10 +83,32 @@ TEST_F(RunLoop, ADeadlineBeginsTheStop)
     options.timeout_ms = 500;
     EXPECT_EQ(PM_OK, Do());
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(1u, result.stop.ended_by);
+    EXPECT_EQ(1u, result.stop->ended_by);
     ASSERT_EQ(1u, fake_deliveries_count);
     EXPECT_EQ(1500, fake_deliveries[0].at);
     EXPECT_EQ(1500, fake_clock);
+}
+
+TEST_F(RunLoop, ReadsWhileAStepIsBeingDelivered)
+{
+    options.timeout_ms = 500;
+    fake_next.output_every = 10;
+    fake_next.delivery[PM_STOP_KILL] = 400;
+    EXPECT_EQ(PM_OK, Do());
+    EXPECT_EQ(1u, result.stop->ended_by);
+    EXPECT_GE(result.output_size[0], 85u) << "a byte every 10 ms, for 900";
+    EXPECT_EQ(0u, fake_steps);
+}
+
+TEST_F(RunLoop, AFailureWhileAStepIsBeingDeliveredLeavesNoStep)
+{
+    options.timeout_ms = 500;
+    fake_next.output_every = 10;
+    fake_next.fails_at = 1700;
+    fake_next.delivery[PM_STOP_KILL] = 400;
+    EXPECT_EQ(PM_ERR_IO, Do());
+    fake_clock += 1000;
+    EXPECT_EQ(0u, fake_steps);
 }
 
 TEST_F(RunLoop, WaitsForAPendingStatusWithoutSpinning)
@@ -86,7 +120,7 @@ TEST_F(RunLoop, WaitsForAPendingStatusWithoutSpinning)
         fake_next.status_stays_pending = true;
         options.timeout_ms = timeout_ms;
         EXPECT_EQ(PM_OK, Do());
-        EXPECT_EQ(PM_EXIT_LOST, result.record.kind);
+        EXPECT_EQ(PM_EXIT_LOST, result.record->kind);
         EXPECT_GE(6040, fake_clock);
         EXPECT_LE(6010, fake_clock);
         EXPECT_GE(300u, fake_transfers) << timeout_ms;
@@ -103,8 +137,8 @@ TEST_F(RunLoop, WhoOnlyHoldsTheOutputIsLeftAloneAlsoNearTheDeadline)
     options.timeout_ms = 100;
     EXPECT_EQ(PM_OK, Do());
     EXPECT_FALSE(result.timed_out);
-    EXPECT_TRUE(result.record.stdout_truncated);
-    EXPECT_TRUE(result.record.stderr_truncated);
+    EXPECT_TRUE(result.record->stdout_truncated);
+    EXPECT_TRUE(result.record->stderr_truncated);
     EXPECT_EQ(0u, fake_deliveries_count);
     EXPECT_EQ(1340, fake_clock);
 }
@@ -119,8 +153,8 @@ TEST_F(RunLoop, ALongDrainEndsWithTheDeadline)
     options.timeout_ms = 5000;
     EXPECT_EQ(PM_OK, Do());
     EXPECT_TRUE(result.timed_out);
-    EXPECT_TRUE(result.stop.already_ended);
-    EXPECT_TRUE(result.record.stdout_truncated);
+    EXPECT_TRUE(result.stop->already_ended);
+    EXPECT_TRUE(result.record->stdout_truncated);
     ASSERT_EQ(1u, fake_deliveries_count);
     EXPECT_EQ(6000, fake_deliveries[0].at);
     EXPECT_EQ(6000 + PM_STOP_SETTLE_MS, fake_clock);
@@ -136,8 +170,8 @@ TEST_F(RunLoop, WhoNeverStopsWritingDoesNotHoldItUpForEver)
     options.max_output = 3;
     EXPECT_EQ(PM_OK, Do());
     EXPECT_TRUE(result.timed_out);
-    EXPECT_TRUE(result.stop.already_ended);
-    EXPECT_TRUE(result.record.stdout_truncated);
+    EXPECT_TRUE(result.stop->already_ended);
+    EXPECT_TRUE(result.record->stdout_truncated);
     EXPECT_STREQ("bbb", result.output[0]);
     EXPECT_LE(500u, result.output_dropped[0]);
     EXPECT_LE(6000 + PM_STOP_SETTLE_MS, fake_clock);
@@ -154,7 +188,7 @@ TEST_F(RunLoop, WhatSurvivesTheStopIsGivenBackAsItIs)
     EXPECT_EQ(PM_ERR_TIMEOUT, error.code);
     EXPECT_STREQ("run", error.action);
     EXPECT_TRUE(result.timed_out);
-    EXPECT_EQ(PM_ERR_TIMEOUT, result.stop.result);
+    EXPECT_EQ(PM_ERR_TIMEOUT, result.stop->result);
     EXPECT_LE(5u, result.output_size[0]);
     EXPECT_EQ(2500, fake_clock);
 }

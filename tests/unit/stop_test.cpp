@@ -23,7 +23,16 @@ class Ladder : public testing::Test
         fake_reset();
         pm_options options = PM_OPTIONS_INIT;
         options.loop = PM_LOOP_CALLER;
+        options.log = Note;
+        options.user = this;
         ASSERT_EQ(PM_OK, pm_open(&options, &manager, nullptr));
+    }
+
+    static void Note(void *user, pm_log_level level, const char *line)
+    {
+        if (level >= PM_LOG_WARNING) {
+            static_cast<Ladder *>(user)->warnings.push_back(line);
+        }
     }
 
     void TearDown() override
@@ -33,6 +42,7 @@ class Ladder : public testing::Test
         }
         EXPECT_EQ(PM_OK, pm_close(manager, 60000, nullptr));
         EXPECT_EQ(fake_started, fake_closed) << "a process was not closed";
+        EXPECT_EQ(0u, fake_steps) << "a delivery was not ended";
     }
 
     pm_process *Spawn(const pm_stop_plan &plan = pm_stop_plan())
@@ -47,6 +57,13 @@ class Ladder : public testing::Test
         return p;
     }
 
+    // By somebody else, at once.
+    void KillBehindOurBack(pm_process *p)
+    {
+        fake_kill(pm_process_pid(p));
+        EXPECT_GE(pm_dispatch(manager), 0);
+    }
+
     static pm_stop_plan Plan(std::vector<pm_stop_step> steps)
     {
         pm_stop_plan plan = {};
@@ -59,6 +76,7 @@ class Ladder : public testing::Test
 
     pm_manager *manager = nullptr;
     std::vector<pm_process *> held;
+    std::vector<std::string> warnings;
 };
 
 TEST_F(Ladder, TheDefaultPlanTerminatesTheTreeAndKillsItAfterFiveSeconds)
@@ -109,6 +127,109 @@ TEST_F(Ladder, AStepThatCannotBeDeliveredTakesNoTimeAndIsReported)
     EXPECT_EQ(PM_OK, report.step_results[2]);
     EXPECT_EQ(3u, report.ended_by);
     EXPECT_EQ(7u, report.elapsed_ms);
+    ASSERT_EQ(2u, warnings.size()) << "a kill must not come silently";
+    EXPECT_EQ("stop of '/bin/fake' (owner test, pid 100): step 2 (interrupt) could not be "
+              "delivered: PM_ERR_UNSUPPORTED: not supported here",
+              warnings[1]);
+}
+
+TEST_F(Ladder, ADeliveryThatTakesTimeIsWaitedForAndTheStepKeepsItsOwn)
+{
+    fake_next.delivery[PM_STOP_TERMINATE] = 300;
+    pm_process *p = Spawn();
+    pm_stop_plan plan =
+        Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 1000}, {PM_STOP_KILL, PM_SCOPE_TREE, 0}});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
+    ASSERT_EQ(2u, fake_deliveries_count);
+    EXPECT_GE(fake_deliveries[1].at, 1000 + 300 + 1000);
+    EXPECT_LE(fake_deliveries[1].at, 1000 + 300 + 1000 + 20) << "looked for every 20 ms";
+    EXPECT_EQ(PM_OK, report.step_results[0]);
+    EXPECT_EQ(2u, report.ended_by);
+    EXPECT_TRUE(warnings.empty());
+}
+
+TEST_F(Ladder, ADeliveryThatTakesTimeAndFailsIsReportedAndNotSaidToHaveEndedAnything)
+{
+    fake_next.delivery[PM_STOP_TERMINATE] = 50;
+    fake_next.undeliverable[PM_STOP_TERMINATE] = PM_ERR_LAUNCHER;
+    fake_next.dies_after[PM_STOP_KILL] = 5;
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(PM_ERR_LAUNCHER, report.step_results[0]);
+    EXPECT_EQ(2u, report.ended_by);
+    EXPECT_LE(report.elapsed_ms, 75u);
+    EXPECT_EQ(1u, warnings.size());
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+    EXPECT_EQ(2u, record.stop_step);
+}
+
+TEST_F(Ladder, ADeliveryThatFailsIsTakenBackFromTheRecord)
+{
+    fake_next.delivery[PM_STOP_INTERRUPT] = 50;
+    fake_next.undeliverable[PM_STOP_INTERRUPT] = PM_ERR_LAUNCHER;
+    pm_process *p = Spawn();
+    pm_stop_plan plan = Plan({{PM_STOP_INTERRUPT, PM_SCOPE_TREE, 1000}});
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_process_stop(p, &plan, nullptr));
+    KillBehindOurBack(p);
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+    EXPECT_EQ(0u, record.stop_step);
+}
+
+TEST_F(Ladder, OneThatDiesWhileItsStepIsDeliveredWasEndedByIt)
+{
+    fake_next.delivery[PM_STOP_TERMINATE] = 200;
+    fake_next.exits_at = 1100; // Of the Ctrl-C, before the one who sent it has come back.
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(1u, report.ended_by);
+    EXPECT_GE(report.elapsed_ms, 200u);
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+    EXPECT_EQ(1u, record.stop_step);
+}
+
+TEST_F(Ladder, ADeadOneIsNotWaitedForLongBecauseOfADelivery)
+{
+    fake_next.delivery[PM_STOP_TERMINATE] = 60000;
+    fake_next.exits_at = 1100;
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(0u, report.ended_by);
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.step_results[0]);
+    EXPECT_LE(report.elapsed_ms, 100u + PM_STOP_SETTLE_MS + 20u);
+}
+
+TEST_F(Ladder, ADeliveryThatHangsIsGivenUp)
+{
+    fake_next.delivery[PM_STOP_TERMINATE] = 600000;
+    pm_process *p = Spawn();
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(p, nullptr, &report));
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.step_results[0]);
+    EXPECT_EQ(5000u, report.elapsed_ms);
+    EXPECT_EQ(2u, report.ended_by);
+}
+
+TEST_F(Ladder, DeliveriesOfManyGoOnTogetherAndTheLastStepKeepsItsTime)
+{
+    fake_next.delivery[PM_STOP_TERMINATE] = 600000;
+    for (int i = 0; i < 30; i++) {
+        Spawn();
+    }
+    int64_t before = fake_clock;
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 1000, nullptr, nullptr, &report));
+    EXPECT_EQ(before + 750, fake_clock);
+    EXPECT_EQ(30u, report.stopped);
+    EXPECT_EQ(30u, report.undelivered);
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.undelivered_code);
+    EXPECT_EQ(30u, warnings.size());
 }
 
 TEST_F(Ladder, OneThatTheSystemKnowsToBeGoneBeforeWeDoIsWaitedFor)
@@ -123,6 +244,32 @@ TEST_F(Ladder, OneThatTheSystemKnowsToBeGoneBeforeWeDoIsWaitedFor)
     EXPECT_EQ(PM_ERR_GONE, report.step_results[0]);
     EXPECT_EQ(0u, report.ended_by);
     EXPECT_EQ(40u, report.elapsed_ms);
+}
+
+TEST_F(Ladder, TheEndOfTheInputIsToldAsSoonAsThereIsRoom)
+{
+    for (int64_t room_after : {0, 90, 1000}) {
+        int64_t begin = fake_clock;
+        fake_next.end_room_at = begin + room_after;
+        pm_spec spec = PM_SPEC_INIT;
+        spec.owner = "test";
+        spec.program = "/bin/fake";
+        spec.stdin_slot.kind = PM_STDIO_PIPE;
+        pm_process *p = nullptr;
+        ASSERT_EQ(PM_OK, pm_spawn(manager, &spec, &p, nullptr));
+        held.push_back(p);
+        pm_stop_plan plan = Plan(
+            {{PM_STOP_CLOSE_STDIN, PM_SCOPE_PROCESS, 500}, {PM_STOP_KILL, PM_SCOPE_PROCESS, 1000}});
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(p, &plan, &report));
+        bool in_time = room_after < 500;
+        EXPECT_EQ(in_time ? PM_OK : PM_ERR_TIMEOUT, report.step_results[0]);
+        EXPECT_EQ(in_time ? 1u : 2u, report.ended_by);
+        EXPECT_EQ(begin + (in_time ? (room_after + 19) / 20 * 20 : 500), fake_clock);
+        pm_exit record = PM_EXIT_INIT;
+        ASSERT_EQ(PM_OK, pm_process_wait(p, 0, &record));
+        EXPECT_EQ(in_time ? 1u : 2u, record.stop_step);
+    }
 }
 
 TEST_F(Ladder, AStepOnTheTreeIsDoneOnlyWhenTheTreeIsEmpty)
@@ -301,7 +448,7 @@ struct Heard {
 void OnEvent(void *user, const pm_event *event)
 {
     auto *heard = static_cast<Heard *>(user);
-    heard->what.push_back(event->kind == PM_EVENT_STARTED ? "started" : "ended");
+    heard->what.push_back(pm_event_name(event->kind));
 }
 
 void OnExit(pm_process *, const pm_exit *, void *user)

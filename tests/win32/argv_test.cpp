@@ -152,15 +152,34 @@ TEST_F(Argv, FiftyHostileTextsArriveInOneProcess)
     RoundTrip(Nasty());
 }
 
-TEST_F(Argv, FortyHostileListsArrive)
+std::vector<std::string> HostileList(std::minstd_rand *random)
+{
+    std::vector<std::string> list;
+    for (size_t k = (*random)() % 12; k > 0; k--) {
+        list.push_back(Nasty()[(*random)() % (Nasty().size() - 4)]);
+    }
+    return list;
+}
+
+TEST_F(Argv, AHostileListIsAllOfACommandLine)
 {
     std::minstd_rand random(7);
-    for (int i = 0; i < 40; i++) {
-        std::vector<std::string> list;
-        for (size_t k = random() % 12; k > 0; k--) {
-            list.push_back(Nasty()[random() % (Nasty().size() - 4)]);
+    for (int i = 0; i < 15; i++) {
+        RoundTrip(HostileList(&random));
+    }
+}
+
+TEST_F(Argv, FortyHostileListsArriveInEachProcess)
+{
+    std::minstd_rand random(8);
+    for (int process = 0; process < 5; process++) {
+        std::vector<std::string> all;
+        for (int i = 0; i < 40; i++) {
+            std::vector<std::string> list = HostileList(&random);
+            all.insert(all.end(), list.begin(), list.end());
+            all.push_back("end of list " + std::to_string(i));
         }
-        RoundTrip(list);
+        RoundTrip(all);
     }
 }
 

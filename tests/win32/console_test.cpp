@@ -3,9 +3,12 @@
 
 #include "fixture.h"
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include <windows.h>
 
@@ -112,7 +115,7 @@ LRESULT CALLBACK OnMessage(HWND window, UINT message, WPARAM w, LPARAM l)
     return DefWindowProcW(window, message, w, l);
 }
 
-// A message-only window of the class that is named.
+// A message-only window of the class that is named. "deaf": to Ctrl-C. "alone": without a console.
 int Windowed(const std::vector<std::string> &a)
 {
     std::wstring name(a.at(0).begin(), a.at(0).end());
@@ -120,7 +123,10 @@ int Windowed(const std::vector<std::string> &a)
     type.lpfnWndProc = OnMessage;
     type.hInstance = GetModuleHandleW(nullptr);
     type.lpszClassName = name.c_str();
-    SetConsoleCtrlHandler(nullptr, FALSE);
+    SetConsoleCtrlHandler(nullptr, a.size() > 1 && a[1] == "deaf");
+    if (a.size() > 1 && a[1] == "alone") {
+        FreeConsole();
+    }
     if (RegisterClassW(&type) == 0 ||
         CreateWindowExW(0, name.c_str(), L"", 0, 0, 0, 0, 0, HWND_MESSAGE, nullptr, type.hInstance,
                         nullptr) == nullptr) {
@@ -134,6 +140,63 @@ int Windowed(const std::vector<std::string> &a)
     return static_cast<int>(message.wParam);
 }
 const RoleAdder windowed("windowed", Windowed);
+
+// A console program with a window for its own ends, as Tcl, Qt, SDL and .NET make one: WM_CLOSE
+// does away with the window, and the program goes on. Ends with 46 at Ctrl-C.
+int HiddenWindow(const std::vector<std::string> &)
+{
+    interrupted = CreateEventW(nullptr, TRUE, FALSE, nullptr);
+    SetConsoleCtrlHandler(nullptr, FALSE);
+    SetConsoleCtrlHandler(OnEvent, TRUE);
+    WNDCLASSW type = {};
+    type.lpfnWndProc = DefWindowProcW;
+    type.hInstance = GetModuleHandleW(nullptr);
+    type.lpszClassName = L"TclNotifier";
+    if (RegisterClassW(&type) == 0 ||
+        CreateWindowExW(0, type.lpszClassName, L"", 0, 0, 0, 0, 0, HWND_MESSAGE, nullptr,
+                        type.hInstance, nullptr) == nullptr) {
+        return 1;
+    }
+    Say("ready");
+    for (;;) {
+        DWORD which = MsgWaitForMultipleObjects(1, &interrupted, FALSE, 60000, QS_ALLINPUT);
+        if (which != WAIT_OBJECT_0 + 1) {
+            return which == WAIT_OBJECT_0 ? 46 : 1;
+        }
+        MSG message;
+        while (PeekMessageW(&message, nullptr, 0, 0, PM_REMOVE)) {
+            DispatchMessageW(&message);
+        }
+    }
+}
+const RoleAdder hidden_window("hidden-window", HiddenWindow);
+
+// Hears nothing.
+int Deaf(const std::vector<std::string> &)
+{
+    SetConsoleCtrlHandler(nullptr, TRUE);
+    Say("ready");
+    Sleep(60000);
+    return 1;
+}
+const RoleAdder deaf("deaf", Deaf);
+
+// Leaves one behind, on its console and with its stdout, and ends.
+int Leaver(const std::vector<std::string> &)
+{
+    std::string line = "\"" + SelfPath() + "\" --role deaf";
+    STARTUPINFOA startup = {};
+    startup.cb = sizeof startup;
+    startup.dwFlags = STARTF_USESTDHANDLES;
+    startup.hStdOutput = startup.hStdError = GetStdHandle(STD_OUTPUT_HANDLE);
+    PROCESS_INFORMATION info = {};
+    SetHandleInformation(startup.hStdOutput, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT);
+    return CreateProcessA(nullptr, &line[0], nullptr, nullptr, TRUE, 0, nullptr, nullptr, &startup,
+                          &info)
+               ? 0
+               : 1;
+}
+const RoleAdder leaver("leaver", Leaver);
 
 // A daemon that listens to nothing.
 int Stone(const std::vector<std::string> &a)
@@ -199,6 +262,36 @@ int ConsoleHost(const std::vector<std::string> &a)
 }
 const RoleAdder console_host("console-host", ConsoleHost);
 
+// A host with a console, which it gives to its child by its handle.
+int NativeHost(const std::vector<std::string> &)
+{
+    HANDLE out =
+        CreateFileW(L"CONOUT$", GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE,
+                    nullptr, OPEN_EXISTING, 0, nullptr);
+    DWORD mode = 0;
+    static unsigned long flags = 0;
+    pmi_test_create_process_hook = [](const wchar_t *, const wchar_t *, unsigned long f) {
+        flags = f;
+    };
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    Child child({"exit", "0"});
+    child->stdin_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+    child->stdout_slot.kind = PM_STDIO_NATIVE;
+    child->stdout_slot.native = reinterpret_cast<pm_native>(out);
+    if (pm_open(&options, &manager, nullptr) != PM_OK ||
+        pm_spawn(manager, child.Get(), &process, nullptr) != PM_OK) {
+        return 1;
+    }
+    (void)pm_process_wait(process, Patience(), nullptr);
+    Say(std::string(GetConsoleMode(out, &mode) ? "console " : "none ") +
+        ((flags & CREATE_NO_WINDOW) != 0 ? "own" : "shared"));
+    (void)pm_process_unref(process);
+    return pm_close(manager, -1, nullptr) == PM_OK ? 48 : 1;
+}
+const RoleAdder native_host("native-host", NativeHost);
+
 // ------------------------------------------------------------------------------------------------
 // Tests
 // ------------------------------------------------------------------------------------------------
@@ -206,6 +299,15 @@ const RoleAdder console_host("console-host", ConsoleHost);
 class Console : public Contract
 {
   protected:
+    // Wine makes its desktop, a process, with the first window: a child's first window would put it
+    // into the job of that child, whose tree would not end.
+    static void SetUpTestSuite()
+    {
+        static HWND window = CreateWindowExW(0, L"STATIC", L"", 0, 0, 0, 0, 0, HWND_MESSAGE,
+                                             nullptr, nullptr, nullptr);
+        EXPECT_NE(nullptr, window);
+    }
+
     void SetUp() override
     {
         Contract::SetUp();
@@ -322,14 +424,43 @@ TEST_F(Console, OneThatHasJoinedTheHostsConsoleDoesNotTakeTheHostAlong)
     EXPECT_EQ(48u, Wait(host).code);
 }
 
+// In a console of its own it would write to nobody.
+TEST_F(Console, OneThatIsGivenAHandleOfTheHostsConsoleSharesIt)
+{
+    Child child({"native-host"});
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *host = Spawn(child);
+    EXPECT_EQ("console shared", ReadLine(host));
+    EXPECT_EQ(48u, Wait(host).code);
+}
+
 TEST_F(Console, AMessageOnlyWindowIsClosed)
 {
-    pm_process *process = Start({"windowed", "pm-test-window"});
+    pm_process *process = Start({"windowed", "pm-test-window", "deaf"});
     EXPECT_EQ("PM_OK by 1", Stop(process, {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 15000}, kill}));
     EXPECT_EQ(47u, Wait(process).code);
-    process = Start({"windowed", "pm-test-window"});
+    process = Start({"windowed", "pm-test-window", "deaf"});
     EXPECT_EQ("PM_OK by 1", Stop(process, {{PM_STOP_TERMINATE, PM_SCOPE_PROCESS, 15000}, kill}));
     EXPECT_EQ(47u, Wait(process).code);
+}
+
+// It counts where there is no console to be asked on.
+TEST_F(Console, AMessageOnlyWindowIsEnoughForOneWithoutAConsole)
+{
+    for (pm_stop_scope scope : {PM_SCOPE_TREE, PM_SCOPE_PROCESS}) {
+        pm_process *process = Start({"windowed", "pm-test-window", "alone"});
+        EXPECT_EQ("PM_OK by 1", Stop(process, {{PM_STOP_TERMINATE, scope, 15000}, kill}));
+        EXPECT_EQ(47u, Wait(process).code);
+    }
+}
+
+TEST_F(Console, AWindowThatNobodySeesDoesNotKeepTheCtrlCAway)
+{
+    for (pm_stop_scope scope : {PM_SCOPE_TREE, PM_SCOPE_PROCESS}) {
+        pm_process *process = Start({"hidden-window"});
+        EXPECT_EQ("PM_OK by 1", Stop(process, {{PM_STOP_TERMINATE, scope, 15000}, kill}));
+        EXPECT_EQ(46u, Wait(process).code);
+    }
 }
 
 // Closing such a window would end nobody, and the Ctrl-C would not be sent.
@@ -380,20 +511,180 @@ TEST_F(Console, ADaemonThatListensEndsByItsStopEvent)
     EXPECT_EQ(5u, Wait(process).code);
 }
 
-TEST_F(Console, OneThatHasEndedIsGone)
+TEST_F(Console, OneThatHasEndedIsGoneAndWhatItLeftCannotBeAsked)
 {
-    Child child({"exit", "0"});
-    pm_process *process = Spawn(child);
+    pm_process *process = Start({"leaver"});
     Wait(process);
-    pm_stop_plan plan = Plan({{PM_STOP_INTERRUPT, PM_SCOPE_PROCESS, hour}});
+    EXPECT_EQ("PM_ERR_GONE PM_ERR_GONE PM_ERR_UNSUPPORTED PM_ERR_UNSUPPORTED PM_OK by 0",
+              Stop(process, {{PM_STOP_INTERRUPT, PM_SCOPE_PROCESS, hour},
+                             {PM_STOP_TERMINATE, PM_SCOPE_PROCESS, hour},
+                             {PM_STOP_INTERRUPT, PM_SCOPE_TREE, hour},
+                             {PM_STOP_TERMINATE, PM_SCOPE_TREE, hour},
+                             kill}));
+}
+
+// ------------------------------------------------------------------------------------------------
+// A helper that takes its time holds nobody else up
+// ------------------------------------------------------------------------------------------------
+
+HANDLE helper_begun, helper_released;
+std::atomic<int> helpers_held;
+
+// Where a disk is slow, or somebody looks at each new process first.
+void HoldHelper(const wchar_t *, const wchar_t *line, unsigned long)
+{
+    if (wcsstr(line, L"" PMI_WIN_CONSOLE_MARKER) != nullptr) {
+        helpers_held++;
+        SetEvent(helper_begun);
+        WaitForSingleObject(helper_released, 30000);
+        helpers_held--;
+    }
+}
+
+class SlowHelper : public Console
+{
+  protected:
+    void SetUp() override
+    {
+        Console::SetUp();
+        helper_begun = CreateEventW(nullptr, TRUE, FALSE, nullptr);
+        helper_released = CreateEventW(nullptr, TRUE, FALSE, nullptr);
+        pmi_test_create_process_hook = nullptr;
+    }
+
+    void TearDown() override
+    {
+        SetEvent(helper_released);
+        EXPECT_TRUE(Eventually([] { return helpers_held == 0; }));
+        pmi_test_create_process_hook = nullptr;
+        Console::TearDown();
+        CloseHandle(helper_begun);
+        CloseHandle(helper_released);
+    }
+
+    static double Now()
+    {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+            .count();
+    }
+};
+
+TEST_F(SlowHelper, DoesNotBreakTheDeadlineOfAStopOfMany)
+{
+    for (int i = 0; i < 5; i++) {
+        Start({"deaf"});
+    }
+    pmi_test_create_process_hook = HoldHelper;
+    double before = Now();
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 4000, nullptr, nullptr, &report));
+    EXPECT_LT(Now() - before, 4.0 + 2.0 * Slowness());
+    EXPECT_EQ(5u, report.stopped);
+    EXPECT_EQ(5u, report.undelivered);
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.undelivered_code);
+    EXPECT_GT(helpers_held, 1) << "they were begun together";
+}
+
+std::atomic<int> ends_told;
+
+void CountEnd(pm_process *, const pm_exit *, void *)
+{
+    ends_told++;
+}
+
+TEST_F(SlowHelper, HoldsUpNoLookAndNoCallback)
+{
+    ends_told = 0;
+    Child child({"deaf"});
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    child->on_exit = CountEnd;
+    pm_process *neighbour = Spawn(child);
+    EXPECT_EQ("ready", ReadLine(neighbour));
+    pm_process *process = Start({"deaf"});
+    pmi_test_create_process_hook = HoldHelper;
     pm_stop_report report = PM_STOP_REPORT_INIT;
-    EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
-    EXPECT_TRUE(report.already_ended);
+    std::thread stop([&] {
+        pm_stop_plan plan = Plan({{PM_STOP_INTERRUPT, PM_SCOPE_TREE, hour}});
+        (void)pm_process_stop(process, &plan, &report);
+    });
+    EXPECT_EQ(WAIT_OBJECT_0, WaitForSingleObject(helper_begun, 20000));
+    double before = Now();
+    pm_info info = PM_INFO_INIT;
+    EXPECT_EQ(PM_OK, pm_process_info(process, &info));
+    EXPECT_TRUE(info.alive);
+    // The reactor wants to take its status, and then the neighbour's.
+    KillByNumber(pm_process_pid(process));
+    KillByNumber(pm_process_pid(neighbour));
+    EXPECT_TRUE(Eventually([] { return ends_told == 1; }));
+    stop.join();
+    EXPECT_LT(Now() - before, 15.0) << "the helper is held for thirty seconds";
+    EXPECT_EQ(1, helpers_held);
+    EXPECT_EQ(PM_OK, report.result);
+    EXPECT_EQ(0u, report.ended_by);
+    EXPECT_EQ(PM_ERR_TIMEOUT, report.step_results[0]);
+}
+
+// Its copies of the handles are inside the library: what is awaited is the end of all of them.
+TEST_F(SlowHelper, MoreThanRunAtOnceComeInTurn)
+{
+    std::vector<pm_process *> all;
+    for (int i = 0; i < 20; i++) {
+        all.push_back(Start({"listener"}));
+    }
+    pmi_test_create_process_hook = HoldHelper;
+    std::thread stop([&] {
+        pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_stop_all(manager, 60000, nullptr, nullptr, &report));
+        EXPECT_EQ(0u, report.undelivered);
+    });
+    EXPECT_TRUE(Eventually([] { return helpers_held == 16; }));
+    SetEvent(helper_released);
+    stop.join();
+    for (pm_process *process : all) {
+        EXPECT_EQ(46u, Wait(process).code);
+    }
 }
 
 // ------------------------------------------------------------------------------------------------
 // The marker
 // ------------------------------------------------------------------------------------------------
+
+std::string failing_call;
+unsigned long failing_code;
+
+unsigned long FailThatCall(const char *call)
+{
+    return failing_call == call ? failing_code : 0;
+}
+
+void LetItBeHeard()
+{
+    Sleep(
+        500); // In the helper. If its own Ctrl-C reached it, it would not come to the end of that.
+}
+
+// In a helper alone, before its main(): what a test has asked for in PM_TEST_HELPER.
+const struct HelperOfATest {
+    HelperOfATest()
+    {
+        char text[64] = "";
+        if (strstr(GetCommandLineA(), PMI_WIN_CONSOLE_MARKER) == nullptr ||
+            GetEnvironmentVariableA("PM_TEST_HELPER", text, sizeof text) == 0) {
+            return;
+        }
+        std::string what = text;
+        size_t sign = what.find('=');
+        if (what == "ends") {
+            ExitProcess(0); // A second instance of a program that wants to be alone, say.
+        } else if (what == "listens") {
+            pmi_test_ctrl_c_hook = LetItBeHeard;
+        } else if (sign != std::string::npos) {
+            failing_call = what.substr(0, sign);
+            failing_code = strtoul(text + sign + 1, nullptr, 10);
+            pmi_test_fail_hook = FailThatCall;
+        }
+    }
+} helper_of_a_test;
 
 class Marker : public Console
 {
@@ -473,9 +764,171 @@ TEST_F(Marker, EnteredByAnybodyElseExitsWithTwo)
     EXPECT_EQ(2u, Call({pid}, bytes(), {target, job}));
     EXPECT_TRUE(pm_process_alive(process));
     // With all of it right it is what the library does.
-    EXPECT_EQ(0u, Call({pid}, good, {target, job}));
+    EXPECT_EQ(uint32_t{PMI_WIN_CONSOLE_SENT}, Call({pid}, good, {target, job}));
     EXPECT_EQ(46u, Wait(process).code);
+    EXPECT_EQ(uint32_t{PMI_WIN_CONSOLE_GONE}, Call({pid}, good, {target, job}));
     CloseHandle(job);
+}
+
+// What the helper does, or cannot do, as the step has it.
+TEST_F(Marker, WhatBecameOfTheHelperIsTold)
+{
+    const struct {
+        const char *helper, *told;
+    } cases[] = {{"listens", "PM_OK by 1"},
+                 {"ends", "PM_ERR_LAUNCHER PM_OK by 2"},
+                 {"AttachConsole=5", "PM_ERR_ACCESS PM_OK by 2"},
+                 {"AttachConsole=6", "PM_ERR_UNSUPPORTED PM_OK by 2"},
+                 {"GenerateConsoleCtrlEvent=31", "PM_ERR_LAUNCHER PM_OK by 2"}};
+    for (const auto &one : cases) {
+        pm_process *process = Start({"listener"});
+        ASSERT_TRUE(SetEnvironmentVariableA("PM_TEST_HELPER", one.helper));
+        EXPECT_EQ(one.told, Stop(process, {{PM_STOP_INTERRUPT, PM_SCOPE_TREE, 15000}, kill}))
+            << one.helper;
+        ASSERT_TRUE(SetEnvironmentVariableA("PM_TEST_HELPER", nullptr));
+    }
+}
+
+// Errors of the start keep their names, whatever number the system has for them.
+TEST_F(Marker, AHelperThatCannotBeStartedIsTold)
+{
+    const struct {
+        const char *call;
+        unsigned long os_code;
+        const char *told;
+    } cases[] = {{"CreateProcess", ERROR_NOT_ENOUGH_MEMORY, "PM_ERR_NO_MEMORY PM_OK by 2"},
+                 {"CreateProcess", ERROR_NOT_ENOUGH_QUOTA, "PM_ERR_NO_PROCESS_SLOTS PM_OK by 2"},
+                 {"CreateProcess", ERROR_ACCESS_DENIED, "PM_ERR_LAUNCHER PM_OK by 2"},
+                 {"CreateNamedPipe", ERROR_ACCESS_DENIED, "PM_ERR_LAUNCHER PM_OK by 2"},
+                 {"CreateFile", ERROR_TOO_MANY_OPEN_FILES, "PM_ERR_NO_DESCRIPTORS PM_OK by 2"},
+                 {"CreateJobObject", ERROR_ACCESS_DENIED, "PM_ERR_LAUNCHER PM_OK by 2"},
+                 {"DuplicateHandle", ERROR_TOO_MANY_OPEN_FILES,
+                  "PM_ERR_NO_DESCRIPTORS PM_OK by 2"}};
+    for (const auto &one : cases) {
+        pm_process *process = Start({"listener"});
+        failing_call = one.call;
+        failing_code = one.os_code;
+        pmi_test_fail_hook = FailThatCall;
+        EXPECT_EQ(one.told, Stop(process, {{PM_STOP_INTERRUPT, PM_SCOPE_TREE, 15000}, kill}))
+            << one.call << " " << one.os_code;
+        pmi_test_fail_hook = nullptr;
+    }
+}
+
+std::vector<std::string> log_lines;
+
+void NoteWarning(void *, pm_log_level level, const char *line)
+{
+    if (level >= PM_LOG_WARNING) {
+        log_lines.push_back(line);
+    }
+}
+
+TEST_F(Marker, AKillThatNothingPoliteCameBeforeIsInTheLog)
+{
+    ASSERT_EQ(PM_OK, Close());
+    pm_options options = DefaultOptions();
+    options.log = NoteWarning;
+    Open(options);
+    log_lines.clear();
+    pm_process *process = Start({"without-console"});
+    std::string pid = std::to_string(pm_process_pid(process));
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_close(manager, -1, &report));
+    manager = nullptr;
+    EXPECT_EQ(1u, report.undelivered);
+    EXPECT_EQ(PM_ERR_UNSUPPORTED, report.undelivered_code);
+    ASSERT_EQ(1u, log_lines.size());
+    EXPECT_NE(std::string::npos, log_lines[0].find("pid " + pid +
+                                                   "): step 1 (terminate) could not be delivered: "
+                                                   "PM_ERR_UNSUPPORTED"))
+        << log_lines[0];
+}
+
+// Hosts of their own, since what is tested happens once in a process.
+int WindowsHost(const std::vector<std::string> &)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    Child child({"windowed", "pm-test-window", "alone"});
+    child->stdin_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    if (pm_open(&options, &manager, nullptr) != PM_OK ||
+        pm_spawn(manager, child.Get(), &process, nullptr) != PM_OK) {
+        return 1;
+    }
+    char line[64] = "";
+    size_t count = 0;
+    (void)pm_stream_read(pm_process_stream(process, PM_STDOUT), line, sizeof line - 1, Patience(),
+                         &count);
+    failing_call = "LoadLibrary";
+    failing_code = ERROR_NOT_ENOUGH_MEMORY;
+    pmi_test_fail_hook = FailThatCall;
+    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 1}});
+    pm_stop_report first = PM_STOP_REPORT_INIT, second = PM_STOP_REPORT_INIT;
+    (void)pm_process_stop(process, &plan, &first);
+    pmi_test_fail_hook = nullptr;
+    plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 15000}, kill});
+    (void)pm_process_stop(process, &plan, &second);
+    Say(Told(first) + ", " + Told(second));
+    (void)pm_process_unref(process);
+    return pm_close(manager, -1, nullptr) == PM_OK ? 48 : 1;
+}
+const RoleAdder windows_host("windows-host", WindowsHost);
+
+TEST_F(Marker, WindowsThatCouldNotBeLookedForAreLookedForTheNextTime)
+{
+    Child child({"windows-host"});
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *host = Spawn(child);
+    EXPECT_EQ("PM_ERR_UNSUPPORTED by 0, PM_OK by 1", ReadLine(host));
+    EXPECT_EQ(48u, Wait(host).code);
+}
+
+// A host whose file got another name, and another file its name.
+int RenamedHost(const std::vector<std::string> &)
+{
+    std::string self = SelfPath(), other = self + ".old";
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    Child child({"listener"});
+    child->stdin_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    if (pm_open(&options, &manager, nullptr) != PM_OK ||
+        pm_spawn(manager, child.Get(), &process, nullptr) != PM_OK) {
+        return 1;
+    }
+    char line[64] = "";
+    size_t count = 0;
+    (void)pm_stream_read(pm_process_stream(process, PM_STDOUT), line, sizeof line - 1, Patience(),
+                         &count);
+    if (!MoveFileA(self.c_str(), other.c_str()) || !CopyFileA(other.c_str(), self.c_str(), TRUE)) {
+        Say("not renamed " + std::to_string(GetLastError()));
+        return 1;
+    }
+    pm_stop_plan plan = Plan({{PM_STOP_INTERRUPT, PM_SCOPE_TREE, hour}, kill});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    (void)pm_process_stop(process, &plan, &report);
+    Say(Told(report));
+    (void)pm_process_unref(process);
+    return pm_close(manager, -1, nullptr) == PM_OK ? 48 : 1;
+}
+const RoleAdder renamed_host("renamed-host", RenamedHost);
+
+TEST_F(Marker, IsNotGivenToAnotherFileThatHasOurNameNow)
+{
+    std::string path = folder + "\\host.exe";
+    ASSERT_TRUE(CopyFileA(SelfPath().c_str(), path.c_str(), TRUE));
+    Child child({"renamed-host"});
+    child.program = path;
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *host = Spawn(child);
+    EXPECT_EQ("PM_ERR_NO_LAUNCHER PM_OK by 2", ReadLine(host));
+    EXPECT_EQ(48u, Wait(host).code);
+    EXPECT_TRUE(Eventually([&] { return DeleteFileA((path + ".old").c_str()) != FALSE; }));
+    EXPECT_TRUE(DeleteFileA(path.c_str()));
 }
 
 std::vector<std::wstring> lines;

@@ -2,7 +2,13 @@
 
 #include "fixture.h"
 
+#include <cwchar>
+
 #include <windows.h>
+
+extern "C" {
+size_t pmi_win_root_length(const wchar_t *path);
+}
 
 using namespace contract;
 
@@ -53,10 +59,11 @@ class Search : public Contract
 
     // Where that name leads, or the error's name.
     std::string Lead(const std::string &program, const std::vector<std::string> &env,
-                     bool batch = false)
+                     bool batch = false, const std::string &cwd = "")
     {
         Child child({"where"});
         child.program = program;
+        child->cwd = cwd.empty() ? nullptr : cwd.c_str();
         child.env = env;
         child->allow_batch_file = batch;
         child->stdout_slot.kind = PM_STDIO_PIPE;
@@ -135,6 +142,85 @@ TEST_F(Search, ABatchFileComesInItsPlaceOfPathextWithConsentAlone)
     Keep(process);
     EXPECT_EQ("batch", ReadLine(process));
     Wait(process);
+}
+
+TEST_F(Search, ANameWithADotMayStillWantItsExtension)
+{
+    std::string there = folder + "\\there\\", path = "PATH=" + folder + "\\there";
+    Plant(there + "py3.11.exe");
+    EXPECT_EQ(there + "py3.11.exe", Lead("py3.11", {path, "PATHEXT=.COM;.EXE"}));
+    EXPECT_EQ(there + "py3.11.exe", Lead(there + "py3.11", {"PATHEXT=.COM;.EXE"}));
+    EXPECT_EQ("PM_ERR_NOT_FOUND", Lead("py3.11", {path, "PATHEXT=.COM"}));
+    Plant(there + "py3.11");
+    EXPECT_EQ(there + "py3.11", Lead("py3.11", {path})) << "as it stands comes first";
+    WriteFile(there + "tool.v2.bat", "@echo batch\r\n");
+    EXPECT_EQ("PM_ERR_UNSUPPORTED", Lead("tool.v2", {path})) << "a batch file, and no consent";
+    EXPECT_EQ("PM_ERR_UNSUPPORTED", Lead("tool.v2.bat", {path}));
+    for (const char *refused : {"py3.11.", "py3.11 ", "py3.11.exe.", "x:py3.11"}) {
+        EXPECT_EQ("PM_ERR_INVALID", Lead(refused, {path})) << refused;
+    }
+}
+
+TEST_F(Search, AFileThatIsNamedByItsPathNeedsNoExtension)
+{
+    std::string there = folder + "\\there\\", path = "PATH=" + folder + "\\there";
+    Plant(there + "bare");
+    EXPECT_EQ(there + "bare", Lead(there + "bare", {}));
+    EXPECT_EQ(there + "bare", Lead("..\\there\\bare", {}));
+    EXPECT_EQ("PM_ERR_NOT_FOUND", Lead("bare", {path})) << "not by its name alone";
+    Plant(there + "bare.exe");
+    EXPECT_EQ(there + "bare", Lead(there + "bare", {}));
+    EXPECT_EQ(there + "bare.exe", Lead("bare", {path}));
+    MakeFolder(there + "inner");
+    EXPECT_EQ("PM_ERR_NOT_EXECUTABLE", Lead(there + "inner", {}));
+    EXPECT_TRUE(RemoveDirectoryA((there + "inner").c_str()));
+}
+
+TEST_F(Search, APathThatIsTakenLiterallyIsTaken)
+{
+    std::string prefix = "\\\\?\\", there = folder + "\\there\\";
+    Plant(there + "tool.exe");
+    std::string found = Lead(prefix + there + "tool.exe", {});
+    EXPECT_NE(std::string::npos, found.find(there + "tool.exe")) << found;
+    found = Lead(prefix + there + "tool", {"PATHEXT=.EXE"});
+    EXPECT_NE(std::string::npos, found.find(there + "tool.exe")) << found;
+    EXPECT_EQ("PM_ERR_NOT_FOUND", Lead(prefix + there + "none.exe", {}));
+    for (const char *refused : {"tool.exe.", "tool.exe::$DATA", "x:tool.exe"}) {
+        EXPECT_EQ("PM_ERR_INVALID", Lead(prefix + there + refused, {})) << refused;
+    }
+    EXPECT_EQ("PM_ERR_INVALID", Lead(prefix + "C:tool.exe", {}));
+}
+
+TEST_F(Search, ARootedPathBeginsAtTheRootOfTheFolder)
+{
+    const struct {
+        const wchar_t *path;
+        size_t length;
+    } cases[] = {{L"C:\\work\\x", 2},
+                 {L"C:\\", 2},
+                 {L"\\\\srv\\share\\dir\\x", 11},
+                 {L"\\\\srv\\share", 11},
+                 {L"\\\\srv\\share\\", 11},
+                 {L"\\\\srv", 5},
+                 {L"\\\\?\\C:\\work", 6},
+                 {L"\\\\?\\UNC\\srv\\share\\dir", 17},
+                 {L"\\\\?\\unc\\srv\\share", 17},
+                 {L"\\\\?\\Volume{1}\\dir", 13}};
+    for (const auto &one : cases) {
+        EXPECT_EQ(one.length, pmi_win_root_length(one.path))
+            << std::string(one.path, one.path + wcslen(one.path));
+    }
+    std::string there = folder + "\\there";
+    Plant(there + "\\tool.exe");
+    MakeFolder(there + "\\work");
+    // The trap: what is meant from the root, below the folder.
+    std::string rooted = there.substr(2) + "\\tool.exe";
+    for (const std::string &cwd :
+         {there + "\\work", "\\\\?\\" + there + "\\work", "\\\\?\\" + there}) {
+        std::string found = Lead(rooted, {}, false, cwd);
+        EXPECT_NE(std::string::npos, found.find(there + "\\tool.exe")) << cwd << ": " << found;
+    }
+    EXPECT_TRUE(RemoveDirectoryA((there + "\\work").c_str()));
 }
 
 } // namespace

@@ -11,7 +11,7 @@ int64_t fake_clock;
 struct fake_delivery fake_deliveries[64];
 size_t fake_deliveries_count;
 int fake_start_error, fake_start_stage;
-unsigned fake_reaps, fake_closed, fake_started, fake_transfers;
+unsigned fake_reaps, fake_closed, fake_started, fake_steps, fake_transfers;
 static struct pmi_os_process *watched[WATCHED_MAX];
 static size_t watched_count;
 static uint64_t next_pid;
@@ -34,14 +34,28 @@ void fake_reset(void)
     fake_clock = 1000;
     fake_deliveries_count = 0;
     fake_start_error = 0;
-    fake_reaps = fake_closed = fake_started = fake_transfers = 0;
+    fake_reaps = fake_closed = fake_started = fake_steps = fake_transfers = 0;
     watched_count = 0;
     next_pid = 100;
+}
+
+void fake_kill(uint64_t pid)
+{
+    for (size_t i = 0; i < watched_count; i++) {
+        if (watched[i]->pid == pid) {
+            watched[i]->dies_at = fake_clock;
+        }
+    }
 }
 
 int64_t pmi_now_ms(void)
 {
     return fake_clock;
+}
+
+int64_t pmi_now_us(void)
+{
+    return fake_clock * 1000;
 }
 
 int64_t pmi_wall_ms(void)
@@ -308,6 +322,13 @@ enum pm_containment pmi_os_containment_offered(const struct pmi_plan *plan)
     return plan->group == PM_GROUP_HOST ? PM_CONTAIN_NONE : PM_CONTAIN_GROUP;
 }
 
+bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
+{
+    (void)om;
+    *ret_reaped = 0;
+    return false;
+}
+
 bool pmi_os_process_stopped(struct pmi_os_process *op)
 {
     (void)op;
@@ -326,7 +347,8 @@ static void transfer_output(struct pmi_transfer *t, const struct pmi_os_process 
     int64_t closed = op->script.holds_output > op->dies_at ? op->script.holds_output : op->dies_at;
     int64_t silence = op->dies_at > t->stream->byte_at ? op->dies_at : t->stream->byte_at;
     bool dead = op->dies_at <= fake_clock;
-    if (op->script.output_fails) {
+    if (op->script.output_fails ||
+        (op->script.fails_at != 0 && fake_clock >= op->script.fails_at)) {
         t->result = PM_ERR_IO;
         t->ended = true;
     } else if (closed <= fake_clock) {
@@ -491,23 +513,56 @@ static int64_t later(int64_t ms)
     return ms == FAKE_NEVER ? FAKE_NEVER : fake_clock + ms;
 }
 
+// A delivery that takes time; its process may be gone before.
+struct pmi_os_step {
+    int64_t at;
+    int result;
+};
+
 int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
-                       enum pm_stop_scope scope)
+                       enum pm_stop_scope scope, struct pmi_os_step **ret_step)
 {
+    int64_t takes = op->script.delivery[action];
+    int result = op->script.undeliverable[action];
     if (fake_deliveries_count < sizeof fake_deliveries / sizeof fake_deliveries[0]) {
         fake_deliveries[fake_deliveries_count++] =
             (struct fake_delivery){fake_clock, op->pid, (int)action, (int)scope};
     }
-    if (op->script.undeliverable[action] != 0) {
-        return op->script.undeliverable[action];
+    if (takes != 0) {
+        struct pmi_os_step *step = malloc(sizeof *step);
+        if (step == NULL) {
+            return PM_ERR_NO_MEMORY;
+        }
+        *step = (struct pmi_os_step){fake_clock + takes, result};
+        *ret_step = step;
+        fake_steps++;
+    } else if (result != 0) {
+        return result;
+    }
+    if (result != 0) {
+        return PM_OK; // It will be told.
     }
     int64_t at = later(op->script.dies_after[action]);
+    at = at == FAKE_NEVER ? at : at + takes;
     op->dies_at = at < op->dies_at ? at : op->dies_at;
     if (scope == PM_SCOPE_TREE) {
         int64_t tree_at = later(op->script.tree_dies_after[action]);
         op->tree_dies_at = tree_at < op->tree_dies_at ? tree_at : op->tree_dies_at;
     }
     return PM_OK;
+}
+
+int pmi_os_step_poll(struct pmi_os_step *step)
+{
+    return fake_clock < step->at ? PM_ERR_TIMEOUT : step->result;
+}
+
+void pmi_os_step_end(struct pmi_os_step *step)
+{
+    if (step != NULL) {
+        fake_steps--;
+        free(step);
+    }
 }
 
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
@@ -559,6 +614,17 @@ int pmi_os_stream_write(struct pmi_os_stream *s, const void *data, size_t size, 
     (void)data;
     (void)deadline;
     *ret_count = size;
+    return PM_OK;
+}
+
+int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op)
+{
+    if (op->script.end_room_at > fake_clock) {
+        return PM_ERR_TIMEOUT;
+    }
+    if (s->open && op->script.end_room_at != 0) {
+        ((struct pmi_os_process *)(uintptr_t)op)->dies_at = fake_clock;
+    }
     return PM_OK;
 }
 
@@ -684,11 +750,29 @@ void pmi_os_lock_release(struct pmi_os_lock *lock)
     (void)lock;
 }
 
-int pmi_os_zombies(void (*visit)(void *context, uint64_t pid, uint64_t start), void *context)
+int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie), void *context)
 {
     (void)visit;
     (void)context;
     return PM_OK;
+}
+
+bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return false;
+}
+
+int pmi_os_zombie_reap(const struct pmi_zombie *zombie)
+{
+    (void)zombie;
+    return PM_ERR_GONE;
+}
+
+uint64_t pmi_os_parent_of(uint64_t pid)
+{
+    (void)pid;
+    return 0;
 }
 
 void pmi_os_launcher_main(int argc, char **argv)
@@ -707,4 +791,18 @@ int pmi_os_stop_event_open(pm_native *ret_native)
 {
     (void)ret_native;
     return PM_ERR_UNSUPPORTED;
+}
+
+void pmi_os_sweep(void)
+{
+}
+
+bool pmi_os_terminals_take_back(void)
+{
+    return false;
+}
+
+bool pmi_os_terminals_owed(void)
+{
+    return false;
 }

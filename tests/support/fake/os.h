@@ -27,10 +27,13 @@ struct fake_script {
     int64_t tree_dies_after[FAKE_ACTIONS];
     bool has_tree;                   // Something else lives in its containment.
     int undeliverable[FAKE_ACTIONS]; // PM_ERR_* for that action; 0 = delivered.
+    int64_t delivery[FAKE_ACTIONS];  // Milliseconds that its delivery takes; 0 = none.
     bool status_stays_pending;
     int64_t holds_output; // Until then somebody has the outputs open, besides the process itself.
     int64_t output_every; // Milliseconds between two bytes on each output; 0 = none.
     bool output_fails;    // With PM_ERR_IO.
+    int64_t end_room_at;  // From then on the end of the input can be told, and it ends of that.
+    int64_t fails_at;     // The same from then on; 0 = never.
     uint32_t code;
 };
 
@@ -92,7 +95,9 @@ extern int fake_start_error, fake_start_stage; // The next start fails so, once.
 extern unsigned fake_reaps;                    // Statuses taken.
 extern unsigned fake_closed;                   // Processes closed.
 extern unsigned fake_started;
+extern unsigned fake_steps;     // Deliveries under way.
 extern unsigned fake_transfers; // Calls of pmi_os_streams_transfer.
+void fake_kill(uint64_t pid);   // Dies now, of somebody else.
 void fake_reset(void);
 void fake_script_clear(
     struct fake_script *script); // Lives for ever, hears everything, dies of KILL.

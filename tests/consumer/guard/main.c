@@ -1,0 +1,6 @@
+int innocent(void);
+
+int main(void)
+{
+    return innocent();
+}

@@ -1,0 +1,5 @@
+int other_twin(void);
+int other_twin(void)
+{
+    return 2;
+}

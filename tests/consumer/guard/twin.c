@@ -1,0 +1,5 @@
+int twin(void);
+int twin(void)
+{
+    return 1;
+}
