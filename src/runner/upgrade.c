@@ -76,14 +76,14 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
     json_int_t high = json_integer_value(json_array_get(pods, 1));
     json_int_t format = json_integer_value(json_object_get(json, "state_format"));
     int code = RUNNER_OK;
-    if (result->timed_out || result->record.kind != PM_EXIT_EXITED || result->record.code != 0 ||
+    if (result->timed_out || result->record->kind != PM_EXIT_EXITED || result->record->code != 0 ||
         word == NULL || strcmp(word, "ok") != 0 || version == NULL) {
         code = runner_fail(&upgrade->error, RUNNER_FAILED,
                            "upgrade to '%s'\nits self-check failed (%s %u): %.200s\n"
                            "the runner goes on as it was",
                            upgrade->program,
                            result->timed_out ? "no answer in time, exit code" : "exit code",
-                           (unsigned)result->record.code,
+                           (unsigned)result->record->code,
                            result->output_size[1] > 0 ? result->output[1] : "no word of it");
     } else if (low > POD_VERSION_MAX || high < POD_VERSION_MIN || format < STATE_FORMAT) {
         code = runner_fail(&upgrade->error, RUNNER_REFUSED,
