@@ -11,6 +11,7 @@
 struct found {
     struct found *next;
     pm_process *process;
+    const char *key; // Of the Handle.
     bool used;
 };
 
@@ -82,14 +83,11 @@ static bool take_id(const char *text, size_t size, char id[RUNNER_ID_MAX + 1])
 
 static struct found *find_process(const struct recovery *recovery, const char *id)
 {
-    struct pm_info info = PM_INFO_INIT;
-    for (struct found *found = recovery->found; found != NULL; found = found->next) {
-        if (pm_process_info(found->process, &info) == PM_OK && info.key != NULL &&
-            strcmp(info.key, id) == 0) {
-            return found;
-        }
+    struct found *found = recovery->found;
+    while (found != NULL && strcmp(found->key, id) != 0) {
+        found = found->next;
     }
-    return NULL;
+    return found;
 }
 
 static void begin_session(struct session *session, struct found *found)
@@ -210,18 +208,17 @@ static void scan_folders(struct recovery *recovery)
 // A holder whose folder is gone: still found, listed and ended by its Handle.
 static void take_strays(struct recovery *recovery)
 {
-    struct pm_info info = PM_INFO_INIT;
     for (struct found *found = recovery->found; found != NULL; found = found->next) {
-        if (found->used || pm_process_info(found->process, &info) != PM_OK) {
+        if (found->used) {
             continue;
         }
         if (!pm_process_alive(found->process)) {
-            (void)pm_forget(recovery->server->manager, info.key);
+            (void)pm_forget(recovery->server->manager, found->key);
             (void)pm_process_unref(found->process);
             continue;
         }
-        struct session *session = session_find(recovery->server, info.key) == NULL
-                                      ? session_add(recovery->server, info.key)
+        struct session *session = session_find(recovery->server, found->key) == NULL
+                                      ? session_add(recovery->server, found->key)
                                       : NULL;
         if (session != NULL) {
             begin_session(session, found);
@@ -236,10 +233,12 @@ static void take_strays(struct recovery *recovery)
 static int on_found(void *user, pm_process *process)
 {
     struct recovery *recovery = user;
+    struct pm_info info = PM_INFO_INIT;
     struct found *found = calloc(1, sizeof *found);
     if (found == NULL) {
         return PM_ERR_NO_MEMORY;
     }
+    found->key = pm_process_info(process, &info) == PM_OK && info.key != NULL ? info.key : "";
     found->process = pm_process_ref(process);
     found->next = recovery->found;
     recovery->found = found;

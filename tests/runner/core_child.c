@@ -57,6 +57,8 @@ int main(int argc, char **argv)
         (void)puts("last words");
         return atoi(argv[2]);
     }
-    Sleep(INFINITE);
-    return 0;
+    if (argc == 2 && strcmp(argv[1], "sleep") == 0) {
+        Sleep(INFINITE);
+    }
+    return 2;
 }
