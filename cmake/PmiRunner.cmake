@@ -8,6 +8,9 @@ endif()
 # What the runner is without its main(), for tests of its parts.
 add_library(pmi_runner STATIC EXCLUDE_FROM_ALL ${PMI_RUNNER_SOURCES} ${PMI_RUNNER_OS_SOURCES})
 target_link_libraries(pmi_runner PUBLIC pmi_podlink pmi_jansson)
+if(PMI_WITH_DEBUG)
+    target_link_libraries(pmi_runner PUBLIC processmgr_debug_static)
+endif()
 pmi_setup_program(pmi_runner)
 # The one file that replaces this program by another.
 if(NOT WIN32)

@@ -33,7 +33,11 @@ const char help_serve[] =
     "runner finds them. Of two for the same state folder the second ends at once with code 6.\n"
     "Its log is runner.log in the state folder.\n"
     "\n"
-    "  --self-check  say versions, as an upgrade asks for it, and end\n";
+    "  --debug ADDRESS  serve /debug/processes and /metrics there: 127.0.0.1:PORT, unix:PATH, or\n"
+    "                   off; else PROCESSMGR_DEBUG_ADDRESS, else debug.sock in the state folder\n"
+    "                   (Windows: off). `runner info` tells the address\n"
+    "  --leak-sweep MS  rhythm of the zombie detector; 30000\n"
+    "  --self-check     say versions, as an upgrade asks for it, and end\n";
 
 const char help_create[] =
     "Makes a session. Without a program: your shell. It gets your environment and folder.\n"

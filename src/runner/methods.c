@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/debug.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
@@ -48,17 +49,17 @@ static void runner_info(struct server *server, struct call *call, json_t *params
     json_t *json;
     (void)params;
     (void)pm_stats(server->manager, &stats);
-    json =
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:o, s:[i,i], s:I, s:I, s:I}",
-                  "version", PM_VERSION_STRING, "instance", server->instance, "pid",
-                  (json_int_t)uv_os_getpid(), "program", server->env->program, "state_dir",
-                  server->env->state_dir, "epoch", (json_int_t)server->epoch, "started",
-                  (json_int_t)server->started_wall_ms, "recovered", server->recovered,
-                  "recovery_ms", (json_int_t)server->recovery_ms, "connections",
-                  (json_int_t)control_connections(server), "sessions", counts(server),
-                  "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX, "log_failures",
-                  (json_int_t)log_failures(server->log), "leaked", (json_int_t)stats.leaked_total,
-                  "registry_failures", (json_int_t)stats.registry_failures);
+    json = json_pack(
+        "{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:o, s:[i,i], s:I, s:I, s:I, s:I, s:s}",
+        "version", PM_VERSION_STRING, "instance", server->instance, "pid",
+        (json_int_t)uv_os_getpid(), "program", server->env->program, "state_dir",
+        server->env->state_dir, "epoch", (json_int_t)server->epoch, "started",
+        (json_int_t)server->started_wall_ms, "recovered", server->recovered, "recovery_ms",
+        (json_int_t)server->recovery_ms, "connections", (json_int_t)control_connections(server),
+        "sessions", counts(server), "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX,
+        "log_failures", (json_int_t)log_failures(server->log), "leaked",
+        (json_int_t)stats.leaked_total, "leaked_reaped", (json_int_t)stats.leaked_reaped,
+        "registry_failures", (json_int_t)stats.registry_failures, "debug", debug_address(server));
     json_t *last = upgrade_last(server->env->state_dir);
     if (json != NULL && last != NULL) {
         (void)json_object_set_new(json, "upgrade", last);

@@ -8,6 +8,7 @@
 #include "runner/runner.h"
 
 #define OS_ADDRESS_MAX 256
+#define OS_DEBUG_ADDRESS_MAX 4200
 
 // A folder of ours alone, made if it is missing (its parent has to be there), never a link.
 int os_private_dir(const char *path, struct runner_error *error);
@@ -28,6 +29,9 @@ int os_remove_tree(const char *path);
 int os_pipe_open(uv_pipe_t *pipe, pm_native native);
 // Whether the name of the control socket was removed.
 bool os_socket_gone(const char *state_dir);
+
+// Where the debug page is served unless somebody says otherwise.
+void os_debug_address(const char *state_dir, char *address, size_t capacity);
 
 // ---- the terminal of `attach`
 // --------------------------------------------------------------------

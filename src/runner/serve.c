@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/debug.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
@@ -159,6 +160,13 @@ static void on_signal(uv_signal_t *handle, int number)
 // Begin
 // ------------------------------------------------------------------------------------------------
 
+static uint32_t leak_sweep_ms(void)
+{
+    char text[32];
+    size_t size = sizeof text;
+    return uv_os_getenv(LEAK_SWEEP_ENV, text, &size) == 0 ? (uint32_t)strtoul(text, NULL, 10) : 0;
+}
+
 static int open_manager(struct server *server, struct runner_error *error)
 {
     struct pm_options options = PM_OPTIONS_INIT;
@@ -166,6 +174,9 @@ static int open_manager(struct server *server, struct runner_error *error)
     char line[1024];
     options.registry_dir = server->registry_dir;
     options.status_pending_ms = 1; // How the child ended is told by the holder, not by its status.
+    // The process is ours alone: whatever zombie nobody tracks is a mistake of ours.
+    options.leak_policy = PM_LEAK_REAP;
+    options.leak_sweep_ms = leak_sweep_ms();
     options.event = on_event;
     options.log = on_manager_log;
     options.user = server;
@@ -231,7 +242,11 @@ static int open_all(struct server *server, struct runner_error *error)
               "version %s, process %lld, epoch %llu, program '%s'%s%s", PM_VERSION_STRING,
               (long long)uv_os_getpid(), (unsigned long long)server->epoch, server->env->program,
               failed != 0 ? ", epoch not written: " : "", failed != 0 ? uv_strerror(failed) : "");
-    return control_open(server, error);
+    code = control_open(server, error);
+    if (code == RUNNER_OK) {
+        debug_open(server);
+    }
+    return code;
 }
 
 // One life. *ret_program: what shall take its place (free it), or NULL.
@@ -264,6 +279,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
         log_write(server->log, LOG_INFO, "runner.ended", NULL, "sessions go on: %s",
                   server->end == SERVER_SHUTDOWN_ALL ? "no" : "yes");
     }
+    debug_close(server);
     (void)pm_close(server->manager, 5000, NULL);
     on_wake(&server->wake);
     (void)uv_loop_close(&server->loop);
@@ -306,8 +322,15 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
         os_keep_at_exec(ready, false);
         return serve(env, ready);
     }
-    if (argc > 1) {
-        return runner_usage(env, "serve", "no such option: %s", argv[1]);
+    // In the environment, where the next one finds it after an upgrade.
+    for (int i = 1; i < argc; i += 2) {
+        const char *name = strcmp(argv[i], "--debug") == 0        ? DEBUG_ADDRESS_ENV
+                           : strcmp(argv[i], "--leak-sweep") == 0 ? LEAK_SWEEP_ENV
+                                                                  : NULL;
+        if (name == NULL || i + 1 == argc) {
+            return runner_usage(env, "serve", "no such option, or no value for it: %s", argv[i]);
+        }
+        (void)uv_os_setenv(name, argv[i + 1]);
     }
     return serve(env, PM_NATIVE_INVALID);
 }

@@ -59,9 +59,10 @@ struct server {
     uint64_t recovery_ms;
     enum server_end end;
     uint64_t end_deadline;
-    char *upgrade_program; // SERVER_UPGRADE: what to run now.
-    unsigned works;        // In workers, of no session.
-    pm_native ready;       // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
+    char *upgrade_program;         // SERVER_UPGRADE: what to run now.
+    struct pm_debug_server *debug; // NULL: none.
+    unsigned works;                // In workers, of no session.
+    pm_native ready;               // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
     uv_signal_t signals[3];
     uv_timer_t housekeeping;
     uv_thread_t thread; // Of the loop.

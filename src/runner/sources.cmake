@@ -30,6 +30,11 @@ set(PMI_RUNNER_SOURCES
     src/runner/upgrade.c
     src/runner/view.c
     src/runner/who.c)
+if(PMI_WITH_DEBUG)
+    list(APPEND PMI_RUNNER_SOURCES src/runner/debug.c)
+else()
+    list(APPEND PMI_RUNNER_SOURCES src/runner/no_debug.c)
+endif()
 if(WIN32)
     set(PMI_RUNNER_OS_SOURCES src/runner/win32/doctor.c src/runner/win32/inspect.c
         src/runner/win32/os.c src/runner/win32/placement.c)

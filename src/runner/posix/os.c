@@ -335,3 +335,9 @@ void os_process_close(struct os_process *process)
         process->native = PM_NATIVE_INVALID;
     }
 }
+
+// A socket in the folder that is ours alone.
+void os_debug_address(const char *state_dir, char *address, size_t capacity)
+{
+    (void)snprintf(address, capacity, "unix:%s/debug.sock", state_dir);
+}
