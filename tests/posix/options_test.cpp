@@ -88,16 +88,22 @@ class Options : public Contract
         Told told;
         std::istringstream in(text);
         for (std::string line; std::getline(in, line);) {
+            if (!line.empty() && line.back() == '\r') // A terminal's.
+                line.pop_back();
             size_t blank = line.find(' ');
             told[line.substr(0, blank)] = blank == std::string::npos ? "" : line.substr(blank + 1);
         }
         return told;
     }
 
-    Told Normal(const std::function<void(pm_spec &)> &change)
+    Told Normal(const std::function<void(pm_spec &)> &change, bool terminal = false)
     {
         Child child({"tell-options"});
         child->stdout_slot.kind = PM_STDIO_PIPE;
+        if (terminal) {
+            child->mode = PM_MODE_PTY;
+            child->stdin_slot = child->stdout_slot = child->stderr_slot = {};
+        }
         change(child.spec);
         pm_process *process = Spawn(child);
         return process == nullptr ? Told() : Parse(ReadAll(process));
@@ -120,13 +126,16 @@ class Options : public Contract
         return Parse(ReadFile(path));
     }
 
-    // In both modes.
-    void Both(const std::function<void(pm_spec &)> &change,
-              const std::function<void(const Told &)> &look)
+    void InEveryMode(const std::function<void(pm_spec &)> &change,
+                     const std::function<void(const Told &)> &look)
     {
         {
             SCOPED_TRACE("normal");
             look(Normal(change));
+        }
+        {
+            SCOPED_TRACE("terminal");
+            look(Normal(change, true));
         }
         SCOPED_TRACE("daemon");
         look(Daemon(change));
@@ -177,17 +186,17 @@ TEST_F(Options, NoneChangeNothing)
     ASSERT_NE(nullptr, getcwd(cwd, sizeof cwd));
     mode_t mask = umask(0);
     umask(mask);
-    Both([](pm_spec &) {},
-         [&](Told told) {
-             std::ostringstream octal;
-             octal << std::oct << mask;
-             EXPECT_EQ(Three(getuid()), told["uid"]);
-             EXPECT_EQ(Three(getgid()), told["gid"]);
-             EXPECT_EQ(octal.str(), told["umask"]);
-             EXPECT_EQ(std::to_string(getpriority(PRIO_PROCESS, 0)), told["nice"]);
-             EXPECT_EQ("yes", told["new-privileges"]);
-             EXPECT_EQ(cwd, told["cwd"]);
-         });
+    InEveryMode([](pm_spec &) {},
+                [&](Told told) {
+                    std::ostringstream octal;
+                    octal << std::oct << mask;
+                    EXPECT_EQ(Three(getuid()), told["uid"]);
+                    EXPECT_EQ(Three(getgid()), told["gid"]);
+                    EXPECT_EQ(octal.str(), told["umask"]);
+                    EXPECT_EQ(std::to_string(getpriority(PRIO_PROCESS, 0)), told["nice"]);
+                    EXPECT_EQ("yes", told["new-privileges"]);
+                    EXPECT_EQ(cwd, told["cwd"]);
+                });
     EXPECT_EQ("host's", Normal([](pm_spec &) {})["session"]);
 }
 
@@ -199,7 +208,7 @@ TEST_F(Options, UmaskNiceAndLimitsArriveAtTheChild)
                                 {RLIMIT_CORE, 0, 0},
                                 {RLIMIT_CPU, 100, 200},
                                 {RLIMIT_FSIZE, 1 << 20, UINT64_MAX}};
-    Both(
+    InEveryMode(
         [&](pm_spec &s) {
             s.set_umask = true;
             s.umask_value = 0;
@@ -248,8 +257,8 @@ TEST_F(Options, ASessionOfItsOwn)
 
 TEST_F(Options, NoNewPrivileges)
 {
-    Both([](pm_spec &s) { s.no_new_privileges = true; },
-         [](Told told) { EXPECT_EQ("no", told["new-privileges"]); });
+    InEveryMode([](pm_spec &s) { s.no_new_privileges = true; },
+                [](Told told) { EXPECT_EQ("no", told["new-privileges"]); });
     EXPECT_EQ(0, prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
 }
 
@@ -273,12 +282,12 @@ TEST_F(Credentials, ByNameTakeTheMainGroupAndNoOther)
     gid_t before[65536];
     int count = getgroups(65536, before);
     ASSERT_EQ(0, setgroups(3, ours)) << "which must not be handed on";
-    Both([](pm_spec &s) { s.run_as_user = "nobody"; },
-         [&](Told told) {
-             EXPECT_EQ(Three(uid), told["uid"]);
-             EXPECT_EQ(Three(gid), told["gid"]);
-             EXPECT_EQ("", told["groups"]);
-         });
+    InEveryMode([](pm_spec &s) { s.run_as_user = "nobody"; },
+                [&](Told told) {
+                    EXPECT_EQ(Three(uid), told["uid"]);
+                    EXPECT_EQ(Three(gid), told["gid"]);
+                    EXPECT_EQ("", told["groups"]);
+                });
     EXPECT_EQ(0u, geteuid()) << "the host's own";
     EXPECT_EQ(3, getgroups(0, nullptr));
     EXPECT_EQ(1, prctl(PR_GET_DUMPABLE)) << "the host can still be debugged";
@@ -288,7 +297,7 @@ TEST_F(Credentials, ByNameTakeTheMainGroupAndNoOther)
 TEST_F(Credentials, ByNumberNeedNoEntry)
 {
     const uint32_t groups[] = {5, 4000000000u, 6};
-    Both(
+    InEveryMode(
         [&](pm_spec &s) {
             s.run_as_user = "1016875";
             s.run_as_group = "1016876";
@@ -307,12 +316,12 @@ TEST_F(Credentials, ByNumberNeedNoEntry)
 
 TEST_F(Credentials, AGroupAlone)
 {
-    Both([](pm_spec &s) { s.run_as_group = "1016876"; },
-         [](Told told) {
-             EXPECT_EQ(Three(0), told["uid"]);
-             EXPECT_EQ(Three(1016876), told["gid"]);
-             EXPECT_EQ("", told["groups"]);
-         });
+    InEveryMode([](pm_spec &s) { s.run_as_group = "1016876"; },
+                [](Told told) {
+                    EXPECT_EQ(Three(0), told["uid"]);
+                    EXPECT_EQ(Three(1016876), told["gid"]);
+                    EXPECT_EQ("", told["groups"]);
+                });
 }
 
 TEST_F(Credentials, TheGroupsOfTheUser)
@@ -320,13 +329,13 @@ TEST_F(Credentials, TheGroupsOfTheUser)
     int count = 1000;
     gid_t groups[1000];
     ASSERT_LT(0, getgrouplist("nobody", Nobody()->pw_gid, groups, &count));
-    Both([](pm_spec &s) { s.run_as_user = "nobody", s.groups_of_user = true; },
-         [&](Told told) {
-             EXPECT_EQ(count, 1 + static_cast<int>(std::count(told["groups"].begin(),
-                                                              told["groups"].end(), ',')))
-                 << told["groups"];
-             EXPECT_NE("", told["groups"]);
-         });
+    InEveryMode([](pm_spec &s) { s.run_as_user = "nobody", s.groups_of_user = true; },
+                [&](Told told) {
+                    EXPECT_EQ(count, 1 + static_cast<int>(std::count(told["groups"].begin(),
+                                                                     told["groups"].end(), ',')))
+                        << told["groups"];
+                    EXPECT_NE("", told["groups"]);
+                });
 }
 
 TEST_F(Credentials, UnknownNamesFailTheStart)
@@ -616,6 +625,31 @@ TEST_F(ControlGroup, HoldsWhatLeavesTheGroupAndTheSession)
         held.clear();
         pm_process_unref(process);
         EXPECT_TRUE(Eventually([&] { return Left().empty(); }));
+    }
+}
+
+// Stopped at whatever point of its escape it has come to.
+TEST_F(ControlGroup, HoldsWhoLeavesInItsFirstMoments)
+{
+    pm_stop_plan plan = {};
+    plan.steps_count = 1;
+    plan.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, 10000};
+    for (int i = 0; i < 100; i++) {
+        Child child({"escapist"});
+        child->cgroup = ours.c_str();
+        child->containment = PM_CONTAIN_CGROUP;
+        child->stdout_slot.kind = PM_STDIO_NULL;
+        pm_process *process = Spawn(child);
+        ASSERT_NE(nullptr, process);
+        for (volatile int spin = 0; spin < i * 5000; spin = spin + 1) {
+        }
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
+        EXPECT_FALSE(report.tree_left);
+        held.clear();
+        pm_process_unref(process);
+        // Its folder can be removed only when nobody is in it.
+        ASSERT_TRUE(Eventually([&] { return Left().empty(); })) << i;
     }
 }
 
