@@ -95,10 +95,10 @@ struct pm_process {
     const char *owner, *program, *key, *label;
     enum pm_mode mode;
     uint8_t slots[3]; // enum pm_stdio_kind, for display.
+    bool no_os;       // Recovered after its death: there is no kernel object.
     struct pmi_packed_plan stop;
     bool shares_tty; // PM_GROUP_FOREGROUND.
     bool die_with_parent, kill_tree_on_exit, recovered;
-    bool no_os;                        // Recovered after its death: there is no kernel object.
     struct pmi_identity *recovered_id; // Of a recovered one: as its record has it.
     uint64_t pid;
     pm_exit_callback *on_exit;

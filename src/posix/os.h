@@ -49,6 +49,7 @@ struct pmi_os_process {
     bool group;         // Leads a process group of its own, whose id is pid.
     bool whole_session; // Nobody but its descendants is in its session: they belong to its tree.
     bool condemned;     // Of that tree nobody is to live: each look at it kills.
+    bool whole_tree;    // own_process: its descendants are its tree, wherever they went.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
     pid_t session;             // Session of its group.
     pid_t tty_group;           // Who had tty_fd before.
@@ -63,7 +64,6 @@ struct pmi_os_process {
     // In a manager that has the process to itself (family.h):
     struct pmi_family *family;          // NULL = not in one.
     uint64_t mark;                      // What its descendants are known by.
-    bool whole_tree;                    // They belong to its tree, wherever they went.
     struct pmi_os_process *leader_next; // Under the lock of the family.
 };
 #define PMI_OS_PROCESS_INIT                                                                        \
