@@ -35,7 +35,8 @@
  *   - pthread_cancel() of the deferred type is safe in every call: it is acted on while
  *     pm_process_wait() or pm_process_stop() waits, else when the call is over. The shared library
  *     stays in memory after dlclose() or FreeLibrary() (not on macOS).
- *   - The library installs no signal handler, changes no process-wide state, never prints, exits or
+ *   - The library installs no signal handler, changes no process-wide state (but the subreaper bit,
+ *     where pm_options::own_process asks for it), never prints, exits or
  *     aborts. In the copy that a fork() of the host makes every call answers PM_ERR_FORKED.
  */
 #ifndef PROCESSMGR_PROCESSMGR_H
@@ -1245,7 +1246,8 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
  *
  * @param process the Handle.
  * @param signal_number the OS's number; 0 only asks.
- * @param scope the process, or its group.
+ * @param scope the process, its group, or its tree. SIGKILL to the tree condemns it: who turns up
+ *        in it later is killed, too.
  * @return PM_OK; PM_ERR_GONE; PM_ERR_ACCESS; PM_ERR_UNSUPPORTED (Windows; a scope that the
  *         containment does not have); PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
@@ -1316,8 +1318,8 @@ PM_API int pm_stream_read(pm_stream *stream, void *buffer, size_t capacity, int6
  * @param data bytes to write; borrowed.
  * @param size how many.
  * @param timeout_ms in milliseconds; 0 = only what fits now; PM_FOREVER.
- * @param ret_count set to the bytes written, also on PM_ERR_TIMEOUT, PM_ERR_BROKEN_PIPE and
- * PM_ERR_IO.
+ * @param ret_count set to the bytes written, also on PM_ERR_TIMEOUT, PM_ERR_BROKEN_PIPE,
+ * PM_ERR_IO and PM_ERR_CLOSED.
  * @return PM_OK: all written; PM_ERR_TIMEOUT: ret_count of them; PM_ERR_BROKEN_PIPE: nobody reads
  * any more; PM_ERR_CLOSED (closed or taken); PM_ERR_IO; PM_ERR_INVALID; PM_ERR_FORKED. Blocking: up
  * to timeout_ms. Thread safety: any thread; one writer at a time per stream, a second one waits.

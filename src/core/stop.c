@@ -274,7 +274,7 @@ static void settle(struct pmi_stopper *s, int result)
     bool ending = result == PM_ERR_GONE && !s->leader_dead && step->scope != PM_SCOPE_GROUP;
     s->step_deadline =
         result == PM_OK || ending || s->owes_end ? step_deadline(s, step) : pmi_now_ms();
-    if (result != PM_OK && result != PM_ERR_GONE) {
+    if (result != PM_OK && result != PM_ERR_GONE && !s->owes_end) {
         warn(s, step, result);
     }
 }
@@ -349,6 +349,10 @@ void pmi_stopper_advance(struct pmi_stopper *s)
             // A tree tells nobody of its end, and a terminal not of room for it.
             wake_by(s, now, s->step_deadline, s->leader_dead || s->owes_end);
             return;
+        }
+        if (s->owes_end) {
+            s->owes_end = false;
+            warn(s, &s->plan.steps[s->step - 1], PM_ERR_TIMEOUT);
         }
         if (s->step == s->plan.steps_count) {
             finish(s, PM_ERR_TIMEOUT);

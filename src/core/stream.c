@@ -78,7 +78,8 @@ PM_API int pm_stream_write(pm_stream *s, const void *data, size_t size, int64_t 
         written += count;
     } while (result == PM_ERR_TIMEOUT && timeout_ms != 0 && pmi_now_ms() < deadline);
     pmi_mutex_unlock(&s->lock);
-    if (result == PM_OK || result == PM_ERR_TIMEOUT || result == PM_ERR_BROKEN_PIPE) {
+    if (result == PM_OK || result == PM_ERR_TIMEOUT || result == PM_ERR_BROKEN_PIPE ||
+        result == PM_ERR_IO || result == PM_ERR_CLOSED) {
         *ret_count = written;
     }
     return result;
@@ -152,12 +153,12 @@ PM_API int pm_stream_take(pm_stream *s, pm_native *ret_native)
     if (result != PM_OK || ret_native == NULL) {
         return result != PM_OK ? result : PM_ERR_INVALID;
     }
-    bool was_closing = atomic_exchange(&s->closing, true);
-    atomic_store(&s->native, PM_NATIVE_INVALID);
+    atomic_store(&s->closing, true);
     pmi_mutex_lock(&s->lock);
-    if (was_closing || !pmi_os_stream_is_open(&s->os)) {
+    if (!pmi_os_stream_is_open(&s->os)) {
         result = PM_ERR_CLOSED;
     } else {
+        atomic_store(&s->native, PM_NATIVE_INVALID);
         *ret_native = pmi_os_stream_take(&s->os);
         s->taken = true;
     }

@@ -321,6 +321,12 @@ static void destroy(struct pmi_cgroup *cgroup)
     free(cgroup);
 }
 
+void pmi_cgroup_forget(struct pmi_cgroup *cgroup)
+{
+    if (cgroup != NULL)
+        destroy(cgroup);
+}
+
 void pmi_cgroup_close(struct pmi_cgroup *cgroup)
 {
     if (cgroup == NULL)
@@ -398,6 +404,11 @@ bool pmi_cgroup_is_populated(const struct pmi_cgroup *cgroup)
 }
 
 void pmi_cgroup_try_remove(struct pmi_cgroup *cgroup)
+{
+    (void)cgroup;
+}
+
+void pmi_cgroup_forget(struct pmi_cgroup *cgroup)
 {
     (void)cgroup;
 }

@@ -25,6 +25,8 @@ void pmi_cgroup_try_remove(struct pmi_cgroup *cgroup);
 // The same, and frees it; one that is populated still is removed by a later call of any manager of
 // this program.
 void pmi_cgroup_close(struct pmi_cgroup *cgroup);
+// Frees it alone: it is somebody else's to remove.
+void pmi_cgroup_forget(struct pmi_cgroup *cgroup);
 // Removes those that have become empty.
 void pmi_cgroup_sweep(void);
 

@@ -631,7 +631,7 @@ static enum order turn(struct wards *wards, pid_t parent)
             continue;
         }
         if (!welcome(wards, wards->fds[i].fd, wards->cgroups[i]))
-            pmi_cgroup_close(wards->cgroups[i]);
+            pmi_cgroup_forget(wards->cgroups[i]); // The manager's, which lives, to remove.
         (void)pmi_sys_close(wards->fds[i].fd);
     }
     wards->fds_count = kept;
@@ -703,6 +703,19 @@ static void clear_up(const struct wards *wards)
     }
 }
 
+// Children that wait for our answer: they give up without it, and nobody else removes their groups.
+static void end_announced(const struct wards *wards)
+{
+    for (size_t i = 2; i < wards->fds_count; i++) {
+        struct ward ward = {.pidfd = -1, .cgroup = wards->cgroups[i]};
+        (void)pmi_sys_close(wards->fds[i].fd);
+        if (ward.cgroup != NULL) {
+            pmi_cgroup_signal(ward.cgroup, SIGKILL, 0);
+            clear_up(&(struct wards){.list = &ward, .count = 1});
+        }
+    }
+}
+
 int pmi_keeper_main(int socket_fd, int parent_pidfd)
 {
     struct wards wards = {.count = 0};
@@ -720,6 +733,7 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
     while (order == GO_ON);
     if (order == KILL) {
         kill_wards(&wards);
+        end_announced(&wards);
         clear_up(&wards);
     }
     free(wards.list);

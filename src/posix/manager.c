@@ -63,7 +63,7 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
     pmi_mutex_destroy(&om->keeper.lock);
     pmi_posix_launcher_close(om);
     pmi_reactor_close(om);
-    *om = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
+    om->open = false; // And no more: who holds a Handle may be in the family's lock just now.
 }
 
 void pmi_os_sweep(void)

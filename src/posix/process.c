@@ -465,7 +465,10 @@ static int signal_cgroup(struct pmi_os_process *op, int signal_number)
         pmi_cgroup_signal(op->cgroup, signal_number, op->pid);
     if (signal_number == SIGKILL && op->group)
         (void)pmi_group_signal(op, signal_number);
-    return populated ? PM_OK : result;
+    // Who was moved out of it is in the session still, which tree_alive() asks for, too.
+    op->condemned |= signal_number == SIGKILL;
+    bool others = (!populated || signal_number == SIGKILL) && pmi_session_signal(op, signal_number);
+    return populated || others ? PM_OK : result;
 }
 
 static bool has_whole_tree(const struct pmi_os_process *op)

@@ -244,7 +244,6 @@ int pmi_win_terminal_watch(struct pmi_terminal *t, HANDLE process, struct pm_err
 
 void pmi_win_terminal_cancel(struct pmi_terminal *t, struct pmi_os_stream streams[3])
 {
-    streams[0].types = false; // Nobody is there to hear of an end.
     pmi_os_stream_close(&streams[0]);
     pmi_os_stream_close(&streams[1]);
     (void)SetEvent(t->hung_up);

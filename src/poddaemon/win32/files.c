@@ -5,6 +5,7 @@
 #include "poddaemon/os.h"
 #include "win32/win32.h"
 
+#define RENAME_WAIT_MS 2000
 #define TEMPORARY "exit.new"
 #define SHARE_ALL (FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE)
 // A link is opened itself, and then refused.
@@ -276,9 +277,33 @@ void pod_file_abandon(struct pod_dir *dir, struct pod_new_file *file)
     (void)pod_file_remove(dir, TEMPORARY);
 }
 
+// One rename at a time: MoveFileEx renames what it has opened, so of two at once both may find the
+// file and succeed (seen under Wine 8), and an exit would be claimed twice. The lock is the share
+// mode: it ends with its holder, however that ends.
 int pod_file_rename(struct pod_dir *dir, const char *from, const char *to)
 {
-    return move(dir, from, to, 0);
+    const DWORD flags = FILE_ATTRIBUTE_NORMAL | FILE_FLAG_DELETE_ON_CLOSE;
+    wchar_t *path = NULL;
+    HANDLE lock = INVALID_HANDLE_VALUE;
+    int result = path_in(dir, "renaming", &path);
+    for (int waited = 0; result == PM_OK && lock == INVALID_HANDLE_VALUE; waited++) {
+        lock = CreateFileW(path, GENERIC_WRITE | DELETE, 0, NULL, OPEN_ALWAYS, flags, NULL);
+        // ACCESS_DENIED: it is just being deleted.
+        DWORD code = GetLastError();
+        if (lock == INVALID_HANDLE_VALUE &&
+            ((code != ERROR_SHARING_VIOLATION && code != ERROR_ACCESS_DENIED) ||
+             waited == RENAME_WAIT_MS)) {
+            result = last_error();
+        } else if (lock == INVALID_HANDLE_VALUE) {
+            Sleep(1);
+        }
+    }
+    if (result == PM_OK) {
+        result = move(dir, from, to, 0);
+        (void)CloseHandle(lock);
+    }
+    free(path);
+    return result;
 }
 
 int pod_file_remove(struct pod_dir *dir, const char *name)
