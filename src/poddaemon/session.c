@@ -26,6 +26,8 @@ static void on_manager(void *user)
     pod_session_dispatch(user);
 }
 
+static void go_on_ending(struct pod *pod);
+
 void pod_session_dispatch(struct pod *pod)
 {
     int64_t timeout_ms = PM_FOREVER;
@@ -33,6 +35,7 @@ void pod_session_dispatch(struct pod *pod)
         return;
     }
     (void)pm_dispatch(pod->manager);
+    go_on_ending(pod); // Not in a callback, where the manager could not be closed.
     if (pod->manager != NULL && pm_loop_timeout(pod->manager, &timeout_ms) == PM_OK &&
         timeout_ms != PM_FOREVER) {
         (void)uv_timer_start(&pod->dispatch_timer, on_dispatch_timer, (uint64_t)timeout_ms, 0);
@@ -280,7 +283,6 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
             uv_now(&pod->loop) + (POD_DRAIN_ROUNDS - 1) * (uint64_t)pod->config.drain_ms;
         start_drain(pod);
     }
-    go_on_ending(pod);
 }
 
 void pod_session_recorded(struct pod *pod)

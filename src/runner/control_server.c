@@ -284,7 +284,7 @@ void control_subscribe(struct call *call)
 void control_notify(struct server *server, const char *method, json_t *params)
 {
     struct conn *next;
-    if (server->control == NULL) {
+    if (server->control == NULL || params == NULL) { // NULL: no memory, or text that is no UTF-8.
         json_decref(params);
         return;
     }

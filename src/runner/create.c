@@ -22,6 +22,7 @@ struct create {
     struct pod_config config;
     char *meta;
     pm_native ours;
+    bool made; // The folder is ours to remove.
     pm_process *process;
     struct placement placement;
     uint8_t token[POD_TOKEN_SIZE];
@@ -131,6 +132,11 @@ static int take_params(struct create *create, struct session *session)
         return runner_fail(&create->error, RUNNER_FAILED, "start of session '%s'\nout of memory",
                            session->id);
     }
+    if (strlen(create->meta) > SESSION_FILE_MAX) {
+        return runner_fail(&create->error, RUNNER_FAILED,
+                           "start of session '%s'\nits program and labels are more than 64 KiB",
+                           session->id);
+    }
     c->mode = session->pipes ? POD_MODE_PIPES : POD_MODE_PTY;
     c->owner = session->id;
     c->program = session->program;
@@ -175,6 +181,7 @@ static int make_folder(struct create *create, const char *path)
     if (result != PM_OK) {
         return result;
     }
+    create->made = true;
     result = pod_dir_open(path, &dir);
     if (result == PM_OK) {
         result = pod_token_make(&dir, create->token);
@@ -241,6 +248,9 @@ static void work_create(uv_work_t *work)
     if (result == PM_OK) {
         result = spawn_holder(create, theirs);
         pod_connection_close(theirs);
+        if (result != PM_OK) {
+            pod_connection_close(create->ours);
+        }
     }
     if (result == PM_OK) { // Before it has a child, which is born where it is.
         placement_move(create->server->manager, session->id, pm_process_pid(create->process),
@@ -283,7 +293,9 @@ static void work_clean(uv_work_t *work)
         (void)pm_process_unref(create->process);
         (void)pm_forget(create->server->manager, session->id);
     }
-    (void)os_remove_tree(session->path);
+    if (create->made) {
+        (void)os_remove_tree(session->path);
+    }
 }
 
 static void after_clean(uv_work_t *work, int status)

@@ -78,10 +78,10 @@ static void read_folder(struct known_folder *folder)
     size_t size = 0;
     int result = pod_dir_open(folder->path, &dir);
     if (result == PM_OK) {
-        result = pod_file_read(&dir, FILE_SESSION, 65536, &text, &size);
+        result = pod_file_read(&dir, FILE_SESSION, SESSION_FILE_MAX, &text, &size);
         if (result == PM_ERR_NOT_FOUND) {
             folder->starting = true;
-            result = pod_file_read(&dir, FILE_STARTING, 65536, &text, &size);
+            result = pod_file_read(&dir, FILE_STARTING, SESSION_FILE_MAX, &text, &size);
         }
     }
     pod_dir_close(&dir);

@@ -73,7 +73,7 @@ static void runner_shutdown(struct server *server, struct call *call, json_t *pa
     struct session *next;
     for (struct session *s = server->sessions; all && s != NULL; s = next) {
         next = s->next;
-        if (!session_is_over(s) && s->create == NULL) {
+        if (!session_is_over(s) && s->create == NULL && s->state != SESSION_UNPROVEN) {
             session_stop(s, ASK_STOP, 0);
         }
     }

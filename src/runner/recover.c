@@ -119,6 +119,7 @@ static void drop_half_made(const struct recovery *recovery, const char *path, co
         found->used = true;
         (void)pm_process_stop(found->process, &plan, NULL);
         (void)pm_process_unref(found->process);
+        found->key = ""; // It was the process's.
     }
     free_to_go = free_to_go && (found != NULL || pod_dir_lock(&dir) == PM_OK);
     pod_dir_close(&dir);
@@ -156,10 +157,10 @@ static void take_folder(struct recovery *recovery, const char *path)
     bool starting = false;
     int result = pod_dir_open(path, &dir);
     if (result == PM_OK) {
-        result = pod_file_read(&dir, FILE_SESSION, 65536, &text, &size);
+        result = pod_file_read(&dir, FILE_SESSION, SESSION_FILE_MAX, &text, &size);
         if (result == PM_ERR_NOT_FOUND) {
             starting = true;
-            result = pod_file_read(&dir, FILE_STARTING, 65536, &text, &size);
+            result = pod_file_read(&dir, FILE_STARTING, SESSION_FILE_MAX, &text, &size);
         }
     }
     pod_dir_close(&dir);

@@ -95,7 +95,8 @@ static bool is_quiet(const struct server *server)
     }
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
         if (s->create != NULL || s->works > 0 ||
-            (server->end == SERVER_SHUTDOWN_ALL && !session_is_over(s) && !late)) {
+            (server->end == SERVER_SHUTDOWN_ALL && !session_is_over(s) &&
+             s->state != SESSION_UNPROVEN && !late)) {
             return false;
         }
     }

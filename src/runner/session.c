@@ -708,11 +708,18 @@ static void on_collect_again(uv_timer_t *timer)
     session_collect(timer->data);
 }
 
+static bool is_passing(int result)
+{
+    return result == PM_ERR_NO_DESCRIPTORS || result == PM_ERR_NO_MEMORY || result == PM_ERR_IO ||
+           result == PM_ERR_NO_SPACE || result == PM_ERR_SYSTEM || result == PM_ERR_BUSY ||
+           result == PM_ERR_TIMEOUT;
+}
+
 // Without a Handle (its record in the registry was not to be trusted) the lock of the folder tells.
 static bool holder_lives(const struct session *session, struct pod_dir *dir)
 {
     return session->process != NULL ? pm_process_alive(session->process)
-                                    : pod_dir_lock(dir) == PM_ERR_BUSY;
+                                    : pod_dir_lock(dir) != PM_OK; // Not known: it lives.
 }
 
 bool session_is_free(const struct session *session)
@@ -722,7 +729,7 @@ bool session_is_free(const struct session *session)
         return !pm_process_alive(session->process);
     }
     int result = pod_dir_open(session->path, &dir);
-    bool is_free = result != PM_OK || pod_dir_lock(&dir) != PM_ERR_BUSY;
+    bool is_free = result == PM_OK ? pod_dir_lock(&dir) == PM_OK : !is_passing(result);
     pod_dir_close(&dir);
     return is_free;
 }
@@ -744,12 +751,6 @@ static void try_again(struct session *session)
     }
 }
 
-static bool is_passing(int result)
-{
-    return result == PM_ERR_NO_DESCRIPTORS || result == PM_ERR_NO_MEMORY || result == PM_ERR_IO ||
-           result == PM_ERR_NO_SPACE || result == PM_ERR_SYSTEM;
-}
-
 void session_collect(struct session *session)
 {
     struct pod_dir dir = POD_DIR_INIT;
@@ -759,9 +760,15 @@ void session_collect(struct session *session)
     }
     int opened = pod_dir_open(session->path, &dir), result = opened;
     bool fresh = session->claim_asked;
+    bool lives = session->process != NULL && pm_process_alive(session->process);
     if (opened == PM_OK) {
-        fresh = pod_file_rename(&dir, POD_FILE_EXIT, POD_FILE_CLAIMED) == PM_OK || fresh;
+        lives = holder_lives(session, &dir); // First: who is dead by now writes no more.
+        int renamed = pod_file_rename(&dir, POD_FILE_EXIT, POD_FILE_CLAIMED);
+        fresh = renamed == PM_OK || fresh;
         result = read_claimed(session, &dir);
+        if (result == PM_ERR_NOT_FOUND && renamed != PM_OK && renamed != PM_ERR_NOT_FOUND) {
+            result = PM_ERR_IO; // It is there, and cannot be taken for the moment.
+        }
     }
     if (result == PM_OK) {
         become_over(session, SESSION_ENDED, fresh);
@@ -770,7 +777,7 @@ void session_collect(struct session *session)
     } else if (result != PM_ERR_NOT_FOUND) {
         session_fail(session, SESSION_UNPROVEN, "its folder or exit record cannot be trusted: %s",
                      pm_strerror(result));
-    } else if (opened == PM_OK && holder_lives(session, &dir)) {
+    } else if (lives) {
         try_again(session);
     } else {
         become_lost(session, opened == PM_OK ? &dir : NULL);

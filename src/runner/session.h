@@ -20,7 +20,9 @@
 #define KILL_MARGIN_MS 2000
 
 #define FILE_STARTING "starting"    // The description, until the session has begun.
+#define SESSION_FILE_MAX 65536      // Bytes of these two.
 #define FILE_SESSION "session.json" // The description.
+#define SESSION_FILE_MAX 65536      // Bytes of these two.
 #define FILE_LOST "lost"            // The holder died without a record; told once.
 
 enum session_state {

@@ -66,6 +66,7 @@ static void fail_waiters(struct session *session)
     struct runner_error error;
     struct waiter *waiter = session->waiters;
     session->waiters = NULL;
+    session->stopping = false; // A later stop begins anew.
     (void)runner_fail(&error, RUNNER_TIMEOUT,
                       "stop of session '%s'\nneither its child nor its holder ended in time\n"
                       "runner doctor",
