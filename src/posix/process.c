@@ -60,6 +60,11 @@ void pmi_os_process_close(struct pmi_os_process *op)
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
 }
 
+static bool has_whole_tree(const struct pmi_os_process *op)
+{
+    return op->whole_tree && op->family != NULL && op->family->open;
+}
+
 void pmi_os_process_abandon(struct pmi_os_process *op)
 {
     struct pm_exit record = PM_EXIT_INIT;
@@ -73,6 +78,10 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
         }
         if (op->child && pmi_os_process_reap(op, &record) == PM_ERR_TIMEOUT)
             pmi_reap_later(op->pid);
+        // Who was just being forked turns up now, and is killed at the look that finds it.
+        int64_t end = pmi_now_ms() + ABANDON_MS;
+        while (has_whole_tree(op) && pmi_family_alive(op) && pmi_now_ms() < end)
+            pmi_sleep_ms(1);
     }
     pmi_os_process_close(op);
 }
@@ -469,11 +478,6 @@ static int signal_cgroup(struct pmi_os_process *op, int signal_number)
     op->condemned |= signal_number == SIGKILL;
     bool others = (!populated || signal_number == SIGKILL) && pmi_session_signal(op, signal_number);
     return populated || others ? PM_OK : result;
-}
-
-static bool has_whole_tree(const struct pmi_os_process *op)
-{
-    return op->whole_tree && op->family != NULL && op->family->open;
 }
 
 static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
