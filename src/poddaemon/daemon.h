@@ -33,6 +33,7 @@
 #define POD_OUTPUT_FRAME 16384u // Bytes of output in one frame.
 #define POD_REDRAW_MS 50
 #define POD_DRAIN_ROUNDS 8 // A writer that never stops is read for so many drain times.
+#define POD_LAST_LOOKS 64  // And so often when that is over, if there is still something.
 #define POD_LOG_MAX 262144u
 #define POD_LOG_FILES 3
 
@@ -144,6 +145,8 @@ struct pod {
     struct pod_exit exit;
     bool child_ended, claimed;
     uint64_t drain_until; // A byte after this is read, but buys no more time.
+    unsigned last_looks;  // Since the drain time is over.
+    bool byte_seen;       // Since the last of them.
     struct pod_stopping stopping;
 
     // Each runs only while there is something to wait for: an idle daemon does not wake up.
@@ -152,6 +155,7 @@ struct pod {
     uint64_t orphan_ms; // Time without a writer before the present one.
     uint64_t orphan_since;
     uint64_t record_pause_ms;
+    bool record_named; // `exit` is there; it may not be on the disk yet.
 
     uint32_t faults[POD_FAULTS];
     uint32_t refused;

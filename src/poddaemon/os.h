@@ -45,10 +45,14 @@ int pod_file_read(struct pod_dir *dir, const char *name, size_t max, uint8_t **r
 // Writes, and has it on the disk before it gets its name.
 struct pod_new_file {
     pm_native file;
+    bool named; // It has its name, whatever else failed: it must not be made once more.
 };
 int pod_file_begin(struct pod_dir *dir, struct pod_new_file *ret_file);
 int pod_file_put(struct pod_new_file *file, const void *data, size_t size);
 int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name);
+// Has the names in the folder on the disk: what is left to do when `named` is set and
+// pod_file_commit() failed.
+int pod_dir_sync(struct pod_dir *dir);
 void pod_file_abandon(struct pod_dir *dir, struct pod_new_file *file);
 // One of several who try at once succeeds, the others get PM_ERR_NOT_FOUND.
 int pod_file_rename(struct pod_dir *dir, const char *from, const char *to);
@@ -95,6 +99,9 @@ typedef void pod_source_data(void *user, const void *data, int64_t count);
 int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native, bool terminal,
                     pod_source_data *data, void *user);
 void pod_source_close(struct pod_source *source);
+// Reads what is there now, also in the pause after a trouble. Where it is read without us, nothing
+// has to be done.
+void pod_source_look(struct pod_source *source);
 
 typedef void pod_sink_ready(void *user);
 int pod_sink_open(uv_loop_t *loop, struct pod_sink *sink, pm_native native, pod_sink_ready *ready,

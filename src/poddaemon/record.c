@@ -36,16 +36,19 @@ static int write_once(struct pod *pod, bool without_output)
         pod_file_abandon(&pod->dir, &target.file);
         return result;
     }
-    return pod_file_commit(&pod->dir, &target.file, POD_FILE_EXIT);
+    result = pod_file_commit(&pod->dir, &target.file, POD_FILE_EXIT);
+    pod->record_named = target.file.named;
+    return result;
 }
 
 int pod_record_write(struct pod *pod)
 {
-    int result = write_once(pod, false);
+    // Once it has its name a runner may claim it: it is never made a second time.
+    int result = pod->record_named ? pod_dir_sync(&pod->dir) : write_once(pod, false);
     if (result == PM_OK) {
         return result;
     }
     pod_fault(pod, POD_FAULT_RECORD, result, "write");
     // The output may be what is too large for the disk; how it ended is what must not be lost.
-    return result == PM_ERR_NO_SPACE ? write_once(pod, true) : result;
+    return result == PM_ERR_NO_SPACE && !pod->record_named ? write_once(pod, true) : result;
 }

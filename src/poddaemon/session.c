@@ -224,9 +224,26 @@ void pod_session_output_ended(struct pod *pod)
     go_on_ending(pod);
 }
 
+static void start_drain(struct pod *pod);
+
+// The time is over. That counts only if nothing is there to be read: the whole machine, or this
+// process alone, may have slept through it, or a trouble may have kept us from reading.
 static void on_drained(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
+    bool first = pod->last_looks == 0;
+    pod->byte_seen = false;
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        pod_source_look(&pod->channels[i].source);
+    }
+    if (all_output_ended(pod) || uv_is_active((uv_handle_t *)timer)) {
+        return; // A byte has bought more time.
+    }
+    if ((first || pod->byte_seen) && pod->last_looks < POD_LAST_LOOKS) {
+        pod->last_looks++;
+        (void)uv_timer_start(timer, on_drained, 1, 0); // After another round of the loop.
+        return;
+    }
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         pod_child_end_output(pod, i, true);
     }
@@ -234,12 +251,14 @@ static void on_drained(uv_timer_t *timer)
 
 static void start_drain(struct pod *pod)
 {
+    pod->last_looks = 0;
     (void)uv_timer_start(&pod->drain_timer, on_drained, pod->config.drain_ms, 0);
 }
 
 // Somebody that the child left behind may hold its output open, and write for ever.
 void pod_session_byte_seen(struct pod *pod)
 {
+    pod->byte_seen = true;
     if (pod->child_ended && !all_output_ended(pod) && uv_now(&pod->loop) < pod->drain_until) {
         start_drain(pod);
     }

@@ -8,6 +8,7 @@
 
 #define CONNECTIONS_MAX 256
 #define CALLS_MAX 64 // Of one connection, unanswered.
+#define FINISH_MS 1000 // At the end, for clients to read what they were answered.
 
 struct conn {
     struct server *server;
@@ -20,7 +21,8 @@ struct conn {
 struct control {
     struct pod_listener listener;
     bool listening;
-    uv_timer_t pause; // After a trouble.
+    bool closing;
+    uv_timer_t pause; // After a trouble; when closing, until clients that do not read are dropped.
     struct conn *conns;
     size_t count;
     uint64_t refused;
@@ -31,6 +33,13 @@ struct call {
     struct conn *conn;
     json_t *id; // NULL: a notification.
 };
+
+static void close_timer(struct control *control)
+{
+    if (!uv_is_closing((uv_handle_t *)&control->pause)) {
+        uv_close((uv_handle_t *)&control->pause, NULL);
+    }
+}
 
 static void drop_conn(struct conn *conn)
 {
@@ -45,6 +54,9 @@ static void drop_conn(struct conn *conn)
     *at = conn->next;
     control->count--;
     free(conn);
+    if (control->closing && control->conns == NULL) {
+        close_timer(control);
+    }
 }
 
 static void send_message(struct conn *conn, json_t *message)
@@ -234,21 +246,42 @@ int control_open(struct server *server, struct runner_error *error)
     return RUNNER_OK;
 }
 
+// Closes all connections; `now`: also those whose clients have not read everything.
+static void end_conns(struct control *control, bool now)
+{
+    struct conn *next;
+    for (struct conn *conn = control->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->lines != NULL && now) {
+            lines_close(conn->lines);
+        } else if (conn->lines != NULL) {
+            lines_finish(conn->lines);
+        }
+    }
+}
+
+// A client that does not read must not hold up the end, nor an upgrade.
+static void on_finish_over(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    end_conns(server->control, true);
+    close_timer(server->control);
+}
+
 void control_close(struct server *server)
 {
     struct control *control = server->control;
-    struct conn *next;
     if (control == NULL) {
         return;
     }
     stop_listening(server);
-    uv_close((uv_handle_t *)&control->pause, NULL);
-    for (struct conn *conn = control->conns; conn != NULL; conn = next) {
-        next = conn->next;
-        if (conn->lines != NULL) {
-            lines_finish(conn->lines);
-        }
+    control->closing = true;
+    if (control->conns == NULL) {
+        close_timer(control);
+        return;
     }
+    (void)uv_timer_start(&control->pause, on_finish_over, FINISH_MS, 0);
+    end_conns(control, false);
 }
 
 void control_free(struct server *server)

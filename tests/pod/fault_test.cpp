@@ -143,6 +143,41 @@ TEST_F(Pod, TheExitIsNotAnnouncedBeforeItIsOnTheDisk)
     }
 }
 
+// A record that has its name may be claimed before it is known to be on the disk. Then there must
+// be no second one.
+TEST_F(Pod, ARecordThatHasItsNameIsNotMadeASecondTime)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("fsync", EIO, 1, 3)}; // Of the file it is well, of the folder not.
+    Session *session = Create("named", {"pod-count", "5000", "6"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    EXPECT_TRUE(contract::Eventually([&] { return pod_exit_claim(&session->dir) == PM_OK; }));
+    EXPECT_EQ(birth->exits, 0u); // Nobody was told yet.
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(pod_exit_claim(&session->dir), PM_ERR_GONE);
+    EXPECT_EQ(Status(session).faults[POD_FAULT_RECORD], 3u);
+}
+
+// The drain time of 5 ms is over in the pause of 20 ms after the trouble.
+TEST_F(Pod, WhatIsThereWhenTheDrainTimeIsOverIsStillRead)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("read", ENOMEM, 0, 1)};
+    options.drain_ms = 5;
+    for (int round = 0; round < 5; round++) {
+        Session *session = Create("drained-" + std::to_string(round), {"pod-leave", "4", "stay"},
+                                  options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_VIEWER, 0);
+        ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        ASSERT_EQ(birth->Text().substr(0, 5), "left ");
+        contract::KillByNumber(std::stoull(birth->Text().substr(5)));
+    }
+}
+
 TEST_F(Pod, TheLogIsCappedAndRotated)
 {
     Session *session = Create("chatty", {"pod-echo"});

@@ -208,7 +208,7 @@ int pod_file_begin(struct pod_dir *dir, struct pod_new_file *ret_file)
     if (fd < 0) {
         return pod_error_of(errno);
     }
-    ret_file->file = fd;
+    *ret_file = (struct pod_new_file){.file = fd};
     return PM_OK;
 }
 
@@ -242,13 +242,18 @@ int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *
     if (result == PM_OK && POD_SYS(renameat)(dir->fd, TEMPORARY, dir->fd, name) < 0) {
         result = pod_error_of(errno);
     }
-    if (result == PM_OK && POD_SYS(fsync)(dir->fd) < 0 && errno != EINVAL) {
-        result = pod_error_of(errno);
-    }
     if (result != PM_OK) {
         (void)unlinkat(dir->fd, TEMPORARY, 0);
+        return result;
     }
-    return result;
+    file->named = true;
+    return pod_dir_sync(dir);
+}
+
+int pod_dir_sync(struct pod_dir *dir)
+{
+    bool synced = POD_SYS(fsync)(dir->fd) == 0 || errno == EINVAL; // Some file systems cannot.
+    return synced ? PM_OK : pod_error_of(errno);
 }
 
 void pod_file_abandon(struct pod_dir *dir, struct pod_new_file *file)

@@ -111,6 +111,13 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
     return PM_OK;
 }
 
+void pod_source_look(struct pod_source *source)
+{
+    if (source->poll != NULL) {
+        on_source(source->poll, 0, 0);
+    }
+}
+
 void pod_source_close(struct pod_source *source)
 {
     if (source->poll != NULL) {

@@ -215,7 +215,7 @@ int pod_file_begin(struct pod_dir *dir, struct pod_new_file *ret_file)
     (void)pod_file_remove(dir, TEMPORARY); // Of a write that did not come to its end.
     int result = open_in(dir, TEMPORARY, how, &handle);
     if (result == PM_OK) {
-        ret_file->file = (pm_native)handle;
+        *ret_file = (struct pod_new_file){.file = (pm_native)handle};
     }
     return result;
 }
@@ -267,7 +267,14 @@ int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *
     if (result != PM_OK) {
         (void)pod_file_remove(dir, TEMPORARY);
     }
+    file->named = result == PM_OK;
     return result;
+}
+
+int pod_dir_sync(struct pod_dir *dir)
+{
+    (void)dir; // Names are written through.
+    return PM_OK;
 }
 
 void pod_file_abandon(struct pod_dir *dir, struct pod_new_file *file)

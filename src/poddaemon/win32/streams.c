@@ -69,6 +69,11 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
     return PM_OK;
 }
 
+void pod_source_look(struct pod_source *source)
+{
+    (void)source; // A read is under way all the time.
+}
+
 void pod_source_close(struct pod_source *source)
 {
     if (source->reader != NULL) {
