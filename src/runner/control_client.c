@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "poddaemon/os.h"
+#include "runner/inspect.h"
 #include "runner/lines.h"
 #include "runner/server.h"
+
+#define ANSWER_MS 5000 // For what a runner answers at once.
 
 struct queued {
     struct queued *next;
@@ -158,6 +161,26 @@ int client_connect(const struct runner_env *env, struct client **ret_client,
     return RUNNER_OK;
 }
 
+// It takes connections, or its system does for it, and says nothing.
+static int silent(const struct runner_env *env, struct runner_error *error)
+{
+    struct pm_registry_owner owner = PM_REGISTRY_OWNER_INIT;
+    struct inspect_process process = {.stopped = false};
+    char registry[4200];
+    (void)snprintf(registry, sizeof registry, "%s/registry", env->state_dir);
+    (void)pm_registry_owner(registry, &owner);
+    unsigned long long pid = owner.pid;
+    if (pid != 0 && inspect_process_read(&inspect_real_roots, pid, &process) && process.stopped) {
+        return runner_fail(error, RUNNER_UNREACHABLE,
+                           "runner of '%s'\nprocess %llu was stopped by a signal\nkill -CONT %llu",
+                           env->state_dir, pid, pid);
+    }
+    return runner_fail(error, RUNNER_UNREACHABLE,
+                       "runner of '%s'\nprocess %llu does not answer within %d s\n"
+                       "runner --state '%s' doctor",
+                       env->state_dir, pid, ANSWER_MS / 1000, env->state_dir);
+}
+
 // One that is just being killed still takes connections for a moment: it has to answer something
 // before it is trusted with a request that must not be repeated.
 int client_open(const struct runner_env *env, struct client **ret_client,
@@ -171,8 +194,12 @@ int client_open(const struct runner_env *env, struct client **ret_client,
         if (code != RUNNER_OK) {
             return code;
         }
-        code = client_call(client, "runner.info", NULL, CLIENT_TIMEOUT_MS, &info, error);
+        code = client_call(client, "runner.info", NULL, ANSWER_MS, &info, error);
         json_decref(info);
+        if (code == RUNNER_TIMEOUT) {
+            (void)client_close(client);
+            return silent(env, error);
+        }
         if (code == RUNNER_OK) {
             *ret_client = client;
             return RUNNER_OK;

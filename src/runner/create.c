@@ -410,7 +410,14 @@ bool create_message(struct session *session, const struct pod_message *message)
     switch (message->type) {
     case POD_WELCOME:
         number = pod_client_start(podlink_client(session->link), &create->config);
-        if (number < 0) {
+        if (number == -POD_E_VERSION) {
+            (void)runner_fail(&create->error, RUNNER_REFUSED,
+                              "start of session '%s'\nits holder speaks no version of the protocol "
+                              "that this runner speaks\nuse runner and processmgr-poddaemon of one "
+                              "build; see PROCESSMGR_PODDAEMON",
+                              session->id);
+            fail(create);
+        } else if (number < 0) {
             (void)runner_fail(&create->error, RUNNER_USAGE,
                               "start of session '%s'\nits configuration: %s\nsee docs/control.md",
                               session->id, pod_strerror((int)number));

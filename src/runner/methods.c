@@ -16,7 +16,8 @@ struct method {
     session_method *session;
     const struct rpc_field *fields;
     size_t count;
-    bool early; // Does not wait for the registry.
+    enum { WAITS = 0, EARLY, LATE } when; // EARLY: not for the registry; LATE: also until all that
+                                          // is left of ended sessions has been read.
 };
 
 struct held {
@@ -171,6 +172,13 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
                         const json_t *params, bool destroy)
 {
     struct runner_error error;
+    bool holder = session->process != NULL && pm_process_alive(session->process);
+    if (session->state == SESSION_UNPROVEN && holder && kind == ASK_KILL) {
+        // By its record in the registry, which is proven; nothing of its folder is needed.
+        session_wait(session, call, false);
+        session_kill_holder(session);
+        return;
+    }
     if (session->state == SESSION_UNPROVEN) {
         (void)runner_fail(&error, RUNNER_DAMAGED, "stop of session '%s'\n%s\nrunner doctor",
                           session->id, session->problem);
@@ -225,7 +233,8 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
     struct runner_error error;
     (void)params;
     if (session_is_over(session) ||
-        (session->state == SESSION_UNPROVEN && session_is_free(session))) {
+        (session->state == SESSION_UNPROVEN && !session->aside_passing &&
+         session_is_free(session))) {
         erase(session, call);
         return;
     }
@@ -278,20 +287,20 @@ static const struct rpc_field stop_fields[] = {ID, {"grace_ms", RPC_NUMBER, fals
 #define NONE NULL, 0
 #define FIELDS(list) (list), sizeof(list) / sizeof(list)[0]
 static const struct method methods[] = {
-    {"runner.info", runner_info, NULL, NONE, true},
-    {"runner.shutdown", runner_shutdown, NULL, FIELDS(shutdown_fields), false},
-    {"runner.upgrade", upgrade_begin, NULL, FIELDS(upgrade_fields), false},
-    {"runner.subscribe", runner_subscribe, NULL, NONE, true},
-    {"session.create", method_create, NULL, FIELDS(create_fields), false},
-    {"session.list", method_list, NULL, NONE, false},
-    {"session.get", NULL, method_get, FIELDS(id_fields), false},
-    {"session.locate", NULL, method_locate, FIELDS(id_fields), false},
-    {"session.send", NULL, method_send, FIELDS(send_fields), false},
-    {"session.resize", NULL, method_resize, FIELDS(resize_fields), false},
-    {"session.stop", NULL, method_stop, FIELDS(stop_fields), false},
-    {"session.kill", NULL, method_kill, FIELDS(id_fields), false},
-    {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), false},
-    {"session.forget", NULL, method_forget, FIELDS(id_fields), false},
+    {"runner.info", runner_info, NULL, NONE, EARLY},
+    {"runner.shutdown", runner_shutdown, NULL, FIELDS(shutdown_fields), WAITS},
+    {"runner.upgrade", upgrade_begin, NULL, FIELDS(upgrade_fields), WAITS},
+    {"runner.subscribe", runner_subscribe, NULL, NONE, EARLY},
+    {"session.create", method_create, NULL, FIELDS(create_fields), WAITS},
+    {"session.list", method_list, NULL, NONE, LATE},
+    {"session.get", NULL, method_get, FIELDS(id_fields), WAITS},
+    {"session.locate", NULL, method_locate, FIELDS(id_fields), WAITS},
+    {"session.send", NULL, method_send, FIELDS(send_fields), WAITS},
+    {"session.resize", NULL, method_resize, FIELDS(resize_fields), WAITS},
+    {"session.stop", NULL, method_stop, FIELDS(stop_fields), WAITS},
+    {"session.kill", NULL, method_kill, FIELDS(id_fields), WAITS},
+    {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), WAITS},
+    {"session.forget", NULL, method_forget, FIELDS(id_fields), WAITS},
 };
 
 static const struct method *find_method(const char *name)
@@ -330,7 +339,8 @@ static void run(struct server *server, const struct method *method, struct call 
         call_error(call, &error);
         return;
     }
-    if (!server->recovered && !method->early) {
+    if ((!server->recovered && method->when != EARLY) ||
+        (server->unread > 0 && method->when == LATE)) {
         hold(&server->held, method, call, params);
         return;
     }
@@ -349,7 +359,9 @@ static void run(struct server *server, const struct method *method, struct call 
     } else if (!session->settled || session->create != NULL) {
         hold(&session->held, method, call, params);
     } else {
+        session_hold(session); // The call may end it.
         method->session(session, call, params);
+        session_let(session);
     }
 }
 

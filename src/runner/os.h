@@ -69,4 +69,15 @@ void os_process_close(struct os_process *process);
 // Path by which the file of this very program can be started, whatever became of its name.
 int os_own_program(char *path, size_t capacity);
 
+// ---- who supervises us, if somebody does: sd_notify(3)
+// ---------------------------------------------------------------------------------
+
+#define NOTIFY_ENV "NOTIFY_SOCKET"
+// Takes the address out of the environment, so that no child has it; puts it back for the one that
+// shall take our place.
+void os_supervisor_take(void);
+void os_supervisor_give(void);
+// Lines of NAME=VALUE.
+void os_supervisor_tell(const char *text);
+
 #endif

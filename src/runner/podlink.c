@@ -15,6 +15,7 @@ struct podlink {
     unsigned handles; // Not closed yet.
     unsigned busy;    // Calls of the handler under way.
     bool closing, told, reading, finished_closing;
+    bool late; // Its time is over, and what has come by then was not read yet.
     size_t unsent;
     char *buffer;
 };
@@ -138,9 +139,16 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
     }
 }
 
+// We may have been away ourselves, and the answer may be there: one more round of the loop.
 static void on_timeout(uv_timer_t *timer)
 {
-    end(timer->data, -POD_E_IO);
+    struct podlink *link = timer->data;
+    if (link->late) {
+        end(link, -POD_E_IO);
+    } else {
+        link->late = true;
+        (void)uv_timer_start(timer, on_timeout, 1, 0);
+    }
 }
 
 static int begin(struct podlink *link)
@@ -149,6 +157,8 @@ static int begin(struct podlink *link)
                                          .token = link->options.token,
                                          .epoch = link->options.epoch,
                                          .build = PM_VERSION_STRING,
+                                         .version_min = POD_VERSION_MIN,
+                                         .version_max = POD_VERSION_MAX,
                                          .handler = on_message,
                                          .user = link};
     uint8_t nonce[POD_NONCE_SIZE];
@@ -187,6 +197,7 @@ int podlink_open(const struct podlink_options *options, pm_native native, struct
         return result;
     }
     if (options->timeout_ms > 0) {
+        uv_update_time(options->loop); // It may have stood still for long.
         (void)uv_timer_start(&link->timer, on_timeout, options->timeout_ms, 0);
     }
     *ret_link = link;

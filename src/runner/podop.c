@@ -18,6 +18,7 @@ struct operation {
     unsigned char *data; // What is typed.
     size_t size, sent;
     bool close_input, resize, last_sent;
+    const char *next; // Command to go on with, before the id; NULL: by the code of the error.
     unsigned columns, rows;
     uint32_t last; // The request whose answer ends it.
     bool answered;
@@ -44,9 +45,10 @@ static void end(struct operation *op, int code, const char *why)
     } else {
         (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
                           op->resize ? "resize of" : "input for", op->id, why,
-                          code == RUNNER_REFUSED ? "detach the writer first, or: runner attach "
-                                                   "--take-over "
-                                                 : "runner get ",
+                          op->next != NULL         ? op->next
+                          : code == RUNNER_REFUSED ? "detach the writer first, or: runner attach "
+                                                     "--take-over "
+                                                   : "runner get ",
                           op->id);
         call_error(op->call, &error);
     }
@@ -91,8 +93,12 @@ static void attach(struct operation *op)
         request.columns = (uint16_t)op->columns;
         request.rows = (uint16_t)op->rows;
     }
-    if (pod_client_attach(podlink_client(op->link), &request) < 0) {
-        end(op, RUNNER_FAILED, "its holder speaks another version of the protocol");
+    int64_t number = pod_client_attach(podlink_client(op->link), &request);
+    if (number == -POD_E_VERSION) {
+        op->next = "runner stop ";
+        end(op, RUNNER_REFUSED, SESSION_OTHER_VERSION);
+    } else if (number < 0) {
+        end(op, RUNNER_FAILED, pod_strerror((int)number));
     } else {
         podlink_flush(op->link);
     }

@@ -9,6 +9,7 @@
 #include "runner/upgrade.h"
 
 #define LOOK_MS 500      // At the socket.
+#define AGAIN_MS 2000    // At folders that could not be read.
 #define END_ALL_MS 20000 // For sessions that shall end, too.
 #define END_LOOK_MS 10
 
@@ -125,8 +126,13 @@ static void close_server(struct server *server)
 static void on_housekeeping(uv_timer_t *timer)
 {
     struct server *server = timer->data;
+    uint64_t now = uv_now(&server->loop);
     if (server->end == SERVER_RUNS) {
         control_check(server);
+        if (now >= server->again_at) {
+            server->again_at = now + AGAIN_MS;
+            recover_again(server);
+        }
     } else if (is_quiet(server)) {
         close_server(server);
     }
@@ -297,11 +303,13 @@ int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
     for (;;) {
+        os_supervisor_take();
         int code = serve_once(env, ready, &program);
         if (program == NULL) {
             return code;
         }
         ready = PM_NATIVE_INVALID;
+        os_supervisor_give();
         int result = upgrade_replace(env, program);
         free(program);
         if (result == 0) {

@@ -55,7 +55,11 @@ struct server {
     const struct services *services; // NULL: none.
     struct held *held;               // Calls that wait for `recovered`.
     size_t recovering;               // Sessions whose pod has not answered yet.
-    bool recovered;                  // The registry has been read.
+    struct session *unread_first;    // Without a holder that lives; not looked at yet.
+    size_t unread, reading;          // How many that are, and those that are looked at.
+    uint64_t again_at;               // recover_again().
+    bool rescanning;                 // It is under way.
+    bool recovered;                  // The registry and the folders have been read.
     uint64_t recovery_ms;
     enum server_end end;
     uint64_t end_deadline;

@@ -99,7 +99,20 @@ static void free_session(struct session *session)
     free(session);
 }
 
-static void drop_asks(struct session *session)
+void session_hold(struct session *session)
+{
+    session->works++;
+}
+
+void session_let(struct session *session)
+{
+    session->works--;
+    if (session->removed) {
+        session_remove(session);
+    }
+}
+
+void session_drop_asks(struct session *session)
 {
     while (session->asks != NULL) {
         struct ask *ask = session->asks;
@@ -111,12 +124,12 @@ static void drop_asks(struct session *session)
     }
 }
 
-static void drop_link(struct session *session)
+void session_drop_link(struct session *session)
 {
     podlink_close(session->link);
     session->link = NULL;
     session->welcomed = session->claim_sent = false;
-    drop_asks(session);
+    session_drop_asks(session);
 }
 
 void session_remove(struct session *session)
@@ -128,7 +141,7 @@ void session_remove(struct session *session)
         }
         *at = session->next;
         session->removed = true;
-        drop_link(session);
+        session_drop_link(session);
         session_settle(session);
     }
     if (session->works == 0) {
@@ -139,16 +152,9 @@ void session_remove(struct session *session)
 void session_close(struct session *session)
 {
     struct runner_error error;
-    struct waiter *waiter = session->waiters;
-    session->waiters = NULL;
     (void)runner_fail(&error, RUNNER_UNREACHABLE,
                       "stop of session '%s'\nthe runner ends\ncall again", session->id);
-    while (waiter != NULL) {
-        struct waiter *next = waiter->next;
-        call_error(waiter->call, &error);
-        free(waiter);
-        waiter = next;
-    }
+    session_fail_waiters(session, &error);
     session_remove(session);
 }
 
@@ -280,10 +286,13 @@ json_t *session_json(const struct session *session)
 
 static void on_retry(uv_timer_t *timer)
 {
-    session_connect(timer->data);
+    struct session *session = timer->data;
+    session_hold(session);
+    session_connect(session);
+    session_let(session);
 }
 
-static void retry_later(struct session *session)
+void session_retry_later(struct session *session)
 {
     static const unsigned waits[] = {10, 20, 50, 100, 200, 500};
     size_t n = sizeof waits / sizeof waits[0];
@@ -336,8 +345,9 @@ static int send_ask(struct session *session, struct ask *ask)
 
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh)
 {
-    bool askable =
-        !session_is_over(session) && session->create == NULL && session->state != SESSION_UNPROVEN;
+    bool unproven = session->state == SESSION_UNPROVEN;
+    bool askable = !session_is_over(session) && session->create == NULL && !session->removed &&
+                   !session->aside && (!unproven || kind == ASK_STATUS);
     struct ask *ask = askable ? malloc(sizeof *ask) : NULL;
     if (ask == NULL) {
         return false;
@@ -346,6 +356,8 @@ bool session_ask(struct session *session, enum ask_kind kind, struct refresh *re
     session->asks = ask;
     if (session->welcomed) {
         (void)send_ask(session, ask);
+    } else if (unproven) {
+        session_collect(session); // Somebody may have mended it.
     } else {
         session_connect(session);
     }
@@ -419,7 +431,7 @@ static void take_welcome(struct session *session, const struct pod_welcome *welc
 
 static void ask_again(struct session *session)
 {
-    drop_link(session);
+    session_drop_link(session);
     (void)session_ask(session, session->stop_kind, NULL);
 }
 
@@ -453,13 +465,12 @@ static void leave_alone(struct session *session)
 {
     if (session->link != NULL && session->welcomed && session->asks == NULL &&
         (!session->stopping || session->claim_sent)) {
-        drop_link(session);
+        session_drop_link(session);
     }
 }
 
-static void on_message(void *user, const struct pod_message *message)
+static void take_message(struct session *session, const struct pod_message *message)
 {
-    struct session *session = user;
     if (message->type == POD_WELCOME) {
         take_welcome(session, &message->u.welcome);
     }
@@ -485,22 +496,38 @@ static void on_message(void *user, const struct pod_message *message)
     leave_alone(session);
 }
 
-static void on_over(void *user, int failure)
+// Held: a call that waited for the session, and is run meanwhile, may remove it.
+static void on_message(void *user, const struct pod_message *message)
 {
     struct session *session = user;
+    session_hold(session);
+    take_message(session, message);
+    session_let(session);
+}
+
+static void take_end_of_link(struct session *session, int failure)
+{
     session->link = NULL;
     session->welcomed = session->claim_sent = false;
     if (session->create != NULL) {
         create_over(session, failure);
         return;
     }
-    drop_asks(session);
     if (failure != -POD_E_CLOSED && !session_is_over(session)) {
         session_fail(session, SESSION_UNREACHABLE, "its holder does not answer: %s",
                      failure == -POD_E_IO ? "no word within 2 s" : pod_strerror(failure));
         session->attempts = 3;
     }
+    session_drop_asks(session);
     session_collect(session);
+}
+
+static void on_over(void *user, int failure)
+{
+    struct session *session = user;
+    session_hold(session);
+    take_end_of_link(session, failure);
+    session_let(session);
 }
 
 int session_take_link(struct session *session, pm_native native, const uint8_t *token,
@@ -517,13 +544,14 @@ int session_take_link(struct session *session, pm_native native, const uint8_t *
     return podlink_open(&options, native, &session->link);
 }
 
-void session_connect(struct session *session)
+static void connect_to(struct session *session)
 {
     struct pod_dir dir = POD_DIR_INIT;
     uint8_t token[POD_TOKEN_SIZE];
     pm_native native;
     int result;
-    if (session->link != NULL || session_is_over(session) || session->create != NULL) {
+    if (session->link != NULL || session_is_over(session) || session->create != NULL ||
+        session->collecting || session->removed) {
         return;
     }
     if (session->asks == NULL && session->stopping) {
@@ -544,6 +572,13 @@ void session_connect(struct session *session)
     session_collect(session);
 }
 
+void session_connect(struct session *session)
+{
+    session_hold(session);
+    connect_to(session);
+    session_let(session);
+}
+
 void session_settle(struct session *session)
 {
     struct server *server = session->server;
@@ -555,239 +590,4 @@ void session_settle(struct session *session)
         }
     }
     methods_release(server, &session->held);
-}
-
-// ------------------------------------------------------------------------------------------------
-// Its end
-// ------------------------------------------------------------------------------------------------
-
-// The last thing that is done with it: it may be gone then.
-static void answer_waiters(struct session *session)
-{
-    struct waiter *waiter = session->waiters;
-    struct runner_error error = {.code = RUNNER_OK};
-    json_t *json = waiter != NULL ? session_json(session) : NULL;
-    bool destroy = false;
-    session->waiters = NULL;
-    for (struct waiter *w = waiter; w != NULL; w = w->next) {
-        destroy = destroy || w->destroy;
-    }
-    if (destroy && session_erase(session, &error) != RUNNER_OK) {
-        session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
-    }
-    while (waiter != NULL) {
-        struct waiter *next = waiter->next;
-        if (waiter->destroy && error.code != RUNNER_OK) {
-            call_error(waiter->call, &error);
-        } else {
-            call_result(waiter->call, json_incref(json));
-        }
-        free(waiter);
-        waiter = next;
-    }
-    json_decref(json);
-}
-
-static void describe_exit(const struct session *session, char text[128])
-{
-    const struct pod_exit *e = &session->exit;
-    if (e->kind == POD_EXIT_EXITED) {
-        (void)snprintf(text, 128, "exit code %lu", (unsigned long)e->code);
-    } else if (e->kind == POD_EXIT_SIGNALED) {
-        (void)snprintf(text, 128, "signal %lu%s", (unsigned long)e->signal,
-                       e->core_dumped ? ", core dumped" : "");
-    } else {
-        (void)snprintf(text, 128, "status lost");
-    }
-}
-
-// `fresh`: we are the one who claimed it.
-static void become_over(struct session *session, enum session_state state, bool fresh)
-{
-    char text[128];
-    session->state = state;
-    (void)uv_timer_stop(session->retry);
-    (void)uv_timer_stop(session->patience);
-    drop_link(session);
-    if (state == SESSION_ENDED) {
-        session->problem[0] = '\0';
-        describe_exit(session, text);
-    }
-    if (fresh && state == SESSION_ENDED) {
-        session_log(session, LOG_INFO, "session.exited", "%s", text);
-        session_notify(session, "session.exited");
-    } else if (fresh) {
-        session_log(session, LOG_ERROR, "session.lost", "%s", session->problem);
-        session_notify(session, "session.lost");
-    }
-    session->works++; // A call that waited for it may remove it.
-    session_settle(session);
-    answer_waiters(session);
-    session->works--;
-    if (session->removed) {
-        session_remove(session);
-    }
-}
-
-static void take_tomb(void *user, const struct pod_message *message)
-{
-    struct session *session = user;
-    if (message->type == POD_EXIT) {
-        session->exit = message->u.exit;
-        session->has_exit = true;
-    } else if (message->type == POD_GAP && message->u.gap.from == 0) {
-        session->pod.first[message->u.gap.channel] = message->u.gap.to;
-    }
-}
-
-// The record under its claimed name. 0, or PM_ERR_*.
-static int read_claimed(struct session *session, struct pod_dir *dir)
-{
-    static const uint64_t from[POD_CHANNELS] = {0, 0};
-    uint8_t *bytes;
-    size_t size;
-    char path[4200];
-    uv_fs_t request;
-    int result = pod_file_read(dir, POD_FILE_CLAIMED, POD_TOMB_SIZE_MAX, &bytes, &size);
-    if (result != PM_OK) {
-        return result;
-    }
-    result = pod_tomb_read(bytes, size, from, take_tomb, session) == 0 ? PM_OK : PM_ERR_CORRUPT;
-    free(bytes);
-    (void)snprintf(path, sizeof path, "%s/%s", session->path, POD_FILE_CLAIMED);
-    if (uv_fs_stat(NULL, &request, path, NULL) == 0) { // The rename was its last change.
-        session->claimed_ms = (int64_t)request.statbuf.st_ctim.tv_sec * 1000 +
-                              request.statbuf.st_ctim.tv_nsec / 1000000;
-    }
-    uv_fs_req_cleanup(&request);
-    return result;
-}
-
-static int write_lost(struct session *session, struct pod_dir *dir)
-{
-    struct pod_new_file file;
-    int result = pod_file_begin(dir, &file);
-    if (result != PM_OK) {
-        return result;
-    }
-    result = pod_file_put(&file, session->problem, strlen(session->problem));
-    if (result == PM_OK) {
-        result = pod_file_commit(dir, &file, FILE_LOST);
-    } else {
-        pod_file_abandon(dir, &file);
-    }
-    return result;
-}
-
-// dir: NULL if its folder is gone.
-static void become_lost(struct session *session, struct pod_dir *dir)
-{
-    uint8_t *text;
-    size_t size;
-    bool told = dir != NULL &&
-                pod_file_read(dir, FILE_LOST, sizeof session->problem - 1, &text, &size) == PM_OK;
-    if (told) {
-        (void)snprintf(session->problem, sizeof session->problem, "%s", (const char *)text);
-        free(text);
-    } else {
-        (void)snprintf(session->problem, sizeof session->problem, "holder died: %s",
-                       dir != NULL ? "its process has ended and left no exit record"
-                                   : "its process has ended, its folder is gone");
-        int result = dir != NULL ? write_lost(session, dir) : PM_ERR_NOT_FOUND;
-        if (result != PM_OK) {
-            session_log(session, LOG_WARNING, "session.lost", "cannot be noted: %s",
-                        pm_strerror(result));
-        }
-    }
-    session->claimed_ms = wall_ms();
-    become_over(session, SESSION_LOST, !told);
-}
-
-static void on_collect_again(uv_timer_t *timer)
-{
-    session_collect(timer->data);
-}
-
-static bool is_passing(int result)
-{
-    return result == PM_ERR_NO_DESCRIPTORS || result == PM_ERR_NO_MEMORY || result == PM_ERR_IO ||
-           result == PM_ERR_NO_SPACE || result == PM_ERR_SYSTEM || result == PM_ERR_BUSY ||
-           result == PM_ERR_TIMEOUT;
-}
-
-// Without a Handle (its record in the registry was not to be trusted) the lock of the folder tells.
-static bool holder_lives(const struct session *session, struct pod_dir *dir)
-{
-    return session->process != NULL ? pm_process_alive(session->process)
-                                    : pod_dir_lock(dir) != PM_OK; // Not known: it lives.
-}
-
-bool session_is_free(const struct session *session)
-{
-    struct pod_dir dir = POD_DIR_INIT;
-    if (session->process != NULL) {
-        return !pm_process_alive(session->process);
-    }
-    int result = pod_dir_open(session->path, &dir);
-    bool is_free = result == PM_OK ? pod_dir_lock(&dir) == PM_OK : !is_passing(result);
-    pod_dir_close(&dir);
-    return is_free;
-}
-
-// It lives, and its connection failed or ended.
-static void try_again(struct session *session)
-{
-    if (session->attempts >= 3) {
-        drop_asks(session);
-        session_fail(session, SESSION_UNREACHABLE,
-                     "its holder, process %llu, lives and cannot be reached",
-                     (unsigned long long)(session->process != NULL
-                                              ? pm_process_pid(session->process)
-                                              : session->daemon_pid));
-    }
-    // Once it is known as unreachable, it is tried again when somebody asks.
-    if (session->attempts < 3 || session->stopping) {
-        retry_later(session);
-    }
-}
-
-void session_collect(struct session *session)
-{
-    struct pod_dir dir = POD_DIR_INIT;
-    if (session_is_over(session) || session->create != NULL || session->link != NULL ||
-        session->state == SESSION_UNPROVEN) { // The next runner will look again.
-        return;
-    }
-    int opened = pod_dir_open(session->path, &dir), result = opened;
-    bool fresh = session->claim_asked;
-    bool lives = session->process != NULL && pm_process_alive(session->process);
-    if (opened == PM_OK) {
-        lives = holder_lives(session, &dir); // First: who is dead by now writes no more.
-        int renamed = pod_file_rename(&dir, POD_FILE_EXIT, POD_FILE_CLAIMED);
-        fresh = renamed == PM_OK || fresh;
-        result = read_claimed(session, &dir);
-        if (result == PM_ERR_NOT_FOUND && renamed != PM_OK && renamed != PM_ERR_NOT_FOUND) {
-            result = PM_ERR_IO; // It is there, and cannot be taken for the moment.
-        }
-    }
-    if (result == PM_OK) {
-        become_over(session, SESSION_ENDED, fresh);
-    } else if (is_passing(result)) { // Nothing is deleted.
-        (void)uv_timer_start(session->retry, on_collect_again, 500, 0);
-    } else if (result != PM_ERR_NOT_FOUND) {
-        session_fail(session, SESSION_UNPROVEN, "its folder or exit record cannot be trusted: %s",
-                     pm_strerror(result));
-    } else if (lives) {
-        try_again(session);
-    } else {
-        become_lost(session, opened == PM_OK ? &dir : NULL);
-    }
-    pod_dir_close(&dir);
-}
-
-void session_holder_ended(struct session *session)
-{
-    if (session->link == NULL) {
-        session_collect(session);
-    } // Else its connection ends at once, after what is still in it.
 }

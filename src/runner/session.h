@@ -19,8 +19,12 @@
 #define STOP_MARGIN_MS 3000 // On top of the grace, before the holder itself is ended.
 #define KILL_MARGIN_MS 2000
 
+// Why it can be asked, stopped and killed, and nothing else.
+#define SESSION_OTHER_VERSION                                                                      \
+    "its holder speaks no version of the protocol that this runner speaks: it can be asked, "      \
+    "stopped and killed"
+
 #define FILE_STARTING "starting"    // The description, until the session has begun.
-#define SESSION_FILE_MAX 65536      // Bytes of these two.
 #define FILE_SESSION "session.json" // The description.
 #define SESSION_FILE_MAX 65536      // Bytes of these two.
 #define FILE_LOST "lost"            // The holder died without a record; told once.
@@ -75,6 +79,12 @@ struct session {
     bool claim_sent;      // On this link.
     bool claim_asked;     // In this run of the runner: the claim is ours, whoever carries it out.
     bool counted;         // In server::recovering.
+    bool collecting;      // A worker looks at what is left of it.
+    bool collect_again;   // Something has happened since that one began.
+    bool aside;           // A folder that is not known to be a session; shown under its own name.
+    bool aside_passing;   // It could not be read: it is tried again.
+    bool unread, reading; // In server::unread, server::reading.
+    struct session *next_unread;
     struct pod_state pod; // As it was told last.
     uint16_t version;
     char build[POD_BUILD_MAX + 1];
@@ -84,10 +94,10 @@ struct session {
     char problem[256];
     unsigned attempts; // To connect, without success.
     uv_timer_t *retry, *patience;
-    bool stopping, ending_holder, removed;
+    bool stopping, ending_holder, removed, pruning;
     uint32_t stop_grace_ms;
     enum ask_kind stop_kind;
-    unsigned works; // Under way in workers: it is not freed before.
+    unsigned works; // Under way in workers, and session_hold(): it is not freed before.
     struct ask *asks;
     struct waiter *waiters;
     struct held *held;
@@ -102,6 +112,9 @@ struct session *session_add(struct server *server, const char *id);
 void session_close(struct session *session);
 // Out of the list; freed when nothing uses it any more.
 void session_remove(struct session *session);
+// Around what may call back into it: a call that waited for it may remove it.
+void session_hold(struct session *session);
+void session_let(struct session *session);
 void session_folder(const char *state_dir, const char *id, char path[4096]);
 json_t *session_json(const struct session *session);
 void session_log(const struct session *session, int level, const char *event, const char *format,
@@ -118,9 +131,16 @@ void session_connect(struct session *session);
 // Its first connection, from the birth of the pod.
 int session_take_link(struct session *session, pm_native native, const uint8_t *token,
                       uint64_t timeout_ms);
+void session_retry_later(struct session *session);
 void session_settle(struct session *session);
-// The holder is dead, or says that the record is there: what remains of it?
+void session_drop_asks(struct session *session);
+void session_drop_link(struct session *session);
+
+// collect.c. The holder is dead, or says that the record is there, or its connection failed: what
+// remains of it? A worker looks, since there may be much to be read.
 void session_collect(struct session *session);
+// Whether a trouble passes: it says nothing about what is on the disk.
+bool session_passing(int result);
 void session_holder_ended(struct session *session);
 void session_fail(struct session *session, enum session_state state, const char *format, ...)
 #if defined(__GNUC__)
@@ -134,6 +154,7 @@ bool session_ask(struct session *session, enum ask_kind kind, struct refresh *re
 // Ends it; the waiters are answered when it has ended.
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms);
 void session_wait(struct session *session, struct call *call, bool destroy);
+void session_fail_waiters(struct session *session, const struct runner_error *error);
 // Whether nobody holds it: then it may be forgotten, whatever is in its folder.
 bool session_is_free(const struct session *session);
 // Removes folder and records of one that is over, and the session with it.
@@ -141,6 +162,8 @@ int session_erase(struct session *session, struct runner_error *error);
 
 // What `holder is ended` is done by: kills it and its tree in a worker.
 void session_end_holder(struct session *session);
+// The same, for those who wait for its end.
+void session_kill_holder(struct session *session);
 
 // create.c
 void session_create(struct server *server, struct call *call, json_t *params);
@@ -149,6 +172,9 @@ void create_over(struct session *session, int failure);
 
 // recover.c
 void recover_begin(struct server *server);
+void recover_collected(struct session *session); // After the first look at what is left of it.
+// Folders that could not be read for a passing trouble.
+void recover_again(struct server *server);
 int epoch_next(struct server *server, uint64_t at_least);
 
 // podop.c: on a connection of its own, as the writer.

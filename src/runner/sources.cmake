@@ -5,6 +5,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/cli_session.c
     src/runner/cli_doctor.c
     src/runner/cli_who.c
+    src/runner/collect.c
     src/runner/control_client.c
     src/runner/control_server.c
     src/runner/create.c
@@ -41,5 +42,5 @@ if(WIN32)
 else()
     set(PMI_RUNNER_OS_SOURCES src/runner/posix/doctor.c src/runner/posix/exec.c
         src/runner/posix/inspect.c src/runner/posix/os.c src/runner/posix/placement.c
-        src/runner/posix/units.c)
+        src/runner/posix/supervisor.c src/runner/posix/units.c)
 endif()

@@ -20,6 +20,9 @@ static bool answers(const struct runner_env *env)
 static void spawn_spec(const struct runner_env *env, const char *const *argv, const char *words,
                        struct pm_spec *spec)
 {
+    // A service that a client runs in is not the runner's.
+    static const char *const without[] = {NOTIFY_ENV, NULL};
+    spec->env = without;
     spec->owner = "runner";
     spec->program = env->program;
     spec->argv = argv;
@@ -50,15 +53,22 @@ static void take_words(const char *path, char *text, size_t capacity)
     }
 }
 
-static int wait_until_up(const struct runner_env *env, pm_process *process, const char *words,
-                         struct runner_error *error)
+#define ANOTHER_LEAVES (-1)
+
+struct started {
+    pm_process *process;
+    bool found; // It was there before.
+};
+
+// ANOTHER_LEAVES: one that was there has ended, or ours has found one, which does not answer.
+static int wait_until_up(const struct runner_env *env, const struct started *started,
+                         const char *words, uint64_t deadline, struct runner_error *error)
 {
-    uint64_t deadline = monotonic_ms() + START_TIMEOUT_MS;
     char text[512];
     while (!answers(env)) {
-        take_words(words, text, sizeof text);
-        // One that finds another, which may be about to listen, ends at once.
-        if (!pm_process_alive(process) && strstr(text, SERVED_BY_ANOTHER) == NULL) {
+        bool lives = pm_process_alive(started->process);
+        take_words(words, text, sizeof text); // After that: they are its last.
+        if (!lives && !started->found && strstr(text, SERVED_BY_ANOTHER) == NULL) {
             return runner_fail(error, RUNNER_UNREACHABLE,
                                "start of a runner for '%s'\nit ended at once: %s\n"
                                "runner --state '%s' serve",
@@ -68,29 +78,37 @@ static int wait_until_up(const struct runner_env *env, pm_process *process, cons
             return runner_fail(error, RUNNER_UNREACHABLE,
                                "start of a runner for '%s'\nprocess %llu does not answer\n"
                                "see '%s/runner.log'",
-                               env->state_dir, (unsigned long long)pm_process_pid(process),
+                               env->state_dir, (unsigned long long)pm_process_pid(started->process),
                                env->state_dir);
         }
         uv_sleep(LOOK_MS);
+        if (!lives && !answers(env)) {
+            return ANOTHER_LEAVES;
+        }
     }
     return RUNNER_OK;
 }
 
 // The one that is there may be dead, and its end not told by the system yet: it is waited for.
-static int spawn_or_find(pm_manager *manager, const struct pm_spec *spec, pm_process **ret_process,
-                         struct pm_error *detail)
+static int spawn_or_find(pm_manager *manager, const struct pm_spec *spec,
+                         struct started *ret_started, struct pm_error *detail)
 {
     int result = PM_ERR_EXISTS;
+    pm_process *process;
     for (int i = 0; i < 10 && result == PM_ERR_EXISTS; i++) {
-        result = pm_spawn(manager, spec, ret_process, detail);
-        if (result != PM_ERR_EXISTS || pm_find(manager, spec->key, ret_process) != PM_OK) {
+        result = pm_spawn(manager, spec, &process, detail);
+        if (result == PM_OK) {
+            *ret_started = (struct started){process, false};
+        }
+        if (result != PM_ERR_EXISTS || pm_find(manager, spec->key, &process) != PM_OK) {
             continue;
         }
-        if (pm_process_alive(*ret_process)) {
+        if (pm_process_alive(process)) {
+            *ret_started = (struct started){process, true};
             return PM_OK;
         }
-        (void)pm_process_wait(*ret_process, 1000, NULL);
-        *ret_process = pm_process_unref(*ret_process);
+        (void)pm_process_wait(process, 1000, NULL);
+        (void)pm_process_unref(process);
     }
     return result;
 }
@@ -101,7 +119,7 @@ static int start_in(const struct runner_env *env, pm_manager *manager, struct ru
     const char *const argv[] = {env->program, "--state", env->state_dir, "serve", NULL};
     struct pm_spec spec = PM_SPEC_INIT;
     struct pm_error detail = PM_ERROR_INIT;
-    pm_process *process = NULL;
+    struct started started;
     char words[4096], line[1024];
     (void)snprintf(words, sizeof words, "%s/runner.err", env->state_dir);
     if (answers(env)) { // Somebody started it while we came here.
@@ -109,14 +127,19 @@ static int start_in(const struct runner_env *env, pm_manager *manager, struct ru
     }
     (void)pm_recover(manager, NULL, NULL, NULL); // Forgets one that is gone.
     spawn_spec(env, argv, words, &spec);
-    int result = spawn_or_find(manager, &spec, &process, &detail);
-    if (result != PM_OK) {
-        (void)pm_error_format(&detail, line, sizeof line);
-        return runner_fail(error, RUNNER_FAILED, "start of a runner\n%s\nrunner --state '%s' serve",
-                           line, env->state_dir);
+    uint64_t deadline = monotonic_ms() + START_TIMEOUT_MS;
+    int code = ANOTHER_LEAVES;
+    while (code == ANOTHER_LEAVES) {
+        int result = spawn_or_find(manager, &spec, &started, &detail);
+        if (result != PM_OK) {
+            (void)pm_error_format(&detail, line, sizeof line);
+            return runner_fail(error, RUNNER_FAILED,
+                               "start of a runner\n%s\nrunner --state '%s' serve", line,
+                               env->state_dir);
+        }
+        code = wait_until_up(env, &started, words, deadline, error);
+        (void)pm_process_unref(started.process);
     }
-    int code = wait_until_up(env, process, words, error);
-    (void)pm_process_unref(process);
     return code;
 }
 

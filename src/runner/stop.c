@@ -27,7 +27,6 @@ static void after_end(uv_work_t *work, int status)
     struct ending *ending = work->data;
     struct session *session = ending->session;
     (void)status;
-    session->works--;
     session->ending_holder = false;
     if (ending->result != PM_OK) {
         session_log(session, LOG_ERROR, "session.stop", "its holder does not end: %s",
@@ -35,11 +34,8 @@ static void after_end(uv_work_t *work, int status)
     }
     (void)pm_process_unref(ending->process);
     free(ending);
-    if (session->removed) {
-        session_remove(session);
-    } else {
-        session_collect(session);
-    }
+    session_collect(session);
+    session_let(session);
 }
 
 void session_end_holder(struct session *session)
@@ -58,22 +54,17 @@ void session_end_holder(struct session *session)
         return;
     }
     session->ending_holder = true;
-    session->works++;
+    session_hold(session);
 }
 
-static void fail_waiters(struct session *session)
+void session_fail_waiters(struct session *session, const struct runner_error *error)
 {
-    struct runner_error error;
     struct waiter *waiter = session->waiters;
     session->waiters = NULL;
     session->stopping = false; // A later stop begins anew.
-    (void)runner_fail(&error, RUNNER_TIMEOUT,
-                      "stop of session '%s'\nneither its child nor its holder ended in time\n"
-                      "runner doctor",
-                      session->id);
     while (waiter != NULL) {
         struct waiter *next = waiter->next;
-        call_error(waiter->call, &error);
+        call_error(waiter->call, error);
         free(waiter);
         waiter = next;
     }
@@ -82,14 +73,25 @@ static void fail_waiters(struct session *session)
 static void on_patience_over(uv_timer_t *timer)
 {
     struct session *session = timer->data;
+    struct runner_error error;
     if (session->ending_holder || session->process == NULL) {
-        fail_waiters(session);
+        (void)runner_fail(&error, RUNNER_TIMEOUT,
+                          "stop of session '%s'\nneither its child nor its holder ended in time\n"
+                          "runner doctor",
+                          session->id);
+        session_fail_waiters(session, &error);
         return;
     }
     session_log(session, LOG_WARNING, "session.stop",
                 "its holder does not end it in time: the holder is killed");
     session_end_holder(session);
     (void)uv_timer_start(timer, on_patience_over, KILL_MARGIN_MS + 1000, 0);
+}
+
+void session_kill_holder(struct session *session)
+{
+    session_end_holder(session);
+    (void)uv_timer_start(session->patience, on_patience_over, KILL_MARGIN_MS + 1000, 0);
 }
 
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms)

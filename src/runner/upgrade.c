@@ -255,6 +255,14 @@ static int wait_for_word(struct guard *guard, pm_native native, const char *own,
     return 0;
 }
 
+// Who is our supervisor's main process: its end is the end of the service.
+static void tell_main(const char *more)
+{
+    char text[64];
+    (void)snprintf(text, sizeof text, "MAINPID=%lld%s", (long long)uv_os_getpid(), more);
+    os_supervisor_tell(text);
+}
+
 int upgrade_guard(const struct runner_env *env, int64_t pid)
 {
     struct guard guard = {.have = 0};
@@ -267,6 +275,10 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
         pod_connection_close(native);
         return RUNNER_FAILED;
     }
+    // From now on, and not when the other has ended, which would be too late.
+    os_supervisor_take();
+    tell_main("");
+    os_supervisor_give();
     (void)wait_for_word(&guard, native, "armed\n", UPGRADE_READY_MS);
     if (guard.ready) {
         os_process_close(&process);
@@ -285,6 +297,7 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
 void upgrade_tell_ready(const struct runner_env *env, pm_native ready)
 {
     static const char word[] = "ready\n";
+    tell_main("\nREADY=1"); // First: the guardian has been the main process, and ends now.
     if (ready != PM_NATIVE_INVALID) {
         note(env->state_dir, env->program, "ok", "");
         (void)pod_log_append(ready, word, sizeof word - 1);
@@ -416,11 +429,15 @@ static int replace_by_daemon(const struct runner_env *env, const char *program)
     uint64_t deadline = monotonic_ms() + UPGRADE_READY_MS;
     int result = open_starter(env, &manager);
     if (result != PM_OK) {
+        note(env->state_dir, program, "came back", pm_strerror(result));
         return result;
     }
     (void)snprintf(key, sizeof key, "runner-%lld", (long long)wall_ms());
     note(env->state_dir, program, "started", "");
     result = spawn_other(env, argv, key, PM_NATIVE_INVALID, &process, manager);
+    if (result != PM_OK) {
+        note(env->state_dir, program, "came back", pm_strerror(result));
+    }
     while (result == PM_OK && client_probe(env) != PM_OK) {
         if (!pm_process_alive(process) || monotonic_ms() > deadline) {
             const struct pm_stop_plan plan = {.steps_count = 1,

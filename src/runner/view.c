@@ -283,7 +283,9 @@ static void attach(struct view *view)
     }
     view->writer = writer;
     int64_t number = pod_client_attach(podlink_client(view->link), &request);
-    if (number < 0) {
+    if (number == -POD_E_VERSION) {
+        fail(view, RUNNER_REFUSED, SESSION_OTHER_VERSION, "runner stop ");
+    } else if (number < 0) {
         fail(view, RUNNER_FAILED, pod_strerror((int)number), "");
     }
 }

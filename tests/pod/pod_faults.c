@@ -11,7 +11,7 @@
 #define PLANS_MAX 8
 
 static struct {
-    char call[16];
+    char call[32];
     int error, skip, count;
 } plans[PLANS_MAX];
 static int plans_count = -1;
@@ -21,7 +21,7 @@ static void read_plans(void)
     const char *text = getenv("POD_FAULTS");
     plans_count = 0;
     while (text != NULL && *text != '\0' && plans_count < PLANS_MAX) {
-        int n = sscanf(text, "%15[^:]:%d:%d:%d", plans[plans_count].call, &plans[plans_count].error,
+        int n = sscanf(text, "%31[^:]:%d:%d:%d", plans[plans_count].call, &plans[plans_count].error,
                        &plans[plans_count].skip, &plans[plans_count].count);
         plans_count += n == 4;
         text = strchr(text, ',');
@@ -63,7 +63,7 @@ static const char *target(int fd)
 
 int pod_fault_openat(int dir, const char *name, int flags, int mode)
 {
-    return fails("openat") ? -1 : openat(dir, name, flags, mode);
+    return fails("openat") || fails(name) ? -1 : openat(dir, name, flags, mode);
 }
 
 ssize_t pod_fault_write(int fd, const void *data, size_t size)

@@ -2,7 +2,8 @@
 //
 //   CALL:ERRNO:SKIP:COUNT,...     the first SKIP calls are as ever, COUNT fail, the rest as ever
 //
-// CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to.
+// CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to; of
+// openat also the name of the file.
 #ifndef POD_FAULTS_H
 #define POD_FAULTS_H
 

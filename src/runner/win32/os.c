@@ -331,3 +331,17 @@ void os_debug_address(const char *state_dir, char *address, size_t capacity)
     (void)state_dir;
     (void)snprintf(address, capacity, "off");
 }
+
+// Services of Windows are told nothing: the runner is none.
+void os_supervisor_take(void)
+{
+}
+
+void os_supervisor_give(void)
+{
+}
+
+void os_supervisor_tell(const char *text)
+{
+    (void)text;
+}
