@@ -203,6 +203,7 @@ static void become_over(struct session *session, enum session_state state, bool 
         session_log(session, LOG_ERROR, "session.lost", "%s", session->problem);
         session_notify(session, "session.lost");
     }
+    session->server->prune_at = 0; // There may be one too many now.
     session_settle(session);
     answer_waiters(session);
 }

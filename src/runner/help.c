@@ -37,6 +37,10 @@ const char help_serve[] =
     "                   off; else PROCESSMGR_DEBUG_ADDRESS, else debug.sock in the state folder\n"
     "                   (Windows: off). `runner info` tells the address\n"
     "  --leak-sweep MS  rhythm of the zombie detector; 30000\n"
+    "  --keep-for TIME  how long what is left of an ended session is kept, once its end was told:\n"
+    "                   7d, 12h, 30m, 90s; 0: for ever; else PROCESSMGR_KEEP_FOR, else 7d\n"
+    "  --keep-records N and how many of them, the newest ones; 0: all; else\n"
+    "                   PROCESSMGR_KEEP_RECORDS, else 1000\n"
     "  --self-check     say versions, as an upgrade asks for it, and end\n";
 
 const char help_create[] =

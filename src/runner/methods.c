@@ -61,6 +61,11 @@ static void runner_info(struct server *server, struct call *call, json_t *params
         "log_failures", (json_int_t)log_failures(server->log), "leaked",
         (json_int_t)stats.leaked_total, "leaked_reaped", (json_int_t)stats.leaked_reaped,
         "registry_failures", (json_int_t)stats.registry_failures, "debug", debug_address(server));
+    if (json != NULL) {
+        (void)json_object_set_new(json, "keep",
+                                  json_pack("{s:I, s:I}", "for_ms", (json_int_t)server->keep_ms,
+                                            "records", (json_int_t)server->keep_records));
+    }
     json_t *last = upgrade_last(server->env->state_dir);
     if (json != NULL && last != NULL) {
         (void)json_object_set_new(json, "upgrade", last);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runner/debug.h"
+#include "runner/prune.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
@@ -133,6 +134,7 @@ static void on_housekeeping(uv_timer_t *timer)
             server->again_at = now + AGAIN_MS;
             recover_again(server);
         }
+        prune_begin(server);
     } else if (is_quiet(server)) {
         close_server(server);
     }
@@ -244,6 +246,7 @@ static int open_all(struct server *server, struct runner_error *error)
     }
     server->log = log_open(state);
     log_listen(server->log, on_log_line, server);
+    prune_open(server);
     int failed = epoch_next(server, 0);
     log_write(server->log, LOG_INFO, "runner.started", NULL,
               "version %s, process %lld, epoch %llu, program '%s'%s%s", PM_VERSION_STRING,
@@ -318,6 +321,21 @@ int serve(const struct runner_env *env, pm_native ready)
     }
 }
 
+// In the environment, where the next one finds it after an upgrade.
+static const char *option_variable(const char *option)
+{
+    static const char *const names[][2] = {{"--debug", DEBUG_ADDRESS_ENV},
+                                           {"--leak-sweep", LEAK_SWEEP_ENV},
+                                           {"--keep-for", KEEP_FOR_ENV},
+                                           {"--keep-records", KEEP_RECORDS_ENV}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(option, names[i][0]) == 0) {
+            return names[i][1];
+        }
+    }
+    return NULL;
+}
+
 int cli_serve(const struct runner_env *env, int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--self-check") == 0) {
@@ -331,13 +349,16 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
         os_keep_at_exec(ready, false);
         return serve(env, ready);
     }
-    // In the environment, where the next one finds it after an upgrade.
     for (int i = 1; i < argc; i += 2) {
-        const char *name = strcmp(argv[i], "--debug") == 0        ? DEBUG_ADDRESS_ENV
-                           : strcmp(argv[i], "--leak-sweep") == 0 ? LEAK_SWEEP_ENV
-                                                                  : NULL;
+        const char *name = option_variable(argv[i]);
+        uint64_t number;
         if (name == NULL || i + 1 == argc) {
             return runner_usage(env, "serve", "no such option, or no value for it: %s", argv[i]);
+        }
+        if ((strcmp(name, KEEP_FOR_ENV) == 0 && !prune_parse_time(argv[i + 1], &number)) ||
+            (strcmp(name, KEEP_RECORDS_ENV) == 0 && !prune_parse_count(argv[i + 1], &number))) {
+            return runner_usage(env, "serve", "%s is like 7d, 12h, 30m, 90s, or a number: not '%s'",
+                                argv[i], argv[i + 1]);
         }
         (void)uv_os_setenv(name, argv[i + 1]);
     }

@@ -21,6 +21,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/placement.c
     src/runner/podlink.c
     src/runner/podop.c
+    src/runner/prune.c
     src/runner/recover.c
     src/runner/refresh.c
     src/runner/rpc.c
