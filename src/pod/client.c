@@ -85,7 +85,7 @@ int pod_client_init(struct pod_client *c, const struct pod_client_options *optio
     memcpy(hello->magic, POD_MAGIC, POD_MAGIC_SIZE);
     hello->version_min = options->version_min != 0 ? options->version_min : POD_VERSION_MIN;
     hello->version_max = options->version_max != 0 ? options->version_max : POD_VERSION_MAX;
-    hello->features = POD_FEATURES;
+    hello->features = options->features != 0 ? options->features : POD_FEATURES;
     hello->epoch = options->epoch;
     memcpy(hello->nonce, c->nonce, sizeof hello->nonce);
     hello->session = (struct pod_bytes){(const uint8_t *)c->session, length};
@@ -158,6 +158,8 @@ static int take(struct pod_client *c, const struct pod_message *m)
             return -POD_E_PROTOCOL;
         }
         c->attached = true;
+        c->writes = m->u.attached.role == POD_ROLE_WRITER;
+        memcpy(c->acked, m->u.attached.from, sizeof c->acked);
         c->credit = m->u.attached.credit;
         pod_tracker_begin(&c->tracker, m->u.attached.from);
         return 0;
@@ -171,13 +173,15 @@ static int take(struct pod_client *c, const struct pod_message *m)
     case POD_GAP:
     case POD_END:
         return c->attached ? pod_tracker_take(&c->tracker, m) : -POD_E_PROTOCOL;
+    case POD_TAKEN:
+        c->writes = false;
+        return 0;
     case POD_EXIT:
         return c->attached ? pod_tracker_take(&c->tracker, m) : 0;
     case POD_STATE:
     case POD_DONE:
     case POD_ERROR:
     case POD_SIZE:
-    case POD_TAKEN:
     case POD_STARTED:
         return 0;
     default:
@@ -205,6 +209,19 @@ static int take_frame(struct pod_client *c, const struct pod_frame *frame)
     return 0;
 }
 
+// All that was fed has gone through the handler: it is taken.
+static int acknowledge(struct pod_client *c)
+{
+    struct pod_message m = {.type = POD_ACK};
+    if (!c->writes || (c->features & POD_FEATURE_ACK) == 0 || c->version == 0 ||
+        memcmp(c->acked, c->tracker.next, sizeof c->acked) == 0) {
+        return 0;
+    }
+    memcpy(m.u.ack.next, c->tracker.next, sizeof m.u.ack.next);
+    memcpy(c->acked, c->tracker.next, sizeof c->acked);
+    return send_message(c, &m, 64);
+}
+
 int pod_client_feed(struct pod_client *c, const void *data, size_t size)
 {
     struct pod_bytes bytes = {data, size};
@@ -212,7 +229,8 @@ int pod_client_feed(struct pod_client *c, const void *data, size_t size)
     while (c->phase == POD_CLIENT_GREETING || c->phase == POD_CLIENT_READY) {
         int result = pod_decoder_next(&c->decoder, &bytes, &frame);
         if (result == 0) {
-            return 0;
+            result = acknowledge(c);
+            return result < 0 ? over(c, result) : 0;
         }
         if (result > 0) {
             result = take_frame(c, &frame);

@@ -26,6 +26,7 @@ struct pod_client_options {
     uint64_t epoch;                    // Of this runner's registry; 0 may only look.
     const char *build;                 // Shown in logs; NULL: none.
     uint16_t version_min, version_max; // 0: those of this build.
+    uint32_t features;                 // 0: those of this build.
     pod_client_handler *handler;
     void *user;
 };
@@ -47,6 +48,8 @@ struct pod_client {
     uint32_t features;
     uint32_t next_request;
     bool attached; // ATTACHED has come.
+    bool writes;   // As the writer, which acknowledges what it has taken.
+    uint64_t acked[POD_CHANNELS];
     struct pod_tracker tracker;
     uint64_t credit, sent; // Of INPUT.
     int failure;           // Why it is OVER; 0: at the end of the stream.

@@ -42,6 +42,8 @@ static const struct entry entries[] = {
     {12, NUMBER, AT(drain_ms), 1, 60000, 250},
     {13, NUMBER, AT(orphan_s), 0, UINT32_MAX, 0},
     {14, NUMBER, AT(kill_tree), 0, 1, 0},
+    {15, NUMBER, AT(on_full), POD_FULL_DROP, POD_FULL_WAIT, 0},
+    {16, NUMBER, AT(wait_s), 1, 86400, 60},
 };
 #define ENTRIES (sizeof entries / sizeof entries[0])
 

@@ -10,6 +10,12 @@
 
 #define POD_CONFIG_MAX (4u * 1024u * 1024u)
 
+// What becomes of output when the ring is full.
+enum pod_full {
+    POD_FULL_DROP = 0, // The oldest goes.
+    POD_FULL_WAIT = 1  // The child waits for the writer, if there is one.
+};
+
 enum pod_mode {
     POD_MODE_PTY = 1,
     POD_MODE_PIPES = 2
@@ -29,6 +35,8 @@ struct pod_config {
     uint32_t drain_ms;       // Silence after the exit that ends the output; 0: 250.
     uint32_t orphan_s;       // Without a writer for so long: stop. 0: never.
     uint32_t kill_tree;      // 1: what the child leaves behind when it exits is killed.
+    uint32_t on_full;        // enum pod_full
+    uint32_t wait_s;         // A writer that takes nothing for so long is not waited for; 0: 60.
     void *memory;            // Of a decoded one.
 };
 

@@ -22,6 +22,7 @@ int pod_rules_allow(const struct pod_rules *rules, const struct pod_peer *peer, 
 {
     switch (type) {
     case POD_STATUS:
+    case POD_ACK: // One that has just lost its role does not know that yet.
         return 0;
     case POD_STOP:
     case POD_KILL:

@@ -123,6 +123,7 @@ static const struct layout layouts[] = {
     {POD_STARTED, 2, {F32(started.request), F64(started.child_pid)}},
     {POD_TOMB, 4, {F16(tomb.version), F64(tomb.epoch), F64(tomb.daemon_pid),
         TXT(tomb.session, POD_SESSION_MAX)}},
+    {POD_ACK, 2, {F64(ack.next[0]), F64(ack.next[1])}},
 };
 // clang-format on
 

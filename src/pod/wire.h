@@ -46,7 +46,8 @@
 // Features, offered by both sides; what both have is agreed on. None is required.
 #define POD_FEATURE_STDERR 1u // A second channel.
 #define POD_FEATURE_CLAIM 2u  // CLAIM over the connection.
-#define POD_FEATURES (POD_FEATURE_STDERR | POD_FEATURE_CLAIM)
+#define POD_FEATURE_ACK 4u    // The daemon wants to know what its writer has taken: ACK.
+#define POD_FEATURES (POD_FEATURE_STDERR | POD_FEATURE_CLAIM | POD_FEATURE_ACK)
 
 // Frames 1 to 15 are frozen: their numbers, and the fields below, never change, whatever the
 // version that was agreed on; later versions may add fields at their ends. The bytes stand in
@@ -78,7 +79,8 @@
     X(CONFIG, 28)                                                                                  \
     X(START, 29)                                                                                   \
     X(STARTED, 30)                                                                                 \
-    X(TOMB, 31)
+    X(TOMB, 31)                                                                                    \
+    X(ACK, 32)
 
 enum pod_frame_type {
 #define POD_FRAME_ENUM(name, number) POD_##name = (number),
@@ -302,6 +304,10 @@ struct pod_started {
     uint64_t child_pid;
 };
 
+struct pod_ack {
+    uint64_t next[POD_CHANNELS]; // All before it is taken.
+};
+
 struct pod_tomb {
     uint16_t version;
     uint64_t epoch, daemon_pid;
@@ -331,6 +337,7 @@ struct pod_message {
         struct pod_taken taken;
         struct pod_started started;
         struct pod_tomb tomb;
+        struct pod_ack ack;
     } u;
 };
 

@@ -20,6 +20,71 @@ void pod_child_end_output(struct pod *pod, unsigned channel, bool truncated)
     }
 }
 
+// What the child waits for. A viewer, or somebody who only looks whether we are there, is never
+// waited for; nor is a writer that is gone, or has taken nothing for too long.
+static const struct pod_conn *awaited(const struct pod *pod)
+{
+    const struct pod_conn *conn = pod->conns;
+    if (pod->config.on_full != POD_FULL_WAIT || pod->rules.writer == NULL || pod->given_up ||
+        pod->stopping.active) {
+        return NULL;
+    }
+    while (conn != NULL && &conn->peer != pod->rules.writer) {
+        conn = conn->next;
+    }
+    return conn;
+}
+
+bool pod_child_is_held(const struct pod *pod)
+{
+    return pod->channels[POD_CHANNEL_OUT].held || pod->channels[POD_CHANNEL_ERR].held;
+}
+
+static void on_waited(uv_timer_t *timer)
+{
+    struct pod *pod = timer->data;
+    pod_note(pod, "the writer has taken nothing for %u s: the child goes on",
+             (unsigned)pod->config.wait_s);
+    pod->given_up = true;
+    pod_child_flow(pod);
+}
+
+// Of one channel: how much may be read. true: the writer has taken more than before.
+static bool set_room(struct pod_channel_state *state, const struct pod_conn *writer,
+                     unsigned channel)
+{
+    const struct pod_ring *ring = &state->ring;
+    size_t room = SIZE_MAX;
+    uint64_t before = state->floor;
+    if (writer != NULL && !state->ending.ended) {
+        uint64_t taken =
+            writer->acknowledges ? writer->acked[channel] : writer->cursors[channel].offset;
+        state->floor = taken > ring->first ? taken : ring->first;
+        uint64_t kept = ring->end - state->floor;
+        room = kept < ring->capacity ? ring->capacity - (size_t)kept : 0;
+    }
+    state->held = room == 0;
+    pod_source_room(&state->source, room);
+    return state->floor != before;
+}
+
+void pod_child_flow(struct pod *pod)
+{
+    if (pod->config.on_full != POD_FULL_WAIT || pod->child == NULL) {
+        return;
+    }
+    const struct pod_conn *writer = awaited(pod);
+    bool moved = false;
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        moved = set_room(&pod->channels[i], writer, i) || moved;
+    }
+    if (!pod_child_is_held(pod)) {
+        (void)uv_timer_stop(&pod->wait_timer);
+    } else if (moved || !uv_is_active((uv_handle_t *)&pod->wait_timer)) {
+        (void)uv_timer_start(&pod->wait_timer, on_waited, pod->config.wait_s * UINT64_C(1000), 0);
+    }
+}
+
 static void take_output(struct pod *pod, unsigned channel, const void *data, int64_t count)
 {
     if (count < 0) {
@@ -30,6 +95,7 @@ static void take_output(struct pod *pod, unsigned channel, const void *data, int
         pod_ring_write(&pod->channels[channel].ring, data, (size_t)count);
         pod_session_byte_seen(pod);
         pod_conns_pump(pod);
+        pod_child_flow(pod);
     }
 }
 

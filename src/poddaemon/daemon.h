@@ -73,6 +73,8 @@ struct pod_conn {
     struct pod_out out, writing;
     uv_write_t write;
     struct pod_cursor cursors[POD_CHANNELS];
+    bool acknowledges; // Else what its socket has taken counts.
+    uint64_t acked[POD_CHANNELS];
     bool wants_exit, exit_sent;
     // In.
     uint64_t received, limit; // Bytes of INPUT, and how many there may be.
@@ -104,6 +106,8 @@ struct pod_channel_state {
     struct pod_source source;
     struct pod_ring ring;
     struct pod_ending ending;
+    uint64_t floor; // What the writer has taken, when the child waits for it.
+    bool held;      // It waits now.
 };
 
 struct pod_stopping {
@@ -151,7 +155,8 @@ struct pod {
 
     // Each runs only while there is something to wait for: an idle daemon does not wake up.
     uv_timer_t dispatch_timer, accept_timer, drain_timer, stop_timer, record_timer, leave_timer,
-        redraw_timer, orphan_timer;
+        redraw_timer, orphan_timer, wait_timer;
+    bool given_up; // The writer has taken nothing for too long: it is not waited for.
     uint64_t orphan_ms; // Time without a writer before the present one.
     uint64_t orphan_since;
     uint64_t record_pause_ms;
@@ -183,6 +188,9 @@ int pod_child_start(struct pod *pod, struct pm_error *error);      // PM_OK or P
 bool pod_child_take_input(struct pod *pod, struct pod_bytes data); // false: no memory.
 void pod_child_write(struct pod *pod);
 void pod_child_close_input(struct pod *pod);
+// The child waits for the writer, or does so no more, where the session wants that.
+void pod_child_flow(struct pod *pod);
+bool pod_child_is_held(const struct pod *pod);
 size_t pod_child_input_room(const struct pod *pod);
 int pod_child_resize(struct pod *pod, uint16_t columns, uint16_t rows, bool redraw); // PM_*
 void pod_child_end_output(struct pod *pod, unsigned channel, bool truncated);

@@ -164,9 +164,36 @@ static bool pump_channel(struct pod_conn *conn, unsigned channel)
     return true;
 }
 
+// Of a writer that does not acknowledge, what its socket has taken counts.
+static void tell_flow(struct pod_conn *conn, const uint64_t before[POD_CHANNELS])
+{
+    struct pod *pod = conn->pod;
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        if (pod->rules.writer == &conn->peer && !conn->acknowledges &&
+            conn->cursors[i].offset != before[i]) {
+            pod->given_up = false;
+            pod_child_flow(pod);
+            return;
+        }
+    }
+}
+
 static bool is_attached(const struct pod_conn *conn)
 {
     return conn->peer.role != POD_ROLE_NONE;
+}
+
+// false: not all of it went out, or the connection is gone.
+static bool pump_channels(struct pod_conn *conn)
+{
+    const uint64_t before[POD_CHANNELS] = {conn->cursors[POD_CHANNEL_OUT].offset,
+                                           conn->cursors[POD_CHANNEL_ERR].offset};
+    bool all = true;
+    for (unsigned i = 0; i < POD_CHANNELS && all; i++) {
+        all = pump_channel(conn, i);
+    }
+    tell_flow(conn, before);
+    return all;
 }
 
 static bool wants_exit_now(const struct pod_conn *conn)
@@ -188,12 +215,8 @@ void pod_conn_pump(struct pod_conn *conn)
         pod_conn_close(conn);
         return;
     }
-    if (is_attached(conn)) {
-        for (unsigned i = 0; i < POD_CHANNELS; i++) {
-            if (!pump_channel(conn, i)) {
-                return;
-            }
-        }
+    if (is_attached(conn) && !pump_channels(conn)) {
+        return;
     }
     if (wants_exit_now(conn)) {
         struct pod_message message = {.type = POD_EXIT};

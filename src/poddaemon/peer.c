@@ -116,6 +116,12 @@ static struct pod_bytes own_session(const struct pod *pod)
     return (struct pod_bytes){(const uint8_t *)pod->session, strlen(pod->session)};
 }
 
+// The first connection is greeted before anything is known of the session.
+static bool wants_acks(const struct pod *pod)
+{
+    return pod->state == POD_SESSION_WAITING || pod->config.on_full == POD_FULL_WAIT;
+}
+
 static void take_hello(struct pod_conn *conn, const struct pod_hello *hello)
 {
     struct pod *pod = conn->pod;
@@ -139,7 +145,9 @@ static void take_hello(struct pod_conn *conn, const struct pod_hello *hello)
     welcome->version = conn->version;
     welcome->version_min = POD_VERSION_MIN;
     welcome->version_max = POD_VERSION_MAX;
-    welcome->features = hello->features & POD_FEATURES;
+    conn->acknowledges = (hello->features & POD_FEATURE_ACK) != 0 && wants_acks(pod);
+    welcome->features = hello->features & (POD_FEATURES & ~POD_FEATURE_ACK);
+    welcome->features |= conn->acknowledges ? POD_FEATURE_ACK : 0;
     welcome->epoch = pod->rules.epoch;
     memcpy(welcome->nonce, conn->nonce[1], POD_NONCE_SIZE);
     struct pod_proof_input input = {pod->token, conn->nonce[0], conn->nonce[1], session};
@@ -302,6 +310,9 @@ static int do_attach(struct pod_conn *conn, const struct pod_message *m)
         return result;
     }
     memcpy(conn->cursors, cursors, sizeof cursors);
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        conn->acked[i] = cursors[i].offset;
+    }
     conn->exit_sent = false;
     conn->limit = attach->role == POD_ROLE_WRITER ? next_limit(conn) : conn->received;
     // Before its answer, so that the answer has the size that counts.
@@ -326,6 +337,25 @@ static int do_attach(struct pod_conn *conn, const struct pod_message *m)
     }
     if (attach->role == POD_ROLE_WRITER) {
         pod_session_writer_changed(pod);
+    }
+    return 0;
+}
+
+// What is more than was sent, or less than before, changes nothing.
+static int do_ack(struct pod_conn *conn, const struct pod_message *m)
+{
+    struct pod *pod = conn->pod;
+    bool more = false;
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        uint64_t next = m->u.ack.next[i];
+        if (next > conn->acked[i] && next <= conn->cursors[i].offset) {
+            conn->acked[i] = next;
+            more = true;
+        }
+    }
+    if (more && pod->rules.writer == &conn->peer) {
+        pod->given_up = false;
+        pod_child_flow(pod);
     }
     return 0;
 }
@@ -442,6 +472,11 @@ static int do_start(struct pod_conn *conn, const struct pod_message *m)
                    result == -POD_E_UNSUPPORTED ? PM_ERR_UNSUPPORTED : PM_ERR_INVALID, text);
         return 0;
     }
+    if (pod->config.on_full == POD_FULL_WAIT && !POD_CAN_PAUSE) {
+        fail_start(conn, request, PM_ERR_UNSUPPORTED,
+                   "on_full: the child's output cannot be held back on this system");
+        return 0;
+    }
     result = pod_child_start(pod, &error);
     if (result != PM_OK) {
         if (error.code != PM_OK) {
@@ -485,6 +520,8 @@ static int serve(struct pod_conn *conn, const struct pod_message *m)
         return do_claim(conn, m);
     case POD_ATTACH:
         return do_attach(conn, m);
+    case POD_ACK:
+        return do_ack(conn, m);
     case POD_DETACH:
         return do_detach(conn, m);
     case POD_INPUT:

@@ -86,7 +86,7 @@ int pod_session_init(struct pod *pod)
 {
     uv_timer_t *const timers[] = {&pod->dispatch_timer, &pod->accept_timer, &pod->drain_timer,
                                   &pod->stop_timer,     &pod->record_timer, &pod->leave_timer,
-                                  &pod->redraw_timer,   &pod->orphan_timer};
+                                  &pod->redraw_timer,   &pod->orphan_timer, &pod->wait_timer};
     for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++) {
         (void)uv_timer_init(&pod->loop, timers[i]);
         timers[i]->data = pod;
@@ -145,6 +145,7 @@ void pod_session_stop(struct pod *pod, uint32_t grace_ms)
         return;
     }
     pod->stopping.active = true;
+    pod_child_flow(pod); // Who shall end must not wait for somebody to read.
     grace_ms = grace_ms > 0 ? grace_ms : pod->config.grace_ms;
     pod_note(pod, "stop, %u ms of grace", (unsigned)grace_ms);
     (void)uv_timer_start(&pod->stop_timer, on_stop_timer, grace_ms, 0);
@@ -159,6 +160,7 @@ void pod_session_kill(struct pod *pod)
         return;
     }
     pod->stopping.active = true;
+    pod_child_flow(pod);
     if (!pod->child_ended) {
         if (!pod->stopping.killed) {
             pod_note(pod, "kill");
@@ -224,7 +226,7 @@ void pod_session_output_ended(struct pod *pod)
     go_on_ending(pod);
 }
 
-static void start_drain(struct pod *pod);
+static void begin_drain(struct pod *pod);
 
 // The time is over. That counts only if nothing is there to be read: the whole machine, or this
 // process alone, may have slept through it, or a trouble may have kept us from reading.
@@ -232,6 +234,10 @@ static void on_drained(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
     bool first = pod->last_looks == 0;
+    if (pod_child_is_held(pod)) { // There is more, and the writer reads it or is given up.
+        begin_drain(pod);
+        return;
+    }
     pod->byte_seen = false;
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         pod_source_look(&pod->channels[i].source);
@@ -253,6 +259,13 @@ static void start_drain(struct pod *pod)
 {
     pod->last_looks = 0;
     (void)uv_timer_start(&pod->drain_timer, on_drained, pod->config.drain_ms, 0);
+}
+
+static void begin_drain(struct pod *pod)
+{
+    pod->drain_until =
+        uv_now(&pod->loop) + (POD_DRAIN_ROUNDS - 1) * (uint64_t)pod->config.drain_ms;
+    start_drain(pod);
 }
 
 // Somebody that the child left behind may hold its output open, and write for ever.
@@ -298,9 +311,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
     pod->input.begin = pod->input.end; // Nobody will read it.
     pod_child_close_input(pod);
     if (!all_output_ended(pod)) {
-        pod->drain_until =
-            uv_now(&pod->loop) + (POD_DRAIN_ROUNDS - 1) * (uint64_t)pod->config.drain_ms;
-        start_drain(pod);
+        begin_drain(pod);
     }
 }
 
@@ -383,6 +394,8 @@ static void on_orphaned(uv_timer_t *timer)
 
 void pod_session_writer_changed(struct pod *pod)
 {
+    pod->given_up = false;
+    pod_child_flow(pod);
     if (pod->config.orphan_s == 0 || pod->state != POD_SESSION_RUNNING || pod->child_ended) {
         return;
     }

@@ -103,6 +103,10 @@ static void take_option(struct creation *c, struct options *o, const char *name)
         set_number(c, o, name, "orphan_s");
     } else if (strcmp(name, "--kill-tree") == 0) {
         (void)json_object_set_new(c->params, "kill_tree", json_true());
+    } else if (strcmp(name, "--on-full") == 0) {
+        (void)json_object_set_new(c->params, "on_full", json_string(options_value(o, name)));
+    } else if (strcmp(name, "--wait") == 0) {
+        set_number(c, o, name, "wait_s");
     } else if (strcmp(name, "--attach") == 0) {
         c->attach = true;
     } else {

@@ -106,6 +106,9 @@ static char *describe(const struct session *session)
     json_t *json = json_pack("{s:i, s:s, s:s, s:s, s:I, s:O}", "format", 1, "id", session->id,
                              "mode", session->pipes ? "pipes" : "pty", "program", session->program,
                              "created", (json_int_t)session->created_ms, "labels", session->labels);
+    if (json != NULL && session->waits) { // Runners that know nothing of it read over it.
+        (void)json_object_set_new(json, "on_full", json_string("wait"));
+    }
     char *text = json != NULL ? json_dumps(json, JSON_INDENT(1)) : NULL;
     json_decref(json);
     return text;
@@ -116,12 +119,14 @@ static int take_params(struct create *create, struct session *session)
     json_t *params = create->params;
     const char *base = json_string_value(json_object_get(params, "env_base"));
     const char *mode = json_string_value(json_object_get(params, "mode"));
+    const char *full = json_string_value(json_object_get(params, "on_full"));
     const json_t *list = json_object_get(params, "argv");
     json_t *labels = json_object_get(params, "labels");
     bool inherit =
         base != NULL ? strcmp(base, "inherit") == 0 : json_object_get(params, "env") == NULL;
     struct pod_config *c = &create->config;
     session->pipes = mode != NULL && strcmp(mode, "pipes") == 0;
+    session->waits = full != NULL && strcmp(full, "wait") == 0;
     session->program = strdup(json_string_value(json_object_get(params, "program")));
     session->labels = labels != NULL ? json_incref(labels) : json_object();
     session->created_ms = wall_ms();
@@ -149,6 +154,8 @@ static int take_params(struct create *create, struct session *session)
     c->orphan_s = number_of(params, "orphan_s");
     c->grace_ms = number_of(params, "grace_ms");
     c->kill_tree = json_is_true(json_object_get(params, "kill_tree"));
+    c->on_full = session->waits ? POD_FULL_WAIT : POD_FULL_DROP;
+    c->wait_s = number_of(params, "wait_s");
     if (c->cwd == NULL) {
         c->cwd = create->server->env->state_dir;
     }

@@ -105,12 +105,15 @@ static void method_create(struct server *server, struct call *call, json_t *para
     const char *mode = json_string_value(json_object_get(params, "mode"));
     const char *base = json_string_value(json_object_get(params, "env_base"));
     const char *cwd = json_string_value(json_object_get(params, "cwd"));
+    const char *full = json_string_value(json_object_get(params, "on_full"));
     int code = RUNNER_OK;
     if (mode != NULL && strcmp(mode, "pty") != 0 && strcmp(mode, "pipes") != 0) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'mode'\nit is \"pty\" or \"pipes\"");
     } else if (base != NULL && strcmp(base, "inherit") != 0 && strcmp(base, "empty") != 0) {
         code = runner_fail(&error, RUNNER_USAGE,
                            "parameter 'env_base'\nit is \"inherit\" or \"empty\"");
+    } else if (full != NULL && strcmp(full, "drop") != 0 && strcmp(full, "wait") != 0) {
+        code = runner_fail(&error, RUNNER_USAGE, "parameter 'on_full'\nit is \"drop\" or \"wait\"");
     } else if (cwd != NULL && !os_is_absolute(cwd)) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'cwd'\nit has to be absolute");
     } else if (!rpc_valid_id(json_string_value(json_object_get(params, "id")))) {
@@ -274,6 +277,8 @@ static const struct rpc_field create_fields[] = {
     {"orphan_s", RPC_NUMBER, false, 0, 4294967},
     {"grace_ms", RPC_NUMBER, false, 1, 3600000},
     {"kill_tree", RPC_BOOLEAN, false, 0, 0},
+    {"on_full", RPC_STRING, false, 0, 16},
+    {"wait_s", RPC_NUMBER, false, 1, 86400},
     {"labels", RPC_OBJECT, false, 0, 0},
 };
 static const struct rpc_field send_fields[] = {

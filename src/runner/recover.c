@@ -77,7 +77,9 @@ static int take_description(struct session *session, const char *text, size_t si
     json_t *labels = json_object_get(json, "labels");
     int result = -1;
     if (mode != NULL && program != NULL && json_is_object(labels)) {
+        const char *full = json_string_value(json_object_get(json, "on_full"));
         session->pipes = strcmp(mode, "pipes") == 0;
+        session->waits = full != NULL && strcmp(full, "wait") == 0;
         session->program = strdup(program);
         session->labels = json_incref(labels);
         session->created_ms = (int64_t)json_integer_value(json_object_get(json, "created"));

@@ -263,6 +263,7 @@ json_t *session_json(const struct session *session)
     if (session->labels == NULL) { // s:O took a reference of its own.
         json_decref(json_object_get(json, "labels"));
     }
+    (void)json_object_set_new(json, "on_full", json_string(session->waits ? "wait" : "drop"));
     (void)json_object_set_new(json, "stdout", offset_json(session, POD_CHANNEL_OUT));
     if (session->pipes) {
         (void)json_object_set_new(json, "stderr", offset_json(session, POD_CHANNEL_ERR));

@@ -67,6 +67,7 @@ struct session {
     char path[4096];
     enum session_state state;
     bool pipes;
+    bool waits; // Its child waits for the writer when the ring is full.
     char *program;
     json_t *labels, *warnings;
     int64_t created_ms;

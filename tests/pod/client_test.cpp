@@ -68,21 +68,24 @@ struct Pair {
         pod_proof_make(&input, true, m.u.welcome.proof);
         return m;
     }
-    void Greet()
+    void Greet(uint32_t features = 0)
     {
         EXPECT_EQ(Sent().first, POD_HELLO);
-        EXPECT_EQ(Tell(Welcome(token)), 0);
+        pod_message welcome = Welcome(token);
+        welcome.u.welcome.features = features;
+        EXPECT_EQ(Tell(welcome), 0);
         EXPECT_EQ(Sent().first, POD_PROVE);
     }
-    void Attach(uint64_t from, uint64_t credit)
+    void Attach(uint64_t from, uint64_t credit, pod_role role = POD_ROLE_WRITER)
     {
         pod_attach attach = {};
-        attach.role = POD_ROLE_WRITER;
+        attach.role = static_cast<uint8_t>(role);
         EXPECT_GT(pod_client_attach(&client, &attach), 0);
         EXPECT_EQ(Sent().first, POD_ATTACH);
         pod_message m = {};
         m.type = POD_ATTACHED;
         m.u.attached = {};
+        m.u.attached.role = static_cast<uint8_t>(role);
         m.u.attached.from[0] = from;
         m.u.attached.credit = credit;
         EXPECT_EQ(Tell(m), 0);
@@ -140,6 +143,40 @@ TEST(Client, InputKeepsToTheCredit)
     EXPECT_EQ(pod_client_input(&pair.client, data.data(), data.size()), 10);
     m.u.credit.limit = 5; // What was given stays given.
     EXPECT_EQ(pair.Tell(m), -POD_E_PROTOCOL);
+}
+
+// Only where the daemon asks for it, which one of an earlier build does not.
+TEST(Client, AWriterAcknowledgesWhatItHasTakenIfTheDaemonWantsToKnow)
+{
+    for (uint32_t features : {0u, uint32_t{POD_FEATURE_ACK}}) {
+        for (pod_role role : {POD_ROLE_VIEWER, POD_ROLE_WRITER}) {
+            Pair pair;
+            pair.Greet(features);
+            pair.Attach(10, 0, role);
+            bool tells = features != 0 && role == POD_ROLE_WRITER;
+            EXPECT_EQ(pod_client_pending(&pair.client).size, 0u);
+            pod_message m = {};
+            m.type = POD_OUTPUT;
+            m.u.output.offset = 10;
+            m.u.output.data = Text("hello");
+            EXPECT_EQ(pair.Tell(m), 0);
+            pod_bytes sent = pod_client_pending(&pair.client);
+            ASSERT_EQ(sent.size, tells ? POD_HEADER_SIZE + 16u : 0u);
+            if (tells) {
+                EXPECT_EQ(sent.data[4], POD_ACK);
+                EXPECT_EQ(sent.data[5], 0); // Who does not know it reads over it.
+                EXPECT_EQ(sent.data[8], 15);
+                pod_client_sent(&pair.client, sent.size);
+            }
+            m = {};
+            m.type = POD_TAKEN;
+            EXPECT_EQ(pair.Tell(m), 0);
+            m.type = POD_OUTPUT;
+            m.u.output = {0, 15, Text("more")};
+            EXPECT_EQ(pair.Tell(m), 0);
+            EXPECT_EQ(pod_client_pending(&pair.client).size, 0u);
+        }
+    }
 }
 
 TEST(Client, ADaemonThatLosesOrDoublesBytesIsNotBelieved)

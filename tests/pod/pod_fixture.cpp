@@ -235,7 +235,7 @@ contract::RoleAdder both_role("pod-both", Both);
 // ------------------------------------------------------------------------------------------------
 
 Client::Client(uv_loop_t *its_loop, const Session &session, pm_native native, uint64_t epoch,
-               uint16_t version_min, uint16_t version_max)
+               uint16_t version_min, uint16_t version_max, uint32_t features)
     : link(new pod_link()), loop(its_loop)
 {
     pod_client_options options = {};
@@ -245,6 +245,7 @@ Client::Client(uv_loop_t *its_loop, const Session &session, pm_native native, ui
     options.build = "test";
     options.version_min = version_min;
     options.version_max = version_max;
+    options.features = features;
     options.handler = OnMessage;
     options.user = this;
     link->user = this;
@@ -541,6 +542,8 @@ uint32_t Pod::SendStart(Client *client, const std::vector<std::string> &role,
     config.grace_ms = options.grace_ms;
     config.drain_ms = options.drain_ms;
     config.kill_tree = options.kill_tree;
+    config.on_full = options.on_full;
+    config.wait_s = options.wait_s;
     return client->Ask(pod_client_start(&client->link->client, &config));
 }
 
@@ -571,23 +574,23 @@ Session *Pod::Create(const std::string &id, const std::vector<std::string> &role
 }
 
 std::unique_ptr<Client> Pod::Connect(Session *session, uint64_t epoch, uint16_t version_min,
-                                     uint16_t version_max)
+                                     uint16_t version_max, uint32_t features)
 {
     pm_native native;
     int result = pod_connect(&session->dir, session->id.c_str(), &native);
     if (result != PM_OK)
         return nullptr;
     auto client =
-        std::make_unique<Client>(&loop, *session, native, epoch, version_min, version_max);
+        std::make_unique<Client>(&loop, *session, native, epoch, version_min, version_max, features);
     if (!Until([&] { return client->Ready() || client->Over(); }) || client->Over())
         return nullptr;
     return client;
 }
 
 std::unique_ptr<Client> Pod::Attached(Session *session, pod_role role, uint64_t from,
-                                      uint64_t epoch, uint8_t flags)
+                                      uint64_t epoch, uint8_t flags, uint32_t features)
 {
-    auto client = Connect(session, epoch);
+    auto client = Connect(session, epoch, 0, 0, features);
     EXPECT_NE(client, nullptr);
     if (client != nullptr) {
         uint32_t request = client->Attach(role, from, flags);

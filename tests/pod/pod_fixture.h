@@ -46,7 +46,7 @@ class Client
 {
   public:
     Client(uv_loop_t *loop, const Session &session, pm_native native, uint64_t epoch,
-           uint16_t version_min = 0, uint16_t version_max = 0);
+           uint16_t version_min = 0, uint16_t version_max = 0, uint32_t features = 0);
     ~Client();
     Client(const Client &) = delete;
     Client &operator=(const Client &) = delete;
@@ -127,6 +127,7 @@ class Pod : public contract::Contract
         std::string program; // The daemon; empty: the ordinary one.
         std::vector<std::string> env;
         uint32_t ring = 0, orphan_s = 0, grace_ms = 0, drain_ms = 0;
+        uint32_t on_full = POD_FULL_DROP, wait_s = 0;
         uint64_t epoch = 1;
         uint16_t version_min = 0, version_max = 0;
         bool kill_tree = false;
@@ -143,9 +144,9 @@ class Pod : public contract::Contract
     uint32_t SendStart(Client *birth, const std::vector<std::string> &role, const Options &options);
 
     std::unique_ptr<Client> Connect(Session *session, uint64_t epoch = 1, uint16_t version_min = 0,
-                                    uint16_t version_max = 0);
+                                    uint16_t version_max = 0, uint32_t features = 0);
     std::unique_ptr<Client> Attached(Session *session, pod_role role, uint64_t from,
-                                     uint64_t epoch = 1, uint8_t flags = 0);
+                                     uint64_t epoch = 1, uint8_t flags = 0, uint32_t features = 0);
     pod_state Status(Session *session);
     bool Until(const std::function<bool()> &reached);
     void Turn(); // What there is to do, without waiting.

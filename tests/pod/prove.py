@@ -47,6 +47,20 @@ PLANTS = [
     ("a timer that always runs", "src/poddaemon/session.c", "(void)uv_timer_stop(&pod->leave_timer);\n    pod_note(pod, \"started",
      "(void)uv_timer_start(&pod->redraw_timer, on_record_timer_never, 50, 50);\n    pod_note(pod, \"started",
      "AnIdleDaemonIsOneThreadIsNeverWokenAndIsSmall"),
+    ("a record is made a second time", "src/poddaemon/record.c", "pod->record_named ? pod_dir_sync(&pod->dir) : ", "",
+     "ARecordThatHasItsNameIsNotMadeASecondTime"),
+    ("no last look at the output", "src/poddaemon/session.c", "        pod_source_look(&pod->channels[i].source);\n",
+     "        (void)i;\n", "WhatIsThereWhenTheDrainTimeIsOverIsStillRead"),
+    ("the child waits for nobody", "src/poddaemon/child.c", "ring->capacity - (size_t)kept : 0;",
+     "ring->capacity - (size_t)kept : SIZE_MAX;", "Flow.ASlowWriterLosesNothing"),
+    ("what is sent counts as taken", "src/poddaemon/child.c", "writer->acknowledges ? writer->acked[channel] : ", "",
+     "Flow.TheRingHoldsWhatAWriterHasNotAcknowledged"),
+    ("a writer that takes nothing is waited for for ever", "src/poddaemon/child.c", "    pod->given_up = true;\n", "",
+     "Flow.AWriterThatTakesNothingIsGivenUpUntilItTakesSomething"),
+    ("a writer that is gone is waited for", "src/poddaemon/session.c", "    pod->given_up = false;\n    pod_child_flow(pod);\n",
+     "", "Flow.ViewersProbesAndNobodyAreNotWaitedFor"),
+    ("a stop waits for the writer", "src/poddaemon/child.c", " ||\n        pod->stopping.active) {", ") {",
+     "Flow.AStopAndAKillDoNotWaitForTheWriter"),
 ]
 EXTRA = {"a timer that always runs": ("static void try_to_record(struct pod *pod);\n",
                                       "static void on_record_timer_never(uv_timer_t *t)\n{\n    (void)t;\n}\n\n",
@@ -67,7 +81,7 @@ def build_daemon(folder, build):
 
 def passes(build, daemon, test):
     environment = dict(os.environ, PM_TEST_PODDAEMON=str(daemon))
-    command = [str(build / "tests/bin/pod_daemon"), "--gtest_filter=Pod." + test]
+    command = [str(build / "tests/bin/pod_daemon"), "--gtest_filter=" + (test if "." in test else "Pod." + test)]
     try:
         result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 timeout=240)
@@ -98,6 +112,8 @@ def main():
             folder = pathlib.Path(temporary)
             folder.chmod(0o755)
             shutil.copytree(ROOT / "src", folder / "src")
+            if not passes(build, build_daemon(folder, build), test):
+                sys.exit(f"{test} does not pass without a defect")
             plant(folder, name, file, text, other)
             found = not passes(build, build_daemon(folder, build), test)
         print(f"{name}: {'found' if found else 'NOT FOUND'} ({test})", flush=True)

@@ -248,6 +248,39 @@ TEST(Config, ComesBackAsItWas)
     pod_config_clear(&back);
 }
 
+// The tags of an entry list.
+static std::vector<unsigned> Tags(const pod_config &config)
+{
+    uint8_t *bytes = nullptr;
+    size_t size = 0;
+    std::vector<unsigned> tags;
+    EXPECT_EQ(pod_config_encode(&config, &bytes, &size), 0);
+    for (size_t at = 0; at + 6 <= size;) {
+        tags.push_back(bytes[at] | bytes[at + 1] << 8);
+        at += 6u + bytes[at + 2] + bytes[at + 3] * 256u;
+    }
+    free(bytes);
+    return tags;
+}
+
+// A daemon of an earlier build takes what it can do, and refuses what it cannot.
+TEST(Config, WhatEarlierDaemonsDoNotKnowIsOnlySaidWhenItIsWanted)
+{
+    pod_config config = {};
+    config.mode = POD_MODE_PTY;
+    config.program = "x";
+    config.cwd = "/";
+    EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6}));
+    config.on_full = POD_FULL_WAIT;
+    EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6, 15}));
+    config.wait_s = 5;
+    EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6, 15, 16}));
+    config.on_full = 2;
+    uint8_t *bytes;
+    size_t size;
+    EXPECT_EQ(pod_config_encode(&config, &bytes, &size), -POD_E_INVALID);
+}
+
 TEST(Config, WhatCannotBeIsRefused)
 {
     pod_config config = {};

@@ -13,6 +13,7 @@
 #endif
 
 #define POD_HAS_SESSIONS true // pm_spec::new_session
+#define POD_CAN_PAUSE true    // pod_source_room()
 
 struct pod_dir {
     int fd; // -1: closed.
@@ -38,6 +39,7 @@ struct pod_source {
     uv_timer_t *pause; // After a trouble.
     int fd;
     bool terminal;
+    size_t room; // Bytes that may be read.
     void (*data)(void *user, const void *data, int64_t count);
     void *user;
 };

@@ -50,17 +50,19 @@ static void on_source(uv_poll_t *poll, int status, int events);
 static void on_source_pause(uv_timer_t *timer)
 {
     struct pod_source *source = timer->data;
-    (void)uv_poll_start(source->poll, UV_READABLE, on_source);
+    if (source->room > 0) {
+        (void)uv_poll_start(source->poll, UV_READABLE, on_source);
+    }
 }
 
 // A read that tells an end of a terminal says so twice. Linux looks for bytes first and for the end
 // afterwards: what was written in between is there at the next read.
-static ssize_t read_some(const struct pod_source *source, void *buffer)
+static ssize_t read_some(const struct pod_source *source, void *buffer, size_t size)
 {
     ssize_t n = 0;
     for (int round = 0; round < 2; round++) {
         do {
-            n = POD_SYS(read)(source->fd, buffer, READ_SIZE);
+            n = POD_SYS(read)(source->fd, buffer, size);
         } while (n < 0 && errno == EINTR);
         if (n >= 0 || errno != EIO || !source->terminal) {
             return n;
@@ -75,8 +77,9 @@ static void on_source(uv_poll_t *poll, int status, int events)
     struct pod_source *source = poll->data;
     (void)status;
     (void)events;
-    for (size_t all = 0; all < READ_TURN_MAX;) {
-        ssize_t n = read_some(source, buffer);
+    for (size_t all = 0; all < READ_TURN_MAX && source->room > 0;) {
+        size_t size = source->room < READ_SIZE ? source->room : READ_SIZE;
+        ssize_t n = read_some(source, buffer, size);
         int trouble = n < 0 ? pod_error_of(errno) : PM_OK;
         if (trouble == PM_ERR_TIMEOUT) { // EAGAIN
             return;
@@ -90,7 +93,7 @@ static void on_source(uv_poll_t *poll, int status, int events)
             return;
         }
         all += (size_t)n;
-        if (n < READ_SIZE && !source->terminal) {
+        if ((size_t)n < size && !source->terminal) {
             return; // A pipe that gave less is empty; if not, we are called again.
         }
     }
@@ -101,6 +104,7 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
 {
     *source = (struct pod_source){.fd = (int)native, .terminal = terminal, .data = data};
     source->user = user;
+    source->room = SIZE_MAX;
     int result = open_handles(loop, source->fd, source, &source->poll, &source->pause);
     if (result != PM_OK) {
         (void)close(source->fd);
@@ -109,6 +113,20 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
     }
     (void)uv_poll_start(source->poll, UV_READABLE, on_source);
     return PM_OK;
+}
+
+void pod_source_room(struct pod_source *source, size_t room)
+{
+    bool stopped = source->room == 0;
+    source->room = room;
+    if (source->poll == NULL || stopped == (room == 0)) {
+        return;
+    }
+    if (room == 0) {
+        (void)uv_poll_stop(source->poll);
+    } else if (!uv_is_active((uv_handle_t *)source->pause)) {
+        (void)uv_poll_start(source->poll, UV_READABLE, on_source);
+    }
 }
 
 void pod_source_look(struct pod_source *source)

@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #define POD_HAS_SESSIONS false // pm_spec::new_session
+#define POD_CAN_PAUSE false    // pod_source_room(): a read is under way all the time.
 
 struct pod_dir {
     void *handle; // NULL: closed.

@@ -69,6 +69,12 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
     return PM_OK;
 }
 
+void pod_source_room(struct pod_source *source, size_t room)
+{
+    (void)source;
+    (void)room;
+}
+
 void pod_source_look(struct pod_source *source)
 {
     (void)source; // A read is under way all the time.
