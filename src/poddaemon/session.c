@@ -263,8 +263,7 @@ static void start_drain(struct pod *pod)
 
 static void begin_drain(struct pod *pod)
 {
-    pod->drain_until =
-        uv_now(&pod->loop) + (POD_DRAIN_ROUNDS - 1) * (uint64_t)pod->config.drain_ms;
+    pod->drain_until = uv_now(&pod->loop) + (POD_DRAIN_ROUNDS - 1) * (uint64_t)pod->config.drain_ms;
     start_drain(pod);
 }
 

@@ -1,5 +1,5 @@
-// The end of a session: what its holder has left of it is looked at in a worker, for it may be much,
-// and there may be many; what follows from that is done in the loop.
+// The end of a session: what its holder has left of it is looked at in a worker, for it may be
+// much, and there may be many; what follows from that is done in the loop.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,9 +67,7 @@ static int read_claimed(struct look *look, struct pod_dir *dir)
         return result;
     }
     int read = pod_tomb_read(bytes, size, from, take_tomb, look);
-    result = read == 0                  ? PM_OK
-             : read == -POD_E_NO_MEMORY ? PM_ERR_NO_MEMORY
-                                        : PM_ERR_CORRUPT;
+    result = read == 0 ? PM_OK : read == -POD_E_NO_MEMORY ? PM_ERR_NO_MEMORY : PM_ERR_CORRUPT;
     free(bytes);
     take_time(look, POD_FILE_CLAIMED); // The rename was its last change.
     return result;
@@ -96,8 +94,8 @@ static void look_at_lost(struct look *look, struct pod_dir *dir)
 {
     uint8_t *text;
     size_t size;
-    look->lost_told = dir != NULL && pod_file_read(dir, FILE_LOST, sizeof look->lost - 1, &text,
-                                                   &size) == PM_OK;
+    look->lost_told =
+        dir != NULL && pod_file_read(dir, FILE_LOST, sizeof look->lost - 1, &text, &size) == PM_OK;
     if (look->lost_told) {
         (void)snprintf(look->lost, sizeof look->lost, "%s", (const char *)text);
         free(text);

@@ -7,7 +7,7 @@
 #include "runner/server.h"
 
 #define CONNECTIONS_MAX 256
-#define CALLS_MAX 64 // Of one connection, unanswered.
+#define CALLS_MAX 64   // Of one connection, unanswered.
 #define FINISH_MS 1000 // At the end, for clients to read what they were answered.
 
 struct conn {

@@ -16,8 +16,12 @@ struct method {
     session_method *session;
     const struct rpc_field *fields;
     size_t count;
-    enum { WAITS = 0, EARLY, LATE } when; // EARLY: not for the registry; LATE: also until all that
-                                          // is left of ended sessions has been read.
+    enum {
+        WAITS = 0,
+        EARLY,
+        LATE
+    } when; // EARLY: not for the registry; LATE: also until all that
+            // is left of ended sessions has been read.
 };
 
 struct held {
@@ -240,9 +244,8 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
 {
     struct runner_error error;
     (void)params;
-    if (session_is_over(session) ||
-        (session->state == SESSION_UNPROVEN && !session->aside_passing &&
-         session_is_free(session))) {
+    if (session_is_over(session) || (session->state == SESSION_UNPROVEN &&
+                                     !session->aside_passing && session_is_free(session))) {
         erase(session, call);
         return;
     }

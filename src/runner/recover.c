@@ -490,7 +490,8 @@ static void after_again(uv_work_t *work, int status)
     for (struct folder *f = again->recovery.folders; f != NULL; f = f->next) {
         struct session *session = find_aside(server, f->path);
         if (session != NULL && !session_passing(f->result)) {
-            session_log(session, LOG_INFO, "session.read", "the trouble with its folder has passed");
+            session_log(session, LOG_INFO, "session.read",
+                        "the trouble with its folder has passed");
             session_remove(session);
             take_folder(&again->recovery, f);
         }

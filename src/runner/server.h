@@ -62,7 +62,7 @@ struct server {
     uint64_t keep_ms, keep_records;  // Of what is left of ended sessions; 0: for ever, all.
     uint64_t prune_at;               // prune_begin().
     bool under_prune;
-    bool recovered;                  // The registry and the folders have been read.
+    bool recovered; // The registry and the folders have been read.
     uint64_t recovery_ms;
     enum server_end end;
     uint64_t end_deadline;

@@ -112,7 +112,9 @@ TEST_F(Pod, AFullDiskDoesNotEndTheLogNorTheSession)
 TEST_F(Pod, TheExitIsNotAnnouncedBeforeItIsOnTheDisk)
 {
     for (const char *call : {"record", "fsync", "renameat", "openat"}) {
-        for (int error : {ENOSPC, EIO}) {
+        for (int error : {ENOSPC, EIO, EROFS, EDQUOT}) {
+            if (error > EIO && error != ENOSPC && getenv("PM_TEST_FULL") == nullptr)
+                continue;
             Options options;
             options.program = FaultyDaemon();
             // Of openat: the lock, the token, the log and the socket's folder come first.
@@ -160,6 +162,49 @@ TEST_F(Pod, ARecordThatHasItsNameIsNotMadeASecondTime)
     EXPECT_EQ(Status(session).faults[POD_FAULT_RECORD], 3u);
 }
 
+// kill -9 in place of each call that the record is made of: there is a whole one, or none.
+TEST_F(Pod, ADaemonThatIsKilledInTheMiddleOfItsRecordLeavesAWholeOneOrNone)
+{
+    unsigned whole = 0, none = 0;
+    for (const char *call : {"openat", "record", "fsync", "renameat"}) {
+        bool lived = false;
+        for (int k = std::string(call) == "openat" ? 3 : 0; !lived; k++) {
+            ASSERT_LT(k, 40) << call;
+            Options options;
+            options.program = FaultyDaemon();
+            options.daemon_env = {Fault(call, 999, k, 1)};
+            Session *session = Create(std::string(call) + std::to_string(k),
+                                      {"pod-count", "5000", "6", "wait"}, options);
+            ASSERT_NE(session, nullptr) << birth_error.text;
+            birth->Attach(POD_ROLE_WRITER, 0);
+            ASSERT_TRUE(Until([&] { return birth->received[0] == 5000; }));
+            birth->Type("x");
+            ASSERT_TRUE(Until([&] { return birth->Over() || birth->exits == 1; }));
+            lived = birth->exits == 1;
+            uint64_t from[POD_CHANNELS] = {0, 0};
+            pod_exit exit = {};
+            bool claimed = true;
+            auto take = [](void *user, const pod_message *m) {
+                if (m->type == POD_EXIT)
+                    *static_cast<pod_exit *>(user) = m->u.exit;
+            };
+            int result = pod_exit_read(&session->dir, from, take, &exit, &claimed);
+            if (lived || result == PM_OK) {
+                ASSERT_EQ(result, PM_OK) << call << k;
+                EXPECT_EQ(exit.code, 6u);
+                EXPECT_EQ(exit.end[0], 5000u);
+                EXPECT_FALSE(claimed);
+            } else {
+                ASSERT_EQ(result, PM_ERR_NOT_FOUND) << call << k;
+            }
+            whole += !lived && result == PM_OK;
+            none += !lived && result != PM_OK;
+        }
+    }
+    EXPECT_GE(whole, 1u); // Killed before the folder was synced.
+    EXPECT_GE(none, 4u);
+}
+
 // The drain time of 5 ms is over in the pause of 20 ms after the trouble.
 TEST_F(Pod, WhatIsThereWhenTheDrainTimeIsOverIsStillRead)
 {
@@ -168,8 +213,8 @@ TEST_F(Pod, WhatIsThereWhenTheDrainTimeIsOverIsStillRead)
     options.daemon_env = {Fault("read", ENOMEM, 0, 1)};
     options.drain_ms = 5;
     for (int round = 0; round < 5; round++) {
-        Session *session = Create("drained-" + std::to_string(round), {"pod-leave", "4", "stay"},
-                                  options);
+        Session *session =
+            Create("drained-" + std::to_string(round), {"pod-leave", "4", "stay"}, options);
         ASSERT_NE(session, nullptr) << birth_error.text;
         birth->Attach(POD_ROLE_VIEWER, 0);
         ASSERT_TRUE(Until([&] { return birth->exits == 1; }));

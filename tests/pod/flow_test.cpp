@@ -1,5 +1,5 @@
-// Sessions whose child waits for the writer when the ring is full: nothing is lost on one that is slow,
-// and nobody else, nor one that is gone or takes nothing, holds the child up.
+// Sessions whose child waits for the writer when the ring is full: nothing is lost on one that is
+// slow, and nobody else, nor one that is gone or takes nothing, holds the child up.
 #ifndef _WIN32
 #include <unistd.h>
 #endif
@@ -64,10 +64,10 @@ TEST_F(Flow, ASlowWriterLosesNothing)
                 writer->Stall();
                 EXPECT_TRUE(contract::Eventually([&] { return IsHeld(session); })) << id;
                 writer->Go();
-                ASSERT_TRUE(
-                    Until([&] { return writer->link->client.tracker.next[0] > next + 3 * Ring ||
-                                       writer->link->client.tracker.next[0] == 3000000; }))
-                    << id;
+                ASSERT_TRUE(Until([&] {
+                    return writer->link->client.tracker.next[0] > next + 3 * Ring ||
+                           writer->link->client.tracker.next[0] == 3000000;
+                })) << id;
             }
             ASSERT_TRUE(Until([&] { return writer->link->client.tracker.next[0] == 3000000; }));
             EXPECT_LE(writer->gaps[0].size(), 1u) << id; // That of the beginning.
@@ -178,8 +178,7 @@ TEST_F(Flow, AWriterThatTakesNothingIsGivenUpUntilItTakesSomething)
 TEST_F(Flow, AStopAndAKillDoNotWaitForTheWriter)
 {
     for (bool kill : {false, true}) {
-        Session *session =
-            Begin(kill ? "kill" : "stop", {"pod-tick", "3000"}, POD_MODE_PIPES);
+        Session *session = Begin(kill ? "kill" : "stop", {"pod-tick", "3000"}, POD_MODE_PIPES);
         ASSERT_NE(session, nullptr);
         birth.reset();
         auto writer = Attached(session, POD_ROLE_WRITER, POD_FROM_NOW);

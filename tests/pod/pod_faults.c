@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,9 @@ static int fails(const char *call)
         }
         if (plans[i].count > 0) {
             plans[i].count--;
+            if (plans[i].error == POD_FAULT_DIE) {
+                (void)kill(getpid(), SIGKILL);
+            }
             errno = plans[i].error;
             return 1;
         }

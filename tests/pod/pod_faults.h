@@ -2,14 +2,18 @@
 //
 //   CALL:ERRNO:SKIP:COUNT,...     the first SKIP calls are as ever, COUNT fail, the rest as ever
 //
-// CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to; of
-// openat also the name of the file.
+// ERRNO 999: the process is killed in place of the call.
+//
+// CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to;
+// of openat also the name of the file.
 #ifndef POD_FAULTS_H
 #define POD_FAULTS_H
 
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+
+#define POD_FAULT_DIE 999
 
 int pod_fault_openat(int dir, const char *name, int flags, int mode);
 ssize_t pod_fault_write(int fd, const void *data, size_t size);

@@ -580,8 +580,8 @@ std::unique_ptr<Client> Pod::Connect(Session *session, uint64_t epoch, uint16_t 
     int result = pod_connect(&session->dir, session->id.c_str(), &native);
     if (result != PM_OK)
         return nullptr;
-    auto client =
-        std::make_unique<Client>(&loop, *session, native, epoch, version_min, version_max, features);
+    auto client = std::make_unique<Client>(&loop, *session, native, epoch, version_min, version_max,
+                                           features);
     if (!Until([&] { return client->Ready() || client->Over(); }) || client->Over())
         return nullptr;
     return client;

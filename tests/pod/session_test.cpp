@@ -1,7 +1,9 @@
 // Sessions from their start to their end.
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstring>
+#include <thread>
 #ifndef _WIN32
 #include <unistd.h>
 #endif
@@ -95,7 +97,8 @@ TEST_F(Pod, AnExitThatNobodySeesIsKeptAndCostsNoProcess)
 
 TEST_F(Pod, AllOutputComesBeforeTheExit)
 {
-    for (int i = 0; i < 25; i++) {
+    int rounds = getenv("PM_TEST_FULL") != nullptr ? 1000 : 25;
+    for (int i = 0; i < rounds; i++) {
         Options options;
         options.mode = Modes()[static_cast<size_t>(i) % Modes().size()];
         Session *session =
@@ -243,6 +246,37 @@ TEST_F(Pod, AnOrphanEndsWhenItsTimeIsOver)
     Session *session = Create("orphan", {"pod-deaf"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth.reset();
+    EXPECT_TRUE(DaemonIsGone(session));
+    bool claimed;
+    Late late;
+    ASSERT_EQ(late.Read(session, POD_FROM_KEPT, &claimed), PM_OK);
+    EXPECT_EQ(late.exit.stop_action, PM_STOP_TERMINATE);
+}
+
+// A runner that crashes again and again comes and goes as a writer: that stops the clock, and does
+// not turn it back.
+TEST_F(Pod, WritersThatComeAndGoDoNotKeepAnOrphan)
+{
+    Options options;
+    options.orphan_s = 2;
+    Session *session = Create("kept", {"pod-deaf"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    uint64_t begin = uv_hrtime();
+    int writers = 0;
+    EXPECT_TRUE(contract::Eventually([&] {
+        auto writer = Connect(session);
+        if (writer == nullptr)
+            return true; // It is gone.
+        writer->Attach(POD_ROLE_WRITER, POD_FROM_NOW);
+        EXPECT_TRUE(Until([&] { return writer->attached == 1 || writer->Over(); }));
+        writers++;
+        writer.reset();
+        std::this_thread::sleep_for(std::chrono::milliseconds(50)); // Nobody is there for longer.
+        return false;
+    })) << contract::ReadFile(session->path + "/log");
+    EXPECT_GT(writers, 5);
+    EXPECT_GE(uv_hrtime() - begin, uint64_t{1900000000});
     EXPECT_TRUE(DaemonIsGone(session));
     bool claimed;
     Late late;

@@ -14,8 +14,7 @@ static char address[sizeof((struct sockaddr_un *)NULL)->sun_path]; // "": none.
 void os_supervisor_take(void)
 {
     size_t size = sizeof address;
-    if (uv_os_getenv(NOTIFY_ENV, address, &size) != 0 ||
-        (address[0] != '/' && address[0] != '@')) {
+    if (uv_os_getenv(NOTIFY_ENV, address, &size) != 0 || (address[0] != '/' && address[0] != '@')) {
         address[0] = '\0'; // Other kinds are of machines, which have init as their main process.
     }
     (void)uv_os_unsetenv(NOTIFY_ENV);
