@@ -92,7 +92,7 @@ TEST_F(Many, AreListedWithoutHoldingAStartUp)
     ASSERT_EQ(PM_OK, pm_debug_server_start(manager, nullptr, &server, nullptr));
     for (size_t i = 0; i < HowMany() && !HasFailure(); i++)
         pm_process_unref(StartNap(manager));
-    std::vector<double> alone = Starts(manager, 300, nullptr);
+    std::vector<double> alone = Starts(manager, 3000, nullptr);
 
     std::atomic<bool> over(false);
     size_t lists = 0, size = 0;
