@@ -353,7 +353,8 @@ static void run(struct server *server, const struct method *method, struct call 
         return;
     }
     if ((!server->recovered && method->when != EARLY) ||
-        (server->unread > 0 && method->when == LATE)) {
+        (server->unread > 0 && method->when == LATE &&
+         uv_now(&server->loop) < server->late_until)) {
         hold(&server->held, method, call, params);
         return;
     }

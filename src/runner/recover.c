@@ -30,6 +30,7 @@ struct folder { // As the worker has found it.
 #define READERS_MAX 2    // Workers that look at what is left: others are needed for other things.
 #define PASSING_TRIES 40 // For all folders together, when the runner starts.
 #define PASSING_MS 50
+#define LATE_MS 5000 // For what is left of those that have ended, before a list goes without.
 
 struct recovery {
     uv_work_t work;
@@ -337,6 +338,8 @@ static void ask_all(struct server *server)
             session->next_unread = server->unread_first;
             server->unread_first = session;
             server->unread++;
+            (void)snprintf(session->problem, sizeof session->problem,
+                           "what is left of it is not read yet");
         }
     }
 }
@@ -422,6 +425,7 @@ static void after_recover(uv_work_t *work, int status)
     size_t all = server->recovering;
     ask_all(server);
     server->recovered = true;
+    server->late_until = uv_now(&server->loop) + LATE_MS;
     server->recovery_ms = (uv_hrtime() - recovery->began) / 1000000;
     log_write(server->log, LOG_INFO, "runner.ready", NULL, "%llu sessions, epoch %llu, %llu ms",
               (unsigned long long)all, (unsigned long long)server->epoch,

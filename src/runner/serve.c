@@ -134,6 +134,9 @@ static void on_housekeeping(uv_timer_t *timer)
             server->again_at = now + AGAIN_MS;
             recover_again(server);
         }
+        if (now >= server->late_until && server->recovered && server->held != NULL) {
+            methods_release(server, &server->held);
+        }
         prune_begin(server);
     } else if (is_quiet(server)) {
         close_server(server);

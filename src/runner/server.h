@@ -59,6 +59,7 @@ struct server {
     size_t unread, reading;          // How many that are, and those that are looked at.
     uint64_t again_at;               // recover_again().
     bool rescanning;                 // It is under way.
+    uint64_t late_until;             // For those who wait until there are no unread ones.
     uint64_t keep_ms, keep_records;  // Of what is left of ended sessions; 0: for ever, all.
     uint64_t prune_at;               // prune_begin().
     bool under_prune;

@@ -290,8 +290,15 @@ void Client::Take(const pod_message &m)
         received[output.channel] += output.data.size;
         if (keep)
             bytes[output.channel].append(data, output.data.size);
-        for (size_t i = 0; check_letters && i < output.data.size; i++)
-            wrong_letters += data[i] != LetterAt(output.offset + i);
+        for (size_t i = 0; check_letters && i < output.data.size; i++) {
+            if (data[i] == LetterAt(output.offset + i))
+                continue;
+            if (wrong_letters++ == 0)
+                first_wrong = "frame " + std::to_string(output.offset) + "+" +
+                              std::to_string(output.data.size) + ", byte " + std::to_string(i) +
+                              ": " +
+                              std::string(data + i, std::min<size_t>(output.data.size - i, 80));
+        }
         break;
     }
     case POD_GAP:

@@ -85,6 +85,7 @@ class Client
     bool keep = true;
     bool check_letters = false;
     uint64_t wrong_letters = 0;
+    std::string first_wrong; // What was there.
     std::vector<std::pair<uint64_t, uint64_t>> gaps[POD_CHANNELS];
     unsigned attached = 0, ends = 0, exits = 0, taken = 0, sizes = 0, started = 0, states = 0;
     pod_attached where = {};

@@ -22,6 +22,7 @@ struct Reader {
     uint64_t next = 0, skipped = 0, wrong = 0;
     unsigned gaps = 0, exits = 0;
     pod_exit exit = {};
+    std::string first_wrong;
 
     // What a connection was told since it attached at `next`.
     void Take(const Client &client)
@@ -35,6 +36,7 @@ struct Reader {
             skipped += gap.second - gap.first;
         }
         wrong += client.wrong_letters;
+        first_wrong += client.first_wrong;
         next = tracker.next[0];
         if (client.exits > 0) {
             exits++;
@@ -96,7 +98,7 @@ TEST_F(Pod, NothingIsLostHoweverReadersComeAndGo)
         ASSERT_TRUE(Until([&] { return last->exits == 1; }));
         reader.Take(*last);
         EXPECT_EQ(reader.gaps, 0u);
-        EXPECT_EQ(reader.wrong, 0u);
+        EXPECT_EQ(reader.wrong, 0u) << session->id << ": " << reader.first_wrong;
         EXPECT_EQ(reader.exits, 1u);
         EXPECT_EQ(reader.exit.code, 7u);
         EXPECT_EQ(reader.next, reader.exit.end[0]);
