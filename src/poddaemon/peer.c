@@ -116,12 +116,6 @@ static struct pod_bytes own_session(const struct pod *pod)
     return (struct pod_bytes){(const uint8_t *)pod->session, strlen(pod->session)};
 }
 
-// The first connection is greeted before anything is known of the session.
-static bool wants_acks(const struct pod *pod)
-{
-    return pod->state == POD_SESSION_WAITING || pod->config.on_full == POD_FULL_WAIT;
-}
-
 static void take_hello(struct pod_conn *conn, const struct pod_hello *hello)
 {
     struct pod *pod = conn->pod;
@@ -145,7 +139,9 @@ static void take_hello(struct pod_conn *conn, const struct pod_hello *hello)
     welcome->version = conn->version;
     welcome->version_min = POD_VERSION_MIN;
     welcome->version_max = POD_VERSION_MAX;
-    conn->acknowledges = (hello->features & POD_FEATURE_ACK) != 0 && wants_acks(pod);
+    // Not the first one, which is greeted before anything is known of the session.
+    conn->acknowledges =
+        (hello->features & POD_FEATURE_ACK) != 0 && pod->config.on_full == POD_FULL_WAIT;
     welcome->features = hello->features & (POD_FEATURES & ~POD_FEATURE_ACK);
     welcome->features |= conn->acknowledges ? POD_FEATURE_ACK : 0;
     welcome->epoch = pod->rules.epoch;

@@ -195,12 +195,14 @@ TEST_F(Flow, AStopAndAKillDoNotWaitForTheWriter)
 // The last words are in the pipe when the child ends: they wait as well.
 TEST_F(Flow, WhatIsLeftWhenTheChildEndsIsNotLostEither)
 {
-    Session *session = Begin("last", {"pod-count", "90000", "5", "wait"}, POD_MODE_PIPES);
+    Session *session = Begin("last", {"pod-count", "90000", "5", "wait", "first"}, POD_MODE_PIPES);
     ASSERT_NE(session, nullptr);
+    birth = Attached(session, POD_ROLE_WRITER, 0);
+    ASSERT_NE(birth, nullptr);
     birth->check_letters = true;
-    birth->Attach(POD_ROLE_WRITER, 0);
-    ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+    birth->Type("y");
     birth->Stall();
+    ASSERT_TRUE(contract::Eventually([&] { return Status(session).end[0] == Ring; }));
     // 64 KiB in the ring, the rest in the pipe: the child has said all and waits for input.
     ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
     birth->Type("x");

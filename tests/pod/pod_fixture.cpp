@@ -86,10 +86,12 @@ void NoEcho()
 #endif
 }
 
-// BYTES, then exit with CODE; with `wait` in between for a byte of input.
+// BYTES, then exit with CODE; with `wait` in between for a byte of input, with `first` before all.
 int Count(const std::vector<std::string> &args)
 {
     NoEcho();
+    if (args.size() > 3 && args[3] == "first")
+        WaitForInput();
     WriteLetters(0, std::stoull(args[0]), 1);
     if (args.size() > 2 && args[2] == "wait")
         WaitForInput();
