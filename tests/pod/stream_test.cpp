@@ -94,6 +94,8 @@ TEST_F(Pod, NothingIsLostHoweverReadersComeAndGo)
         auto last = Attached(session, POD_ROLE_WRITER, reader.next, 1, POD_ATTACH_TAKE_OVER);
         ASSERT_NE(last, nullptr);
         last->check_letters = true;
+        // Before its first word it may not have switched off the echo.
+        ASSERT_TRUE(Until([&] { return last->received[0] > 0; }));
         last->Type("q");
         ASSERT_TRUE(Until([&] { return last->exits == 1; }));
         reader.Take(*last);
