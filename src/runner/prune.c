@@ -109,11 +109,8 @@ static int remove_one(const char *path)
                         !(is_there(path, POD_FILE_CLAIMED) || is_there(path, FILE_LOST)))) {
         result = UV_EBUSY;
     }
-    if (result == 0) {
-        result = os_remove_tree(path);
-    }
-    pod_dir_close(&dir);
-    return result;
+    pod_dir_close(&dir); // What is open cannot be removed everywhere.
+    return result == 0 ? os_remove_tree(path) : result;
 }
 
 static void work_prune(uv_work_t *work)
