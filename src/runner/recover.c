@@ -9,6 +9,11 @@
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
+#define READERS_MAX 2    // Workers that look at what is left: others are needed for other things.
+#define PASSING_TRIES 40 // For all folders together, when the runner starts.
+#define PASSING_MS 50
+#define LATE_MS 5000 // For what is left of those that have ended, before a list goes without.
+
 struct found {
     struct found *next;
     pm_process *process;
@@ -26,11 +31,6 @@ struct folder { // As the worker has found it.
     char *text;
     size_t size;
 };
-
-#define READERS_MAX 2    // Workers that look at what is left: others are needed for other things.
-#define PASSING_TRIES 40 // For all folders together, when the runner starts.
-#define PASSING_MS 50
-#define LATE_MS 5000 // For what is left of those that have ended, before a list goes without.
 
 struct recovery {
     uv_work_t work;
@@ -158,6 +158,7 @@ static int read_description(struct folder *folder, bool *ret_starting)
     struct pod_dir dir = POD_DIR_INIT;
     uint8_t *text = NULL;
     int result = pod_dir_open(folder->path, &dir);
+    *ret_starting = false;
     if (result == PM_OK) {
         result = pod_file_read(&dir, FILE_SESSION, SESSION_FILE_MAX, &text, &folder->size);
         if (result == PM_ERR_NOT_FOUND) {
