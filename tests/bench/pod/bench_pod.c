@@ -85,17 +85,18 @@ static void group_echo(void)
 // Flood: a program that writes as fast as it can
 // ------------------------------------------------------------------------------------------------
 
-// Once. Adds the rate, and what it cost the holder.
+// Once. Adds the rate of what arrived, and what it cost the holder.
 static void one_flood(struct rival *rival, size_t size)
 {
-    uint64_t pid = rival->holder.pid;
-    double mb = (double)size / 1e6, cpu = pid != 0 ? process_cpu_us(pid) : 0;
-    double begin = bench_now_us();
-    holder_type(&rival->client, 'k');
-    holder_receive(&rival->client, rival->client.received + size);
-    bench_add(&rival->samples, mb / ((bench_now_us() - begin) / 1e6));
+    struct holder_client *client = &rival->client;
+    uint64_t pid = rival->holder.pid, received = client->received;
+    double cpu = pid != 0 ? process_cpu_us(pid) : 0, begin = bench_now_us();
+    holder_type(client, 'k');
+    holder_receive(client, received + client->skipped + size);
+    double us = bench_now_us() - begin;
+    bench_add(&rival->samples, (double)(client->received - received) / us); // MB/s
     if (pid != 0) {
-        bench_add(&rival->cpu, (process_cpu_us(pid) - cpu) / 1e3 / mb);
+        bench_add(&rival->cpu, (process_cpu_us(pid) - cpu) / 1e3 / ((double)size / 1e6));
     }
 }
 
@@ -113,6 +114,7 @@ static void group_flood(void)
             }
         }
     }
+    double skipped = (double)rivals[HOLDER_POD].client.skipped / 1e6;
     end_rivals(HOLDER_BARE);
     for (enum holder_kind kind = 0; kind < HOLDER_KINDS; kind++) {
         if (holder_is_here(kind)) {
@@ -128,6 +130,9 @@ static void group_flood(void)
             bench_clear(&rivals[kind].cpu);
             cpu = kind == HOLDER_POD ? ms : cpu;
         }
+    }
+    if (skipped > 0) {
+        bench_figure("flood, skipped", "pod", parameters, skipped, "MB");
     }
     bench_ratio("pod: flood : bare terminal", "flood", parameters, "pod", "bare pty", 0.9, false);
     bench_ratio("dtach: the same", "flood", parameters, "dtach", "bare pty", 0, false);
@@ -238,16 +243,17 @@ static void group_attach(void)
 
 static void group_idle(void)
 {
-    struct timespec time = {20 / bench_scale, 0};
+    const struct timespec settled = {1, 0}, time = {20 / bench_scale, 0};
     uint64_t switches[HOLDER_KINDS], turns[HOLDER_KINDS];
-    double pod_kib = 0, pod_wakes = 0;
+    double kib[HOLDER_KINDS] = {0}, wakes[HOLDER_KINDS] = {0};
+    char parameters[32];
+    (void)snprintf(parameters, sizeof parameters, "seconds=%d", (int)time.tv_sec);
     start_rivals("still", 0, HOLDER_POD);
     for (enum holder_kind kind = HOLDER_POD; kind < HOLDER_KINDS; kind++) {
         if (holder_is_here(kind)) {
             holder_disconnect(&rivals[kind].client);
         }
     }
-    const struct timespec settled = {1, 0};
     (void)nanosleep(&settled, NULL);
     for (enum holder_kind kind = HOLDER_POD; kind < HOLDER_KINDS; kind++) {
         switches[kind] = process_switches(rivals[kind].holder.pid);
@@ -255,23 +261,23 @@ static void group_idle(void)
     }
     (void)nanosleep(&time, NULL);
     for (enum holder_kind kind = HOLDER_POD; kind < HOLDER_KINDS; kind++) {
-        uint64_t pid = rivals[kind].holder.pid;
-        if (!holder_is_here(kind)) {
-            continue;
+        if (holder_is_here(kind)) {
+            uint64_t pid = rivals[kind].holder.pid;
+            double slept = (double)(process_switches(pid) - switches[kind]);
+            double ran = (double)(process_turns(pid) - turns[kind]);
+            wakes[kind] = slept > ran ? slept : ran;
+            kib[kind] = (double)process_private_kib(pid);
+            holder_end(&rivals[kind].holder);
+            bench_figure("idle, wake-ups", holder_name(kind), parameters, wakes[kind], "");
         }
-        double slept = (double)(process_switches(pid) - switches[kind]);
-        double ran = (double)(process_turns(pid) - turns[kind]);
-        double kib = (double)process_private_kib(pid), wakes = slept > ran ? slept : ran;
-        char parameters[32];
-        (void)snprintf(parameters, sizeof parameters, "seconds=%d", (int)time.tv_sec);
-        bench_figure("idle, wake-ups", holder_name(kind), parameters, wakes, "");
-        pod_wakes = kind == HOLDER_POD ? wakes : pod_wakes;
-        bench_figure("idle, private", holder_name(kind), "", kib, "KiB");
-        pod_kib = kind == HOLDER_POD ? kib : pod_kib;
-        holder_end(&rivals[kind].holder);
     }
-    bench_bound("pod: private memory while idle, before the ring", pod_kib, 344, " KiB");
-    bench_bound("pod: wake-ups while idle", pod_wakes, 0, "");
+    for (enum holder_kind kind = HOLDER_POD; kind < HOLDER_KINDS; kind++) {
+        if (holder_is_here(kind)) {
+            bench_figure("idle, private", holder_name(kind), "", kib[kind], "KiB");
+        }
+    }
+    bench_bound("pod: private memory while idle, before the ring", kib[HOLDER_POD], 344, " KiB");
+    bench_bound("pod: wake-ups while idle", wakes[HOLDER_POD], 0, "");
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -143,6 +143,9 @@ static void on_message(void *user, const struct pod_message *message)
     case POD_OUTPUT:
         client->received += message->u.output.data.size;
         break;
+    case POD_GAP:
+        client->skipped += message->u.gap.to - message->u.gap.from;
+        break;
     case POD_ATTACHED:
     case POD_STARTED:
         client->attached = true;
@@ -446,7 +449,7 @@ void holder_type(struct holder_client *client, char byte)
 void holder_receive(struct holder_client *client, uint64_t until)
 {
     static char bytes[HOLDER_READ];
-    while (client->received < until) {
+    while (client->received + client->skipped < until) {
         if (client->kind == HOLDER_POD) {
             pod_turn(client);
             continue;

@@ -22,13 +22,14 @@ enum holder_kind {
     HOLDER_KINDS
 };
 
-// One connection. `received` counts bytes of output.
+// One connection. A pod does not wait for a client that is slower than its child for more than the
+// ring has room: it skips.
 struct holder_client {
     enum holder_kind kind;
     int fd;
-    uint64_t received;
-    bool attached;            // Of a pod: it has said so.
-    struct pod_client client; // Of a pod.
+    uint64_t received, skipped; // Bytes of output.
+    bool attached;              // Of a pod: it has said so.
+    struct pod_client client;   // Of a pod.
 };
 
 struct holder {
@@ -61,7 +62,7 @@ void holder_connect(struct holder *holder, struct holder_client *client, bool re
 void holder_block(int fd); // No O_NONBLOCK.
 void holder_disconnect(struct holder_client *client);
 void holder_type(struct holder_client *client, char byte);
-// Waits until so many bytes have come in all.
+// Waits until so many bytes have come in all, or were skipped.
 void holder_receive(struct holder_client *client, uint64_t until);
 
 // What a process costs. 0: it is gone.
