@@ -1,5 +1,5 @@
-// trampoline PROGRAM ARGUMENTS...: runs it with the console for its standard handles, and ends as it
-// ends. For tests under Wine alone, which gives a program on a pseudoconsole no standard handles
+// trampoline PROGRAM ARGUMENTS...: runs it with the console for its standard handles, and ends as
+// it ends. For tests under Wine alone, which gives a program on a pseudoconsole no standard handles
 // (docs/platform-notes.md); Windows does. Never installed.
 #include <stdio.h>
 #include <wchar.h>
