@@ -121,6 +121,13 @@ static void on_message(void *user, const struct pod_message *message)
         attach(op);
         break;
     case POD_ATTACHED:
+        if (op->resize &&
+            (message->u.attached.columns != op->columns || message->u.attached.rows != op->rows)) {
+            end(op, RUNNER_FAILED, "it has no terminal, or one whose size cannot be changed");
+            break;
+        }
+        type_more(op);
+        break;
     case POD_CREDIT:
         type_more(op);
         break;

@@ -132,11 +132,13 @@ static const struct row *find(const char *name, const char *implementation, cons
     return NULL;
 }
 
+#define NO_TARGET (-1.0)
+
 static void verdict(const char *what, double value, const char *unit, double target, bool at_most)
 {
     char line[256], wanted[64] = "";
-    bool good = target == 0 || (at_most ? value <= target : value >= target);
-    if (target != 0) {
+    bool any = target >= 0, good = !any || (at_most ? value <= target : value >= target);
+    if (any) {
         (void)snprintf(wanted, sizeof wanted, "%s %.2f%s  %s", at_most ? "<=" : ">=", target, unit,
                        good ? "ok" : "MISSED");
     }
@@ -153,7 +155,7 @@ void bench_ratio(const char *what, const char *name, const char *parameters, con
     const struct row *a = find(name, ours, parameters);
     const struct row *b = find(name, theirs, parameters);
     if (a != NULL && b != NULL && b->p50 > 0) {
-        verdict(what, a->p50 / b->p50, "", target, at_most);
+        verdict(what, a->p50 / b->p50, "", target != 0 ? target : NO_TARGET, at_most);
     }
 }
 
@@ -163,7 +165,17 @@ void bench_growth(const char *what, const char *name, const char *implementation
     const struct row *a = find(name, implementation, parameters);
     const struct row *b = find(name, implementation, base_parameters);
     if (a != NULL && b != NULL && b->p50 > 0) {
-        verdict(what, a->p50 / b->p50, "", target, true);
+        verdict(what, a->p50 / b->p50, "", target != 0 ? target : NO_TARGET, true);
+    }
+}
+
+void bench_added(const char *what, const char *name, const char *parameters, const char *ours,
+                 const char *theirs, double target, const char *unit)
+{
+    const struct row *a = find(name, ours, parameters);
+    const struct row *b = find(name, theirs, parameters);
+    if (a != NULL && b != NULL) {
+        verdict(what, a->p50 - b->p50, unit, target != 0 ? target : NO_TARGET, true);
     }
 }
 
@@ -186,4 +198,43 @@ int bench_end(void)
     free(rows);
     free(verdicts);
     return missed;
+}
+
+int bench_scale = 1;
+
+static int usage(const char *program, const struct bench_group *groups, size_t count)
+{
+    fprintf(stderr, "usage: %s [--json] [--quick] [GROUP...]\ngroups:", program);
+    for (size_t g = 0; g < count; g++) {
+        fprintf(stderr, " %s", groups[g].name);
+    }
+    fprintf(stderr, "\n");
+    return 2;
+}
+
+int bench_main(int argc, char **argv, const struct bench_group *groups, size_t count)
+{
+    bool json = false, any = false, chosen[32] = {false};
+    for (int i = 1; i < argc; i++) {
+        size_t g = 0;
+        while (g < count && strcmp(argv[i], groups[g].name) != 0) {
+            g++;
+        }
+        if (strcmp(argv[i], "--json") == 0) {
+            json = true;
+        } else if (strcmp(argv[i], "--quick") == 0) {
+            bench_scale = 10;
+        } else if (g < count) {
+            chosen[g] = any = true;
+        } else {
+            return usage(argv[0], groups, count);
+        }
+    }
+    bench_begin(json);
+    for (size_t g = 0; g < count; g++) {
+        if (!any || chosen[g]) {
+            groups[g].run();
+        }
+    }
+    return bench_end() == 0 ? 0 : 3;
 }

@@ -32,12 +32,24 @@ void bench_ratio(const char *what, const char *name, const char *parameters, con
 // The same between two parameter sets of one implementation.
 void bench_growth(const char *what, const char *name, const char *implementation,
                   const char *base_parameters, const char *parameters, double target);
-// A figure against a bound of its own.
+// What ours takes more than theirs, by their p50.
+void bench_added(const char *what, const char *name, const char *parameters, const char *ours,
+                 const char *theirs, double target, const char *unit);
+// A figure against a bound of its own, which may be 0.
 void bench_bound(const char *what, double value, double target, const char *unit);
 
 // With json = true nothing but one object per row goes to standard output.
 void bench_begin(bool json);
 // Prints what is left; the number of targets that were missed.
 int bench_end(void);
+
+// A program of groups: [--json] [--quick] [GROUP...]
+struct bench_group {
+    const char *name;
+    void (*run)(void);
+};
+extern int bench_scale; // Divides the number of samples: 1, with --quick 10.
+// What the arguments choose. The exit code: 3 when a target was missed, 2 for a wrong argument.
+int bench_main(int argc, char **argv, const struct bench_group *groups, size_t count);
 
 #endif

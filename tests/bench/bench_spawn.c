@@ -19,7 +19,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static int scale = 1; // Divides the number of samples.
 static const char *self;
 static char *const target[] = {(char *)BENCH_TARGET, NULL};
 static char *const sleeper[] = {(char *)BENCH_TARGET, (char *)"sleep", NULL};
@@ -251,17 +250,17 @@ static void run_peer(const char *name, const char *const argv[])
 static void group_compare(void)
 {
     char rounds[16];
-    (void)snprintf(rounds, sizeof rounds, "%d", 1000 / scale);
+    (void)snprintf(rounds, sizeof rounds, "%d", 1000 / bench_scale);
     open_manager(NULL);
-    take_turns("", 1000 / scale, 1000 / scale, WAYS);
+    take_turns("", 1000 / bench_scale, 1000 / bench_scale, WAYS);
     // Programs of their own cannot take turns with us: each way by itself, then.
-    take_alone("processmgr", run_processmgr, 1000 / scale);
-    take_alone("vfork", run_vfork, 1000 / scale);
+    take_alone("processmgr", run_processmgr, 1000 / bench_scale);
+    take_alone("vfork", run_vfork, 1000 / bench_scale);
 #ifdef BENCH_HAVE_UV
-    take_alone("libuv", run_uv, 1000 / scale);
+    take_alone("libuv", run_uv, 1000 / bench_scale);
 #endif
 #ifdef BENCH_HAVE_GLIB
-    take_alone("glib", run_glib, 1000 / scale);
+    take_alone("glib", run_glib, 1000 / bench_scale);
 #endif
 #ifdef BENCH_PYTHON
     run_peer("python", (const char *const[]){BENCH_PYTHON, BENCH_PEERS "/spawn.py", BENCH_TARGET,
@@ -327,7 +326,7 @@ static void group_memory(void)
             memset(block, 1, size);
         }
         (void)snprintf(parameters, sizeof parameters, "touched_gib=%zu", gib[i]);
-        take_turns(parameters, 200 / scale, 200 / scale / (int)(1 + gib[i] * 10), WAYS);
+        take_turns(parameters, 200 / bench_scale, 200 / bench_scale / (int)(1 + gib[i] * 10), WAYS);
         if (size != 0) {
             (void)munmap(block, size);
         }
@@ -373,7 +372,7 @@ static void group_descriptors(void)
             }
             (void)snprintf(parameters, sizeof parameters, "fds=%zu manager=%s", count,
                            first ? "first" : "last");
-            take_turns(parameters, 200 / scale, 200 / scale, 5);
+            take_turns(parameters, 200 / bench_scale, 200 / bench_scale, 5);
             for (size_t k = 0; k < count; k++) {
                 (void)close(fds[k]);
             }
@@ -397,7 +396,7 @@ static void group_children(void)
 {
     static const size_t counts[] = {0, 1000, 5000};
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        size_t count = counts[i] / (size_t)scale;
+        size_t count = counts[i] / (size_t)bench_scale;
         char parameters[48];
         struct bench_samples samples = {0};
         (void)raise_descriptor_limit(count + 100);
@@ -411,7 +410,7 @@ static void group_children(void)
             (void)pm_process_unref(start(&spec));
         }
         size_t bytes = mallinfo2().uordblks - before;
-        for (int k = 0; k < 200 / scale; k++) {
+        for (int k = 0; k < 200 / bench_scale; k++) {
             double begin = bench_now_us();
             (void)run_processmgr();
             bench_add(&samples, bench_now_us() - begin);
@@ -429,7 +428,7 @@ static void group_children(void)
         for (size_t k = 0; k < count; k++) {
             pids[k] = bare_clone(sleeper, &pidfds[k]);
         }
-        for (int k = 0; k < 200 / scale; k++) {
+        for (int k = 0; k < 200 / bench_scale; k++) {
             double begin = bench_now_us();
             (void)run_clone();
             bench_add(&samples, bench_now_us() - begin);
@@ -449,7 +448,7 @@ static void group_children(void)
         for (size_t k = 0; k < count; k++) {
             peer_uv_keep(sleeper);
         }
-        for (int k = 0; k < 200 / scale; k++) {
+        for (int k = 0; k < 200 / bench_scale; k++) {
             double begin = bench_now_us();
             peer_uv_run(target);
             bench_add(&samples, bench_now_us() - begin);
@@ -507,7 +506,7 @@ static void group_threads(void)
         struct bench_samples ours = {0}, bare = {0};
         char parameters[48];
         (void)snprintf(parameters, sizeof parameters, "threads=%d", counts[i]);
-        struct crew crew = {run_processmgr, 300 / counts[i] / scale + 1};
+        struct crew crew = {run_processmgr, 300 / counts[i] / bench_scale + 1};
         struct crew bare_crew = {run_vfork, crew.rounds};
         for (int k = 0; k < 7; k++) {
             bench_add(&ours, crew_rate(&crew, counts[i]));
@@ -616,7 +615,7 @@ static void group_exit(void)
     struct bench_samples handle = {0}, callback = {0}, bare = {0};
     open_manager(NULL);
     epoll = epoll >= 0 ? epoll : bare_epoll_new();
-    for (int i = 0; i < 500 / scale; i++) {
+    for (int i = 0; i < 500 / bench_scale; i++) {
         bench_add(&handle, end_by_handle());
         bench_add(&bare, end_by_epoll());
         bench_add(&callback, end_by_callback());
@@ -648,7 +647,7 @@ static void group_daemon(void)
     struct pm_spec spec = spec_of(sleeper);
     spec.mode = PM_MODE_DAEMON;
     spec.key = "bench";
-    for (int i = 0; i < 200 / scale; i++) {
+    for (int i = 0; i < 200 / bench_scale; i++) {
         double begin = bench_now_us();
         pm_process *process = start(&spec);
         bench_add(&ours, bench_now_us() - begin);
@@ -668,7 +667,7 @@ static void group_daemon(void)
     options.status_pending_ms = 10;
     options.launcher_path = BENCH_LAUNCHER;
     check(pm_open(&options, &manager, &error), &error);
-    for (int i = 0; i < 200 / scale; i++) {
+    for (int i = 0; i < 200 / bench_scale; i++) {
         double begin = bench_now_us();
         pm_process *process = start(&spec);
         bench_add(&helper, bench_now_us() - begin);
@@ -694,7 +693,7 @@ static void group_daemon(void)
 static void group_stop_all(void)
 {
     static char *const deaf[] = {(char *)BENCH_TARGET, (char *)"deaf", NULL};
-    size_t count = 1000 / (size_t)scale;
+    size_t count = 1000 / (size_t)bench_scale;
     const int grace_ms = 1000;
     int ends[2];
     char byte;
@@ -737,50 +736,19 @@ static void group_stop_all(void)
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        void (*run)(void);
-    } groups[] = {
+    static const struct bench_group groups[] = {
         {"compare", group_compare},         {"memory", group_memory},
         {"descriptors", group_descriptors}, {"children", group_children},
         {"threads", group_threads},         {"exit", group_exit},
         {"daemon", group_daemon},           {"stop-all", group_stop_all},
     };
-    const size_t count = sizeof groups / sizeof groups[0];
     (void)pm_launcher_main(argc, argv);
     if (argc > 2 && strcmp(argv[1], BARE_LAUNCHER) == 0) {
         return bare_launcher(argv + 2);
     }
     self = argv[0];
-    bool json = false, chosen[sizeof groups / sizeof groups[0]] = {false}, any = false;
-    for (int i = 1; i < argc; i++) {
-        size_t g = 0;
-        while (g < count && strcmp(argv[i], groups[g].name) != 0) {
-            g++;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            json = true;
-        } else if (strcmp(argv[i], "--quick") == 0) {
-            scale = 10;
-        } else if (g < count) {
-            chosen[g] = any = true;
-        } else {
-            fprintf(stderr, "usage: bench_spawn [--json] [--quick] [GROUP...]\ngroups:");
-            for (g = 0; g < count; g++) {
-                fprintf(stderr, " %s", groups[g].name);
-            }
-            fprintf(stderr, "\n");
-            return 2;
-        }
-    }
 #ifdef BENCH_HAVE_UV
     peer_uv_open();
 #endif
-    bench_begin(json);
-    for (size_t g = 0; g < count; g++) {
-        if (!any || chosen[g]) {
-            groups[g].run();
-        }
-    }
-    return bench_end() == 0 ? 0 : 3;
+    return bench_main(argc, argv, groups, sizeof groups / sizeof groups[0]);
 }

@@ -30,7 +30,8 @@ char LetterAt(uint64_t offset)
 const std::vector<uint32_t> &Modes()
 {
 #ifdef _WIN32
-    static const std::vector<uint32_t> modes = {POD_MODE_PIPES}; // PM_MODE_PTY is POSIX's.
+    // What a console host draws are not the bytes of the child: see tests/runner/pty_wine.
+    static const std::vector<uint32_t> modes = {POD_MODE_PIPES};
 #else
     static const std::vector<uint32_t> modes = {POD_MODE_PIPES, POD_MODE_PTY};
 #endif

@@ -7,6 +7,8 @@
 #include "poddaemon/os.h"
 
 #define READ_SIZE 16384
+// What one read of a terminal gives at most on Linux: there is more behind it, as a rule.
+#define TERMINAL_READ 4095
 // Read at one wake-up of one source: others get their turn.
 #define READ_TURN_MAX 65536
 #define PAUSE_MS 20
@@ -57,7 +59,7 @@ static void on_source_pause(uv_timer_t *timer)
 
 // A read that tells an end of a terminal says so twice. Linux looks for bytes first and for the end
 // afterwards: what was written in between is there at the next read.
-static ssize_t read_some(const struct pod_source *source, void *buffer, size_t size)
+static ssize_t read_some(const struct pod_source *source, char *buffer, size_t size)
 {
     ssize_t n = 0;
     for (int round = 0; round < 2; round++) {
@@ -71,6 +73,22 @@ static ssize_t read_some(const struct pod_source *source, void *buffer, size_t s
     return 0;
 }
 
+// Fills the buffer as far as that takes no waiting. *ret_last: what the last read gave; what came
+// before it counts all the same. A key's echo is a short read and goes on its way at once; the
+// pieces of a flood go together, with one write to each reader.
+static size_t read_more(const struct pod_source *source, char *buffer, size_t capacity,
+                        ssize_t *ret_last)
+{
+    size_t all = 0;
+    ssize_t n;
+    do {
+        n = read_some(source, buffer + all, capacity - all);
+        all += n > 0 ? (size_t)n : 0;
+    } while (source->terminal && n >= TERMINAL_READ && capacity - all >= TERMINAL_READ);
+    *ret_last = n;
+    return all;
+}
+
 static void on_source(uv_poll_t *poll, int status, int events)
 {
     static char buffer[READ_SIZE];
@@ -78,22 +96,26 @@ static void on_source(uv_poll_t *poll, int status, int events)
     (void)status;
     (void)events;
     for (size_t all = 0; all < READ_TURN_MAX && source->room > 0;) {
-        size_t size = source->room < READ_SIZE ? source->room : READ_SIZE;
-        ssize_t n = read_some(source, buffer, size);
-        int trouble = n < 0 ? pod_error_of(errno) : PM_OK;
-        if (trouble == PM_ERR_TIMEOUT) { // EAGAIN
+        ssize_t last;
+        size_t capacity = source->room < READ_SIZE ? source->room : READ_SIZE;
+        size_t size = read_more(source, buffer, capacity, &last);
+        int trouble = last < 0 ? pod_error_of(errno) : PM_OK;
+        if (size > 0) {
+            source->data(source->user, buffer, (int64_t)size);
+        }
+        if (source->poll != poll || trouble == PM_ERR_TIMEOUT) { // Closed in the callback; EAGAIN.
             return;
         }
-        if (n < 0) { // ENOMEM, ENOBUFS ...: it stays readable, so not at once again.
+        if (last < 0) { // ENOMEM, ENOBUFS ...: it stays readable, so not at once again.
             (void)uv_poll_stop(source->poll);
             (void)uv_timer_start(source->pause, on_source_pause, PAUSE_MS, 0);
         }
-        source->data(source->user, buffer, n < 0 ? trouble : n);
-        if (n <= 0 || source->poll != poll) { // Closed in the callback.
+        if (last <= 0) {
+            source->data(source->user, NULL, last < 0 ? trouble : 0);
             return;
         }
-        all += (size_t)n;
-        if ((size_t)n < size && !source->terminal) {
+        all += size;
+        if (size < capacity && !source->terminal) {
             return; // A pipe that gave less is empty; if not, we are called again.
         }
     }
