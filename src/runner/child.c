@@ -307,8 +307,11 @@ static void on_written(uv_write_t *request, int status)
     child->unsent -= write->size;
     free(write->line);
     free(write);
-    if (status != 0) { // Its end, if it ends, is told by its exit.
+    if (status != 0 && child->open[PM_STDIN]) {
         close_pipe(child, PM_STDIN);
+        if (child->state == CHILD_RUNNING && !child->stopping) {
+            child->options.handler.deaf(child->options.handler.user);
+        }
     }
 }
 

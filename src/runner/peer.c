@@ -292,8 +292,7 @@ static void expire_calls(struct peer *peer)
 static void give_up(struct peer *peer, const char *why)
 {
     if (peer->failed.code == RUNNER_OK && !peer->asked) {
-        (void)runner_fail(&peer->failed, RUNNER_FAILED,
-                          "handshake with service '%s'\n%s\nrunner service logs %s",
+        (void)runner_fail(&peer->failed, RUNNER_FAILED, "service '%s'\n%s\nrunner service logs %s",
                           peer->options.name, why, peer->options.name);
         note(peer, peer->failed.why);
     }
@@ -603,6 +602,12 @@ static void on_said(void *user, const void *data, size_t size)
     peer->options.handler.said(peer->options.handler.user, data, size);
 }
 
+// It may just be ending; if not, it is of no use any more.
+static void on_deaf(void *user)
+{
+    give_up(user, "it has closed its input");
+}
+
 // ------------------------------------------------------------------------------------------------
 // Life
 // ------------------------------------------------------------------------------------------------
@@ -720,7 +725,7 @@ struct peer *peer_start(const struct peer_options *options)
                                                 .folder = options->folder,
                                                 .config = options->config,
                                                 .handler = {on_started, on_line, on_gap, on_said,
-                                                            on_ended, peer}};
+                                                            on_deaf, on_ended, peer}};
     (void)uv_timer_init(&options->server->loop, &peer->timer);
     peer->timer.data = peer;
     peer->transport = options->config->pod ? podchild_start(&transport) : child_start(&transport);

@@ -207,8 +207,7 @@ static void describe_end(const struct peer_ended *ended, char *text, size_t capa
     if (ended->failed != NULL) {
         at = snprintf(text, capacity, "%s", ended->failed->why);
     }
-    if (at >= 0 && (size_t)at < capacity && ended->started && !ended->asked &&
-        (ended->failed == NULL || ended->exit.kind == PM_EXIT_EXITED)) {
+    if (at >= 0 && (size_t)at < capacity && ended->started && !ended->asked) {
         at += snprintf(text + at, capacity - (size_t)at, "%s", at > 0 ? "; it " : "it ");
         if (at > 0 && (size_t)at < capacity) {
             peer_exit_text(&ended->exit, text + at, capacity - (size_t)at);
