@@ -493,13 +493,22 @@ static int do_messages(struct options *o, const char *name)
         json_decref(params);
         return o->code;
     }
-    int code = ask(o->env, "service.messages", params, CLIENT_TIMEOUT_MS, &result);
-    json_array_foreach(json_object_get(result, "messages"), i, message)
-    {
-        (void)json_dumpf(message, stdout, JSON_COMPACT);
-        (void)putchar('\n');
+    int code = RUNNER_OK;
+    for (bool more = true; more && code == RUNNER_OK;) {
+        code = ask(o->env, "service.messages", json_incref(params), CLIENT_TIMEOUT_MS, &result);
+        if (code != RUNNER_OK) {
+            break;
+        }
+        json_array_foreach(json_object_get(result, "messages"), i, message)
+        {
+            (void)json_dumpf(message, stdout, JSON_COMPACT);
+            (void)putchar('\n');
+        }
+        more = json_is_true(json_object_get(result, "more"));
+        (void)json_object_set(params, "after", json_object_get(result, "next"));
+        json_decref(result);
     }
-    json_decref(result);
+    json_decref(params);
     return code;
 }
 

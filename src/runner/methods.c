@@ -307,6 +307,8 @@ static const struct rpc_field answer_fields[] = {
     {"result", RPC_ANY, false, 0, 0},
     {"error", RPC_ANY, false, 0, 0},
 };
+static const struct rpc_field messages_fields[] = {NAME,
+                                                   {"after", RPC_NUMBER, false, 0, INT64_MAX}};
 static const struct rpc_field logs_fields[] = {
     NAME,
     {"after", RPC_NUMBER, false, -1073741824, INT64_MAX},
@@ -341,6 +343,7 @@ static const struct method methods[] = {
     {"service.notify", method_service_notify, NULL, FIELDS(notify_fields), false},
     {"service.answer", method_service_answer, NULL, FIELDS(answer_fields), false},
     {"service.logs", method_service_logs, NULL, FIELDS(logs_fields), false},
+    {"service.messages", method_service_messages, NULL, FIELDS(messages_fields), false},
 };
 
 static const struct method *find_method(const char *name)

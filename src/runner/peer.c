@@ -33,8 +33,8 @@ struct peer {
     struct peer_call *calls;
     size_t calls_count;
     struct question *questions;
-    uint64_t numbers;
-    uv_timer_t timer; // For the next deadline.
+    uint64_t epoch, numbers; // Of its ids. The runner's own epoch may rise meanwhile.
+    uv_timer_t timer;        // For the next deadline.
     uint64_t start_deadline;
     bool started, ready, asked, ended, cut;
     struct runner_error failed; // code: RUNNER_OK while it was not given up.
@@ -162,7 +162,7 @@ static struct peer_call *new_call(struct peer *peer, const struct peer_call_opti
     }
     uint32_t timeout = options->timeout_ms != 0 ? options->timeout_ms : config_of(peer)->call_ms;
     json_t *session = json_object_get(options->params, "sessionId");
-    message_id(call->id, peer->options.server->epoch, ++peer->numbers);
+    message_id(call->id, peer->epoch, ++peer->numbers);
     call->peer = peer;
     call->method = strdup(options->method);
     call->tag = options->tag != NULL ? strdup(options->tag) : NULL;
@@ -464,7 +464,7 @@ static bool pass_on(struct peer *peer, json_t *request)
     if (question == NULL) {
         return false;
     }
-    message_id(question->key, peer->options.server->epoch, ++peer->numbers);
+    message_id(question->key, peer->epoch, ++peer->numbers);
     const struct peer_question told = {question->key, request};
     question->request = json_incref(request);
     question->deadline = now_ms(peer) + config_of(peer)->permission_ms;
@@ -519,7 +519,7 @@ static void take_answer(struct peer *peer, json_t *json)
         note(peer, "an answer to something that was not asked");
         return;
     }
-    if (epoch != peer->options.server->epoch) {
+    if (epoch != peer->epoch) {
         tell(peer, json, true);
         return;
     }
@@ -719,6 +719,7 @@ struct peer *peer_start(const struct peer_options *options)
         return NULL;
     }
     peer->options = *options;
+    peer->epoch = options->server->epoch;
     const struct transport_options transport = {.server = options->server,
                                                 .post = options->post,
                                                 .name = options->name,

@@ -40,8 +40,10 @@ static void add_child(const struct service *service, json_t *json)
 {
     const struct peer_stats stats = peer_stats(service->peer);
     json_t *facts = peer_facts(service->peer);
-    (void)json_object_set_new(json, "pid", json_integer((json_int_t)stats.pid));
-    (void)json_object_set_new(json, "started", json_integer((json_int_t)service->started_ms));
+    if (stats.pid != 0) {
+        (void)json_object_set_new(json, "pid", json_integer((json_int_t)stats.pid));
+        (void)json_object_set_new(json, "started", json_integer((json_int_t)service->started_ms));
+    }
     (void)json_object_set_new(json, "calls", json_integer((json_int_t)stats.calls));
     (void)json_object_set_new(json, "unsent", json_integer((json_int_t)stats.unsent));
     (void)json_object_set_new(json, "garbage", json_integer((json_int_t)stats.garbage));
@@ -257,8 +259,10 @@ static void on_ended(void *user, const struct peer_ended *ended)
     char why[400] = "it has ended";
     bool wanted = service->state == SERVICE_STOPPING;
     service->peer = NULL;
-    service->has_exit = ended->started;
-    service->exit = ended->exit;
+    if (ended->started) {
+        service->has_exit = true;
+        service->exit = ended->exit;
+    }
     describe_end(ended, why, sizeof why);
     service_calls_fail(service, why);
     if (service->removed) {

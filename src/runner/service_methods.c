@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/podjournal.h"
 #include "runner/service.h"
 
 static struct service *find(struct server *server, struct call *call, json_t *params)
@@ -275,5 +276,21 @@ void method_service_logs(struct server *server, struct call *call, json_t *param
     if (service != NULL) {
         call_result(call, service_log_read(service->log,
                                            after != NULL ? json_integer_value(after) : -65536));
+    }
+}
+
+void method_service_messages(struct server *server, struct call *call, json_t *params)
+{
+    struct runner_error error;
+    struct service *service = find(server, call, params);
+    if (service != NULL && !service->config.pod) {
+        (void)runner_fail(&error, RUNNER_USAGE,
+                          "messages of service '%s'\nthey are kept only of agents in pods\n"
+                          "runner events",
+                          service->name);
+        call_error(call, &error);
+    } else if (service != NULL) {
+        json_int_t after = json_integer_value(json_object_get(params, "after"));
+        call_result(call, journal_messages(service->folder, (uint64_t)after));
     }
 }

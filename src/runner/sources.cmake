@@ -27,6 +27,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/peer.c
     src/runner/placement.c
     src/runner/podchild.c
+    src/runner/podjournal.c
     src/runner/podlink.c
     src/runner/podop.c
     src/runner/post.c
