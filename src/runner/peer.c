@@ -504,7 +504,7 @@ static void take_request(struct peer *peer, json_t *request)
 // What the child says
 // ------------------------------------------------------------------------------------------------
 
-static void tell(struct peer *peer, json_t *json, bool earlier)
+static void tell_message(struct peer *peer, json_t *json, bool earlier)
 {
     const struct peer_message message = {json, earlier, peer->offset};
     peer->options.handler.message(peer->options.handler.user, &message);
@@ -520,7 +520,7 @@ static void take_answer(struct peer *peer, json_t *json)
         return;
     }
     if (epoch != peer->epoch) {
-        tell(peer, json, true);
+        tell_message(peer, json, true);
         return;
     }
     while (call != NULL && strcmp(call->id, json_string_value(id)) != 0) {
@@ -541,7 +541,7 @@ static void take_message(struct peer *peer, json_t *json, enum message_kind kind
         take_request(peer, json);
         break;
     case MESSAGE_NOTIFICATION:
-        tell(peer, json, false);
+        tell_message(peer, json, false);
         break;
     case MESSAGE_ANSWER:
         take_answer(peer, json);

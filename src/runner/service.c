@@ -73,7 +73,7 @@ json_t *service_json(const struct service *service)
     if (service->has_exit) {
         (void)json_object_set_new(json, "exit", exit_json(&service->exit));
     }
-    if (service->state == SERVICE_WAITING) {
+    if (service->state == SERVICE_IS_WAITING) {
         uint64_t now = uv_now(&service->server->loop);
         (void)json_object_set_new(
             json, "starts_in_ms",
@@ -89,7 +89,7 @@ void service_tell(const struct service *service, const char *what)
 
 static bool is_settled(const struct service *service)
 {
-    return service->state != SERVICE_STARTING && service->state != SERVICE_STOPPING;
+    return service->state != SERVICE_IS_STARTING && service->state != SERVICE_IS_STOPPING;
 }
 
 static void answer_waits(struct service *service)
@@ -150,7 +150,7 @@ static void on_ready(void *user)
     char text[100];
     (void)snprintf(text, sizeof text, "ready, process %llu",
                    (unsigned long long)peer_stats(service->peer).pid);
-    set_state(service, SERVICE_RUNNING, text);
+    set_state(service, SERVICE_IS_RUNNING, text);
     service_calls_go(service);
 }
 
@@ -235,18 +235,18 @@ static void after_crash(struct service *service, const struct peer_ended *ended)
         (void)snprintf(reason, sizeof reason, "%s; it is started again in %u ms", text, delay);
         service->next_start = now + delay;
         (void)uv_timer_start(&service->delay, on_delay, delay, 0);
-        set_state(service, SERVICE_WAITING, reason);
+        set_state(service, SERVICE_IS_WAITING, reason);
         break;
     case RESTART_BREAK:
         (void)snprintf(reason, sizeof reason,
                        "%s; %zu ends within %u s: it is not started again before "
                        "`runner service restart %s`",
                        text, service->restart.count, options->window_ms / 1000, service->name);
-        set_state(service, SERVICE_BREAKER, reason);
+        set_state(service, SERVICE_IS_BREAKER, reason);
         service_tell(service, "service.breaker");
         break;
     case RESTART_REST:
-        set_state(service, end.clean ? SERVICE_STOPPED : SERVICE_FAILED, text);
+        set_state(service, end.clean ? SERVICE_IS_STOPPED : SERVICE_IS_FAILED, text);
         break;
     }
 }
@@ -257,7 +257,7 @@ static void on_ended(void *user, const struct peer_ended *ended)
 {
     struct service *service = user;
     char why[400] = "it has ended";
-    bool wanted = service->state == SERVICE_STOPPING;
+    bool wanted = service->state == SERVICE_IS_STOPPING;
     service->peer = NULL;
     if (ended->started) {
         service->has_exit = true;
@@ -266,7 +266,7 @@ static void on_ended(void *user, const struct peer_ended *ended)
     describe_end(ended, why, sizeof why);
     service_calls_fail(service, why);
     if (service->removed) {
-        set_state(service, SERVICE_STOPPED, "removed");
+        set_state(service, SERVICE_IS_STOPPED, "removed");
         drop(service);
     } else if (service->again || (ended->cut && !wanted)) {
         service->again = false;
@@ -278,7 +278,7 @@ static void on_ended(void *user, const struct peer_ended *ended)
         } else {
             (void)snprintf(why, sizeof why, "stopped before it was started");
         }
-        set_state(service, SERVICE_STOPPED, why);
+        set_state(service, SERVICE_IS_STOPPED, why);
     } else {
         after_crash(service, ended);
     }
@@ -314,9 +314,9 @@ static void start_now(struct service *service)
     }
     service->began = uv_now(&service->server->loop);
     if (service->peer != NULL) {
-        set_state(service, SERVICE_STARTING, service->config.command);
+        set_state(service, SERVICE_IS_STARTING, service->config.command);
     } else {
-        set_state(service, SERVICE_FAILED, error.why);
+        set_state(service, SERVICE_IS_FAILED, error.why);
     }
 }
 
@@ -324,7 +324,7 @@ void service_begin(struct service *service)
 {
     restart_forget(&service->restart);
     (void)uv_timer_stop(&service->delay);
-    if (service->state == SERVICE_STOPPING) {
+    if (service->state == SERVICE_IS_STOPPING) {
         service->again = true;
     } else if (service->peer == NULL) {
         start_now(service);
@@ -336,12 +336,12 @@ void service_end(struct service *service, const char *why)
     (void)uv_timer_stop(&service->delay);
     service->again = false;
     if (service->peer == NULL) {
-        if (service->state != SERVICE_STOPPED) {
-            set_state(service, SERVICE_STOPPED, why);
+        if (service->state != SERVICE_IS_STOPPED) {
+            set_state(service, SERVICE_IS_STOPPED, why);
         }
-    } else if (service->state != SERVICE_STOPPING) {
+    } else if (service->state != SERVICE_IS_STOPPING) {
         service_calls_fail(service, "it is being stopped");
-        set_state(service, SERVICE_STOPPING, why);
+        set_state(service, SERVICE_IS_STOPPING, why);
         peer_stop(service->peer);
     }
 }
@@ -482,12 +482,12 @@ void services_stop(struct server *server)
     for (struct service *service = all->list; service != NULL; service = next) {
         next = service->next;
         bool goes_on = service->config.pod && server->end != SERVER_SHUTDOWN_ALL &&
-                       service->state != SERVICE_STOPPING;
+                       service->state != SERVICE_IS_STOPPING;
         if (service->peer != NULL && goes_on) {
             struct peer *peer = service->peer;
             service->peer = NULL;
             service_calls_fail(service, "the runner ends");
-            set_state(service, SERVICE_STOPPED, "the runner ends; it goes on in its pod");
+            set_state(service, SERVICE_IS_STOPPED, "the runner ends; it goes on in its pod");
             peer_release(peer);
         } else {
             service_end(service, "the runner ends");

@@ -13,13 +13,13 @@
 #include "runner/service_log.h"
 
 enum service_state {
-    SERVICE_STOPPED = 0, // Nobody wants it, or it has ended in order.
-    SERVICE_STARTING,
-    SERVICE_RUNNING,
-    SERVICE_STOPPING,
-    SERVICE_WAITING, // For its next start.
-    SERVICE_FAILED,  // It has ended otherwise, and its policy lets it rest.
-    SERVICE_BREAKER  // Too many ends: not started again before somebody says so.
+    SERVICE_IS_STOPPED = 0, // Nobody wants it, or it has ended in order.
+    SERVICE_IS_STARTING,
+    SERVICE_IS_RUNNING,
+    SERVICE_IS_STOPPING,
+    SERVICE_IS_WAITING, // For its next start.
+    SERVICE_IS_FAILED,  // It has ended otherwise, and its policy lets it rest.
+    SERVICE_IS_BREAKER  // Too many ends: not started again before somebody says so.
 };
 
 struct service_wait { // A call that is answered when the service has come to rest, or runs.

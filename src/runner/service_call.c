@@ -87,7 +87,7 @@ void service_call(struct service *service, struct call *call, json_t *params)
                                 .params = json_incref(params),
                                 .stream = json_is_true(json_object_get(params, "stream"))};
     service->calls = sc;
-    if (service->state == SERVICE_RUNNING) {
+    if (service->state == SERVICE_IS_RUNNING) {
         call_watch(call, on_gone, sc);
         go(sc);
     } else if (count < WAITING_MAX) {

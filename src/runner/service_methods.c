@@ -25,7 +25,7 @@ static struct service *find_running(struct server *server, struct call *call, js
 {
     struct runner_error error;
     struct service *service = find(server, call, params);
-    if (service != NULL && service->state != SERVICE_RUNNING) {
+    if (service != NULL && service->state != SERVICE_IS_RUNNING) {
         (void)runner_fail(&error, RUNNER_REFUSED,
                           "%s service '%s'\nit is %s: %s\nrunner service restart %s", what,
                           service->name, service_state_name((int)service->state), service->reason,
@@ -209,7 +209,7 @@ void method_service_call(struct server *server, struct call *call, json_t *param
     if (service == NULL || !check_params(call, params)) {
         return;
     }
-    if (service->state == SERVICE_STARTING ||
+    if (service->state == SERVICE_IS_STARTING ||
         find_running(server, call, params, "call of") != NULL) {
         service_call(service, call, params);
     }

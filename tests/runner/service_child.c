@@ -21,6 +21,8 @@
 #include <fcntl.h>
 #include <io.h>
 #include <windows.h>
+
+#include <shellapi.h>
 #else
 #include <signal.h>
 #include <sys/wait.h>
@@ -38,7 +40,9 @@ static struct {
     const char *exit_at, *version, *note;
     int exit_code;
 } how;
+#ifndef _WIN32
 static char **arguments;
+#endif
 
 static void pause_ms(unsigned ms)
 {
@@ -96,6 +100,9 @@ static void begin(void)
     (void)_setmode(0, _O_BINARY);
     (void)_setmode(1, _O_BINARY);
     (void)_setmode(2, _O_BINARY);
+    if (how.stay) {
+        (void)SetConsoleCtrlHandler(NULL, TRUE);
+    }
 #else
     if (how.stay) {
         (void)signal(SIGTERM, SIG_IGN);
@@ -268,12 +275,23 @@ static json_t *ask(const char *method, json_t *params)
     exit(0);
 }
 
+// In UTF-8; those of main() are in the code page of the system.
 static json_t *list_arguments(void)
 {
     json_t *list = json_array();
+#ifdef _WIN32
+    int count = 0;
+    wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), &count);
+    for (int i = 0; i < count; i++) {
+        char text[4096] = "";
+        (void)WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, text, sizeof text, NULL, NULL);
+        (void)json_array_append_new(list, json_string(text));
+    }
+#else
     for (char **at = arguments; *at != NULL; at++) {
         (void)json_array_append_new(list, json_string(*at));
     }
+#endif
     return list;
 }
 
@@ -388,7 +406,9 @@ static void take_flags(int argc, char **argv)
 int main(int argc, char **argv)
 {
     char *line;
+#ifndef _WIN32
     arguments = argv;
+#endif
     if (argc < 2) {
         return 2;
     }
