@@ -56,3 +56,23 @@ pm_foreign_imports() {
     system+='|ws2_32|iphlpapi|userenv|psapi|dbghelp|ole32'
     x86_64-w64-mingw32-objdump -p "$1" | sed -n 's/^\tDLL Name: //p' | grep -viE "^($system)\.dll$"
 }
+
+# pm_private_apt WORK: writes WORK/apt.conf, for APT_CONFIG: apt as this machine has it (proxies, pins,
+# keys), but for its hooks, its lists of sources (WORK/parts is used) and all that it writes. Later
+# settings win.
+pm_private_apt() {
+    local work=$1
+    mkdir -p "$work/parts" "$work/lists/partial" "$work/cache/archives/partial"
+    {
+        apt-config dump | grep -E '^(Acquire|Dir|APT::(Architectures?|Default-Release|Key))\b'
+        printf '%s\n' 'Dir::Etc::main "/dev/null";' 'Dir::Etc::parts "/dev/null";' \
+            'Dir::Etc::sourcelist "/dev/null";' "Dir::Etc::sourceparts \"$work/parts\";" \
+            "Dir::State::lists \"$work/lists\";" "Dir::Cache \"$work/cache\";" \
+            'Dir::Cache::archives "archives/";' \
+            'Dir::Cache::pkgcache "";' 'Dir::Cache::srcpkgcache "";' \
+            'Acquire::Languages "none";' 'Acquire::AllowInsecureRepositories "false";' \
+            'Acquire::AllowWeakRepositories "false";' \
+            'Acquire::AllowDowngradeToInsecureRepositories "false";' \
+            'APT::Get::AllowUnauthenticated "false";' 'APT::Sandbox::User "root";'
+    } >"$work/apt.conf"
+}

@@ -41,9 +41,9 @@
 
 struct pmi_event {
     struct pmi_event *next;
-    pm_process *process; // One internal reference. NULL: the first part of a detail_event.
+    pm_process *process; // One internal reference, or NULL.
     enum pm_event_kind kind;
-    bool embedded; // Lives inside its process: do not free.
+    bool embedded; // Part of its process; else the first part of a loose_event.
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ void pmi_stopper_end(struct pmi_stopper *s);     // Where it is given up before 
 void pmi_default_stop_plan(struct pm_stop_plan *plan);
 
 // events.c. Once the manager is closed nothing is posted any more.
-void pmi_event_post(pm_manager *m, struct pmi_event *event); // Never fails.
+void pmi_event_post_ended(pm_process *p); // Once per process; never fails.
 // "started" (or "recovered") comes before "ended", whichever thread is first. Once per process.
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind);
 // About a living process; dropped once its end was posted.

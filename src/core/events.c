@@ -2,16 +2,24 @@
 
 #include "core/core.h"
 
-// An event without a process. It is freed by its first member.
-struct detail_event {
+// An event that is not part of its process. All that is allocated here is of this type.
+struct loose_event {
     struct pmi_event event;
     char *detail; // malloc'd, or NULL.
-    uint64_t pid;
+    uint64_t pid; // Of an event without a process.
 };
 
-static struct detail_event *as_detail(struct pmi_event *e)
+static struct loose_event *as_loose(struct pmi_event *e)
 {
-    return e->process == NULL ? (struct detail_event *)e : NULL;
+    return e->embedded ? NULL : (struct loose_event *)e;
+}
+
+static void end_loose(struct loose_event *e)
+{
+    pm_process *p = e->event.process;
+    free(e->detail);
+    free(e);
+    pmi_process_drop(p);
 }
 
 // Under m->lock. False: the manager is closed, and nobody would take it out any more.
@@ -23,55 +31,36 @@ static bool enqueue(pm_manager *m, struct pmi_event *event)
     event->next = NULL;
     *m->events_tail = event;
     m->events_tail = &event->next;
-    if (event->kind == PM_EVENT_ENDED) {
-        event->process->end_posted = true;
-    }
     pmi_cond_broadcast(&m->queued);
-    return true;
-}
-
-// What nobody listens to is not queued: it would wake a thread for nothing.
-static bool has_listener(const pm_manager *m, const struct pmi_event *event)
-{
-    return m->options.event != NULL ||
-           (event->kind == PM_EVENT_ENDED && event->process->on_exit != NULL);
-}
-
-static void wake_caller(pm_manager *m)
-{
     if (m->options.loop == PM_LOOP_CALLER) {
         pmi_os_reactor_wake(&m->os);
     }
+    return true;
 }
 
-// Ends what the queue owns.
-static void discard(struct pmi_event *e)
+// Under m->lock. The queue gets a reference of its own.
+static bool enqueue_embedded(pm_process *p, struct pmi_event *event, enum pm_event_kind kind)
 {
-    pm_process *p = e->process;
-    if (p == NULL) {
-        free(as_detail(e)->detail);
+    event->kind = kind;
+    event->embedded = true;
+    event->process = p;
+    bool queued = enqueue(p->manager, event);
+    if (queued) {
+        (void)pmi_process_hold(p);
     }
-    if (!e->embedded) {
-        free(e);
-    }
-    pmi_process_drop(p);
+    return queued;
 }
 
-void pmi_event_post(pm_manager *m, struct pmi_event *event)
+// What nobody listens to is not queued: it would wake a thread for nothing.
+void pmi_event_post_ended(pm_process *p)
 {
-    if (!has_listener(m, event)) {
-        discard(event);
+    pm_manager *m = p->manager;
+    if (m->options.event == NULL && p->on_exit == NULL) {
         return;
     }
     pmi_mutex_lock(&m->lock);
-    bool queued = enqueue(m, event);
-    if (queued) {
-        wake_caller(m);
-    }
+    p->end_posted = enqueue_embedded(p, &p->ended_event, PM_EVENT_ENDED);
     pmi_mutex_unlock(&m->lock);
-    if (!queued) {
-        discard(event);
-    }
 }
 
 void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
@@ -81,113 +70,113 @@ void pmi_event_post_started(pm_process *p, enum pm_event_kind kind)
         return;
     }
     pmi_mutex_lock(&m->lock);
-    bool first = !p->started_posted, queued = false;
-    p->started_posted = true;
-    if (first) {
-        p->started_event.kind = kind;
-        p->started_event.embedded = true;
-        p->started_event.process = pmi_process_hold(p);
-        queued = enqueue(m, &p->started_event);
-        if (queued) {
-            wake_caller(m);
-        }
+    if (!p->started_posted) {
+        p->started_posted = true;
+        (void)enqueue_embedded(p, &p->started_event, kind);
     }
     pmi_mutex_unlock(&m->lock);
-    if (first && !queued) {
-        discard(&p->started_event);
-    }
+}
+
+// NULL: nobody listens, or no memory.
+static struct loose_event *new_loose(pm_manager *m)
+{
+    return m->options.event != NULL ? calloc(1, sizeof(struct loose_event)) : NULL;
 }
 
 // Its start comes first. Under no lock.
-static struct pmi_event *new_event(pm_process *p)
+static struct loose_event *new_event(pm_process *p)
 {
-    pm_manager *m = p->manager;
-    struct pmi_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
-    if (event != NULL) {
-        event->process = pmi_process_hold(p);
+    struct loose_event *e = new_loose(p->manager);
+    if (e != NULL) {
+        e->event.process = pmi_process_hold(p);
         pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
     }
-    return event;
+    return e;
 }
 
 void pmi_event_post_living(pm_process *p, enum pm_event_kind kind)
 {
     pm_manager *m = p->manager;
-    struct pmi_event *event = new_event(p);
-    if (event == NULL) {
+    struct loose_event *e = new_event(p);
+    if (e == NULL) {
         return; // The report of the stop tells the same.
     }
-    event->kind = kind;
+    e->event.kind = kind;
     pmi_mutex_lock(&m->lock);
-    bool queued = !p->end_posted && enqueue(m, event);
-    if (queued) {
-        wake_caller(m);
-    }
+    bool queued = !p->end_posted && enqueue(m, &e->event);
     pmi_mutex_unlock(&m->lock);
     if (!queued) {
-        discard(event);
+        end_loose(e);
     }
 }
 
 void pmi_event_post_stop(pm_process *p)
 {
     pm_manager *m = p->manager;
-    struct pmi_event *event = new_event(p);
-    if (event == NULL) {
+    struct loose_event *e = new_event(p);
+    if (e == NULL) {
         return; // pm_process_info() tells the same.
     }
     pmi_mutex_lock(&m->lock);
     // What is so now: whoever changes it later comes here later.
     bool stopped = atomic_load(&p->stopped);
-    event->kind = stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED;
-    bool queued = stopped != p->stop_posted && !p->end_posted && enqueue(m, event);
+    e->event.kind = stopped ? PM_EVENT_STOPPED : PM_EVENT_CONTINUED;
+    bool queued = stopped != p->stop_posted && !p->end_posted && enqueue(m, &e->event);
     if (queued) {
         p->stop_posted = stopped;
-        wake_caller(m);
     }
     pmi_mutex_unlock(&m->lock);
     if (!queued) {
-        discard(event);
+        end_loose(e);
     }
 }
 
 void pmi_event_post_detail(pm_manager *m, enum pm_event_kind kind, uint64_t pid, const char *detail)
 {
-    struct detail_event *event = m->options.event != NULL ? calloc(1, sizeof *event) : NULL;
-    if (event == NULL) {
+    struct loose_event *e = new_loose(m);
+    if (e == NULL) {
         return; // The counters tell the same.
     }
-    event->event.kind = kind;
-    event->detail = pmi_strdup(detail);
-    event->pid = pid;
-    pmi_event_post(m, &event->event);
+    e->event.kind = kind;
+    e->detail = pmi_strdup(detail);
+    e->pid = pid;
+    pmi_mutex_lock(&m->lock);
+    bool queued = enqueue(m, &e->event);
+    pmi_mutex_unlock(&m->lock);
+    if (!queued) {
+        end_loose(e);
+    }
 }
 
 // The queue owns one reference on the event's process; an embedded event ends with it.
 static void run_one(pm_manager *m, struct pmi_event *e)
 {
     pm_process *p = e->process;
+    struct loose_event *loose = as_loose(e);
     struct pm_exit record = PM_EXIT_INIT;
     bool ended = e->kind == PM_EVENT_ENDED;
     if (ended) {
         (void)pm_process_wait(p, 0, &record);
     }
     if (m->options.event != NULL) {
-        const struct detail_event *about = as_detail(e);
         struct pm_event out = {
             .kind = e->kind,
             .process = p,
             .record = ended ? &record : NULL,
-            .detail = about != NULL && about->detail != NULL ? about->detail : "",
+            .detail = loose != NULL && loose->detail != NULL ? loose->detail : "",
             .id = p != NULL ? p->id : 0,
-            .pid = about != NULL ? about->pid : p->pid,
+            .pid = p != NULL ? p->pid : loose->pid,
         };
         m->options.event(m->options.user, &out);
     }
     if (ended && p->on_exit != NULL) {
         p->on_exit(p, &record, p->user);
     }
-    discard(e);
+    if (loose != NULL) {
+        end_loose(loose);
+    } else {
+        pmi_process_drop(p);
+    }
 }
 
 // Takes the first event; NULL when there is none.

@@ -213,10 +213,7 @@ static void after_end(pm_process *p, int registry_result)
     }
     pmi_mutex_unlock(&m->lock);
     pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
-    p->ended_event.kind = PM_EVENT_ENDED;
-    p->ended_event.embedded = true;
-    p->ended_event.process = pmi_process_hold(p);
-    pmi_event_post(m, &p->ended_event);
+    pmi_event_post_ended(p);
 }
 
 // From the status to the last event, nothing may come between.

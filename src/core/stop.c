@@ -442,7 +442,7 @@ static void count_done(struct stop_all *all, const struct pmi_stopper *s)
 static size_t advance_all(struct stop_all *all, int64_t *ret_wake)
 {
     size_t open = 0;
-    int64_t wake = PMI_NEVER;
+    int64_t wake = PMI_NEVER, now = pmi_now_ms();
     for (size_t i = 0; i < all->count; i++) {
         struct pmi_stopper *s = &all->stoppers[i];
         if (s->done) {
@@ -450,7 +450,7 @@ static size_t advance_all(struct stop_all *all, int64_t *ret_wake)
         }
         // The reactor reaps; asking the kernel for each at every wake-up would be quadratic.
         bool dead = atomic_load(&s->process->state) >= PM_STATE_STATUS_PENDING;
-        if (dead || s->step == 0 || pmi_now_ms() >= s->wake) {
+        if (dead || s->step == 0 || now >= s->wake) {
             pmi_stopper_advance(s);
             if (s->done) {
                 count_done(all, s);

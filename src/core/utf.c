@@ -4,28 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Reads one code point; 0 bytes = malformed.
-static size_t decode(const unsigned char *at, uint32_t *ret_point)
-{
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = at[0] < 0x80             ? 1
-                    : (at[0] & 0xe0) == 0xc0 ? 2
-                    : (at[0] & 0xf0) == 0xe0 ? 3
-                    : (at[0] & 0xf8) == 0xf0 ? 4
-                                             : 0;
-    if (length == 0) {
-        return 0;
-    }
-    uint32_t point = length == 1 ? at[0] : at[0] & (0xffu >> (length + 1));
-    for (size_t i = 1; i < length; i++) {
-        if ((at[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-        point = point << 6 | (at[i] & 0x3fu);
-    }
-    *ret_point = point;
-    return point < least[length] || point > 0x10ffff ? 0 : length;
-}
+#include "core/utf8.h"
 
 int pmi_utf8_to_utf16(const char *text, uint16_t **ret_units, size_t *ret_count)
 {
@@ -40,7 +19,7 @@ int pmi_utf8_to_utf16(const char *text, uint16_t **ret_units, size_t *ret_count)
     bool after_high = false; // The last unit came from a three-byte high surrogate.
     while (*at != 0) {
         uint32_t point = 0;
-        size_t length = decode(at, &point);
+        size_t length = pmi_utf8_decode(at, &point);
         // A pair written as two three-byte surrogates has a four-byte form: that one only.
         bool low = point >= 0xdc00 && point <= 0xdfff;
         if (length == 0 || (length == 3 && low && after_high)) {

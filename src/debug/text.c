@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/utf8.h"
 #include "debug/server.h"
 
 static bool make_room(struct pmi_text *text, size_t more)
@@ -60,24 +61,9 @@ void pmi_text_free(struct pmi_text *text)
 // Length of the well-formed UTF-8 sequence at `at`, which ends with a NUL; 0 = none.
 static size_t sequence(const unsigned char *at)
 {
-    static const unsigned least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = at[0] < 0x80             ? 1
-                    : (at[0] & 0xe0) == 0xc0 ? 2
-                    : (at[0] & 0xf0) == 0xe0 ? 3
-                    : (at[0] & 0xf8) == 0xf0 ? 4
-                                             : 0;
-    if (length == 0) {
-        return 0;
-    }
-    unsigned point = length == 1 ? at[0] : at[0] & (0xffu >> (length + 1));
-    for (size_t i = 1; i < length; i++) {
-        if ((at[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-        point = point << 6 | (at[i] & 0x3fu);
-    }
-    bool surrogate = point >= 0xd800 && point <= 0xdfff;
-    return point < least[length] || point > 0x10ffff || surrogate ? 0 : length;
+    uint32_t point = 0;
+    size_t length = pmi_utf8_decode(at, &point);
+    return point >= 0xd800 && point <= 0xdfff ? 0 : length;
 }
 
 char *pmi_text_as_utf8(const char *bytes)

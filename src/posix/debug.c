@@ -11,9 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#ifdef HAVE_GETRANDOM
-#include <sys/random.h>
-#endif
 
 #define BACKLOG 32
 
@@ -288,10 +285,6 @@ static int read_file(const char *path, void *buffer, size_t capacity, size_t *re
 
 int pmi_debug_random(void *buffer, size_t size)
 {
-#ifdef HAVE_GETRANDOM
-    if (getrandom(buffer, size, 0) == (ssize_t)size)
-        return PM_OK;
-#endif
     size_t done = 0;
     int result = read_file("/dev/urandom", buffer, size, &done);
     return result == PM_OK && done < size ? PM_ERR_IO : result;

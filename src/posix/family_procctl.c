@@ -1,6 +1,8 @@
 // The same on FreeBSD, where the kernel keeps for each descendant of a reaper which child of the
 // reaper it came from, and gives that child's number to nobody else meanwhile (procctl(2), since
-// 10.2). So a mark is the number of the process that the tree began with.
+// 10.2). So a mark is the number of the process that the tree began with. Which of these are ours
+// is in a table: the host's own children begin trees as well, whose orphans are not ours to wait
+// for.
 #include "family.h"
 
 #ifdef HAVE_PROCCTL_REAPER
@@ -34,28 +36,60 @@ void pmi_family_close(struct pmi_family *family)
     if (family->open && !family->was_reaper)
         (void)PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_RELEASE, NULL);
     family->open = false;
+    free(family->trees);
+    family->trees = NULL;
+    family->trees_count = family->trees_capacity = 0;
 }
 
+// A tree that a process of ours began. The number stays its own while anybody of it is there, also
+// when that process has been waited for.
+struct pmi_tree {
+    pid_t pid;
+    bool left; // Waited for.
+    bool seen; // By the look that goes on.
+};
+
+static struct pmi_tree *tree_of(const struct pmi_family *family, pid_t pid)
+{
+    for (size_t i = 0; i < family->trees_count; i++)
+        if (family->trees[i].pid == pid)
+            return &family->trees[i];
+    return NULL;
+}
+
+// Makes room, so that nothing can fail once the process is there.
 int pmi_family_expect(struct pmi_family *family, struct pmi_birth *birth, struct pm_error *err)
 {
-    (void)family;
-    (void)err;
+    int result = PM_OK;
     birth->mark = 0; // Nobody sets anything.
-    return PM_OK;
+    pmi_mutex_lock(&family->lock);
+    if (family->trees_count + family->trees_expected == family->trees_capacity) {
+        size_t capacity = family->trees_capacity * 2 + 16;
+        struct pmi_tree *grown = realloc(family->trees, capacity * sizeof(*grown));
+        if (grown != NULL) {
+            family->trees = grown;
+            family->trees_capacity = capacity;
+        } else {
+            result = PM_ERR_NO_MEMORY;
+        }
+    }
+    if (result == PM_OK)
+        family->trees_expected++;
+    pmi_mutex_unlock(&family->lock);
+    return result == PM_OK ? PM_OK : pmi_fail_code(err, PM_STAGE_FORK, result);
 }
 
 void pmi_family_born(struct pmi_family *family, struct pmi_birth *birth, struct pmi_os_process *op)
 {
     (void)birth;
+    pmi_mutex_lock(&family->lock);
+    family->trees_expected--;
     if (op != NULL) {
+        family->trees[family->trees_count++] = (struct pmi_tree){.pid = op->pid};
         op->family = family;
         op->mark = (uint64_t)op->pid;
     }
-}
-
-void pmi_family_left(struct pmi_os_process *op)
-{
-    (void)op;
+    pmi_mutex_unlock(&family->lock);
 }
 
 uint64_t pmi_family_limit(const struct pmi_family *family, uint64_t mark)
@@ -69,8 +103,19 @@ struct found {
     size_t alive, taken;
 };
 
-// What begins its own tree is a child that we have made, the host's too.
-static int look(pid_t subtree, bool take, struct found *ret_found)
+// Whether this one is in the tree that is asked for, or in any of ours, and not its first.
+static bool is_meant(const struct pmi_family *family, pid_t subtree,
+                     const struct procctl_reaper_pidinfo *info)
+{
+    struct pmi_tree *tree = tree_of(family, info->pi_subtree);
+    if (info->pi_pid == info->pi_subtree || tree == NULL)
+        return false;
+    tree->seen = true;
+    return subtree == 0 || info->pi_subtree == subtree;
+}
+
+// With the family's lock.
+static int look(const struct pmi_family *family, pid_t subtree, bool take, struct found *ret_found)
 {
     struct procctl_reaper_status status;
     struct found found = {0};
@@ -88,7 +133,7 @@ static int look(pid_t subtree, bool take, struct found *ret_found)
          i++) {
         siginfo_t info;
         bool orphan = (list[i].pi_flags & REAPER_PIDINFO_CHILD) != 0;
-        if (list[i].pi_pid == list[i].pi_subtree || (subtree != 0 && list[i].pi_subtree != subtree))
+        if (!is_meant(family, subtree, &list[i]))
             continue;
         memset(&info, 0, sizeof(info));
         if (orphan && take &&
@@ -105,17 +150,56 @@ static int look(pid_t subtree, bool take, struct found *ret_found)
     return PM_OK;
 }
 
+// A number without its process and anybody behind it may be given to somebody else from now on.
+void pmi_family_left(struct pmi_os_process *op)
+{
+    struct pmi_family *family = op->family;
+    struct found found;
+    if (family == NULL)
+        return;
+    pmi_mutex_lock(&family->lock);
+    struct pmi_tree *tree = tree_of(family, (pid_t)op->mark);
+    if (tree != NULL && !tree->left) {
+        tree->left = true;
+        if (look(family, tree->pid, false, &found) == PM_OK && found.alive == 0)
+            *tree = family->trees[--family->trees_count];
+    }
+    pmi_mutex_unlock(&family->lock);
+}
+
+static void drop_empty_trees(struct pmi_family *family)
+{
+    for (size_t i = family->trees_count; i-- > 0;)
+        if (family->trees[i].left && !family->trees[i].seen)
+            family->trees[i] = family->trees[--family->trees_count];
+}
+
 bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
 {
     struct pmi_family *family = &om->family;
     struct found found = {.alive = 1};
     pmi_mutex_lock(&family->lock);
-    if (family->open && look(0, true, &found) == PM_OK)
+    for (size_t i = 0; i < family->trees_count; i++)
+        family->trees[i].seen = false;
+    if (family->open && look(family, 0, true, &found) == PM_OK) {
         family->reaped += found.taken;
+        drop_empty_trees(family);
+    }
     *ret_reaped = family->reaped;
     bool alive = family->open && found.alive > 0;
     pmi_mutex_unlock(&family->lock);
     return alive;
+}
+
+// How the tree is; true if it was told.
+static bool look_at_tree(struct pmi_os_process *op, bool take, struct found *ret_found)
+{
+    pmi_mutex_lock(&op->family->lock);
+    int result = look(op->family, (pid_t)op->mark, take, ret_found);
+    if (result == PM_OK)
+        op->family->reaped += ret_found->taken;
+    pmi_mutex_unlock(&op->family->lock);
+    return result == PM_OK;
 }
 
 int pmi_family_signal(struct pmi_os_process *op, int signal_number)
@@ -127,28 +211,26 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
     };
     struct found found;
     if (signal_number == 0)
-        return look((pid_t)op->mark, false, &found) == PM_OK && found.alive > 0 ? PM_OK
-                                                                                : PM_ERR_GONE;
-    if (PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_KILL, &order) == 0)
-        return PM_OK;
-    return errno == ESRCH ? PM_ERR_GONE : pmi_error_from_errno(errno);
+        return look_at_tree(op, false, &found) && found.alive > 0 ? PM_OK : PM_ERR_GONE;
+    pmi_mutex_lock(&op->family->lock);
+    bool ours = tree_of(op->family, (pid_t)op->mark) != NULL;
+    int e = !ours                                                            ? ESRCH
+            : PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_KILL, &order) == 0 ? 0
+                                                                             : errno;
+    pmi_mutex_unlock(&op->family->lock);
+    return e == 0 ? PM_OK : e == ESRCH ? PM_ERR_GONE : pmi_error_from_errno(e);
 }
 
 bool pmi_family_alive(struct pmi_os_process *op)
 {
     struct found found;
-    pmi_mutex_lock(&op->family->lock);
-    int result = look((pid_t)op->mark, true, &found);
-    if (result == PM_OK)
-        op->family->reaped += found.taken;
-    pmi_mutex_unlock(&op->family->lock);
-    return result != PM_OK || found.alive > 0;
+    return !look_at_tree(op, true, &found) || found.alive > 0;
 }
 
 bool pmi_family_awaits(pid_t pid)
 {
     (void)pid;
-    return false; // There is no detector here.
+    return false; // They are taken with each sweep, before a second one could find them.
 }
 
 void pmi_family_kill_marked(const uint64_t *marks, size_t count)

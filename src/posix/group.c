@@ -5,8 +5,8 @@
 #include "error.h"
 #include "guards.h"
 #include "identity.h"
+#include "proctable.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -85,27 +85,22 @@ static bool is_enough(const struct search *search, enum found found)
     return found == SOMEBODY && search->signal == 0;
 }
 
+struct look {
+    const struct search *search;
+    enum found found;
+};
+
+static bool look_at_next(void *context, pid_t pid)
+{
+    struct look *look = context;
+    look->found = both(look->found, look_at(look->search, pid));
+    return !is_enough(look->search, look->found);
+}
+
 static enum found look_at_all(const struct search *search)
 {
-    enum found found = NOBODY;
-    DIR *dir = opendir("/proc");
-    if (dir == NULL)
-        return CANNOT_TELL;
-    struct dirent *entry;
-    bool seen_any = false;
-    while (errno = 0, !is_enough(search, found) && (entry = readdir(dir)) != NULL) {
-        char *end;
-        long pid = strtol(entry->d_name, &end, 10);
-        if (end == entry->d_name || *end != '\0' || pid <= 0)
-            continue;
-        seen_any = true;
-        found = both(found, look_at(search, (pid_t)pid));
-    }
-    // An empty /proc is one that is not mounted.
-    if (!is_enough(search, found) && (errno != 0 || !seen_any))
-        found = both(found, CANNOT_TELL);
-    (void)closedir(dir);
-    return found;
+    struct look look = {.search = search, .found = NOBODY};
+    return pmi_pids_visit(look_at_next, &look) == 0 ? look.found : both(look.found, CANNOT_TELL);
 }
 
 // The number that was given out last, to whatever process or thread; -1 = not told.

@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "error.h"
 #include "guards.h"
+#include "proctable.h"
 #include "sys.h"
 
 #include <stdatomic.h>
@@ -10,9 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#ifdef HAVE_KERN_BOOTTIME
-#include <sys/sysctl.h>
-#endif
 #ifdef __linux__
 #include <sys/vfs.h>
 #endif
@@ -52,47 +50,6 @@ int pmi_stat_parse(const char *text, struct pmi_stat *ret_stat)
     return PM_OK;
 }
 
-// A small file of /proc as text. Bytes read, or -1.
-static ssize_t read_small(const char *path, char *buffer, size_t capacity)
-{
-    int fd = pmi_sys_open(path, O_RDONLY, 0);
-    if (fd < 0)
-        return -1;
-    size_t size = 0;
-    ssize_t n = 0;
-    while (size < capacity - 1 && (n = pmi_sys_read(fd, buffer + size, capacity - 1 - size)) > 0)
-        size += (size_t)n;
-    (void)pmi_sys_close(fd);
-    buffer[size] = '\0';
-    return n < 0 ? -1 : (ssize_t)size;
-}
-
-int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat)
-{
-    char path[64], text[1024];
-    errno = 0;
-    (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-    // What both files tell is the same; but of itself a program under qemu's user mode is told
-    // another start time in the first one than everybody else is.
-    if (pid == getpid())
-        (void)snprintf(path, sizeof(path), "/proc/%ld/task/%ld/stat", (long)pid, (long)pid);
-    if (read_small(path, text, sizeof(text)) <= 0)
-        return errno == ENOENT || errno == ESRCH || errno == 0 ? PM_ERR_GONE
-                                                               : pmi_error_from_errno(errno);
-    return pmi_stat_parse(text, ret_stat) == PM_OK ? PM_OK : PM_ERR_SYSTEM;
-}
-
-void pmi_process_name(pid_t pid, char *name, size_t capacity)
-{
-    char path[64];
-    name[0] = '\0';
-    (void)snprintf(path, sizeof(path), "/proc/%ld/comm", (long)pid);
-    ssize_t size = read_small(path, name, capacity);
-    // One line end behind it; a name may hold others.
-    if (size > 0 && name[size - 1] == '\n')
-        name[size - 1] = '\0';
-}
-
 // ------------------------------------------------------------------------------------------------
 // Boot and namespace: they never change while we live
 // ------------------------------------------------------------------------------------------------
@@ -107,34 +64,11 @@ struct facts {
 static struct facts known_facts;
 static atomic_int facts_state;
 
-// 0 or errno.
-static int learn_boot_id(char boot_id[40])
-{
-    char text[64];
-    errno = 0;
-    if (read_small("/proc/sys/kernel/random/boot_id", text, sizeof(text)) > 0) {
-        text[strcspn(text, "\n")] = '\0';
-        (void)snprintf(boot_id, 40, "%.36s", text);
-        return 0;
-    }
-#ifdef HAVE_KERN_BOOTTIME
-    // Whole seconds: the kernel moves the rest when the clock is set.
-    struct timeval boot;
-    size_t size = sizeof(boot);
-    int name[2] = {CTL_KERN, KERN_BOOTTIME};
-    if (sysctl(name, 2, &boot, &size, NULL, 0) == 0) {
-        (void)snprintf(boot_id, 40, "%lld", (long long)boot.tv_sec);
-        return 0;
-    }
-#endif
-    return errno != 0 ? errno : ENOENT;
-}
-
 static int learn_facts(struct facts *ret_facts)
 {
     struct stat st;
     memset(ret_facts, 0, sizeof(*ret_facts));
-    int e = learn_boot_id(ret_facts->boot_id);
+    int e = pmi_boot_id(ret_facts->boot_id);
     if (e == 0 && stat("/proc/self/ns/pid", &st) == 0)
         ret_facts->pidns = (uint64_t)st.st_ino;
     else if (e == 0 && errno != ENOENT && errno != ENOTDIR)

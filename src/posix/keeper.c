@@ -108,11 +108,11 @@ static int send_it(int socket_fd, const struct message *in, int64_t deadline)
     memset(&control, 0, sizeof(control));
     if (count > 0) {
         message.msg_control = control.space;
-        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int));
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(count * sizeof(int));
+        header->cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int)); // Its type differs.
         memcpy(CMSG_DATA(header), in->fds, count * sizeof(int));
     }
     for (;;) {

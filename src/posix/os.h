@@ -135,6 +135,8 @@ struct pmi_family {
     struct pmi_os_process *leaders[PMI_FAMILY_BUCKETS]; // Unreaped processes of Handles.
     struct pmi_birth *births;                           // Starts under way.
     struct pmi_condemned *condemned;                    // Trees of which nobody is to live.
+    struct pmi_tree *trees;                             // Of FreeBSD (family_procctl.c).
+    size_t trees_count, trees_capacity, trees_expected;
     uint64_t reaped;
 };
 

@@ -12,9 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#ifdef HAVE_GETRANDOM
-#include <sys/random.h>
-#endif
 
 // ------------------------------------------------------------------------------------------------
 // Search
@@ -241,10 +238,6 @@ int pmi_os_default_state_dir(const char *app, char **ret_path)
 
 int pmi_os_random(void *buffer, size_t size)
 {
-#ifdef HAVE_GETRANDOM
-    if (size <= 256 && getrandom(buffer, size, 0) == (ssize_t)size)
-        return PM_OK;
-#endif
     int fd = pmi_sys_open("/dev/urandom", O_RDONLY, 0);
     if (fd < 0)
         return pmi_error_from_errno(errno);

@@ -480,6 +480,15 @@ static int signal_cgroup(struct pmi_os_process *op, int signal_number)
     return populated || others ? PM_OK : result;
 }
 
+static int signal_group(const struct pmi_os_process *op, int signal_number,
+                        enum pm_stop_scope scope)
+{
+    int result = pmi_group_signal(op, signal_number);
+    if (result == PM_ERR_GONE && scope == PM_SCOPE_TREE && !has_ended(op))
+        return signal_process(op, signal_number); // It has left its group.
+    return result;
+}
+
 static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
     if (op->pid <= 1)
@@ -501,10 +510,22 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))
         return others ? PM_OK : PM_ERR_GONE;
-    int result = pmi_group_signal(op, signal_number);
-    if (result == PM_ERR_GONE && scope == PM_SCOPE_TREE && !has_ended(op))
-        return signal_process(op, signal_number); // It has left its group.
-    return result;
+    return signal_group(op, signal_number, scope);
+}
+
+// A stopped process takes no signal but this one and SIGKILL; and whoever stops it again behind a
+// SIGKILL must not keep it either. Nobody asks whether it arrived: so the process table is not
+// searched for somebody besides a leader that has just died of the step, which takes a look at
+// every process of the host.
+static void let_continue(struct pmi_os_process *op, enum pm_stop_scope scope)
+{
+    if (scope == PM_SCOPE_PROCESS || !op->group || op->cgroup != NULL || has_whole_tree(op)) {
+        (void)signal_scope(op, SIGCONT, scope);
+        return;
+    }
+    if (scope == PM_SCOPE_TREE)
+        (void)pmi_session_signal(op, SIGCONT);
+    (void)signal_group(op, SIGCONT, scope);
 }
 
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
@@ -536,10 +557,8 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
         return PM_ERR_UNSUPPORTED;
     }
     int result = signal_scope(op, signal_number, scope);
-    // A stopped process takes no signal but this one and SIGKILL; and whoever stops it again behind
-    // a SIGKILL must not keep it either.
     if (result == PM_OK)
-        (void)signal_scope(op, SIGCONT, scope);
+        let_continue(op, scope);
     return result;
 }
 

@@ -23,6 +23,8 @@ set(PMI_BACKEND_SOURCES
     src/posix/options.c
     src/posix/paths.c
     src/posix/process.c
+    src/posix/proctable_kinfo.c
+    src/posix/proctable_proc.c
     src/posix/reactor_epoll.c
     src/posix/reactor_kqueue.c
     src/posix/reactor_threads.c

@@ -6,6 +6,7 @@
 #include "error.h"
 #include "family.h"
 #include "identity.h"
+#include "proctable.h"
 #include "sys.h"
 
 #include <dirent.h>
@@ -22,6 +23,38 @@ typedef void visitor(void *context, pid_t pid);
 // ------------------------------------------------------------------------------------------------
 // Children
 // ------------------------------------------------------------------------------------------------
+
+struct child_visit {
+    pid_t parent;
+    visitor *visit;
+    void *context;
+};
+
+static bool visit_if_child(void *context, pid_t pid)
+{
+    const struct child_visit *children = context;
+    struct pmi_stat stat;
+    if (pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == children->parent)
+        children->visit(children->context, pid);
+    return true;
+}
+
+// By the parent's number, where the kernel keeps no lists of children.
+static int visit_all(pid_t parent, visitor *visit, void *context)
+{
+    struct child_visit children = {parent != 0 ? parent : getpid(), visit, context};
+    int e = pmi_pids_visit(visit_if_child, &children);
+    return e == 0 ? PM_OK : e == ENOENT ? PM_ERR_UNSUPPORTED : pmi_error_from_errno(e);
+}
+
+#ifdef HAVE_KINFO_PROC
+
+int pmi_children_visit(pid_t parent, visitor *visit, void *context)
+{
+    return visit_all(parent, visit, context);
+}
+
+#else
 
 static int error_of_opendir(pid_t parent)
 {
@@ -50,26 +83,6 @@ static int visit_list(int list_fd, visitor *visit, void *context)
     if (pid > 0)
         visit(context, pid);
     return n < 0 ? -1 : 0;
-}
-
-// By the parent's number, for a kernel without CONFIG_PROC_CHILDREN.
-static int visit_all(pid_t parent, visitor *visit, void *context)
-{
-    DIR *proc = opendir("/proc");
-    if (proc == NULL)
-        return error_of_opendir(0);
-    if (parent == 0)
-        parent = getpid();
-    struct dirent *entry;
-    while (errno = 0, (entry = readdir(proc)) != NULL) {
-        struct pmi_stat stat;
-        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        if (pid > 0 && pmi_stat_read(pid, &stat) == PM_OK && stat.ppid == parent)
-            visit(context, pid);
-    }
-    int result = errno != 0 ? pmi_error_from_errno(errno) : PM_OK;
-    (void)closedir(proc);
-    return result;
 }
 
 int pmi_children_visit(pid_t parent, visitor *visit, void *context)
@@ -115,6 +128,8 @@ int pmi_children_visit(pid_t parent, visitor *visit, void *context)
     return visit_all(parent, visit, context);
 }
 
+#endif
+
 bool pmi_orphans_come_to_us(void)
 {
     int on = 0;
@@ -135,23 +150,6 @@ static bool is_orphan(pid_t pid, const struct pmi_stat *stat)
 {
     return pmi_orphans_come_to_us() && ((stat->pgrp != pid && stat->pgrp != getpgrp()) ||
                                         (stat->session != pid && stat->session != getsid(0)));
-}
-
-// Milliseconds since a time in clock ticks since boot.
-static int64_t age_of(uint64_t start)
-{
-#ifdef CLOCK_BOOTTIME
-    struct timespec now = {0};
-    long ticks = sysconf(_SC_CLK_TCK);
-    if (ticks > 0 && clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
-        int64_t began = (int64_t)(start / (uint64_t)ticks) * 1000 +
-                        (int64_t)(start % (uint64_t)ticks) * 1000 / ticks;
-        int64_t age = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 - began;
-        return age > 0 ? age : 0;
-    }
-#endif
-    (void)start;
-    return -1;
 }
 
 struct zombie_visit {
@@ -180,7 +178,7 @@ static void look_at(void *context, pid_t pid)
     struct pmi_zombie zombie = {
         .pid = (uint64_t)pid,
         .start = stat.starttime,
-        .age_ms = age_of(stat.starttime),
+        .age_ms = pmi_age_of(stat.starttime),
         .orphan = is_orphan(pid, &stat),
     };
     pmi_process_name(pid, zombie.name, sizeof(zombie.name));
