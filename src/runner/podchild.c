@@ -22,7 +22,8 @@
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
 
 enum podchild_state {
-    POD_CHILD_CLEARING = 0, // A session of another journal is removed first.
+    POD_CHILD_BEGINNING = 0,
+    POD_CHILD_CLEARING, // A session of another journal is removed first.
     POD_CHILD_CREATING,
     POD_CHILD_CONNECTING,
     POD_CHILD_ATTACHED,
@@ -592,10 +593,29 @@ static void connect_now(struct podchild *pod)
     }
 }
 
+static void on_leave_over(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    struct session *session = session_of(pod);
+    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+        session_stop(session, ASK_STOP, pod->options.config->grace_ms);
+    }
+}
+
+static void begin_stop(struct podchild *pod)
+{
+    pod->closing_input = true;
+    type_more(pod);
+    (void)uv_timer_start(&pod->stop_timer, on_leave_over, pod->options.config->leave_ms, 0);
+}
+
 static void begin_to_connect(struct podchild *pod)
 {
     pod->state = POD_CHILD_CONNECTING;
     pod->connecting_since = uv_now(&pod->options.server->loop);
+    if (pod->stopping) { // Before it was there.
+        begin_stop(pod);
+    }
     connect_now(pod);
 }
 
@@ -677,7 +697,7 @@ static void on_created(void *user, json_t *result, const struct runner_error *er
     if (!is_answered(pod)) {
         return;
     }
-    // The holder of the one before may just be ending.
+    // It is dead, and the manager has not noted it yet.
     if (error != NULL && error->code == RUNNER_EXISTS && pod->creates++ < CREATES_MAX) {
         (void)uv_timer_start(&pod->timer, on_create_again, RETRY_MS, 0);
         return;
@@ -700,9 +720,23 @@ static void on_created(void *user, json_t *result, const struct runner_error *er
     }
 }
 
+// The holder of the session before it, which has told its end and is about to leave.
+static bool holder_lives(const struct podchild *pod)
+{
+    pm_process *process = NULL;
+    bool lives = pm_find(pod->options.server->manager, pod->id, &process) == PM_OK &&
+                 pm_process_alive(process);
+    (void)pm_process_unref(process);
+    return lives;
+}
+
 static void create(struct podchild *pod)
 {
     pod->state = POD_CHILD_CREATING;
+    if (holder_lives(pod) && pod->creates++ < CREATES_MAX) {
+        (void)uv_timer_start(&pod->timer, on_create_again, RETRY_MS, 0);
+        return;
+    }
     ask_runner(pod, "session.create", create_params(pod), on_created);
 }
 
@@ -710,36 +744,25 @@ static void on_begin(uv_timer_t *timer)
 {
     struct podchild *pod = timer->data;
     const struct session *session = session_of(pod);
-    bool ours = session != NULL && journal_load(&pod->journal, pod->options.folder) &&
-                pod->journal.state.session == (uint64_t)session->created_ms;
-    if (session != NULL && ours) {
+    bool there = journal_load(&pod->journal, pod->options.folder);
+    if (there && session != NULL && pod->journal.state.session == (uint64_t)session->created_ms) {
         pod->resumed = true;
         begin_to_connect(pod);
+        return;
+    }
+    journal_remove(&pod->journal);
+    if (session != NULL) {
+        remove_session(pod, POD_CHILD_CLEARING);
+    } else if (pod->stopping) {
+        finish(pod);
     } else {
-        (void)journal_load(&pod->journal, pod->options.folder);
-        journal_remove(&pod->journal);
-        if (session != NULL) {
-            remove_session(pod, POD_CHILD_CLEARING);
-        } else if (pod->stopping) {
-            finish(pod);
-        } else {
-            create(pod);
-        }
+        create(pod);
     }
 }
 
 // ------------------------------------------------------------------------------------------------
 // End
 // ------------------------------------------------------------------------------------------------
-
-static void on_leave_over(uv_timer_t *timer)
-{
-    struct podchild *pod = timer->data;
-    struct session *session = session_of(pod);
-    if (session != NULL && !session_is_over(session) && session->create == NULL) {
-        session_stop(session, ASK_STOP, pod->options.config->grace_ms);
-    }
-}
 
 static void pod_stop(struct transport *transport)
 {
@@ -749,9 +772,7 @@ static void pod_stop(struct transport *transport)
     }
     pod->stopping = true;
     if (pod->state == POD_CHILD_CONNECTING || pod->state == POD_CHILD_ATTACHED) {
-        pod->closing_input = true;
-        type_more(pod);
-        (void)uv_timer_start(&pod->stop_timer, on_leave_over, pod->options.config->leave_ms, 0);
+        begin_stop(pod);
     }
 }
 
