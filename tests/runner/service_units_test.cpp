@@ -1,6 +1,7 @@
 // Services without any child: lines, messages, restarts, configuration.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@ extern "C" {
 #include "runner/jsonplace.h"
 #include "runner/message.h"
 #include "runner/peer.h"
+#include "runner/podjournal.h"
 #include "runner/restart.h"
 #include "runner/service_config.h"
 #include "runner/service_log.h"
@@ -434,6 +436,68 @@ TEST(ServiceConfig, HasItsDefaults)
     EXPECT_FALSE(config.pod);
     service_config_clear(&config);
     json_decref(json);
+}
+
+// ---- the journal of a pod
+// ------------------------------------------------------------------------
+
+const std::string head = "= {\"session\":5,\"out\":10,\"err\":3,\"inputs\":[7]}\n";
+
+TEST(PodJournal, GoesOnWhereTheLastWholeRecordEnds)
+{
+    const std::string text =
+        head + "< 20 {\"method\":\"a\"}\n- 30\n! 9\n> 15\n* {\"facts\":{}}\n< 4";
+    for (size_t cut = 0; cut <= text.size(); cut++) { // Killed at any instant.
+        struct journal_state state = {};
+        size_t whole = journal_read(text.data(), cut, &state);
+        size_t expected = cut == 0 ? 0 : text.rfind('\n', cut - 1) + 1;
+        ASSERT_EQ(whole, expected) << cut;
+        size_t records = (size_t)std::count(text.begin(), text.begin() + (long)whole, '\n');
+        static const uint64_t outs[] = {0, 10, 20, 30, 30, 30, 30}, errs[] = {0, 3, 3, 3, 9, 9, 9};
+        EXPECT_EQ(state.out, outs[records]) << cut;
+        EXPECT_EQ(state.err, errs[records]) << cut;
+        EXPECT_EQ(state.kept != nullptr, records == 6) << cut;
+        EXPECT_EQ(state.session, records > 0 ? 5u : 0u);
+        journal_state_clear(&state);
+    }
+}
+
+TEST(PodJournal, KnowsTheEndsOfLinesThatWereGiven)
+{
+    struct journal_state state = {};
+    const std::string text = head + "> 15\n> 40\n";
+    ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
+    EXPECT_TRUE(journal_at_line(&state, 0)) << "nothing was given";
+    EXPECT_TRUE(journal_at_line(&state, 7));
+    EXPECT_TRUE(journal_at_line(&state, 15));
+    EXPECT_TRUE(journal_at_line(&state, 40));
+    EXPECT_FALSE(journal_at_line(&state, 16)) << "half a line";
+    journal_state_clear(&state);
+}
+
+TEST(PodJournal, KnowsTheRequestsThatAreOpen)
+{
+    struct journal_state state = {};
+    const std::string text = head + "< 20 {\"id\":\"q\",\"method\":\"a\"}\n"
+                                    "< 30 {\"id\":7,\"method\":\"b\"}\n"
+                                    "< 40 {\"id\":\"1-1\",\"result\":{\"method\":0}}\n"
+                                    "< 50 {\"method\":\"c\",\"params\":{\"id\":1}}\n"
+                                    "@ \"q\"\n";
+    ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
+    ASSERT_EQ(json_array_size(state.unanswered), 1u);
+    const json_t *id = json_object_get(json_array_get(state.unanswered, 0), "id");
+    EXPECT_EQ(json_integer_value(id), 7);
+    journal_state_clear(&state);
+}
+
+TEST(PodJournal, RefusesWhatIsNone)
+{
+    for (const char *text :
+         {"", "x\n", "< 5 {}\n", "= 5\n", "= {}\n? 5\n", "= {}\n<5 {}\n", "= {}\n< 5\n"}) {
+        struct journal_state state = {};
+        EXPECT_LT(journal_read(text, strlen(text), &state), strlen(text) + (*text == '\0')) << text;
+        journal_state_clear(&state);
+    }
 }
 
 // ---- logs ---------------------------------------------------------------------------------------
