@@ -523,29 +523,12 @@ static void on_over(void *user, int failure)
 static int open_link(struct podchild *pod, const struct session *session)
 {
     struct podlink_options options = {.loop = &pod->options.server->loop,
-                                      .session = pod->id,
                                       .epoch = pod->options.server->epoch,
                                       .timeout_ms = HANDSHAKE_MS,
                                       .handler = on_message,
                                       .over = on_over,
                                       .user = pod};
-    struct pod_dir dir = POD_DIR_INIT;
-    uint8_t token[POD_TOKEN_SIZE];
-    pm_native native = PM_NATIVE_INVALID;
-    int result = pod_dir_open(session->path, &dir);
-    if (result == PM_OK) {
-        result = pod_token_read(&dir, token);
-    }
-    if (result == PM_OK) {
-        result = pod_connect(&dir, pod->id, &native);
-    }
-    pod_dir_close(&dir);
-    options.token = token;
-    if (result == PM_OK && podlink_open(&options, native, &pod->link) != 0) {
-        pod->link = NULL;
-        result = PM_ERR_IO;
-    }
-    return result;
+    return session_open_link(session, &options, &pod->link);
 }
 
 // It has ended, with nobody there: what it said before that is on disk.
@@ -783,6 +766,27 @@ static void pod_release(struct transport *transport)
     let_go(pod);
     journal_close(&pod->journal);
     pod->calls--;
+}
+
+static void on_dropped(void *user, json_t *result, const struct runner_error *error)
+{
+    (void)user;
+    (void)result;
+    (void)error;
+}
+
+void podchild_drop(struct server *server, const char *name)
+{
+    char id[RUNNER_ID_MAX + 1];
+    struct call *call = call_of_our_own(on_dropped, NULL);
+    (void)snprintf(id, sizeof id, "service.%s", name);
+    json_t *params = json_pack("{s:s}", "id", id);
+    if (call != NULL && params != NULL) {
+        methods_call(server, "session.destroy", call, params);
+    } else {
+        free(call);
+    }
+    json_decref(params);
 }
 
 bool podchild_lives(struct server *server, const char *name)

@@ -312,6 +312,9 @@ static void start_now(struct service *service)
     if (code == RUNNER_OK && (service->peer = peer_start(&options)) == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "start\nout of memory");
     }
+    if (!service->config.pod && podchild_lives(service->server, service->name)) {
+        podchild_drop(service->server, service->name);
+    }
     service->began = uv_now(&service->server->loop);
     if (service->peer != NULL) {
         set_state(service, SERVICE_IS_STARTING, service->config.command);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/utf8.h"
 #include "runner/os.h"
 
 #define LINE_MAX_SAID 4096u
@@ -17,7 +18,7 @@ struct service_log {
     uint64_t limit, size;
     uint64_t total; // Position of its end: bytes in the older file and in this one, and before.
     bool stuck;     // It could not be moved: what would be more is dropped.
-    char said[LINE_MAX_SAID];
+    char said[LINE_MAX_SAID + 1]; // With a NUL.
     size_t have;
 };
 
@@ -111,29 +112,13 @@ static void put(struct service_log *log, const char *text, size_t size)
     log->total += result > 0 ? (uint64_t)result : 0;
 }
 
-// Length of the UTF-8 character there, 0: none (RFC 3629).
-static size_t character(const unsigned char *c, size_t left)
+// Length of the UTF-8 character there, 0: none. A NUL stands behind the last byte.
+static size_t character(const unsigned char *at, size_t left)
 {
-    static const unsigned lows[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = c[0] < 0x80              ? 1
-                    : (c[0] & 0xe0u) == 0xc0 ? 2
-                    : (c[0] & 0xf0u) == 0xe0 ? 3
-                    : (c[0] & 0xf8u) == 0xf0 ? 4
-                                             : 0;
-    if (length <= 1) {
-        return length;
-    }
-    if (length > left) {
-        return 0;
-    }
-    unsigned code = c[0] & (0x7fu >> length);
-    for (size_t i = 1; i < length; i++) {
-        if ((c[i] & 0xc0u) != 0x80) {
-            return 0;
-        }
-        code = code << 6 | (c[i] & 0x3fu);
-    }
-    return code < lows[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : length;
+    uint32_t point;
+    size_t length = pmi_utf8_decode(at, &point);
+    bool surrogate = length == 3 && point >= 0xd800 && point < 0xe000;
+    return length > left || surrogate ? 0 : length;
 }
 
 size_t service_log_escape(char *to, const void *data, size_t size)
@@ -191,22 +176,23 @@ void service_log_said(struct service_log *log, const void *data, size_t size)
     while (log != NULL && size > 0) {
         const char *end = memchr(bytes, '\n', size);
         size_t some = end != NULL ? (size_t)(end - bytes) : size;
-        size_t room = sizeof log->said - log->have;
+        size_t room = LINE_MAX_SAID - log->have;
         bool complete = end != NULL && some <= room;
         some = some < room ? some : room;
         memcpy(log->said + log->have, bytes, some);
         log->have += some;
+        log->said[log->have] = '\0';
         bytes += some + (complete ? 1 : 0);
         size -= some + (complete ? 1 : 0);
         if (complete) {
             bool cr = log->have > 0 && log->said[log->have - 1] == '\r';
             put_line(log, "stderr", log->said, log->have - (cr ? 1 : 0));
             log->have = 0;
-        } else if (log->have == sizeof log->said) {
+        } else if (log->have == LINE_MAX_SAID) {
             size_t whole = whole_characters(log->said, log->have);
             put_line(log, "stderr", log->said, whole);
             log->have -= whole;
-            memmove(log->said, log->said + whole, log->have);
+            memmove(log->said, log->said + whole, log->have + 1);
         }
     }
 }
