@@ -182,11 +182,7 @@ static void on_give_up(uv_timer_t *timer)
 static void run_plan(void *user)
 {
     struct child *child = user;
-    struct pm_stop_plan plan = {.steps_count = 2,
-                                .steps = {{PM_STOP_TERMINATE, PM_SCOPE_TREE,
-                                           child->options.config->grace_ms},
-                                          {PM_STOP_KILL, PM_SCOPE_TREE, 0}}};
-    (void)pm_process_stop(child->process, &plan, NULL);
+    (void)pm_process_stop(child->process, NULL, NULL);
 }
 
 static void after_plan(void *user)
