@@ -111,14 +111,21 @@ int pmi_os_reactor_watch(struct pmi_os_manager *om, struct pmi_os_process *op, v
 void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op);
 // A hint, for a watched process or one that was: while somebody waits for it directly, its exit
 // need not wake whoever polls. pause = false takes that back, and an exit that has come meanwhile
-// is given then. Any thread.
-void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
-                          bool pause);
+// is given then; where that fails (PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS) it stays as it is. Any
+// thread.
+int pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
+                         bool pause);
+// Between hold and release no poll gives tokens, and those that polls before have given are dealt
+// with; so the token of a paused process is nowhere. false: they are just being dealt with, or this
+// reactor cannot be held; then there is nothing to release. Never waits. Any thread.
+bool pmi_os_reactor_hold(struct pmi_os_manager *om);
+void pmi_os_reactor_release(struct pmi_os_manager *om);
 // Waits until a watched process has ended, pmi_os_reactor_wake is called, or the deadline; fills
 // tokens of ended ones (the same again at the next poll until it is unwatched) and returns how
-// many, 0 on wake or timeout.
+// many, 0 on wake or timeout. pmi_os_reactor_done is to follow, when they have been dealt with.
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
                            int64_t deadline);
+void pmi_os_reactor_done(struct pmi_os_manager *om);
 void pmi_os_reactor_wake(struct pmi_os_manager *om); // Sticky until the next poll. Any thread.
 // Clears away what processes that have ended have left to us and could not be cleared away then:
 // control groups that were not empty. Now and then; any thread.

@@ -89,6 +89,7 @@ struct pm_process {
     bool started_posted, end_posted; // Under manager->lock.
     bool stop_posted;                // Under manager->lock: STOPPED, not CONTINUED.
     int direct_waiters;              // Under manager->lock: threads that wait without the reactor.
+    bool unwatched;                  // Under manager->lock: could not be given back to the reactor.
 
     // Constant after the start.
     char *text; // One block that holds the strings below.
@@ -192,6 +193,7 @@ struct pm_manager {
     struct pmi_mutex reactor_lock; // Who polls.
     pm_process *watched;           // Each with the reactor's reference; under lock.
     pm_process *pending;           // Dead, status pending; under reactor_lock.
+    atomic_bool any_unwatched;     // Some that are `watched` are not: see pmi_reactor_resume.
     int64_t next_sweep;
     atomic_int ttys;        // Living processes that share the host's terminal.
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
@@ -318,6 +320,8 @@ void pmi_reactor_run(void *manager);
 void pmi_reactor_turn(pm_manager *m, int64_t deadline);
 int pmi_reactor_add(pm_manager *m, pm_process *p);
 void pmi_reactor_forget_all(pm_manager *m); // At close: nobody polls any more.
+// At the end of the last direct wait for a process that the reactor was kept from.
+void pmi_reactor_resume(pm_manager *m, pm_process *p);
 
 // registry.c
 int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error *err);

@@ -436,13 +436,13 @@ static int give_record(pm_process *p, struct pm_exit *ret_exit)
 }
 
 // Around a wait that does not need the reactor: see pmi_os_reactor_pause.
-static void count_direct_waiter(pm_process *p, bool begin)
+static void begin_direct_wait(pm_process *p)
 {
     pm_manager *m = p->manager;
     pmi_mutex_lock(&m->lock);
-    p->direct_waiters += begin ? 1 : -1;
-    if (!m->closed && !p->no_os && p->direct_waiters == (begin ? 1 : 0)) {
-        pmi_os_reactor_pause(&m->os, &p->os, p, begin);
+    if (p->direct_waiters++ == 0 && !m->closed && !p->no_os) {
+        (void)pmi_os_reactor_pause(&m->os, &p->os, p, true);
+        p->unwatched = false;
     }
     pmi_mutex_unlock(&m->lock);
 }
@@ -462,13 +462,13 @@ static void run_body(void *arg)
 static void end_direct_wait(void *arg)
 {
     struct direct_wait *wait = arg;
-    count_direct_waiter(wait->process, false);
+    pmi_reactor_resume(wait->process->manager, wait->process);
 }
 
 void pmi_process_wait_directly(pm_process *p, void (*body)(void *), void *arg)
 {
     struct direct_wait wait = {.process = p, .body = body, .arg = arg};
-    count_direct_waiter(p, true);
+    begin_direct_wait(p);
     pmi_guarded(run_body, end_direct_wait, &wait);
 }
 

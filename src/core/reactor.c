@@ -4,18 +4,30 @@
 
 #define TOKENS_MAX 64
 
-// Takes the process off the list of watched ones; the reactor's reference goes to the caller.
-static void unlink_watched(pm_manager *m, pm_process *p)
+// Takes the process off the list of watched ones; the reactor's reference goes to the caller. Under
+// the manager's lock. false: somebody else has done so.
+static bool unlink_locked(pm_manager *m, pm_process *p)
 {
+    if (p->watch_link == NULL) {
+        return false;
+    }
     if (p->shares_tty) {
         (void)atomic_fetch_sub(&m->ttys, 1);
     }
-    pmi_mutex_lock(&m->lock);
     *p->watch_link = p->watch_next;
     if (p->watch_next != NULL) {
         p->watch_next->watch_link = p->watch_link;
     }
+    p->watch_link = NULL;
+    return true;
+}
+
+static bool unlink_watched(pm_manager *m, pm_process *p)
+{
+    pmi_mutex_lock(&m->lock);
+    bool taken = unlink_locked(m, p);
     pmi_mutex_unlock(&m->lock);
+    return taken;
 }
 
 // Whether anything follows from a stop: somebody is told, or gets the terminal back.
@@ -113,7 +125,7 @@ int pmi_reactor_add(pm_manager *m, pm_process *p)
     }
     int result = pmi_os_reactor_watch(&m->os, &p->os, p);
     if (result != PM_OK) {
-        unlink_watched(m, p);
+        (void)unlink_watched(m, p);
         pmi_process_drop(p);
         return result;
     }
@@ -133,12 +145,73 @@ static void handle_exit(pm_manager *m, pm_process *p)
         return; // Not dead after all: it stays watched.
     }
     pmi_os_reactor_unwatch(&m->os, &p->os);
-    unlink_watched(m, p);
+    if (!unlink_watched(m, p)) {
+        return;
+    }
     if (result == PM_OK) {
         pmi_process_drop(p);
     } else {
         p->pending_next = m->pending;
         m->pending = p;
+    }
+}
+
+// Tries again to watch those that nobody waits for and the system had no room to watch. Meanwhile
+// some of them are asked.
+static void watch_again(pm_manager *m)
+{
+    pm_process *some[TOKENS_MAX];
+    size_t count = 0;
+    pmi_mutex_lock(&m->lock);
+    atomic_store(&m->any_unwatched, false);
+    for (pm_process *p = m->watched; p != NULL; p = p->watch_next) {
+        if (!p->unwatched) {
+            continue;
+        }
+        p->unwatched = pmi_os_reactor_pause(&m->os, &p->os, p, false) != PM_OK;
+        if (p->unwatched) {
+            atomic_store(&m->any_unwatched, true);
+            if (count < TOKENS_MAX) {
+                some[count++] = pmi_process_hold(p);
+            }
+        }
+    }
+    pmi_mutex_unlock(&m->lock);
+    for (size_t i = 0; i < count; i++) {
+        handle_exit(m, some[i]);
+        pmi_process_drop(some[i]);
+    }
+}
+
+// Whoever waited has seen the end: the reactor need not wake up for it. Its reference is dropped
+// once no token of the process is on its way; there is no new one, since it is paused.
+static void retire(pm_manager *m, pm_process *p)
+{
+    bool taken = unlink_watched(m, p);
+    pmi_os_reactor_release(&m->os);
+    if (taken) {
+        pmi_process_drop(p);
+    }
+}
+
+void pmi_reactor_resume(pm_manager *m, pm_process *p)
+{
+    bool ended = atomic_load(&p->state) == PM_STATE_ENDED;
+    bool held = ended && pmi_os_reactor_hold(&m->os);
+    pmi_mutex_lock(&m->lock);
+    bool last = --p->direct_waiters == 0 && !m->closed && !p->no_os && p->watch_link != NULL;
+    if (last && !held) {
+        p->unwatched = pmi_os_reactor_pause(&m->os, &p->os, p, false) != PM_OK;
+        if (p->unwatched) {
+            atomic_store(&m->any_unwatched, true);
+            pmi_os_reactor_wake(&m->os);
+        }
+    }
+    pmi_mutex_unlock(&m->lock);
+    if (held && last) {
+        retire(m, p);
+    } else if (held) {
+        pmi_os_reactor_release(&m->os);
     }
 }
 
@@ -159,7 +232,10 @@ static void ask_pending(pm_manager *m)
 void pmi_reactor_turn(pm_manager *m, int64_t deadline)
 {
     pmi_mutex_lock(&m->reactor_lock);
-    if (m->pending != NULL) {
+    if (atomic_load(&m->any_unwatched)) {
+        watch_again(m);
+    }
+    if (m->pending != NULL || atomic_load(&m->any_unwatched)) {
         int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
         deadline = soon < deadline ? soon : deadline;
     }
@@ -171,6 +247,7 @@ void pmi_reactor_turn(pm_manager *m, int64_t deadline)
     for (size_t i = 0; i < count; i++) {
         handle_exit(m, tokens[i]);
     }
+    pmi_os_reactor_done(&m->os);
     ask_pending(m);
     if (m->options.own_process) {
         collect_orphans(m, count > 0);
@@ -202,12 +279,16 @@ void pmi_reactor_forget_all(pm_manager *m)
         m->pending = p->pending_next;
         pmi_process_drop(p);
     }
+    pmi_mutex_lock(&m->lock);
     while (m->watched != NULL) { // Living daemons, and ended ones that a waiter was faster with.
         pm_process *p = m->watched;
+        (void)unlink_locked(m, p);
+        pmi_mutex_unlock(&m->lock);
         pmi_os_reactor_unwatch(&m->os, &p->os);
-        unlink_watched(m, p);
         pmi_process_drop(p);
+        pmi_mutex_lock(&m->lock);
     }
+    pmi_mutex_unlock(&m->lock);
     pmi_mutex_unlock(&m->reactor_lock);
 }
 

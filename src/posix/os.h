@@ -145,9 +145,10 @@ struct pmi_poll_set; // What the poll() reactor watches (reactor_threads.c).
 struct pmi_os_manager {
     bool open;
     bool caller_loop;
-    int poll_fd;              // epoll or kqueue; -1 with the poll() reactor.
-    int wake_fds[2];          // Read and write end; an eventfd twice; not with kqueue.
-    struct pmi_poll_set *set; // Only with the poll() reactor.
+    int poll_fd;                  // epoll or kqueue; -1 with the poll() reactor.
+    struct pmi_mutex tokens_lock; // From the end of a poll until its tokens have been dealt with.
+    int wake_fds[2];              // Read and write end; an eventfd twice; not with kqueue.
+    struct pmi_poll_set *set;     // Only with the poll() reactor.
     struct pmi_keeper keeper;
     struct pmi_spawner spawner;
     struct pmi_low_fds low_fds;
@@ -159,7 +160,7 @@ struct pmi_os_manager {
     {                                                                                              \
         .poll_fd = -1, .wake_fds = {-1, -1},                                                       \
         .keeper = {.socket_fd = -1, .process = PMI_OS_PROCESS_INIT},                               \
-        .family = {.lock = PMI_MUTEX_INIT}, .exe_fd = -1                                           \
+        .tokens_lock = PMI_MUTEX_INIT, .family = {.lock = PMI_MUTEX_INIT}, .exe_fd = -1            \
     }
 
 struct pmi_os_dir {

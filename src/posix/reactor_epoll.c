@@ -55,12 +55,32 @@ void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op
         (void)PMI_SYS(epoll_ctl)(om->poll_fd, EPOLL_CTL_DEL, op->exit_fd, NULL);
 }
 
-void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
-                          bool pause)
+// Taken out, since epoll cannot be asked for nothing: of an entry without events it tells EPOLLHUP,
+// which a pidfd has once it is reaped (seen on 6.18), and each death wakes whoever polls to look.
+int pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
+                         bool pause)
 {
-    struct epoll_event event = {.events = pause ? 0 : EPOLLIN, .data = {.ptr = token}};
-    if (op->exit_fd >= 0) // ENOENT: not watched any more.
-        (void)PMI_SYS(epoll_ctl)(om->poll_fd, EPOLL_CTL_MOD, op->exit_fd, &event);
+    if (pause) {
+        pmi_os_reactor_unwatch(om, op);
+        return PM_OK;
+    }
+    int result = pmi_os_reactor_watch(om, op, token);
+    return result == PM_ERR_GONE || result == PM_ERR_EXISTS ? PM_OK : result;
+}
+
+bool pmi_os_reactor_hold(struct pmi_os_manager *om)
+{
+    return pthread_mutex_trylock(&om->tokens_lock.mutex) == 0;
+}
+
+void pmi_os_reactor_release(struct pmi_os_manager *om)
+{
+    pmi_mutex_unlock(&om->tokens_lock);
+}
+
+void pmi_os_reactor_done(struct pmi_os_manager *om)
+{
+    pmi_mutex_unlock(&om->tokens_lock);
 }
 
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
@@ -70,8 +90,12 @@ size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capa
     int most = capacity < EVENTS_MAX - 1 ? (int)capacity + 1 : EVENTS_MAX;
     int n;
     do
-        n = PMI_SYS(epoll_wait)(om->poll_fd, events, most, pmi_poll_timeout(deadline));
+        n = PMI_SYS(epoll_wait)(om->poll_fd, events, 1, pmi_poll_timeout(deadline));
     while (n < 0 && errno == EINTR && pmi_now_ms() < deadline);
+    // Waited for without the lock, taken with it.
+    pmi_mutex_lock(&om->tokens_lock);
+    if (n > 0)
+        n = PMI_SYS(epoll_wait)(om->poll_fd, events, most, 0);
 
     size_t count = 0;
     for (int i = 0; i < n; i++) {

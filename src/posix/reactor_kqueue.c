@@ -192,11 +192,28 @@ void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op
         (void)change_watch(om, op->exit_fd, EV_DELETE, NULL);
 }
 
-void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
-                          bool pause)
+int pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
+                         bool pause)
 {
     if (op->exit_fd >= 0) // ENOENT: not watched any more.
         (void)change_watch(om, op->exit_fd, pause ? EV_DISABLE : EV_ENABLE, token);
+    return PM_OK;
+}
+
+bool pmi_os_reactor_hold(struct pmi_os_manager *om)
+{
+    (void)om;
+    return false;
+}
+
+void pmi_os_reactor_release(struct pmi_os_manager *om)
+{
+    (void)om;
+}
+
+void pmi_os_reactor_done(struct pmi_os_manager *om)
+{
+    (void)om;
 }
 
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,

@@ -293,6 +293,30 @@ void Waiters(Run &run)
     Normal(run);
 }
 
+// A wait that is over before the process is: its end is told all the same.
+void ImpatientWait(Run &run)
+{
+    run.Open(false);
+    Sleeper child;
+    std::atomic<int> told{0};
+    child.spec.user = &told;
+    child.spec.on_exit = [](pm_process *, const pm_exit *, void *user) {
+        ++*static_cast<std::atomic<int> *>(user);
+    };
+    pm_process *process = run.Spawn(child.spec);
+    if (process != nullptr) {
+        int result = pm_process_wait(process, 1, nullptr);
+        run.Expect(result == PM_ERR_TIMEOUT, "impatient wait " + std::to_string(result));
+        run.Do("signal",
+               [&](pm_error *) { return pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS); });
+        for (int i = 0; i < kPatience && told == 0; i++)
+            usleep(1000);
+        run.Expect(told == 1, "told " + std::to_string(told) + " times");
+    }
+    pm_process_unref(process);
+    run.Close();
+}
+
 void Pipes(Run &run)
 {
     run.Open(false);
@@ -748,6 +772,7 @@ const Scenario kScenarios[] = {
     {"Normal", Normal},
     {"Forked", Forked},
     {"Waiters", Waiters},
+    {"ImpatientWait", ImpatientWait},
     {"Pipes", Pipes},
     {"Files", Files},
     {"Run", RunInOneCall},

@@ -272,13 +272,30 @@ void pmi_os_reactor_unwatch(struct pmi_os_manager *om, struct pmi_os_process *op
     }
 }
 
-void pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
-                          bool pause)
+int pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, void *token,
+                         bool pause)
 {
     (void)om;
     (void)op;
     (void)token;
     (void)pause;
+    return PM_OK;
+}
+
+bool pmi_os_reactor_hold(struct pmi_os_manager *om)
+{
+    (void)om;
+    return false;
+}
+
+void pmi_os_reactor_release(struct pmi_os_manager *om)
+{
+    (void)om;
+}
+
+void pmi_os_reactor_done(struct pmi_os_manager *om)
+{
+    (void)om;
 }
 
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
