@@ -10,6 +10,7 @@
 #include "runner/server.h"
 
 #define ANSWER_MS 5000 // For what a runner answers at once.
+#define CLIENT_LINE_MAX 67108864u // What a service answers may be long.
 
 struct queued {
     struct queued *next;
@@ -25,7 +26,9 @@ struct client {
     bool timed_out;
     char *reply; // Of the call under way.
     size_t reply_size;
-    struct queued *first, **last; // Notifications.
+    struct queued *first, **last;               // Notifications.
+    void (*told)(void *user, const char *line); // NULL: they are queued.
+    void *user;
 };
 
 uint64_t monotonic_ms(void)
@@ -48,8 +51,11 @@ static void on_line(void *user, const char *line, size_t size)
         client->reply_size = size;
         return;
     }
-    struct queued *item = malloc(sizeof *item);
+    struct queued *item = client->told == NULL ? malloc(sizeof *item) : NULL;
     if (item == NULL) {
+        if (client->told != NULL) {
+            client->told(client->user, copy);
+        }
         free(copy);
         return;
     }
@@ -105,7 +111,7 @@ int client_probe(const struct runner_env *env)
 
 static int take_connection(struct client *client, pm_native native, struct runner_error *error)
 {
-    struct lines_handler handler = {on_line, on_closed, client};
+    struct lines_handler handler = {on_line, on_closed, client, CLIENT_LINE_MAX};
     uv_pipe_t *pipe = malloc(sizeof *pipe);
     if (pipe == NULL || uv_pipe_init(&client->loop, pipe, 0) != 0) {
         free(pipe);
@@ -276,6 +282,12 @@ int client_call(struct client *client, const char *method, json_t *params, int64
     int code = rpc_take_reply(text, client->reply_size, client->last_id, ret_result, error);
     free(text);
     return code;
+}
+
+void client_listen(struct client *client, void (*told)(void *user, const char *line), void *user)
+{
+    client->told = told;
+    client->user = user;
 }
 
 int client_next(struct client *client, char **ret_line, struct runner_error *error)

@@ -18,6 +18,8 @@ struct client *client_close(struct client *client); // NULL.
 // Steals params; *ret_result is the caller's. timeout_ms: -1 for ever.
 int client_call(struct client *client, const char *method, json_t *params, int64_t timeout_ms,
                 json_t **ret_result, struct runner_error *error);
+// From now on notifications come here, also during calls, and are not kept.
+void client_listen(struct client *client, void (*told)(void *user, const char *line), void *user);
 // The next notification, malloc'd line without its end.
 int client_next(struct client *client, char **ret_line, struct runner_error *error);
 

@@ -16,6 +16,8 @@ struct conn {
     struct lines *lines; // NULL: the client has gone.
     bool subscribed;
     unsigned calls;
+    struct call *watched; // Those that want to know when the client has gone.
+    uint64_t serial;      // Of what call_notify() told it last.
 };
 
 struct control {
@@ -30,8 +32,12 @@ struct control {
 };
 
 struct call {
-    struct conn *conn;
-    json_t *id; // NULL: a notification.
+    struct conn *conn; // NULL: the runner asks itself.
+    json_t *id;        // NULL: a notification.
+    struct call *next; // Of conn::watched.
+    void (*gone)(void *user);
+    call_done *done;
+    void *user; // Of these two.
 };
 
 static void close_timer(struct control *control)
@@ -71,9 +77,21 @@ static void send_message(struct conn *conn, json_t *message)
     lines_write(conn->lines, text, size);
 }
 
+static void unwatch(struct call *call)
+{
+    struct call **at = &call->conn->watched;
+    while (*at != NULL && *at != call) {
+        at = &(*at)->next;
+    }
+    if (*at != NULL) {
+        *at = call->next;
+    }
+}
+
 static void end_call(struct call *call, json_t *message)
 {
     struct conn *conn = call->conn;
+    unwatch(call);
     if (call->id != NULL) {
         send_message(conn, message);
     } else {
@@ -91,14 +109,54 @@ void call_result(struct call *call, json_t *result)
     if (result == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "answer\nout of memory");
         call_error(call, &error);
-        return;
+    } else if (call->conn == NULL) {
+        call->done(call->user, result, NULL);
+        json_decref(result);
+        free(call);
+    } else {
+        end_call(call, rpc_result(call->id, result));
     }
-    end_call(call, rpc_result(call->id, result));
 }
 
 void call_error(struct call *call, const struct runner_error *error)
 {
-    end_call(call, rpc_error(call->id, error));
+    if (call->conn == NULL) {
+        call->done(call->user, NULL, error);
+        free(call);
+    } else {
+        end_call(call, rpc_error(call->id, error));
+    }
+}
+
+struct call *call_of_our_own(call_done *done, void *user)
+{
+    struct call *call = calloc(1, sizeof *call);
+    if (call != NULL) {
+        call->done = done;
+        call->user = user;
+    }
+    return call;
+}
+
+void call_watch(struct call *call, void (*gone)(void *user), void *user)
+{
+    if (call->conn != NULL && gone != NULL) {
+        call->gone = gone;
+        call->user = user;
+        call->next = call->conn->watched;
+        call->conn->watched = call;
+    }
+}
+
+void call_notify(struct call *call, uint64_t serial, const char *method, json_t *params)
+{
+    struct conn *conn = call->conn;
+    if (conn == NULL || conn->subscribed || conn->serial == serial || params == NULL) {
+        json_decref(params);
+    } else {
+        conn->serial = serial;
+        send_message(conn, rpc_notification(method, params));
+    }
 }
 
 static void on_line(void *user, const char *line, size_t size)
@@ -121,7 +179,7 @@ static void on_line(void *user, const char *line, size_t size)
             json_decref(reply);
         }
     } else {
-        *call = (struct call){conn, json_incref(request.id)};
+        *call = (struct call){.conn = conn, .id = json_incref(request.id)};
         conn->calls++;
         methods_call(conn->server, request.method, call, request.params);
     }
@@ -138,6 +196,13 @@ static void on_closed(void *user, int failure)
                                          : "a client does not read: more than %u bytes unsent",
                   failure == UV_EMSGSIZE ? RUNNER_LINE_MAX : LINES_UNSENT_MAX);
     }
+    conn->calls++; // It stays while they are told.
+    while (conn->watched != NULL) {
+        struct call *call = conn->watched;
+        conn->watched = call->next;
+        call->gone(call->user);
+    }
+    conn->calls--;
     drop_conn(conn);
 }
 
@@ -150,7 +215,7 @@ static void add_conn(struct server *server, uv_pipe_t *pipe)
 {
     struct control *control = server->control;
     struct conn *conn = control->count < CONNECTIONS_MAX ? calloc(1, sizeof *conn) : NULL;
-    struct lines_handler handler = {on_line, on_closed, conn};
+    struct lines_handler handler = {on_line, on_closed, conn, 0};
     if (conn == NULL) {
         control->refused++;
         uv_close((uv_handle_t *)pipe, free_pipe);
@@ -314,20 +379,23 @@ void control_subscribe(struct call *call)
     call->conn->subscribed = true;
 }
 
-void control_notify(struct server *server, const char *method, json_t *params)
+size_t control_notify(struct server *server, const char *method, json_t *params)
 {
     struct conn *next;
+    size_t told = 0;
     if (server->control == NULL || params == NULL) { // NULL: no memory, or text that is no UTF-8.
         json_decref(params);
-        return;
+        return 0;
     }
     for (struct conn *conn = server->control->conns; conn != NULL; conn = next) {
         next = conn->next;
         if (conn->subscribed && conn->lines != NULL) {
             send_message(conn, rpc_notification(method, json_incref(params)));
+            told++;
         }
     }
     json_decref(params);
+    return told;
 }
 
 size_t control_connections(const struct server *server)

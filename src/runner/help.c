@@ -36,6 +36,8 @@ const char help_serve[] =
     "  --debug ADDRESS  serve /debug/processes and /metrics there: 127.0.0.1:PORT, unix:PATH, or\n"
     "                   off; else PROCESSMGR_DEBUG_ADDRESS, else debug.sock in the state folder\n"
     "                   (Windows: off). `runner info` tells the address\n"
+    "  --config FILE    services to start (docs/services.md); else PROCESSMGR_SERVICES, else\n"
+    "                   services.json in the state folder\n"
     "  --leak-sweep MS  rhythm of the zombie detector; 30000\n"
     "  --keep-for TIME  how long what is left of an ended session is kept, once its end was told:\n"
     "                   7d, 12h, 30m, 90s; 0: for ever; else PROCESSMGR_KEEP_FOR, else 7d\n"

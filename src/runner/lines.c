@@ -78,7 +78,7 @@ static void take_lines(struct lines *lines)
     while (!lines->closing && !lines->finishing &&
            (end = memchr(lines->text + from, '\n', lines->have - from)) != NULL) {
         size_t size = (size_t)(end - (lines->text + from));
-        if (size > RUNNER_LINE_MAX) {
+        if (size > lines->handler.line_max) {
             close_with(lines, UV_EMSGSIZE);
             return;
         }
@@ -88,7 +88,7 @@ static void take_lines(struct lines *lines)
     }
     memmove(lines->text, lines->text + from, lines->have - from);
     lines->have -= from;
-    if (lines->have > RUNNER_LINE_MAX) {
+    if (lines->have > lines->handler.line_max) {
         close_with(lines, UV_EMSGSIZE);
     }
     if (lines->have == 0 && lines->capacity > 65536) { // An idle connection holds little.
@@ -139,6 +139,9 @@ struct lines *lines_open(uv_pipe_t *pipe, const struct lines_handler *handler)
     }
     lines->pipe = pipe;
     lines->handler = *handler;
+    if (lines->handler.line_max == 0) {
+        lines->handler.line_max = RUNNER_LINE_MAX;
+    }
     pipe->data = lines;
     int result = uv_read_start((uv_stream_t *)pipe, on_alloc, on_read);
     if (result != 0) {
@@ -162,7 +165,7 @@ void lines_write(struct lines *lines, char *text, size_t size)
     int result = uv_write(&write->request, (uv_stream_t *)lines->pipe, &buffer, 1, on_written);
     if (result != 0) {
         on_written(&write->request, result);
-    } else if (lines->unsent > LINES_UNSENT_MAX) {
+    } else if (lines->unsent - size > LINES_UNSENT_MAX) { // One message is never too much.
         close_with(lines, UV_ENOBUFS);
     }
 }

@@ -16,6 +16,7 @@ struct lines_handler {
     // UV_EMSGSIZE: a line without an end, UV_ENOBUFS: the other end does not read.
     void (*closed)(void *user, int failure);
     void *user;
+    size_t line_max; // Longest line, 0: RUNNER_LINE_MAX.
 };
 // Takes the pipe, which was malloc'd; also when it fails (NULL: no memory).
 struct lines *lines_open(uv_pipe_t *pipe, const struct lines_handler *handler);

@@ -143,6 +143,17 @@ static size_t put_time(char *text, size_t capacity)
     return n > 0 ? (size_t)n : 0;
 }
 
+size_t log_now(struct runner_log *log, char *text, size_t capacity)
+{
+    size_t size = 0;
+    if (log != NULL) {
+        uv_mutex_lock(&log->lock); // gmtime() is not safe by itself.
+        size = put_time(text, capacity);
+        uv_mutex_unlock(&log->lock);
+    }
+    return size;
+}
+
 static size_t put_escaped(char *line, size_t at, size_t capacity, const char *text)
 {
     for (; *text != '\0' && at + 6 < capacity; text++) {

@@ -31,6 +31,8 @@ void log_write(struct runner_log *log, int level, const char *event, const char 
     __attribute__((format(printf, 5, 6)))
 #endif
     ;
+// The time now, as it begins a line. Its length.
+size_t log_now(struct runner_log *log, char *text, size_t capacity);
 uint64_t log_failures(struct runner_log *log);
 
 #endif

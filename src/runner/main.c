@@ -22,6 +22,7 @@ static const struct runner_command commands[] = {
     {"kill", cli_kill, "ID", "the same, at once", help_kill},
     {"destroy", cli_destroy, "ID [OPTIONS]", "end it and remove all of it", help_destroy},
     {"forget", cli_forget, "ID", "remove what is left of an ended one", help_forget},
+    {"service", cli_service, "WORD [NAME] [OPTIONS]", "MCP servers and ACP agents", help_service},
     {"who", cli_who, "PID", "tell whose a process is", help_who},
     {"doctor", cli_doctor, "", "find what is wrong, and how to mend it", help_doctor},
     {"info", cli_info, "", "how the runner is", help_info},

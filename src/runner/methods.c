@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runner/debug.h"
+#include "runner/service.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
@@ -297,6 +298,44 @@ static const struct rpc_field resize_fields[] = {
 };
 static const struct rpc_field stop_fields[] = {ID, {"grace_ms", RPC_NUMBER, false, 1, 3600000}};
 
+#define NAME                                                                                       \
+    {                                                                                              \
+        "name", RPC_STRING, true, 1, SERVICE_NAME_MAX                                              \
+    }
+#define METHOD                                                                                     \
+    {                                                                                              \
+        "method", RPC_STRING, true, 1, 1024                                                        \
+    }
+#define TAG 128
+static const struct rpc_field name_fields[] = {NAME};
+static const struct rpc_field add_fields[] = {
+    NAME,
+    {"config", RPC_ANY, true, 0, 0},
+    {"store", RPC_BOOLEAN, false, 0, 0},
+};
+static const struct rpc_field call_fields[] = {
+    NAME,
+    METHOD,
+    {"params", RPC_ANY, false, 0, 0},
+    {"timeout_ms", RPC_NUMBER, false, 1, 86400000},
+    {"tag", RPC_STRING, false, 0, TAG},
+    {"stream", RPC_BOOLEAN, false, 0, 0},
+};
+static const struct rpc_field cancel_fields[] = {NAME, {"tag", RPC_STRING, true, 1, TAG}};
+static const struct rpc_field notify_fields[] = {NAME, METHOD, {"params", RPC_ANY, false, 0, 0}};
+static const struct rpc_field answer_fields[] = {
+    NAME,
+    {"request", RPC_STRING, true, 1, 128},
+    {"result", RPC_ANY, false, 0, 0},
+    {"error", RPC_ANY, false, 0, 0},
+};
+static const struct rpc_field messages_fields[] = {NAME,
+                                                   {"after", RPC_NUMBER, false, 0, INT64_MAX}};
+static const struct rpc_field logs_fields[] = {
+    NAME,
+    {"after", RPC_NUMBER, false, -1073741824, INT64_MAX},
+};
+
 #define NONE NULL, 0
 #define FIELDS(list) (list), sizeof(list) / sizeof(list)[0]
 static const struct method methods[] = {
@@ -314,6 +353,19 @@ static const struct method methods[] = {
     {"session.kill", NULL, method_kill, FIELDS(id_fields), WAITS},
     {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), WAITS},
     {"session.forget", NULL, method_forget, FIELDS(id_fields), WAITS},
+    {"service.add", method_service_add, NULL, FIELDS(add_fields), WAITS},
+    {"service.list", method_service_list, NULL, NONE, WAITS},
+    {"service.get", method_service_get, NULL, FIELDS(name_fields), WAITS},
+    {"service.remove", method_service_remove, NULL, FIELDS(name_fields), WAITS},
+    {"service.start", method_service_start, NULL, FIELDS(name_fields), WAITS},
+    {"service.stop", method_service_stop, NULL, FIELDS(name_fields), WAITS},
+    {"service.restart", method_service_restart, NULL, FIELDS(name_fields), WAITS},
+    {"service.call", method_service_call, NULL, FIELDS(call_fields), WAITS},
+    {"service.cancel", method_service_cancel, NULL, FIELDS(cancel_fields), WAITS},
+    {"service.notify", method_service_notify, NULL, FIELDS(notify_fields), WAITS},
+    {"service.answer", method_service_answer, NULL, FIELDS(answer_fields), WAITS},
+    {"service.logs", method_service_logs, NULL, FIELDS(logs_fields), WAITS},
+    {"service.messages", method_service_messages, NULL, FIELDS(messages_fields), WAITS},
 };
 
 static const struct method *find_method(const char *name)

@@ -154,15 +154,9 @@ static void on_over(void *user, int failure)
     end(op, RUNNER_UNREACHABLE, pod_strerror(failure));
 }
 
-static int connect_to(struct operation *op, const struct session *session)
+int session_open_link(const struct session *session, struct podlink_options *options,
+                      struct podlink **ret_link)
 {
-    struct podlink_options options = {.loop = &op->server->loop,
-                                      .session = op->id,
-                                      .epoch = op->server->epoch,
-                                      .timeout_ms = HANDSHAKE_MS,
-                                      .handler = on_message,
-                                      .over = on_over,
-                                      .user = op};
     struct pod_dir dir = POD_DIR_INIT;
     uint8_t token[POD_TOKEN_SIZE];
     pm_native native = PM_NATIVE_INVALID;
@@ -171,14 +165,27 @@ static int connect_to(struct operation *op, const struct session *session)
         result = pod_token_read(&dir, token);
     }
     if (result == PM_OK) {
-        result = pod_connect(&dir, op->id, &native);
+        result = pod_connect(&dir, session->id, &native);
     }
     pod_dir_close(&dir);
-    options.token = token;
-    if (result == PM_OK && podlink_open(&options, native, &op->link) != 0) {
+    options->session = session->id;
+    options->token = token;
+    if (result == PM_OK && podlink_open(options, native, ret_link) != 0) {
         result = PM_ERR_IO;
     }
+    options->token = NULL; // It was copied.
     return result;
+}
+
+static int connect_to(struct operation *op, const struct session *session)
+{
+    struct podlink_options options = {.loop = &op->server->loop,
+                                      .epoch = op->server->epoch,
+                                      .timeout_ms = HANDSHAKE_MS,
+                                      .handler = on_message,
+                                      .over = on_over,
+                                      .user = op};
+    return session_open_link(session, &options, &op->link);
 }
 
 static void begin(struct operation *op, const struct session *session, struct call *call)

@@ -433,9 +433,7 @@ static void after_recover(uv_work_t *work, int status)
               (unsigned long long)server->recovery_ms);
     clear_recovery(recovery);
     free(recovery);
-    if (server->services != NULL) {
-        server->services->start(server);
-    }
+    services_start(server);
     upgrade_tell_ready(server->env, server->ready);
     server->ready = PM_NATIVE_INVALID;
     methods_release(server, &server->held);

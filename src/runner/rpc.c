@@ -197,6 +197,7 @@ static const char *const type_names[] = {
     [RPC_BOOLEAN] = "true or false",
     [RPC_STRINGS] = "a list of strings",
     [RPC_OBJECT] = "an object of strings",
+    [RPC_ANY] = "anything",
 };
 
 static bool all_strings(const json_t *value)
@@ -235,6 +236,8 @@ static bool has_type(const json_t *value, enum rpc_type type)
         return json_is_array(value) && all_strings(value);
     case RPC_OBJECT:
         return json_is_object(value) && all_strings(value);
+    case RPC_ANY:
+        return true;
     }
     return false;
 }

@@ -46,7 +46,8 @@ enum rpc_type {
     RPC_NUMBER, // Whole, within low and high.
     RPC_BOOLEAN,
     RPC_STRINGS, // A list of strings.
-    RPC_OBJECT   // Of strings.
+    RPC_OBJECT,  // Of strings.
+    RPC_ANY
 };
 struct rpc_field {
     const char *name;

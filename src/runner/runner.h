@@ -79,6 +79,7 @@ int cli_logs(const struct runner_env *env, int argc, char **argv);
 int cli_stop(const struct runner_env *env, int argc, char **argv);
 int cli_kill(const struct runner_env *env, int argc, char **argv);
 int cli_destroy(const struct runner_env *env, int argc, char **argv);
+int cli_service(const struct runner_env *env, int argc, char **argv);
 int cli_who(const struct runner_env *env, int argc, char **argv);
 int cli_doctor(const struct runner_env *env, int argc, char **argv);
 int cli_forget(const struct runner_env *env, int argc, char **argv);

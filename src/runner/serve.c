@@ -6,6 +6,7 @@
 
 #include "runner/debug.h"
 #include "runner/prune.h"
+#include "runner/service_config.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
@@ -91,8 +92,7 @@ static void on_log_line(void *user, int level, const char *line)
 static bool is_quiet(const struct server *server)
 {
     bool late = uv_now(&server->loop) > server->end_deadline;
-    if (server->works > 0 || !server->recovered ||
-        (server->services != NULL && !server->services->stopped(server) && !late)) {
+    if (server->works > 0 || !server->recovered || (!services_stopped(server) && !late)) {
         return false;
     }
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
@@ -149,9 +149,7 @@ void server_stop(struct server *server, enum server_end end)
         return;
     }
     server->end = end;
-    if (server->services != NULL) {
-        server->services->stop(server);
-    }
+    services_stop(server);
     server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
 }
@@ -255,7 +253,10 @@ static int open_all(struct server *server, struct runner_error *error)
               "version %s, process %lld, epoch %llu, program '%s'%s%s", PM_VERSION_STRING,
               (long long)uv_os_getpid(), (unsigned long long)server->epoch, server->env->program,
               failed != 0 ? ", epoch not written: " : "", failed != 0 ? uv_strerror(failed) : "");
-    code = control_open(server, error);
+    code = services_open(server, error);
+    if (code == RUNNER_OK) {
+        code = control_open(server, error);
+    }
     if (code == RUNNER_OK) {
         debug_open(server);
     }
@@ -296,6 +297,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     (void)pm_close(server->manager, 5000, NULL);
     on_wake(&server->wake);
     (void)uv_loop_close(&server->loop);
+    services_free(server);
     control_free(server);
     pod_dir_close(&server->state);
     log_close(server->log);
@@ -329,6 +331,7 @@ static const char *option_variable(const char *option)
 {
     static const char *const names[][2] = {{"--debug", DEBUG_ADDRESS_ENV},
                                            {"--leak-sweep", LEAK_SWEEP_ENV},
+                                           {"--config", SERVICE_CONFIG_ENV},
                                            {"--keep-for", KEEP_FOR_ENV},
                                            {"--keep-records", KEEP_RECORDS_ENV}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -337,6 +340,26 @@ static const char *option_variable(const char *option)
         }
     }
     return NULL;
+}
+
+// Who starts a runner by hand is told at once what is wrong with the configuration. One that starts
+// by itself, or in the place of another, has sessions to serve, and says it in `service list`.
+static int check_services(const struct runner_env *env)
+{
+    char path[4096], full[4096];
+    size_t size = sizeof full;
+    struct runner_error error;
+    json_t *services = NULL;
+    service_file_path(env->state_dir, path);
+    if (!os_is_absolute(path) && uv_cwd(full, &size) == 0) { // The upgrade may be elsewhere.
+        char relative[4096];
+        (void)snprintf(relative, sizeof relative, "%s", path);
+        (void)snprintf(path, sizeof path, "%.2000s/%.2000s", full, relative);
+        (void)uv_os_setenv(SERVICE_CONFIG_ENV, path);
+    }
+    int code = service_file_read(path, &services, &error);
+    json_decref(services);
+    return code == RUNNER_OK ? code : runner_report(env, &error);
 }
 
 int cli_serve(const struct runner_env *env, int argc, char **argv)
@@ -352,6 +375,9 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
         os_keep_at_exec(ready, false);
         return serve(env, ready);
     }
+    if (argc == 2 && strcmp(argv[1], "--by-itself") == 0) {
+        return serve(env, PM_NATIVE_INVALID);
+    }
     for (int i = 1; i < argc; i += 2) {
         const char *name = option_variable(argv[i]);
         uint64_t number;
@@ -365,5 +391,6 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
         }
         (void)uv_os_setenv(name, argv[i + 1]);
     }
-    return serve(env, PM_NATIVE_INVALID);
+    int code = check_services(env);
+    return code == RUNNER_OK ? serve(env, PM_NATIVE_INVALID) : code;
 }

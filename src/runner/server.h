@@ -22,13 +22,15 @@ struct upgrade;
 
 struct server;
 
-// Children that the runner keeps for itself and that end with it, each by its plan: none yet. Their
-// place in its life, for all of its ends, upgrades too:
-struct services {
-    void (*start)(struct server *server);         // When the sessions are recovered.
-    void (*stop)(struct server *server);          // When the end begins. Does not wait.
-    bool (*stopped)(const struct server *server); // Control connection and registry go after that.
-};
+// service.c: children that the runner keeps for itself. Their place in its life, for all of its
+// ends, upgrades too:
+struct services;
+int services_open(struct server *server, struct runner_error *error);
+void services_start(struct server *server); // When the sessions are recovered.
+void services_stop(struct server *server);  // When the end begins. Does not wait.
+bool services_stopped(
+    const struct server *server);          // Control connection and registry go after that.
+void services_free(struct server *server); // When loop and manager are closed.
 
 enum server_end { // Why the loop ends.
     SERVER_RUNS = 0,
@@ -52,7 +54,7 @@ struct server {
     uint64_t epoch; // Of this run: each has a higher one than all before.
     int64_t started_wall_ms;
     struct session *sessions;
-    const struct services *services; // NULL: none.
+    struct services *services;       // NULL: none.
     struct held *held;               // Calls that wait for `recovered`.
     size_t recovering;               // Sessions whose pod has not answered yet.
     struct session *unread_first;    // Without a holder that lives; not looked at yet.
@@ -80,12 +82,21 @@ struct server {
 struct call;
 void call_result(struct call *call, json_t *result); // Steals the result; NULL: no memory.
 void call_error(struct call *call, const struct runner_error *error);
+// One that the runner makes itself. The result is borrowed; NULL: the error.
+typedef void call_done(void *user, json_t *result, const struct runner_error *error);
+struct call *call_of_our_own(call_done *done, void *user);
+// Told if the client goes before the answer, which is still due.
+void call_watch(struct call *call, void (*gone)(void *user), void *user);
+// A notification to its client, unless that has subscribed to all, or was told the one of this
+// number for another call of it. Steals params.
+void call_notify(struct call *call, uint64_t serial, const char *method, json_t *params);
 
 int control_open(struct server *server, struct runner_error *error);
 void control_close(struct server *server); // No more requests; connections end.
 void control_free(struct server *server);  // When the loop has come round.
 // To all that have subscribed. Steals params.
-void control_notify(struct server *server, const char *method, json_t *params);
+// How many those were.
+size_t control_notify(struct server *server, const char *method, json_t *params);
 void control_subscribe(struct call *call);
 size_t control_connections(const struct server *server);
 // Has the socket made again if it was removed.

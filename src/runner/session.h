@@ -178,7 +178,10 @@ void recover_collected(struct session *session); // After the first look at what
 void recover_again(struct server *server);
 int epoch_next(struct server *server, uint64_t at_least);
 
-// podop.c: on a connection of its own, as the writer.
+// podop.c: a connection of one's own to its pod. Fills in session and token. 0 or PM_ERR_*.
+int session_open_link(const struct session *session, struct podlink_options *options,
+                      struct podlink **ret_link);
+// As the writer of that.
 void session_send(struct session *session, struct call *call, json_t *params);
 void session_resize(struct session *session, struct call *call, json_t *params);
 

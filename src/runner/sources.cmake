@@ -1,7 +1,9 @@
 # Relative to the source root. One file a line.
 set(PMI_RUNNER_SOURCES
     src/runner/attach.c
+    src/runner/child.c
     src/runner/cli.c
+    src/runner/cli_service.c
     src/runner/cli_session.c
     src/runner/cli_doctor.c
     src/runner/cli_who.c
@@ -13,19 +15,34 @@ set(PMI_RUNNER_SOURCES
     src/runner/doctor_pods.c
     src/runner/doctor_state.c
     src/runner/error.c
+    src/runner/feed.c
+    src/runner/handshake.c
     src/runner/help.c
+    src/runner/help_service.c
+    src/runner/jsonplace.c
     src/runner/known.c
     src/runner/lines.c
     src/runner/log.c
+    src/runner/message.c
     src/runner/methods.c
+    src/runner/peer.c
     src/runner/placement.c
+    src/runner/podchild.c
+    src/runner/podjournal.c
     src/runner/podlink.c
     src/runner/podop.c
+    src/runner/post.c
     src/runner/prune.c
     src/runner/recover.c
     src/runner/refresh.c
+    src/runner/restart.c
     src/runner/rpc.c
     src/runner/serve.c
+    src/runner/service.c
+    src/runner/service_call.c
+    src/runner/service_config.c
+    src/runner/service_log.c
+    src/runner/service_methods.c
     src/runner/session.c
     src/runner/start.c
     src/runner/stop.c

@@ -116,7 +116,8 @@ static int spawn_or_find(pm_manager *manager, const struct pm_spec *spec,
 // We own the starter's registry.
 static int start_in(const struct runner_env *env, pm_manager *manager, struct runner_error *error)
 {
-    const char *const argv[] = {env->program, "--state", env->state_dir, "serve", NULL};
+    const char *const argv[] = {env->program, "--state",     env->state_dir,
+                                "serve",      "--by-itself", NULL};
     struct pm_spec spec = PM_SPEC_INIT;
     struct pm_error detail = PM_ERROR_INIT;
     struct started started;

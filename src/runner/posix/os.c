@@ -192,6 +192,11 @@ int os_remove_tree(const char *path)
     return result;
 }
 
+void os_allow_batch_file(struct pm_spec *spec)
+{
+    (void)spec; // There is no such thing here.
+}
+
 // ------------------------------------------------------------------------------------------------
 // Connections
 // ------------------------------------------------------------------------------------------------

@@ -197,6 +197,11 @@ int os_remove_tree(const char *path)
     return result;
 }
 
+void os_allow_batch_file(struct pm_spec *spec)
+{
+    spec->allow_batch_file = true;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Connections
 // ------------------------------------------------------------------------------------------------

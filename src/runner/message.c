@@ -1,0 +1,121 @@
+#include "runner/message.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_blank(const char *line, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum message_kind message_kind_of(const json_t *json)
+{
+    const json_t *id = json_object_get(json, "id");
+    const json_t *method = json_object_get(json, "method");
+    if (!json_is_object(json)) {
+        return MESSAGE_NONE;
+    }
+    if (method != NULL) {
+        return !json_is_string(method) ? MESSAGE_NONE
+               : id == NULL            ? MESSAGE_NOTIFICATION
+                                       : MESSAGE_REQUEST;
+    }
+    return id != NULL && (json_object_get(json, "result") != NULL ||
+                          json_object_get(json, "error") != NULL)
+               ? MESSAGE_ANSWER
+               : MESSAGE_NONE;
+}
+
+enum message_kind message_read(const char *line, size_t size, json_t **ret_json)
+{
+    json_error_t problem;
+    *ret_json = NULL;
+    if (is_blank(line, size)) {
+        return MESSAGE_BLANK;
+    }
+    json_t *json = json_loadb(line, size, JSON_ALLOW_NUL, &problem);
+    if (json == NULL && json_error_code(&problem) == json_error_numeric_overflow) {
+        json = json_loadb(line, size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &problem);
+    }
+    *ret_json = json;
+    return json_is_array(json) ? MESSAGE_BATCH : message_kind_of(json);
+}
+
+void message_id(char id[MESSAGE_ID_MAX], uint64_t epoch, uint64_t number)
+{
+    (void)snprintf(id, MESSAGE_ID_MAX, "%" PRIu64 "-%" PRIu64, epoch, number);
+}
+
+bool message_id_read(const json_t *id, uint64_t *ret_epoch, uint64_t *ret_number)
+{
+    const char *text = json_string_value(id);
+    char *end, again[MESSAGE_ID_MAX];
+    if (text == NULL) {
+        return false;
+    }
+    uint64_t epoch = strtoull(text, &end, 10);
+    uint64_t number = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
+    message_id(again, epoch, number);
+    if (strcmp(again, text) != 0) {
+        return false;
+    }
+    *ret_epoch = epoch;
+    *ret_number = number;
+    return true;
+}
+
+static json_t *message(const char *name, json_t *value)
+{
+    json_t *json = json_pack("{s:s}", "jsonrpc", "2.0");
+    if (json == NULL || value == NULL || json_object_set(json, name, value) != 0) {
+        json_decref(json);
+        json = NULL;
+    }
+    json_decref(value);
+    return json;
+}
+
+// Steals both.
+static json_t *with(json_t *json, const char *name, json_t *value)
+{
+    if (json == NULL || value == NULL || json_object_set(json, name, value) != 0) {
+        json_decref(json);
+        json = NULL;
+    }
+    json_decref(value);
+    return json;
+}
+
+json_t *message_notification(const char *method, json_t *params)
+{
+    json_t *json = message("method", json_string(method));
+    return params != NULL ? with(json, "params", params) : json;
+}
+
+json_t *message_request(const char *id, const char *method, json_t *params)
+{
+    json_t *json = with(message("id", json_string(id)), "method", json_string(method));
+    return params != NULL ? with(json, "params", params) : json;
+}
+
+static json_t *answer(const json_t *id, const char *name, json_t *value)
+{
+    return with(message("id", id != NULL ? json_deep_copy(id) : json_null()), name, value);
+}
+
+json_t *message_result(const json_t *id, json_t *result)
+{
+    return answer(id, "result", result);
+}
+
+json_t *message_error(const json_t *id, int code, const char *text)
+{
+    return answer(id, "error", json_pack("{s:i, s:s}", "code", code, "message", text));
+}

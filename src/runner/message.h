@@ -1,0 +1,33 @@
+// Messages of JSON-RPC 2.0 as a child speaks them: what a line is, and the lines that we say. Pure.
+#ifndef RUNNER_MESSAGE_H
+#define RUNNER_MESSAGE_H
+
+#include "runner/rpc.h"
+
+enum message_kind {
+    MESSAGE_NONE = 0, // No JSON, or no message.
+    MESSAGE_BLANK,
+    MESSAGE_REQUEST,
+    MESSAGE_NOTIFICATION,
+    MESSAGE_ANSWER, // A result or an error.
+    MESSAGE_BATCH   // A list of them.
+};
+
+// *ret_json is the caller's; NULL unless it is JSON.
+enum message_kind message_read(const char *line, size_t size, json_t **ret_json);
+enum message_kind message_kind_of(const json_t *json);
+
+// Ids of our calls: no other run of the runner gives the same, so that an answer to a call of an
+// earlier one is known as such.
+#define MESSAGE_ID_MAX 48
+void message_id(char id[MESSAGE_ID_MAX], uint64_t epoch, uint64_t number);
+// false: none that a runner has given.
+bool message_id_read(const json_t *id, uint64_t *ret_epoch, uint64_t *ret_number);
+
+// Steal params, result and error; NULL: no memory. params may be NULL.
+json_t *message_request(const char *id, const char *method, json_t *params);
+json_t *message_notification(const char *method, json_t *params);
+json_t *message_result(const json_t *id, json_t *result);
+json_t *message_error(const json_t *id, int code, const char *text);
+
+#endif

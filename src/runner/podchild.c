@@ -1,0 +1,819 @@
+// A service whose agent lives in a pod, as a session of the runner with pipes: it goes on while no
+// runner is there. All of its output is read from where the journal ends, so that no line is lost,
+// and none is taken twice, whenever a runner was killed.
+//
+//   CREATING --session.create--> CONNECTING <--attached--> ATTACHED --EXIT--> REMOVING --> over
+//       ^ no session                ^ a session of this journal                  ^
+//       start                       start                      a record on disk -+
+#include "runner/transport.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "poddaemon/folder.h"
+#include "runner/feed.h"
+#include "runner/podjournal.h"
+#include "runner/session.h"
+
+#define RETRY_MS 50
+#define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
+#define CREATES_MAX 100   // Tries, while the holder before it ends.
+#define GONE_MS 10000     // A session that should be removed and is not: it is given up.
+
+enum podchild_state {
+    POD_CHILD_BEGINNING = 0,
+    POD_CHILD_CLEARING, // A session of another journal is removed first.
+    POD_CHILD_CREATING,
+    POD_CHILD_CONNECTING,
+    POD_CHILD_ATTACHED,
+    POD_CHILD_REMOVING,
+    POD_CHILD_OVER
+};
+
+struct input {
+    struct input *next;
+    char *text, *answers;
+    size_t size, sent;
+};
+
+struct podchild {
+    struct transport transport;
+    struct transport_options options;
+    char id[RUNNER_ID_MAX + 1];
+    enum podchild_state state;
+    struct journal journal;
+    struct feed feed;
+    struct podlink *link;
+    uint32_t status; // The request for its state: before it is attached, to tell who it is; after
+                     // that, because only then nobody else types.
+    bool knows_input, told, resumed, stopping, closing_input, damaged;
+    uint64_t pid, input; // input: bytes that have been given to it, in all.
+    struct input *first, **last;
+    size_t unsent;
+    uint64_t connecting_since;
+    bool has_exit;
+    struct pm_exit exit;
+    struct runner_error failed;
+    uv_timer_t timer, stop_timer;
+    unsigned handles, calls; // Not closed, not answered yet.
+    unsigned creates;
+};
+
+static void connect_now(struct podchild *pod);
+static void retry(struct podchild *pod);
+static void create(struct podchild *pod);
+
+static struct session *session_of(const struct podchild *pod)
+{
+    return session_find(pod->options.server, pod->id);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Memory
+// ------------------------------------------------------------------------------------------------
+
+static void free_pod(struct podchild *pod)
+{
+    if (pod->state != POD_CHILD_OVER || pod->handles > 0 || pod->calls > 0) {
+        return;
+    }
+    while (pod->first != NULL) {
+        struct input *input = pod->first;
+        pod->first = input->next;
+        free(input->text);
+        free(input->answers);
+        free(input);
+    }
+    feed_clear(&pod->feed);
+    journal_close(&pod->journal);
+    free(pod);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct podchild *pod = handle->data;
+    pod->handles--;
+    free_pod(pod);
+}
+
+static void drop_link(struct podchild *pod)
+{
+    podlink_close(pod->link);
+    pod->link = NULL;
+    pod->knows_input = false;
+}
+
+static void let_go(struct podchild *pod)
+{
+    pod->state = POD_CHILD_OVER;
+    drop_link(pod);
+    uv_close((uv_handle_t *)&pod->timer, on_timer_closed);
+    uv_close((uv_handle_t *)&pod->stop_timer, on_timer_closed);
+}
+
+static void finish(struct podchild *pod)
+{
+    struct transport_handler handler = pod->options.handler;
+    const struct transport_ended ended = {.started = pod->failed.code == RUNNER_OK,
+                                          .failed =
+                                              pod->failed.code != RUNNER_OK ? &pod->failed : NULL,
+                                          .exit = pod->exit};
+    if (pod->state != POD_CHILD_OVER) {
+        pod->calls++; // It lives as long as the handler is told.
+        let_go(pod);
+        handler.ended(handler.user, &ended);
+        pod->calls--;
+        free_pod(pod);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// The session
+// ------------------------------------------------------------------------------------------------
+
+// A call of the runner's own methods. Steals params.
+static void ask_runner(struct podchild *pod, const char *method, json_t *params, call_done *done)
+{
+    struct runner_error error;
+    struct call *call = call_of_our_own(done, pod);
+    pod->calls++;
+    if (call == NULL || params == NULL) {
+        (void)runner_fail(&error, RUNNER_FAILED, "call of %s\nout of memory", method);
+        free(call);
+        done(pod, NULL, &error);
+    } else {
+        methods_call(pod->options.server, method, call, params);
+    }
+    json_decref(params);
+}
+
+// false: it was let go of meanwhile.
+static bool is_answered(struct podchild *pod)
+{
+    pod->calls--;
+    if (pod->state == POD_CHILD_OVER) {
+        free_pod(pod);
+        return false;
+    }
+    return true;
+}
+
+static void take_exit_json(struct podchild *pod, const json_t *session)
+{
+    const json_t *record = json_object_get(session, "exit");
+    const char *kind = json_string_value(json_object_get(record, "kind"));
+    if (pod->has_exit || kind == NULL) {
+        return;
+    }
+    pod->exit.kind = strcmp(kind, "exited") == 0     ? PM_EXIT_EXITED
+                     : strcmp(kind, "signaled") == 0 ? PM_EXIT_SIGNALED
+                                                     : PM_EXIT_LOST;
+    pod->exit.code = (uint32_t)json_integer_value(json_object_get(record, "code"));
+    pod->exit.signal = (int)json_integer_value(json_object_get(record, "signal"));
+}
+
+static void on_removed(void *user, json_t *result, const struct runner_error *error)
+{
+    struct podchild *pod = user;
+    if (!is_answered(pod)) {
+        return;
+    }
+    take_exit_json(pod, result);
+    (void)uv_timer_stop(&pod->timer);
+    bool cleared = pod->state == POD_CHILD_CLEARING;
+    if (error != NULL && error->code != RUNNER_NO_SESSION && cleared) {
+        pod->failed = *error;
+        finish(pod);
+        return;
+    }
+    // One that could not be removed is no longer ours: the next start removes it.
+    journal_remove(&pod->journal);
+    if (cleared && !pod->stopping) {
+        create(pod);
+    } else {
+        finish(pod);
+    }
+}
+
+static void on_remove_timer(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    journal_remove(&pod->journal);
+    finish(pod);
+}
+
+static void remove_session(struct podchild *pod, enum podchild_state state)
+{
+    uint32_t grace = pod->options.config->grace_ms;
+    pod->state = state;
+    drop_link(pod);
+    (void)uv_timer_start(&pod->timer, on_remove_timer, GONE_MS + grace, 0);
+    ask_runner(pod, "session.destroy",
+               json_pack("{s:s, s:I}", "id", pod->id, "grace_ms", (json_int_t)grace), on_removed);
+}
+
+// ------------------------------------------------------------------------------------------------
+// What it says
+// ------------------------------------------------------------------------------------------------
+
+static bool on_line(void *user, const char *line, size_t size, uint64_t end)
+{
+    struct podchild *pod = user;
+    if (pod->state == POD_CHILD_OVER) {
+        return true;
+    }
+    if (line == NULL) {
+        journal_drop(&pod->journal, end);
+    } else {
+        journal_line(&pod->journal, line, size, end);
+    }
+    pod->options.handler.line(pod->options.handler.user, line, size, end);
+    return true;
+}
+
+static void take_output(struct podchild *pod, const struct pod_output *output)
+{
+    if (output->channel == POD_CHANNEL_OUT) {
+        if (!feed_copy(&pod->feed, output->data.data, output->data.size, on_line, pod)) {
+            retry(pod); // For want of memory: later, from where it was.
+        }
+        return;
+    }
+    pod->options.handler.said(pod->options.handler.user, output->data.data, output->data.size);
+    journal_said(&pod->journal, output->offset + output->data.size);
+}
+
+static void take_gap(struct podchild *pod, const struct pod_gap *gap)
+{
+    if (gap->channel == POD_CHANNEL_OUT) {
+        feed_gap(&pod->feed, gap->to);
+        pod->options.handler.gap(pod->options.handler.user, gap->from, gap->to);
+    } else {
+        journal_said(&pod->journal, gap->to);
+    }
+}
+
+static void take_exit(struct podchild *pod, const struct pod_exit *record)
+{
+    pod->has_exit = true;
+    pod->exit = (struct pm_exit){.size = sizeof pod->exit,
+                                 .kind = (enum pm_exit_kind)record->kind,
+                                 .code = record->code,
+                                 .signal = (int)record->signal,
+                                 .core_dumped = record->core_dumped != 0,
+                                 .started_wall_ms = (int64_t)record->started_wall_ms,
+                                 .ended_wall_ms = (int64_t)record->ended_wall_ms};
+}
+
+// ------------------------------------------------------------------------------------------------
+// What is said to it
+// ------------------------------------------------------------------------------------------------
+
+static void drop_input(struct podchild *pod)
+{
+    struct input *input = pod->first;
+    pod->first = input->next;
+    if (pod->first == NULL) {
+        pod->last = &pod->first;
+    }
+    if (input->answers != NULL) {
+        journal_answered(&pod->journal, input->answers);
+    }
+    pod->unsent -= input->size;
+    free(input->text);
+    free(input->answers);
+    free(input);
+}
+
+static void type_more(struct podchild *pod)
+{
+    while (pod->link != NULL && pod->knows_input && pod->first != NULL) {
+        struct input *input = pod->first;
+        struct pod_client *client = podlink_client(pod->link);
+        if (input->sent == 0) { // The end of the line, before any of it is there.
+            journal_input(&pod->journal, pod->input + input->size);
+        }
+        int64_t some =
+            pod_client_input(client, input->text + input->sent, input->size - input->sent);
+        if (some <= 0) {
+            break;
+        }
+        input->sent += (size_t)some;
+        pod->input += (uint64_t)some;
+        podlink_flush(pod->link);
+        if (pod->link != NULL && input->sent == input->size) {
+            drop_input(pod);
+        }
+    }
+    if (pod->link != NULL && pod->knows_input && pod->first == NULL && pod->closing_input) {
+        pod->closing_input = false;
+        (void)pod_client_close_input(podlink_client(pod->link));
+        podlink_flush(pod->link);
+    }
+}
+
+static bool queue(struct podchild *pod, char *text, size_t size, const char *answers)
+{
+    struct input *input = calloc(1, sizeof *input);
+    if (input != NULL && answers != NULL) {
+        input->answers = strdup(answers);
+    }
+    if (input == NULL || (answers != NULL && input->answers == NULL)) {
+        free(input);
+        free(text);
+        return false;
+    }
+    input->text = text;
+    input->size = size;
+    *pod->last = input;
+    pod->last = &input->next;
+    pod->unsent += size;
+    return true;
+}
+
+static int pod_write(struct transport *transport, char *line, size_t size, const char *answers)
+{
+    struct podchild *pod = (struct podchild *)transport;
+    int result = pod->stopping || pod->state >= POD_CHILD_REMOVING              ? UV_EPIPE
+                 : pod->unsent > 0 && pod->unsent + size > TRANSPORT_UNSENT_MAX ? UV_ENOBUFS
+                                                                                : 0;
+    if (result != 0) {
+        free(line);
+        return result;
+    }
+    if (!queue(pod, line, size, answers)) {
+        return UV_ENOMEM;
+    }
+    type_more(pod);
+    return 0;
+}
+
+static size_t pod_unsent(const struct transport *transport)
+{
+    return ((const struct podchild *)transport)->unsent;
+}
+
+static void pod_keep(struct transport *transport, json_t *state)
+{
+    struct podchild *pod = (struct podchild *)transport;
+    if (state != NULL) {
+        journal_keep(&pod->journal, state);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// The connection
+// ------------------------------------------------------------------------------------------------
+
+static void on_retry(uv_timer_t *timer)
+{
+    connect_now(timer->data);
+}
+
+static void retry(struct podchild *pod)
+{
+    drop_link(pod);
+    if (pod->state == POD_CHILD_ATTACHED || pod->state == POD_CHILD_CONNECTING) {
+        pod->state = POD_CHILD_CONNECTING;
+        (void)uv_timer_start(&pod->timer, on_retry, RETRY_MS, 0);
+    }
+}
+
+static void attach(struct podchild *pod)
+{
+    uint64_t waited = uv_now(&pod->options.server->loop) - pod->connecting_since;
+    const struct pod_attach request = {.role = POD_ROLE_WRITER,
+                                       .flags = waited > TAKE_OVER_MS ? POD_ATTACH_TAKE_OVER : 0,
+                                       .from = {pod->journal.state.out, pod->journal.state.err}};
+    feed_clear(&pod->feed); // What had come of a line comes again.
+    pod->feed.end = pod->journal.state.out;
+    if (pod_client_attach(podlink_client(pod->link), &request) < 0) {
+        retry(pod);
+    }
+}
+
+static void tell_started(struct podchild *pod)
+{
+    struct journal_state *state = &pod->journal.state;
+    json_t *none = json_object();
+    // What was not answered by an earlier runner is handed on before more of it comes.
+    json_t *unanswered = json_deep_copy(state->unanswered);
+    const struct transport_started started = {.pid = pod->pid,
+                                              .kept = !pod->resumed         ? NULL
+                                                      : state->kept != NULL ? state->kept
+                                                                            : none,
+                                              .unanswered = pod->resumed ? unanswered : NULL};
+    pod->told = true;
+    pod->options.handler.started(pod->options.handler.user, &started);
+    json_decref(unanswered);
+    json_decref(none);
+}
+
+// In front of all that waits.
+static bool end_line(struct podchild *pod)
+{
+    struct input *input = calloc(1, sizeof *input);
+    if (input == NULL || (input->text = strdup("\n")) == NULL) {
+        free(input);
+        return false;
+    }
+    input->size = 1;
+    input->next = pod->first;
+    pod->first = input;
+    if (input->next == NULL) {
+        pod->last = &input->next;
+    }
+    pod->unsent++;
+    return true;
+}
+
+// Where the input ends is known only now. If that is in the middle of a line, its rest was lost
+// with the runner, and the agent sees a line that is no message.
+static void take_state(struct podchild *pod, const struct pod_state *state)
+{
+    uint64_t input = state->input_taken + state->input_queued;
+    bool partial = pod->first != NULL && pod->first->sent > 0;
+    pod->knows_input = true;
+    if (partial) { // Of this runner: the connection broke. The line is said anew.
+        pod->first->sent = 0;
+    }
+    pod->input = input;
+    bool at_line = journal_at_line(&pod->journal.state, input);
+    pod->journal.state.inputs_count = 0; // Those beyond it were never given.
+    if (at_line) {
+        pod->journal.state.inputs[pod->journal.state.inputs_count++] = input;
+    } else if (!end_line(pod)) {
+        retry(pod);
+        return;
+    }
+    (void)journal_resume(&pod->journal);
+    type_more(pod);
+}
+
+static void ask_state(struct podchild *pod)
+{
+    int64_t number = pod_client_status(podlink_client(pod->link));
+    pod->status = number > 0 ? (uint32_t)number : 0;
+    podlink_flush(pod->link);
+}
+
+static void on_message(void *user, const struct pod_message *message)
+{
+    struct podchild *pod = user;
+    switch (message->type) {
+    case POD_WELCOME:
+        ask_state(pod);
+        break;
+    case POD_ATTACHED: // Its output follows: whoever reads it has to be there.
+        pod->state = POD_CHILD_ATTACHED;
+        (void)journal_resume(&pod->journal);
+        if (!pod->told && !pod->stopping) {
+            tell_started(pod);
+        }
+        if (pod->link != NULL) {
+            ask_state(pod);
+        }
+        break;
+    case POD_STATE:
+        if (message->u.state.request != pod->status) {
+            break;
+        }
+        pod->pid = message->u.state.child_pid;
+        if (pod->state == POD_CHILD_ATTACHED) {
+            take_state(pod, &message->u.state);
+        } else {
+            attach(pod);
+        }
+        break;
+    case POD_OUTPUT:
+        take_output(pod, &message->u.output);
+        break;
+    case POD_GAP:
+        take_gap(pod, &message->u.gap);
+        break;
+    case POD_CREDIT:
+        type_more(pod);
+        break;
+    case POD_EXIT:
+        take_exit(pod, &message->u.exit);
+        remove_session(pod, POD_CHILD_REMOVING);
+        break;
+    case POD_TAKEN:
+        retry(pod);
+        break;
+    case POD_ERROR: // Somebody else is writing, for a moment or longer.
+        if (message->u.error.frame == POD_ATTACH) {
+            retry(pod);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_over(void *user, int failure)
+{
+    struct podchild *pod = user;
+    (void)failure;
+    pod->link = NULL;
+    retry(pod);
+}
+
+static int open_link(struct podchild *pod, const struct session *session)
+{
+    struct podlink_options options = {.loop = &pod->options.server->loop,
+                                      .epoch = pod->options.server->epoch,
+                                      .timeout_ms = HANDSHAKE_MS,
+                                      .handler = on_message,
+                                      .over = on_over,
+                                      .user = pod};
+    return session_open_link(session, &options, &pod->link);
+}
+
+// It has ended, with nobody there: what it said before that is on disk.
+static void on_tomb(void *user, const struct pod_message *message)
+{
+    struct podchild *pod = user;
+    if (message->type == POD_OUTPUT) {
+        take_output(pod, &message->u.output);
+    } else if (message->type == POD_GAP) {
+        take_gap(pod, &message->u.gap);
+    } else if (message->type == POD_EXIT) {
+        take_exit(pod, &message->u.exit);
+    }
+}
+
+static void collect(struct podchild *pod, const struct session *session)
+{
+    const uint64_t from[POD_CHANNELS] = {pod->journal.state.out, pod->journal.state.err};
+    struct pod_dir dir = POD_DIR_INIT;
+    bool claimed;
+    pod->pid = 0;
+    if (!pod->told && !pod->stopping) {
+        (void)journal_resume(&pod->journal);
+        tell_started(pod);
+    }
+    feed_clear(&pod->feed);
+    pod->feed.end = pod->journal.state.out;
+    if (pod_dir_open(session->path, &dir) == PM_OK) {
+        (void)pod_exit_read(&dir, from, on_tomb, pod, &claimed);
+    }
+    pod_dir_close(&dir);
+    remove_session(pod, POD_CHILD_REMOVING);
+}
+
+static void connect_now(struct podchild *pod)
+{
+    struct session *session = session_of(pod);
+    if (session == NULL) { // Somebody has removed it.
+        journal_remove(&pod->journal);
+        finish(pod);
+    } else if (session_is_over(session)) {
+        collect(pod, session);
+    } else if (open_link(pod, session) != PM_OK) {
+        retry(pod);
+    }
+}
+
+static void on_leave_over(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    struct session *session = session_of(pod);
+    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+        session_stop(session, ASK_STOP, pod->options.config->grace_ms);
+    }
+}
+
+static void begin_stop(struct podchild *pod)
+{
+    pod->closing_input = true;
+    type_more(pod);
+    (void)uv_timer_start(&pod->stop_timer, on_leave_over, pod->options.config->leave_ms, 0);
+}
+
+static void begin_to_connect(struct podchild *pod)
+{
+    pod->state = POD_CHILD_CONNECTING;
+    pod->connecting_since = uv_now(&pod->options.server->loop);
+    if (pod->stopping) { // Before it was there.
+        begin_stop(pod);
+    }
+    connect_now(pod);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Start
+// ------------------------------------------------------------------------------------------------
+
+static bool has_name(const char *variable, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(variable, name, length) == 0 && variable[length] == '=';
+}
+
+static void add_variable(json_t *list, const char *name, const char *value)
+{
+    for (size_t i = json_array_size(list); i-- > 0;) {
+        if (has_name(json_string_value(json_array_get(list, i)), name)) {
+            (void)json_array_remove(list, i);
+        }
+    }
+    if (value != NULL) {
+        (void)json_array_append_new(list, json_sprintf("%s=%s", name, value)); // Not if no UTF-8.
+    }
+}
+
+static json_t *whole_env(const struct service_config *config)
+{
+    uv_env_item_t *items = NULL;
+    int count = 0;
+    const char *name;
+    json_t *list = json_array(), *value;
+    if (config->inherit && uv_os_environ(&items, &count) == 0) {
+        for (int i = 0; i < count; i++) {
+            json_t *text = json_sprintf("%s=%s", items[i].name, items[i].value);
+            if (text != NULL) {
+                (void)json_array_append_new(list, text);
+            }
+        }
+        uv_os_free_environ(items, count);
+    }
+    json_object_foreach((json_t *)(uintptr_t)config->env, name, value)
+    {
+        add_variable(list, name, json_string_value(value));
+    }
+    return list;
+}
+
+static json_t *create_params(const struct podchild *pod)
+{
+    size_t i;
+    json_t *argument;
+    const struct service_config *config = pod->options.config;
+    json_t *argv = json_pack("[s]", config->command);
+    json_array_foreach((json_t *)(uintptr_t)config->args, i, argument)
+    {
+        (void)json_array_append(argv, argument);
+    }
+    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:{s:s}}", "id", pod->id,
+                     "program", config->command, "argv", argv, "cwd",
+                     config->cwd != NULL ? config->cwd : pod->options.folder, "env",
+                     whole_env(config), "env_base", "empty", "mode", "pipes", "ring",
+                     (json_int_t)config->ring, "grace_ms", (json_int_t)config->grace_ms,
+                     "kill_tree", 1, "labels", "service", pod->options.name);
+}
+
+static void on_create_again(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    if (pod->stopping) {
+        finish(pod);
+    } else {
+        create(pod);
+    }
+}
+
+static void on_created(void *user, json_t *result, const struct runner_error *error)
+{
+    struct podchild *pod = user;
+    if (!is_answered(pod)) {
+        return;
+    }
+    // It is dead, and the manager has not noted it yet.
+    if (error != NULL && error->code == RUNNER_EXISTS && pod->creates++ < CREATES_MAX) {
+        (void)uv_timer_start(&pod->timer, on_create_again, RETRY_MS, 0);
+        return;
+    }
+    if (error != NULL) {
+        pod->failed = *error;
+        finish(pod);
+        return;
+    }
+    pod->journal.state.session = (uint64_t)json_integer_value(json_object_get(result, "created"));
+    if (journal_begin(&pod->journal) != 0) {
+        (void)runner_fail(&pod->failed, RUNNER_FAILED,
+                          "start of service '%s'\nits journal cannot be written: %.300s",
+                          pod->options.name, pod->journal.path);
+        remove_session(pod, POD_CHILD_REMOVING);
+    } else if (pod->stopping) {
+        remove_session(pod, POD_CHILD_REMOVING);
+    } else {
+        begin_to_connect(pod);
+    }
+}
+
+// The holder of the session before it, which has told its end and is about to leave.
+static bool holder_lives(const struct podchild *pod)
+{
+    pm_process *process = NULL;
+    bool lives = pm_find(pod->options.server->manager, pod->id, &process) == PM_OK &&
+                 pm_process_alive(process);
+    (void)pm_process_unref(process);
+    return lives;
+}
+
+static void create(struct podchild *pod)
+{
+    pod->state = POD_CHILD_CREATING;
+    if (holder_lives(pod) && pod->creates++ < CREATES_MAX) {
+        (void)uv_timer_start(&pod->timer, on_create_again, RETRY_MS, 0);
+        return;
+    }
+    ask_runner(pod, "session.create", create_params(pod), on_created);
+}
+
+static void on_begin(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    const struct session *session = session_of(pod);
+    bool there = journal_load(&pod->journal, pod->options.folder);
+    if (there && session != NULL && pod->journal.state.session == (uint64_t)session->created_ms) {
+        pod->resumed = true;
+        begin_to_connect(pod);
+        return;
+    }
+    journal_remove(&pod->journal);
+    if (session != NULL) {
+        remove_session(pod, POD_CHILD_CLEARING);
+    } else if (pod->stopping) {
+        finish(pod);
+    } else {
+        create(pod);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// End
+// ------------------------------------------------------------------------------------------------
+
+static void pod_stop(struct transport *transport)
+{
+    struct podchild *pod = (struct podchild *)transport;
+    if (pod->stopping || pod->state == POD_CHILD_OVER) {
+        return;
+    }
+    pod->stopping = true;
+    if (pod->state == POD_CHILD_CONNECTING || pod->state == POD_CHILD_ATTACHED) {
+        begin_stop(pod);
+    }
+}
+
+static void pod_release(struct transport *transport)
+{
+    struct podchild *pod = (struct podchild *)transport;
+    pod->calls++;
+    let_go(pod);
+    journal_close(&pod->journal);
+    pod->calls--;
+}
+
+static void on_dropped(void *user, json_t *result, const struct runner_error *error)
+{
+    (void)user;
+    (void)result;
+    (void)error;
+}
+
+void podchild_drop(struct server *server, const char *name)
+{
+    char id[RUNNER_ID_MAX + 1];
+    struct call *call = call_of_our_own(on_dropped, NULL);
+    (void)snprintf(id, sizeof id, "service.%s", name);
+    json_t *params = json_pack("{s:s}", "id", id);
+    if (call != NULL && params != NULL) {
+        methods_call(server, "session.destroy", call, params);
+    } else {
+        free(call);
+    }
+    json_decref(params);
+}
+
+bool podchild_lives(struct server *server, const char *name)
+{
+    char id[RUNNER_ID_MAX + 1];
+    (void)snprintf(id, sizeof id, "service.%s", name);
+    return session_find(server, id) != NULL;
+}
+
+struct transport *podchild_start(const struct transport_options *options)
+{
+    static const struct transport_ops ops = {pod_write, pod_unsent, pod_stop, pod_release,
+                                             pod_keep};
+    struct podchild *pod = calloc(1, sizeof *pod);
+    if (pod == NULL) {
+        return NULL;
+    }
+    pod->transport.ops = &ops;
+    pod->options = *options;
+    (void)snprintf(pod->id, sizeof pod->id, "service.%s", options->name);
+    pod->journal.file = -1;
+    pod->last = &pod->first;
+    pod->exit = (struct pm_exit){.size = sizeof pod->exit, .kind = PM_EXIT_LOST};
+    (void)uv_timer_init(&options->server->loop, &pod->timer);
+    (void)uv_timer_init(&options->server->loop, &pod->stop_timer);
+    pod->timer.data = pod->stop_timer.data = pod;
+    pod->handles = 2;
+    (void)uv_timer_start(&pod->timer, on_begin, 0, 0); // Nothing is told before we return.
+    return &pod->transport;
+}

@@ -1,0 +1,105 @@
+#include "runner/post.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct post {
+    uv_async_t wake;
+    uv_mutex_t lock;
+    struct post_item *first, **last;
+    bool closed;
+    bool closing; // On the loop, as is the next.
+    unsigned threads;
+};
+
+static void on_wake(uv_async_t *async)
+{
+    struct post *post = async->data;
+    uv_mutex_lock(&post->lock);
+    struct post_item *item = post->first;
+    post->first = NULL;
+    post->last = &post->first;
+    uv_mutex_unlock(&post->lock);
+    while (item != NULL) {
+        struct post_item *next = item->next; // Running it may free it.
+        item->run(item->user);
+        item = next;
+    }
+}
+
+struct post *post_open(uv_loop_t *loop)
+{
+    struct post *post = calloc(1, sizeof *post);
+    if (post == NULL || uv_mutex_init(&post->lock) != 0) {
+        free(post);
+        return NULL;
+    }
+    if (uv_async_init(loop, &post->wake, on_wake) != 0) {
+        uv_mutex_destroy(&post->lock);
+        free(post);
+        return NULL;
+    }
+    post->wake.data = post;
+    post->last = &post->first;
+    return post;
+}
+
+void post_send(struct post *post, struct post_item *item)
+{
+    item->next = NULL;
+    uv_mutex_lock(&post->lock);
+    *post->last = item;
+    post->last = &item->next;
+    if (!post->closed) {
+        (void)uv_async_send(&post->wake);
+    }
+    uv_mutex_unlock(&post->lock);
+}
+
+void post_close(struct post *post)
+{
+    post->closing = true;
+    if (post->threads > 0 || post->closed) {
+        return;
+    }
+    uv_mutex_lock(&post->lock);
+    post->closed = true;
+    uv_mutex_unlock(&post->lock);
+    uv_close((uv_handle_t *)&post->wake, NULL);
+}
+
+void post_free(struct post *post)
+{
+    if (post != NULL) {
+        uv_mutex_destroy(&post->lock);
+        free(post);
+    }
+}
+
+static void after_thread(void *user)
+{
+    struct post_thread *thread = user;
+    struct post *post = thread->post;
+    (void)uv_thread_join(&thread->thread);
+    post->threads--;
+    thread->after(thread->user); // It may free the thread's struct.
+    if (post->closing) {
+        post_close(post);
+    }
+}
+
+static void run_thread(void *user)
+{
+    struct post_thread *thread = user;
+    thread->block(thread->user);
+    post_send(thread->post, &thread->item);
+}
+
+int post_thread(struct post *post, struct post_thread *thread)
+{
+    thread->post = post;
+    thread->item = (struct post_item){NULL, after_thread, thread};
+    int result = uv_thread_create(&thread->thread, run_thread, thread);
+    post->threads += result == 0 ? 1 : 0;
+    return result;
+}

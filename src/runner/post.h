@@ -1,0 +1,32 @@
+// Work for the loop from other threads, and threads of one's own for what blocks longer than a
+// worker of libuv should: there are only four of those.
+#ifndef RUNNER_POST_H
+#define RUNNER_POST_H
+
+#include <uv.h>
+
+struct post;
+struct post_item { // Part of what it is about: sending needs no memory.
+    struct post_item *next;
+    void (*run)(void *user); // On the loop.
+    void *user;
+};
+struct post *post_open(uv_loop_t *loop); // NULL: no memory.
+// Any thread. Once it is closed, nothing is run any more.
+void post_send(struct post *post, struct post_item *item);
+void post_close(struct post *post); // On the loop; when the last thread below is back.
+void post_free(struct post *post);  // When the loop has come round and nobody sends any more.
+
+// Runs `block` on a thread of its own and then `after` on the loop. `item` is the caller's, until
+// then. 0 or a uv error: nothing was begun.
+struct post_thread {
+    struct post_item item;
+    struct post *post;
+    uv_thread_t thread;
+    void (*block)(void *user);
+    void (*after)(void *user);
+    void *user;
+};
+int post_thread(struct post *post, struct post_thread *thread);
+
+#endif

@@ -1,0 +1,517 @@
+// Services without any child: lines, messages, restarts, configuration.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+extern "C" {
+#include "runner/feed.h"
+#include "runner/jsonplace.h"
+#include "runner/message.h"
+#include "runner/peer.h"
+#include "runner/podjournal.h"
+#include "runner/restart.h"
+#include "runner/service_config.h"
+#include "runner/service_log.h"
+}
+
+namespace
+{
+
+// ---- lines --------------------------------------------------------------------------------------
+
+struct Lines {
+    std::vector<std::string> lines;
+    std::vector<uint64_t> ends, dropped;
+
+    static bool take(void *user, const char *line, size_t size, uint64_t end)
+    {
+        auto *self = static_cast<Lines *>(user);
+        if (line == nullptr) {
+            self->dropped.push_back(size);
+        } else {
+            EXPECT_EQ(line[size], '\0');
+            self->lines.emplace_back(line, size);
+        }
+        self->ends.push_back(end);
+        return true;
+    }
+};
+
+TEST(Feed, TakesLinesApartHoweverTheyCome)
+{
+    const std::string text = "one\r\n\ntwo\nthree\xff\nlast";
+    for (size_t step = 1; step <= text.size(); step++) {
+        struct feed feed = {};
+        Lines got;
+        for (size_t at = 0; at < text.size(); at += step) {
+            size_t some = std::min(step, text.size() - at);
+            ASSERT_TRUE(feed_copy(&feed, text.data() + at, some, Lines::take, &got));
+        }
+        EXPECT_EQ(got.lines, (std::vector<std::string>{"one", "", "two", "three\xff"})) << step;
+        EXPECT_EQ(got.ends, (std::vector<uint64_t>{5, 6, 10, 17})) << step;
+        EXPECT_EQ(feed.have, 4u);
+        feed_clear(&feed);
+    }
+}
+
+TEST(Feed, TakesALineOfTheLimitAndDropsALongerOne)
+{
+    for (size_t step : {1u, 7u, 4096u, 100000u}) {
+        struct feed feed = {};
+        feed.line_max = 10000;
+        Lines got;
+        std::string text = std::string(10000, 'a') + "\n" + std::string(10001, 'b') + "\n" +
+                           std::string(500000, 'c') + "\nshort\n" + std::string(10000, 'd') +
+                           "\r\n";
+        for (size_t at = 0; at < text.size(); at += step) {
+            size_t some = std::min(step, text.size() - at);
+            ASSERT_TRUE(feed_copy(&feed, text.data() + at, some, Lines::take, &got));
+            ASSERT_LT(feed.capacity, 300000u) << "what is dropped is not kept";
+        }
+        ASSERT_EQ(got.lines.size(), 3u) << step;
+        EXPECT_EQ(got.lines[0].size(), 10000u);
+        EXPECT_EQ(got.lines[1], "short");
+        EXPECT_EQ(got.lines[2].size(), 10000u);
+        EXPECT_EQ(got.dropped, (std::vector<uint64_t>{10001, 500000})) << step;
+        EXPECT_EQ(got.ends.back(), text.size());
+        feed_clear(&feed);
+    }
+}
+
+TEST(Feed, ReadsTenMebibytesAtOnceAndKeepsNothing)
+{
+    struct feed feed = {};
+    Lines got;
+    std::string text(FEED_LINE_MAX, 'x');
+    text += '\n';
+    for (size_t at = 0; at < text.size(); at += 65536) {
+        feed_copy(&feed, text.data() + at, std::min<size_t>(65536, text.size() - at), Lines::take,
+                  &got);
+    }
+    ASSERT_EQ(got.lines.size(), 1u);
+    EXPECT_EQ(got.lines[0].size(), FEED_LINE_MAX);
+    EXPECT_EQ(feed.capacity, 0u);
+    feed_clear(&feed);
+}
+
+TEST(Feed, BeginsAgainAtALineAfterAGap)
+{
+    struct feed feed = {};
+    Lines got;
+    ASSERT_TRUE(feed_copy(&feed, "half of", 7, Lines::take, &got));
+    feed_gap(&feed, 100);
+    ASSERT_TRUE(feed_copy(&feed, " another\nwhole\n", 15, Lines::take, &got));
+    EXPECT_EQ(got.lines, (std::vector<std::string>{"whole"}));
+    EXPECT_EQ(got.ends, (std::vector<uint64_t>{109, 115}));
+    feed_clear(&feed);
+}
+
+// ---- messages -----------------------------------------------------------------------------------
+
+enum message_kind kind_of(const std::string &line)
+{
+    json_t *json = nullptr;
+    enum message_kind kind = message_read(line.data(), line.size(), &json);
+    json_decref(json);
+    return kind;
+}
+
+TEST(Message, IsKnownByItsMembers)
+{
+    EXPECT_EQ(kind_of(""), MESSAGE_BLANK);
+    EXPECT_EQ(kind_of(" \t"), MESSAGE_BLANK);
+    EXPECT_EQ(kind_of("Listening on stdio"), MESSAGE_NONE);
+    EXPECT_EQ(kind_of("{"), MESSAGE_NONE);
+    EXPECT_EQ(kind_of("5"), MESSAGE_NONE);
+    EXPECT_EQ(kind_of("{}"), MESSAGE_NONE);
+    EXPECT_EQ(kind_of(R"({"method":5,"id":1})"), MESSAGE_NONE);
+    EXPECT_EQ(kind_of(R"({"id":1})"), MESSAGE_NONE);
+    EXPECT_EQ(kind_of(R"({"id":null,"method":"a"})"), MESSAGE_REQUEST);
+    EXPECT_EQ(kind_of(R"({"id":"x","method":"a","params":[1]})"), MESSAGE_REQUEST);
+    EXPECT_EQ(kind_of(R"({"method":"a"})"), MESSAGE_NOTIFICATION);
+    EXPECT_EQ(kind_of(R"({"id":1,"result":null})"), MESSAGE_ANSWER);
+    EXPECT_EQ(kind_of(R"({"id":1,"error":{"code":1}})"), MESSAGE_ANSWER);
+    EXPECT_EQ(kind_of(R"([{"method":"a"}])"), MESSAGE_BATCH);
+    EXPECT_EQ(kind_of(R"({"method":"a","params":{"n":123456789012345678901234}})"),
+              MESSAGE_NOTIFICATION);
+    EXPECT_EQ(kind_of("{\"method\":\"a\",\"params\":{\"n\":\"\\u0000\"}}"), MESSAGE_NOTIFICATION);
+}
+
+TEST(Message, IdsTellTheRunThatGaveThem)
+{
+    char id[MESSAGE_ID_MAX];
+    uint64_t epoch = 0, number = 0;
+    message_id(id, 7, UINT64_MAX);
+    json_t *json = json_string(id);
+    ASSERT_TRUE(message_id_read(json, &epoch, &number));
+    EXPECT_EQ(epoch, 7u);
+    EXPECT_EQ(number, UINT64_MAX);
+    json_decref(json);
+    for (const char *other : {"", "7", "7-", "-7", "7-1x", "07-1", " 7-1", "7--1"}) {
+        json = json_string(other);
+        EXPECT_FALSE(message_id_read(json, &epoch, &number)) << other;
+        json_decref(json);
+    }
+    json = json_integer(7);
+    EXPECT_FALSE(message_id_read(json, &epoch, &number));
+    json_decref(json);
+}
+
+std::string text_of(json_t *message)
+{
+    size_t size = 0;
+    char *line = rpc_line(message, &size);
+    std::string text(line, size);
+    free(line);
+    return text;
+}
+
+TEST(Message, IsWrittenAsItIsRead)
+{
+    EXPECT_EQ(text_of(message_request("1-1", "a", json_pack("[i]", 5))),
+              "{\"jsonrpc\":\"2.0\",\"id\":\"1-1\",\"method\":\"a\",\"params\":[5]}\n");
+    EXPECT_EQ(text_of(message_notification("a", nullptr)),
+              "{\"jsonrpc\":\"2.0\",\"method\":\"a\"}\n");
+    json_t *id = json_real(1.5);
+    EXPECT_EQ(text_of(message_result(id, json_true())),
+              "{\"jsonrpc\":\"2.0\",\"id\":1.5,\"result\":true}\n");
+    EXPECT_EQ(text_of(message_error(id, -32601, "no")),
+              "{\"jsonrpc\":\"2.0\",\"id\":1.5,\"error\":{\"code\":-32601,\"message\":\"no\"}}\n");
+    json_decref(id);
+}
+
+// ---- handshakes ---------------------------------------------------------------------------------
+
+const char *check(enum service_kind kind, const char *text)
+{
+    json_t *json = json_loads(text, 0, nullptr);
+    const char *wrong = handshake_check(kind, json);
+    json_decref(json);
+    return wrong;
+}
+
+TEST(Handshake, AgreesOnAVersionOrRefuses)
+{
+    EXPECT_EQ(check(SERVICE_MCP, R"({"protocolVersion":"2025-11-25"})"), nullptr);
+    EXPECT_EQ(check(SERVICE_MCP, R"({"protocolVersion":"2024-11-05"})"), nullptr);
+    EXPECT_NE(check(SERVICE_MCP, R"({"protocolVersion":"1999-01-01"})"), nullptr);
+    EXPECT_NE(check(SERVICE_MCP, "{}"), nullptr);
+    EXPECT_EQ(check(SERVICE_ACP, R"({"protocolVersion":1})"), nullptr);
+    EXPECT_NE(check(SERVICE_ACP, R"({"protocolVersion":2})"), nullptr);
+    EXPECT_NE(check(SERVICE_ACP, R"({"protocolVersion":"1"})"), nullptr);
+}
+
+std::string permission(const char *options, bool allow)
+{
+    std::string text = std::string(R"({"params":{"options":)") + options + "}}";
+    json_t *request = json_loads(text.c_str(), 0, nullptr);
+    json_t *result = handshake_permission(request, allow);
+    const json_t *outcome = json_object_get(result, "outcome");
+    const char *id = json_string_value(json_object_get(outcome, "optionId"));
+    std::string told = id != nullptr ? id : json_string_value(json_object_get(outcome, "outcome"));
+    json_decref(result);
+    json_decref(request);
+    return told;
+}
+
+TEST(Handshake, PermissionTakesTheSmallestOptionOfItsKind)
+{
+    const char *all =
+        R"([{"optionId":"aa","kind":"allow_always"},{"optionId":"ao","kind":"allow_once"},
+                         {"optionId":"ra","kind":"reject_always"},{"optionId":"ro","kind":"reject_once"}])";
+    EXPECT_EQ(permission(all, true), "ao");
+    EXPECT_EQ(permission(all, false), "ro");
+    EXPECT_EQ(permission(R"([{"optionId":"aa","kind":"allow_always"}])", true), "aa");
+    EXPECT_EQ(permission(R"([{"optionId":"aa","kind":"allow_always"}])", false), "cancelled");
+    EXPECT_EQ(permission("[]", true), "cancelled");
+    EXPECT_EQ(permission("5", true), "cancelled");
+}
+
+std::string cancel(enum service_kind kind, const char *method, const char *params)
+{
+    json_t *given = json_loads(params, 0, nullptr), *told = nullptr;
+    std::string text = handshake_cancel(kind, "1-2", method, given, "why", &told);
+    char *dump = json_dumps(told, JSON_COMPACT);
+    text += std::string(" ") + dump;
+    free(dump);
+    json_decref(told);
+    json_decref(given);
+    return text;
+}
+
+TEST(Handshake, CancelsInTheWordsOfTheProtocol)
+{
+    EXPECT_EQ(cancel(SERVICE_MCP, "tools/call", "{}"),
+              R"(notifications/cancelled {"requestId":"1-2","reason":"why"})");
+    EXPECT_EQ(cancel(SERVICE_ACP, "session/prompt", R"({"sessionId":"s"})"),
+              R"(session/cancel {"sessionId":"s"})");
+    EXPECT_EQ(cancel(SERVICE_ACP, "session/load", R"({"sessionId":"s"})"),
+              R"($/cancel_request {"requestId":"1-2"})");
+}
+
+// ---- restarts -----------------------------------------------------------------------------------
+
+struct Restarts {
+    struct restart restart = {};
+    struct restart_options options = {};
+    uint64_t now = 1000000;
+    uint32_t delay = 0;
+
+    enum restart_verdict end(bool clean = false, uint64_t uptime = 10)
+    {
+        const struct restart_end e = {clean, uptime, now};
+        return restart_decide(&restart, &options, &e, &delay);
+    }
+};
+
+TEST(Restart, PolicyDecidesAndASignalIsNeverClean)
+{
+    Restarts r;
+    r.options.policy = RESTART_NEVER;
+    EXPECT_EQ(r.end(false), RESTART_REST);
+    EXPECT_EQ(r.end(true), RESTART_REST);
+    r.options.policy = RESTART_ON_FAILURE;
+    EXPECT_EQ(r.end(true), RESTART_REST);
+    EXPECT_EQ(r.end(false), RESTART_WAIT);
+    r.options.policy = RESTART_ALWAYS;
+    EXPECT_EQ(r.end(true), RESTART_WAIT);
+}
+
+TEST(Restart, WaitsLongerEachTimeUpToTheLongest)
+{
+    Restarts r;
+    r.options.backoff_ms = 100;
+    r.options.backoff_max_ms = 1500;
+    for (uint32_t most : {100u, 200u, 400u, 800u, 1500u, 1500u, 1500u}) {
+        ASSERT_EQ(r.end(), RESTART_WAIT);
+        EXPECT_LE(r.delay, most);
+        EXPECT_GE(r.delay, most / 2);
+    }
+    ASSERT_EQ(r.end(false, RESTART_STEADY_MS), RESTART_WAIT);
+    EXPECT_LE(r.delay, 100u) << "a steady run begins anew";
+}
+
+TEST(Restart, ManyEndsNeverOverflowTheWait)
+{
+    Restarts r;
+    for (int i = 0; i < 1000; i++) {
+        r.now += 1000;
+        ASSERT_EQ(r.end(), RESTART_WAIT);
+        ASSERT_LE(r.delay, RESTART_BACKOFF_MAX_MS);
+        ASSERT_GE(r.delay, RESTART_BACKOFF_MS / 2);
+    }
+}
+
+TEST(Restart, JitterComesFromItsSeedAlone)
+{
+    Restarts a, b, c;
+    a.restart.random = b.restart.random = 42;
+    c.restart.random = 43;
+    bool differs = false;
+    for (int i = 0; i < 20; i++) {
+        a.end();
+        b.end();
+        c.end();
+        EXPECT_EQ(a.delay, b.delay);
+        differs = differs || a.delay != c.delay;
+    }
+    EXPECT_TRUE(differs);
+}
+
+TEST(Restart, TheThirdEndWithinTheWindowOpensTheBreaker)
+{
+    Restarts r;
+    r.options.crashes = 3;
+    r.options.window_ms = 300000;
+    EXPECT_EQ(r.end(), RESTART_WAIT);
+    r.now += 100000;
+    EXPECT_EQ(r.end(), RESTART_WAIT);
+    r.now += 199999;
+    EXPECT_EQ(r.end(), RESTART_BREAK) << "one millisecond within";
+    restart_forget(&r.restart);
+    EXPECT_EQ(r.end(), RESTART_WAIT);
+    r.now += 100000;
+    EXPECT_EQ(r.end(), RESTART_WAIT);
+    r.now += 200000;
+    EXPECT_EQ(r.end(), RESTART_WAIT) << "the first is out of the window";
+    r.now += 1;
+    EXPECT_EQ(r.end(), RESTART_BREAK);
+}
+
+// ---- configuration ------------------------------------------------------------------------------
+
+struct json_place place(const std::string &text, std::vector<struct json_step> steps)
+{
+    return json_place_of(text.data(), text.size(), steps.data(), steps.size());
+}
+
+TEST(JsonPlace, FindsKeysAndItems)
+{
+    const std::string text = "\n{ \"a\": {\"x\": [1, {\"}\": \"]\\\"\"},\n  \"y\"]},\n"
+                             "  \"b\":\n {\"x\": null ,\n\n  \"\\u0061b\": 5}}";
+    auto at = [&](std::vector<struct json_step> steps) {
+        struct json_place p = place(text, std::move(steps));
+        return std::make_pair(p.line, p.column);
+    };
+    EXPECT_EQ(at({}), std::make_pair(2u, 1u));
+    EXPECT_EQ(at({{"a", 0}}), std::make_pair(2u, 3u));
+    EXPECT_EQ(at({{"a", 0}, {"x", 0}}), std::make_pair(2u, 9u));
+    EXPECT_EQ(at({{"a", 0}, {"x", 0}, {nullptr, 2}}), std::make_pair(3u, 3u));
+    EXPECT_EQ(at({{"b", 0}}), std::make_pair(4u, 3u));
+    EXPECT_EQ(at({{"b", 0}, {"x", 0}}), std::make_pair(5u, 3u));
+    EXPECT_EQ(at({{"b", 0}, {"ab", 0}}), std::make_pair(7u, 3u)) << "a key with an escape";
+    EXPECT_EQ(at({{"b", 0}, {"none", 0}}), std::make_pair(4u, 3u)) << "the last that is there";
+    EXPECT_EQ(at({{"a", 0}, {"x", 0}, {nullptr, 9}}), std::make_pair(2u, 9u));
+}
+
+// "LINE NAME text" of what is wrong; "" of what is fine.
+std::string wrong_with(const std::string &text)
+{
+    json_t *services = nullptr;
+    struct runner_error error = {};
+    if (service_file_parse("f", text.data(), text.size(), &services, &error) == RUNNER_OK) {
+        json_decref(services);
+        return "";
+    }
+    EXPECT_EQ(error.code, RUNNER_USAGE);
+    std::string what = error.what;
+    return what.substr(what.find("line")) + " | " + error.why;
+}
+
+TEST(ServiceConfig, TellsLineAndNameOfWhatIsWrong)
+{
+    EXPECT_EQ(wrong_with("{}"), "");
+    EXPECT_EQ(wrong_with("{\n\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\"}}}"), "");
+    EXPECT_EQ(wrong_with("{\n\n\"servces\": {}}"),
+              "line 3: 'servces' | there is nothing of this name");
+    EXPECT_EQ(wrong_with("{\"services\": {\n\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"comand\": 1}}}"),
+              "line 3: 'services.a.comand' | a service has nothing of this name");
+    EXPECT_EQ(wrong_with("{\"services\": {\"b\": {\"kind\": \"acp\", \"command\": \"x\"},\n"
+                         "\"a\": {\"kind\": \"mcp\",\n\"command\": 5}}}"),
+              "line 3: 'services.a.command' | it has to be a text");
+    EXPECT_EQ(wrong_with("{\"services\": {\n\"a\": {\"kind\": \"mcp\"}}}"),
+              "line 2: 'services.a' | 'command' is missing");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mpc\",\n\"command\": \"x\"}}}"),
+              "line 1: 'services.a.kind' | it is one of: mcp, acp");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"args\": [\"1\",\n 2]}}}"),
+              "line 3: 'services.a.args[1]' | it has to be a text");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"env\": {\"A\": \"1\",\n\"B\": 2}}}}"),
+              "line 3: 'services.a.env.B' | it has to be a text, or null for a variable that is "
+              "removed");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"crash_limit\": 33}}}"),
+              "line 2: 'services.a.crash_limit' | it has to be from 0 to 32");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"pod\": true}}}"),
+              "line 2: 'services.a.pod' | only agents (kind acp) live in pods");
+    EXPECT_EQ(wrong_with("{\"services\": {\n\n\"../a\": {}}}").substr(0, 26),
+              "line 3: 'services.../a' | ");
+    EXPECT_EQ(
+        wrong_with(
+            "{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\", \"cwd\": \"y\"}}}"),
+        "line 1: 'services.a.cwd' | it has to be an absolute path");
+    EXPECT_EQ(wrong_with("{\n\"services\": {},\n\"services\": {}}").substr(0, 6), "line 3");
+    EXPECT_EQ(wrong_with("{\n{").substr(0, 6), "line 2");
+    EXPECT_EQ(wrong_with("[]"), "line 1 | it has to be an object");
+}
+
+TEST(ServiceConfig, HasItsDefaults)
+{
+    json_t *json = json_loads(R"({"kind":"acp","command":"x"})", 0, nullptr);
+    struct service_config config;
+    struct config_problem problem;
+    ASSERT_EQ(service_config_take(json, &config, &problem), 0);
+    EXPECT_EQ(config.restart.policy, RESTART_ON_FAILURE);
+    EXPECT_EQ(config.restart.crashes, 3u);
+    EXPECT_EQ(config.restart.window_ms, 300000u);
+    EXPECT_EQ(config.permission, PERMISSION_DENY);
+    EXPECT_TRUE(config.inherit);
+    EXPECT_TRUE(config.autostart);
+    EXPECT_TRUE(config.session);
+    EXPECT_FALSE(config.pod);
+    service_config_clear(&config);
+    json_decref(json);
+}
+
+// ---- the journal of a pod
+// ------------------------------------------------------------------------
+
+const std::string head = "= {\"session\":5,\"out\":10,\"err\":3,\"inputs\":[7]}\n";
+
+TEST(PodJournal, GoesOnWhereTheLastWholeRecordEnds)
+{
+    const std::string text =
+        head + "< 20 {\"method\":\"a\"}\n- 30\n! 9\n> 15\n* {\"facts\":{}}\n< 4";
+    for (size_t cut = 0; cut <= text.size(); cut++) { // Killed at any instant.
+        struct journal_state state = {};
+        size_t whole = journal_read(text.data(), cut, &state);
+        size_t expected = cut == 0 ? 0 : text.rfind('\n', cut - 1) + 1;
+        ASSERT_EQ(whole, expected) << cut;
+        size_t records = (size_t)std::count(text.begin(), text.begin() + (long)whole, '\n');
+        static const uint64_t outs[] = {0, 10, 20, 30, 30, 30, 30}, errs[] = {0, 3, 3, 3, 9, 9, 9};
+        EXPECT_EQ(state.out, outs[records]) << cut;
+        EXPECT_EQ(state.err, errs[records]) << cut;
+        EXPECT_EQ(state.kept != nullptr, records == 6) << cut;
+        EXPECT_EQ(state.session, records > 0 ? 5u : 0u);
+        journal_state_clear(&state);
+    }
+}
+
+TEST(PodJournal, KnowsTheEndsOfLinesThatWereGiven)
+{
+    struct journal_state state = {};
+    const std::string text = head + "> 15\n> 40\n";
+    ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
+    EXPECT_TRUE(journal_at_line(&state, 0)) << "nothing was given";
+    EXPECT_TRUE(journal_at_line(&state, 7));
+    EXPECT_TRUE(journal_at_line(&state, 15));
+    EXPECT_TRUE(journal_at_line(&state, 40));
+    EXPECT_FALSE(journal_at_line(&state, 16)) << "half a line";
+    journal_state_clear(&state);
+}
+
+TEST(PodJournal, KnowsTheRequestsThatAreOpen)
+{
+    struct journal_state state = {};
+    const std::string text = head + "< 20 {\"id\":\"q\",\"method\":\"a\"}\n"
+                                    "< 30 {\"id\":7,\"method\":\"b\"}\n"
+                                    "< 40 {\"id\":\"1-1\",\"result\":{\"method\":0}}\n"
+                                    "< 50 {\"method\":\"c\",\"params\":{\"id\":1}}\n"
+                                    "@ \"q\"\n";
+    ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
+    ASSERT_EQ(json_array_size(state.unanswered), 1u);
+    const json_t *id = json_object_get(json_array_get(state.unanswered, 0), "id");
+    EXPECT_EQ(json_integer_value(id), 7);
+    journal_state_clear(&state);
+}
+
+TEST(PodJournal, RefusesWhatIsNone)
+{
+    for (const char *text :
+         {"", "x\n", "< 5 {}\n", "= 5\n", "= {}\n? 5\n", "= {}\n<5 {}\n", "= {}\n< 5\n"}) {
+        struct journal_state state = {};
+        EXPECT_LT(journal_read(text, strlen(text), &state), strlen(text) + (*text == '\0')) << text;
+        journal_state_clear(&state);
+    }
+}
+
+// ---- logs ---------------------------------------------------------------------------------------
+
+TEST(ServiceLog, IsSafeOnATerminalAndInJson)
+{
+    const std::string given = "a\tb\x1b[31m \xff\xc3\xa9\xc3 \xe2\x82\xac\xed\xa0\x80\x7f";
+    std::string text(4 * given.size(), '\0');
+    text.resize(service_log_escape(&text[0], given.data(), given.size()));
+    EXPECT_EQ(text, "a\tb\\x1b[31m \\xff\xc3\xa9\\xc3 \xe2\x82\xac\\xed\\xa0\\x80\\x7f");
+    json_t *json = json_string(text.c_str());
+    EXPECT_NE(json, nullptr);
+    json_decref(json);
+}
+
+} // namespace
