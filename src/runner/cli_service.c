@@ -388,11 +388,9 @@ static int run_call(const struct streaming *streaming, json_t *params)
                              : runner_report(streaming->env, &error);
 }
 
-static int do_call(struct options *o, const char *name)
+static void take_call_options(struct options *o, json_t *params, struct streaming *streaming)
 {
-    struct streaming streaming = {o->env, false};
-    json_t *params = json_pack("{s:s}", "name", name), *given = NULL;
-    const char *option, *method = options_argument(o);
+    const char *option;
     while (o->code == RUNNER_OK && (option = options_next(o)) != NULL) {
         if (strcmp(option, "--timeout") == 0) {
             json_t *number = json_integer((json_int_t)options_number(o, option));
@@ -400,12 +398,23 @@ static int do_call(struct options *o, const char *name)
         } else if (strcmp(option, "--tag") == 0) {
             (void)json_object_set_new(params, "tag", json_string(options_value(o, option)));
         } else if (strcmp(option, "--quiet") == 0) {
-            streaming.quiet = true;
+            streaming->quiet = true;
         } else {
             (void)options_unknown(o, option);
         }
     }
-    given = o->code == RUNNER_OK ? take_params(o) : NULL;
+}
+
+static int do_call(struct options *o, const char *name)
+{
+    struct streaming streaming = {o->env, false};
+    const char *method = options_argument(o);
+    json_t *params = json_pack("{s:s}", "name", name), *given = NULL;
+    take_call_options(o, params, &streaming);
+    if (o->code == RUNNER_OK) {
+        given = take_params(o);
+    }
+    take_call_options(o, params, &streaming);
     if (o->code == RUNNER_OK && method == NULL) {
         o->code = runner_usage(o->env, o->argv[0], "the method is missing");
     }

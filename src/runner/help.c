@@ -127,7 +127,8 @@ const char help_info[] = "Tells how the runner is: version, process, epoch, coun
 
 const char help_events[] =
     "Tells what happens as it happens, one JSON object a line: session.created, session.exited,\n"
-    "session.lost, session.destroyed, session.unreachable, log.\n";
+    "session.lost, session.destroyed, session.unreachable, service.state, service.message,\n"
+    "service.request, service.breaker, log.\n";
 
 const char help_upgrade[] =
     "Puts another runner in the place of the one that runs, while all sessions go on: BINARY, or\n"

@@ -701,14 +701,14 @@ static void on_timer(uv_timer_t *timer)
 {
     struct peer *peer = timer->data;
     char why[100];
-    expire_calls(peer);
-    expire_questions(peer);
     if (!peer->ready && !peer->asked && peer->transport != NULL &&
         peer->start_deadline <= now_ms(peer)) {
         (void)snprintf(why, sizeof why, "not done within %u ms", config_of(peer)->start_ms);
         peer->start_deadline = UINT64_MAX;
         give_up(peer, why);
     }
+    expire_calls(peer);
+    expire_questions(peer);
     set_timer(peer);
 }
 

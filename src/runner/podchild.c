@@ -217,6 +217,17 @@ static void remove_session(struct podchild *pod, enum podchild_state state)
 // What it says
 // ------------------------------------------------------------------------------------------------
 
+// It goes on: what is not written would be read again by the next runner.
+static void look_at_journal(struct podchild *pod)
+{
+    if (pod->journal.failed && !pod->damaged) {
+        log_write(pod->options.server->log, LOG_ERROR, "service.journal", pod->options.name,
+                  "'%s' cannot be written; the next runner would take lines twice",
+                  pod->journal.path);
+    }
+    pod->damaged = pod->journal.failed;
+}
+
 static bool on_line(void *user, const char *line, size_t size, uint64_t end)
 {
     struct podchild *pod = user;
@@ -228,6 +239,7 @@ static bool on_line(void *user, const char *line, size_t size, uint64_t end)
     } else {
         journal_line(&pod->journal, line, size, end);
     }
+    look_at_journal(pod);
     pod->options.handler.line(pod->options.handler.user, line, size, end);
     return true;
 }

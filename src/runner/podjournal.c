@@ -197,6 +197,19 @@ bool journal_load(struct journal *journal, const char *folder)
     return whole > 0;
 }
 
+static void cut(const char *path, uint64_t size)
+{
+    uv_fs_t request;
+    int file = uv_fs_open(NULL, &request, path, UV_FS_O_RDWR, 0, NULL);
+    uv_fs_req_cleanup(&request);
+    if (file >= 0) {
+        (void)uv_fs_ftruncate(NULL, &request, file, (int64_t)size, NULL);
+        uv_fs_req_cleanup(&request);
+        (void)uv_fs_close(NULL, &request, file, NULL);
+        uv_fs_req_cleanup(&request);
+    }
+}
+
 static int put(struct journal *journal, const char *head, const char *text, size_t size)
 {
     uv_buf_t parts[3] = {uv_buf_init((char *)(uintptr_t)head, (unsigned)strlen(head)),
@@ -205,15 +218,18 @@ static int put(struct journal *journal, const char *head, const char *text, size
     size_t all = parts[0].len + size + 1;
     uv_fs_t request;
     if (journal->file < 0) {
+        journal->failed = true;
         return UV_EBADF;
     }
     int result = uv_fs_write(NULL, &request, journal->file, parts, 3, -1, NULL);
     uv_fs_req_cleanup(&request);
     if (result != (int)all) {
+        cut(journal->path, journal->size); // Nothing may stand behind a record in pieces.
         journal->failed = true;
         return result < 0 ? result : UV_ENOSPC;
     }
     journal->size += all;
+    journal->failed = false;
     return 0;
 }
 
@@ -262,19 +278,6 @@ int journal_begin(struct journal *journal)
     return result;
 }
 
-static void cut(const char *path, uint64_t size)
-{
-    uv_fs_t request;
-    int file = uv_fs_open(NULL, &request, path, UV_FS_O_RDWR, 0, NULL);
-    uv_fs_req_cleanup(&request);
-    if (file >= 0) {
-        (void)uv_fs_ftruncate(NULL, &request, file, (int64_t)size, NULL);
-        uv_fs_req_cleanup(&request);
-        (void)uv_fs_close(NULL, &request, file, NULL);
-        uv_fs_req_cleanup(&request);
-    }
-}
-
 int journal_resume(struct journal *journal)
 {
     json_t *json = head_json(&journal->state);
@@ -308,6 +311,14 @@ void journal_remove(struct journal *journal)
     journal_state_clear(&journal->state);
 }
 
+// A new file when this one is full, or when there is none: the disk was full.
+static void make_room(struct journal *journal)
+{
+    if (journal->size > JOURNAL_SIZE || journal->file < 0) {
+        (void)journal_begin(journal);
+    }
+}
+
 static void put_number(struct journal *journal, char kind, uint64_t number)
 {
     char head[32];
@@ -318,9 +329,7 @@ static void put_number(struct journal *journal, char kind, uint64_t number)
 void journal_line(struct journal *journal, const char *line, size_t size, uint64_t end)
 {
     char head[32];
-    if (journal->size > JOURNAL_SIZE) {
-        (void)journal_begin(journal);
-    }
+    make_room(journal);
     journal->state.out = end;
     note_request(&journal->state, line, size);
     (void)snprintf(head, sizeof head, "< %" PRIu64 " ", end);
@@ -335,6 +344,7 @@ void journal_drop(struct journal *journal, uint64_t end)
 
 void journal_said(struct journal *journal, uint64_t offset)
 {
+    make_room(journal);
     journal->state.err = offset;
     put_number(journal, '!', offset);
 }

@@ -39,7 +39,7 @@ struct journal {
     char path[4096];
     int file; // Negative: there is none.
     uint64_t size;
-    bool failed; // A record could not be written; told once.
+    bool failed; // The last record could not be written.
     struct journal_state state;
 };
 // Reads what is there, without opening it. false: there is nothing, or it is damaged.
