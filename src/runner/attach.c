@@ -90,12 +90,11 @@ int cli_send(const struct runner_env *env, int argc, char **argv)
     struct view_options view = VIEW_OPTIONS_INIT;
     char text[65536];
     const char *name;
-    bool enter = false;
     view.kind = VIEW_SEND;
     view.id = options_argument(&o);
     while (o.code == RUNNER_OK && (name = options_next(&o)) != NULL) {
         if (strcmp(name, "--enter") == 0) {
-            enter = true;
+            view.enter = true;
         } else if (strcmp(name, "--close") == 0) {
             view.close_input = true;
         } else if (strcmp(name, "--take-over") == 0) {
@@ -106,7 +105,7 @@ int cli_send(const struct runner_env *env, int argc, char **argv)
     }
     const char *given = options_argument(&o);
     if (given != NULL) {
-        int size = snprintf(text, sizeof text, "%s%s", given, enter ? "\n" : "");
+        int size = snprintf(text, sizeof text, "%s", given);
         if (size >= (int)sizeof text) {
             return runner_usage(env, argv[0], "the text is too long: give it as stdin");
         }

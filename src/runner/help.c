@@ -92,7 +92,7 @@ const char help_attach[] =
 const char help_send[] =
     "Types into a session, as its writer for a moment. Without a text: stdin, to its end.\n"
     "\n"
-    "  --enter      a line end after the text\n"
+    "  --enter      the Enter key after the text; a line end in a session with pipes\n"
     "  --close      close its stdin after it (sessions with pipes)\n"
     "  --take-over  also while somebody is attached, who then only looks\n";
 

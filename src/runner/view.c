@@ -36,6 +36,7 @@ struct view {
     bool input_open, input_ended, reading, raw;
     bool file_input; // No stream: read when there is room.
     char typed[INPUT_MAX];
+    bool terminal; // The session's.
     size_t typed_size;
     bool prefix; // The detach key was typed.
     uint32_t last_request;
@@ -568,8 +569,11 @@ static void open_input(struct view *view)
         view->input_ended = true;
     } else if (options->text != NULL) {
         // In pieces, as it would come from stdin.
-        view->typed_size = options->text_size < INPUT_MAX ? options->text_size : INPUT_MAX;
+        view->typed_size = options->text_size < INPUT_MAX ? options->text_size : INPUT_MAX - 1;
         memcpy(view->typed, options->text, view->typed_size);
+        if (options->enter) { // The key of a keyboard is a carriage return; a pipe has lines.
+            view->typed[view->typed_size++] = view->terminal ? '\r' : '\n';
+        }
         view->input_ended = true;
     } else {
         open_stdin(view);
@@ -651,6 +655,10 @@ static int open_folder(struct view *view)
         result = pod_file_read(&view->dir, FILE_SESSION, 65536, &text, &size);
     }
     if (result == PM_OK) {
+        json_t *json = json_loadb((const char *)text, size, 0, NULL);
+        const char *mode = json_string_value(json_object_get(json, "mode"));
+        view->terminal = mode != NULL && strcmp(mode, "pty") == 0;
+        json_decref(json);
         free(text);
         return RUNNER_OK;
     }

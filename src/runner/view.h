@@ -21,6 +21,7 @@ struct view_options {
     int detach_key;   // Its control character; -1: none.
     const char *text; // VIEW_SEND: in place of stdin.
     size_t text_size;
+    bool enter; // The Enter key after it.
 };
 #define VIEW_OPTIONS_INIT                                                                          \
     {                                                                                              \
