@@ -168,7 +168,7 @@ int client_connect(const struct runner_env *env, struct client **ret_client,
 }
 
 // It takes connections, or its system does for it, and says nothing.
-static int silent(const struct runner_env *env, struct runner_error *error)
+static void tell_silent(const struct runner_env *env, struct runner_error *error)
 {
     struct pm_registry_owner owner = PM_REGISTRY_OWNER_INIT;
     struct inspect_process process = {.stopped = false};
@@ -177,14 +177,15 @@ static int silent(const struct runner_env *env, struct runner_error *error)
     (void)pm_registry_owner(registry, &owner);
     unsigned long long pid = owner.pid;
     if (pid != 0 && inspect_process_read(&inspect_real_roots, pid, &process) && process.stopped) {
-        return runner_fail(error, RUNNER_UNREACHABLE,
-                           "runner of '%s'\nprocess %llu was stopped by a signal\nkill -CONT %llu",
-                           env->state_dir, pid, pid);
+        (void)runner_fail(error, RUNNER_UNREACHABLE,
+                          "runner of '%s'\nprocess %llu was stopped by a signal\nkill -CONT %llu",
+                          env->state_dir, pid, pid);
+        return;
     }
-    return runner_fail(error, RUNNER_UNREACHABLE,
-                       "runner of '%s'\nprocess %llu does not answer within %d s\n"
-                       "runner --state '%s' doctor",
-                       env->state_dir, pid, ANSWER_MS / 1000, env->state_dir);
+    (void)runner_fail(error, RUNNER_UNREACHABLE,
+                      "runner of '%s'\nprocess %llu does not answer within %d s\n"
+                      "runner --state '%s' doctor",
+                      env->state_dir, pid, ANSWER_MS / 1000, env->state_dir);
 }
 
 // One that is just being killed still takes connections for a moment: it has to answer something
@@ -204,7 +205,8 @@ int client_open(const struct runner_env *env, struct client **ret_client,
         json_decref(info);
         if (code == RUNNER_TIMEOUT) {
             (void)client_close(client);
-            return silent(env, error);
+            tell_silent(env, error);
+            return RUNNER_UNREACHABLE;
         }
         if (code == RUNNER_OK) {
             *ret_client = client;
