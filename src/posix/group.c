@@ -190,6 +190,9 @@ static int deliver(const struct pmi_os_process *op, int signal_number)
             return e; // Else an old kernel, or a seccomp filter, or really forbidden: kill() tells.
     }
 #endif
+    // Signal 0 reaches nobody: where there is no such group, nobody has to be looked for.
+    if (kill_group(op->pid, 0) == ESRCH)
+        return ESRCH;
     return is_still_ours(op) ? kill_group(op->pid, signal_number) : ESRCH;
 }
 
