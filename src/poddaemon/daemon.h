@@ -158,7 +158,6 @@ struct pod {
     // Each runs only while there is something to wait for: an idle daemon does not wake up.
     uv_timer_t dispatch_timer, accept_timer, drain_timer, stop_timer, record_timer, leave_timer,
         redraw_timer, orphan_timer, wait_timer;
-    bool wait_late;     // Its time is over; one more round of the loop.
     bool given_up;      // The writer has taken nothing for too long: it is not waited for.
     uint64_t orphan_ms; // Time without a writer before the present one.
     uint64_t orphan_since;
