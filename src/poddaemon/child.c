@@ -43,11 +43,6 @@ bool pod_child_is_held(const struct pod *pod)
 static void on_waited(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
-    if (!pod->wait_late) { // We may have been away: what it has taken may be there to be read.
-        pod->wait_late = true;
-        (void)uv_timer_start(timer, on_waited, 1, 0);
-        return;
-    }
     pod_note(pod, "the writer has taken nothing for %u s: the child goes on",
              (unsigned)pod->config.wait_s);
     pod->given_up = true;
@@ -86,7 +81,6 @@ void pod_child_flow(struct pod *pod)
     if (!pod_child_is_held(pod)) {
         (void)uv_timer_stop(&pod->wait_timer);
     } else if (moved || !uv_is_active((uv_handle_t *)&pod->wait_timer)) {
-        pod->wait_late = false;
         (void)uv_timer_start(&pod->wait_timer, on_waited, pod->config.wait_s * UINT64_C(1000), 0);
     }
 }

@@ -32,9 +32,8 @@
 #define POD_INPUT_MAX 262144u
 #define POD_OUTPUT_FRAME 16384u // Bytes of output in one frame.
 #define POD_REDRAW_MS 50
-#define POD_DRAIN_ROUNDS 8    // A writer that never stops is read for so many drain times.
-#define POD_LEFT_MAX 2097152u // Bytes that may wait for the writer when the child has ended.
-#define POD_LAST_LOOKS 64     // And so often when that is over, if there is still something.
+#define POD_DRAIN_ROUNDS 8 // A writer that never stops is read for so many drain times.
+#define POD_LAST_LOOKS 64  // And so often when that is over, if there is still something.
 #define POD_LOG_MAX 262144u
 #define POD_LOG_FILES 3
 
@@ -150,7 +149,6 @@ struct pod {
     struct pod_exit exit;
     bool child_ended, claimed;
     uint64_t drain_until; // A byte after this is read, but buys no more time.
-    uint64_t said_at_end; // Bytes of output, when the child ended.
     unsigned last_looks;  // Since the drain time is over.
     bool byte_seen;       // Since the last of them.
     struct pod_stopping stopping;

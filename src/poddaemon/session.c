@@ -141,14 +141,11 @@ void pod_session_stop(struct pod *pod, uint32_t grace_ms)
         pod_session_leave(pod);
         return;
     }
-    if (pod->stopping.active) {
+    if (pod->child_ended || pod->stopping.active) {
         return;
     }
     pod->stopping.active = true;
     pod_child_flow(pod); // Who shall end must not wait for somebody to read.
-    if (pod->child_ended) {
-        return; // What is left of its output is read to its end now.
-    }
     grace_ms = grace_ms > 0 ? grace_ms : pod->config.grace_ms;
     pod_note(pod, "stop, %u ms of grace", (unsigned)grace_ms);
     (void)uv_timer_start(&pod->stop_timer, on_stop_timer, grace_ms, 0);
@@ -231,20 +228,13 @@ void pod_session_output_ended(struct pod *pod)
 
 static void begin_drain(struct pod *pod);
 
-static uint64_t bytes_said(const struct pod *pod)
-{
-    return pod->channels[POD_CHANNEL_OUT].ring.end + pod->channels[POD_CHANNEL_ERR].ring.end;
-}
-
 // The time is over. That counts only if nothing is there to be read: the whole machine, or this
 // process alone, may have slept through it, or a trouble may have kept us from reading.
 static void on_drained(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
     bool first = pod->last_looks == 0;
-    // There is more, and the writer reads it or is given up. What was in a pipe when the child
-    // ended has an end; somebody it left behind may write for ever.
-    if (pod_child_is_held(pod) && bytes_said(pod) - pod->said_at_end < POD_LEFT_MAX) {
+    if (pod_child_is_held(pod)) { // There is more, and the writer reads it or is given up.
         begin_drain(pod);
         return;
     }
@@ -317,7 +307,6 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
         deliver(pod, PM_STOP_KILL);
     }
     pod->child_ended = true;
-    pod->said_at_end = bytes_said(pod);
     pod->input.begin = pod->input.end; // Nobody will read it.
     pod_child_close_input(pod);
     if (!all_output_ended(pod)) {

@@ -233,10 +233,9 @@ static void become_unproven(struct session *session, const struct look *look)
 {
     struct runner_error error;
     bool destroy = false;
-    struct ask *asks = session_take_asks(session);
     session_fail(session, SESSION_UNPROVEN, "its folder or exit record cannot be trusted: %s",
                  pm_strerror(look->result));
-    session_end_asks(asks); // After it: who asked is shown how it is now.
+    session_drop_asks(session); // After it: who asked is shown how it is now.
     for (const struct waiter *w = session->waiters; w != NULL; w = w->next) {
         destroy = destroy || w->destroy;
     }
@@ -258,13 +257,12 @@ static void become_unproven(struct session *session, const struct look *look)
 static void try_again(struct session *session)
 {
     if (session->attempts >= 3) {
-        struct ask *asks = session_take_asks(session);
         session_fail(session, SESSION_UNREACHABLE,
                      "its holder, process %llu, lives and cannot be reached",
                      (unsigned long long)(session->process != NULL
                                               ? pm_process_pid(session->process)
                                               : session->daemon_pid));
-        session_end_asks(asks);
+        session_drop_asks(session);
     }
     // Once it is known as unreachable, it is tried again when somebody asks.
     if (session->attempts < 3 || session->stopping) {
@@ -286,17 +284,15 @@ static void on_collect_again(uv_timer_t *timer)
 
 static void take_look(struct session *session, const struct look *look)
 {
-    session->claim_asked = session->claim_asked || look->claimed; // Ours, also if read later.
     if (session_is_over(session) || session->link != NULL) {
         return;
     }
     if (look->result == PM_OK) {
         become_ended(session, look);
     } else if (session_passing(look->result)) { // Nothing is deleted.
-        struct ask *asks = session_take_asks(session);
         session_fail(session, SESSION_UNREACHABLE, "what is left of it cannot be read now: %s",
                      pm_strerror(look->result));
-        session_end_asks(asks);
+        session_drop_asks(session);
         if (!session->removed) {
             (void)uv_timer_start(session->retry, on_collect_again, PASSING_MS, 0);
         }

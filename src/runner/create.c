@@ -155,7 +155,7 @@ static int take_params(struct create *create, struct session *session)
     c->grace_ms = number_of(params, "grace_ms");
     c->kill_tree = json_is_true(json_object_get(params, "kill_tree"));
     c->on_full = session->waits ? POD_FULL_WAIT : POD_FULL_DROP;
-    c->wait_s = session->waits ? number_of(params, "wait_s") : 0; // An earlier holder knows it not.
+    c->wait_s = number_of(params, "wait_s");
     if (c->cwd == NULL) {
         c->cwd = create->server->env->state_dir;
     }

@@ -422,7 +422,7 @@ static void run(struct server *server, const struct method *method, struct call 
                           "runner list",
                           id);
         call_error(call, &error);
-    } else if (!session->settled || session->create != NULL || session->pruning) {
+    } else if (!session->settled || session->create != NULL) {
         hold(&session->held, method, call, params);
     } else {
         session_hold(session); // The call may end it.

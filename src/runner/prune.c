@@ -104,18 +104,13 @@ static bool is_there(const char *folder, const char *name)
 static int remove_one(const char *path)
 {
     struct pod_dir dir = POD_DIR_INIT;
-    int opened = pod_dir_open(path, &dir), result = 0;
-    if (opened != PM_OK) {
-        return opened == PM_ERR_NOT_FOUND ? 0 : session_passing(opened) ? UV_EBUSY : UV_EACCES;
+    int result = pod_dir_open(path, &dir) == PM_OK ? 0 : UV_EACCES;
+    if (result == 0 && (pod_dir_lock(&dir) != PM_OK || is_there(path, POD_FILE_EXIT) ||
+                        !(is_there(path, POD_FILE_CLAIMED) || is_there(path, FILE_LOST)))) {
+        result = UV_EBUSY;
     }
-    if (pod_dir_lock(&dir) != PM_OK) {
-        result = UV_EBUSY; // Its holder is about to leave.
-    } else if (is_there(path, POD_FILE_EXIT) ||
-               !(is_there(path, POD_FILE_CLAIMED) || is_there(path, FILE_LOST))) {
-        result = UV_EEXIST; // Not what it was taken for.
-    }
-    pod_dir_close(&dir);
-    return result == 0 ? session_remove_folder(path) : result;
+    pod_dir_close(&dir); // What is open cannot be removed everywhere.
+    return result == 0 ? os_remove_tree(path) : result;
 }
 
 static void work_prune(uv_work_t *work)
@@ -137,20 +132,15 @@ static void after_prune(uv_work_t *work, int status)
     (void)status;
     for (size_t i = 0; i < prune->count; i++) {
         struct session *session = prune->items[i].session;
-        int result = prune->items[i].result;
-        session->pruning = false;
-        session->unpruned = result != 0 && result != UV_EBUSY;
+        session->pruning = prune->items[i].result != 0; // Not tried again by this runner.
         if (session->removed) {
             session_let(session);
             continue;
         }
-        if (result != 0) { // Those who asked for it meanwhile.
-            methods_release(server, &session->held);
-        }
-        if (session->unpruned) {
+        if (session->pruning) {
             session_log(session, LOG_WARNING, "session.pruned", "what is left of it stays: %s",
-                        uv_strerror(result));
-        } else if (result == 0) {
+                        uv_strerror(prune->items[i].result));
+        } else {
             (void)pm_forget(server->manager, session->id);
             session_log(session, LOG_INFO, "session.pruned",
                         "it ended %lld s ago; what is left of it is removed",
@@ -192,22 +182,10 @@ static struct session **list_ended(struct server *server, size_t *ret_count)
     return list;
 }
 
-// Its folder is shown as one that is not to be trusted, too: its holder alone was known.
-static bool is_aside(const struct server *server, const struct session *session)
-{
-    for (const struct session *s = server->sessions; s != NULL; s = s->next) {
-        if (s->aside && strcmp(s->path, session->path) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool is_due(const struct server *server, const struct session *session, size_t newer)
 {
     bool old = server->keep_ms > 0 && session->claimed_ms + (int64_t)server->keep_ms < wall_ms();
-    return !session->pruning && !session->unpruned && session->works == 0 &&
-           !is_aside(server, session) &&
+    return !session->pruning && session->works == 0 &&
            (old || (server->keep_records > 0 && newer >= server->keep_records));
 }
 

@@ -335,7 +335,7 @@ static void ask_all(struct server *server)
         if (session->process != NULL && pm_process_alive(session->process)) {
             (void)session_ask(session, ASK_STATUS, NULL);
         } else {
-            session->unread = session->listed = true;
+            session->unread = true;
             session->next_unread = server->unread_first;
             server->unread_first = session;
             server->unread++;
@@ -345,22 +345,9 @@ static void ask_all(struct server *server)
     }
 }
 
-void recover_unlist(struct session *session)
-{
-    struct session **at = &session->server->unread_first;
-    if (session->listed) {
-        while (*at != session) {
-            at = &(*at)->next_unread;
-        }
-        *at = session->next_unread;
-        session->listed = false;
-    }
-}
-
 static void looked_at(struct session *session)
 {
     struct server *server = session->server;
-    recover_unlist(session);
     if (session->unread) {
         session->unread = false;
         server->unread--;
@@ -376,7 +363,6 @@ static void read_more(struct server *server)
            server->end == SERVER_RUNS) {
         struct session *session = server->unread_first;
         server->unread_first = session->next_unread;
-        session->listed = false;
         if (session->unread) { // Else its end was told meanwhile.
             session_collect(session);
         }

@@ -85,7 +85,6 @@ struct session {
     bool aside;           // A folder that is not known to be a session; shown under its own name.
     bool aside_passing;   // It could not be read: it is tried again.
     bool unread, reading; // In server::unread, server::reading.
-    bool listed;          // In the list of server::unread_first.
     struct session *next_unread;
     struct pod_state pod; // As it was told last.
     uint16_t version;
@@ -96,9 +95,7 @@ struct session {
     char problem[256];
     unsigned attempts; // To connect, without success.
     uv_timer_t *retry, *patience;
-    bool stopping, ending_holder, removed;
-    bool pruning;  // What is left of it is being removed: who asks waits.
-    bool unpruned; // That did not go: not tried again by this runner.
+    bool stopping, ending_holder, removed, pruning;
     uint32_t stop_grace_ms;
     enum ask_kind stop_kind;
     unsigned works; // Under way in workers, and session_hold(): it is not freed before.
@@ -137,10 +134,7 @@ int session_take_link(struct session *session, pm_native native, const uint8_t *
                       uint64_t timeout_ms);
 void session_retry_later(struct session *session);
 void session_settle(struct session *session);
-// Those who ask it something are answered with what is known. Taken first, where something is said
-// about the session in between: that may make others ask.
-struct ask *session_take_asks(struct session *session);
-void session_end_asks(struct ask *asks);
+void session_drop_asks(struct session *session);
 void session_drop_link(struct session *session);
 
 // collect.c. The holder is dead, or says that the record is there, or its connection failed: what
@@ -164,9 +158,6 @@ void session_wait(struct session *session, struct call *call, bool destroy);
 void session_fail_waiters(struct session *session, const struct runner_error *error);
 // Whether nobody holds it: then it may be forgotten, whatever is in its folder.
 bool session_is_free(const struct session *session);
-// Removes a folder so that a runner killed in the middle leaves a start that did not come to its
-// end, and no session of which nobody knows the end. 0 or a negative uv error. In any thread.
-int session_remove_folder(const char *path);
 // Removes folder and records of one that is over, and the session with it.
 int session_erase(struct session *session, struct runner_error *error);
 
@@ -183,7 +174,6 @@ void create_over(struct session *session, int failure);
 // recover.c
 void recover_begin(struct server *server);
 void recover_collected(struct session *session); // After the first look at what is left of it.
-void recover_unlist(struct session *session);    // Out of server::unread_first.
 // Folders that could not be read for a passing trouble.
 void recover_again(struct server *server);
 int epoch_next(struct server *server, uint64_t at_least);

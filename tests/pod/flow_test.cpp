@@ -220,30 +220,6 @@ TEST_F(Flow, WhatIsLeftWhenTheChildEndsIsNotLostEither)
     EXPECT_EQ(birth->exit.code, 5u);
 }
 
-// A stop comes when the child has ended and its last words wait: they are read, and the exit is
-// told.
-TEST_F(Flow, AStopAfterTheEndOfTheChildLetsTheExitBeTold)
-{
-    Session *session = Begin("over", {"pod-count", "90000", "5", "wait", "first"}, POD_MODE_PIPES);
-    ASSERT_NE(session, nullptr);
-    birth = Attached(session, POD_ROLE_WRITER, 0);
-    ASSERT_NE(birth, nullptr);
-    birth->Type("y");
-    birth->Stall();
-    ASSERT_TRUE(contract::Eventually([&] { return Status(session).end[0] == Ring; }));
-    birth->Type("x");
-    ASSERT_TRUE(contract::Eventually([&] {
-        Turn();
-        return !contract::PidAlive(last_child);
-    }));
-    ASSERT_TRUE(IsHeld(session));
-    auto other = Connect(session);
-    other->Ask(pod_client_stop(&other->link->client, 400));
-    ASSERT_TRUE(Until([&] { return other->exits == 1; }));
-    EXPECT_EQ(other->exit.code, 5u);
-    EXPECT_EQ(other->exit.end[0], 90000u);
-}
-
 #else
 
 TEST_F(Pod, AChildThatShallWaitForItsWriterIsRefusedByName)

@@ -34,11 +34,7 @@ void os_supervisor_tell(const char *text)
     if (length == 0) {
         return;
     }
-#ifdef SOCK_CLOEXEC
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-#else
     int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-#endif
     if (fd < 0) {
         return;
     }
