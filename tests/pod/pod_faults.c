@@ -90,6 +90,11 @@ int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *t
     return fails("renameat") ? -1 : renameat(from_dir, from, to_dir, to);
 }
 
+int pod_fault_unlink(const char *path)
+{
+    return fails("unlink") ? -1 : unlink(path);
+}
+
 int pod_fault_socket(int domain, int type, int protocol)
 {
     return fails("socket") ? -1 : socket(domain, type, protocol);
