@@ -124,8 +124,9 @@ static int prove(const char *path, const char *id, struct pod_dir *dir)
     if (result != PM_OK) {
         return result;
     }
-    if (pod_dir_lock(dir) != PM_OK) {
-        return PM_ERR_BUSY; // Its holder has not gone yet, for somebody who still reads.
+    result = pod_dir_lock(dir);
+    if (result != PM_OK) {
+        return result; // Busy: its holder has not gone yet, for somebody who still reads.
     }
     if (!is_there(path, FILE_SESSION) && is_there(path, FILE_STARTING)) {
         return PM_OK; // A removal that did not come to its end.

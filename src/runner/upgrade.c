@@ -256,10 +256,10 @@ static int wait_for_word(struct guard *guard, pm_native native, const char *own,
 }
 
 // Who is our supervisor's main process: its end is the end of the service.
-static void tell_main(int64_t pid, const char *more)
+static void tell_main(const char *more)
 {
     char text[64];
-    (void)snprintf(text, sizeof text, "MAINPID=%lld%s", (long long)pid, more);
+    (void)snprintf(text, sizeof text, "MAINPID=%lld%s", (long long)uv_os_getpid(), more);
     os_supervisor_tell(text);
 }
 
@@ -277,12 +277,11 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     }
     // From now on, and not when the other has ended, which would be too late.
     os_supervisor_take();
-    tell_main(uv_os_getpid(), "");
+    tell_main("");
     os_supervisor_give();
     (void)wait_for_word(&guard, native, "armed\n", UPGRADE_READY_MS);
     if (guard.ready) {
         os_process_close(&process);
-        tell_main(pid, ""); // Once more: an earlier build does not say it.
         return RUNNER_OK;
     }
     os_process_kill(&process, 5000);
@@ -298,8 +297,7 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
 void upgrade_tell_ready(const struct runner_env *env, pm_native ready)
 {
     static const char word[] = "ready\n";
-    tell_main(uv_os_getpid(),
-              "\nREADY=1"); // First: the guardian has been the main process, and ends now.
+    tell_main("\nREADY=1"); // First: the guardian has been the main process, and ends now.
     if (ready != PM_NATIVE_INVALID) {
         note(env->state_dir, env->program, "ok", "");
         (void)pod_log_append(ready, word, sizeof word - 1);
@@ -415,7 +413,7 @@ static int replace_by_exec(const struct runner_env *env, const char *program)
     os_keep_at_exec(guard, true);
     result = os_exec(program, argv);
     os_keep_at_exec(guard, false);
-    tell_main(uv_os_getpid(), ""); // First, as in upgrade_tell_ready().
+    tell_main(""); // First, as in upgrade_tell_ready().
     (void)pod_log_append(guard, cancel, sizeof cancel - 1);
     pod_connection_close(guard);
     note(env->state_dir, program, "came back", uv_strerror(result));
