@@ -16,7 +16,8 @@ enum kind {
 
 enum {
     TAG_ARGUMENT = 4,
-    TAG_VARIABLE = 5
+    TAG_VARIABLE = 5,
+    TAG_WAIT = 16
 };
 
 struct entry {
@@ -43,7 +44,7 @@ static const struct entry entries[] = {
     {13, NUMBER, AT(orphan_s), 0, UINT32_MAX, 0},
     {14, NUMBER, AT(kill_tree), 0, 1, 0},
     {15, NUMBER, AT(on_full), POD_FULL_DROP, POD_FULL_WAIT, 0},
-    {16, NUMBER, AT(wait_s), 1, 86400, 60},
+    {TAG_WAIT, NUMBER, AT(wait_s), 1, 86400, 60},
 };
 #define ENTRIES (sizeof entries / sizeof entries[0])
 
@@ -101,7 +102,9 @@ static void add_entry(struct out *out, const struct pod_config *config, const st
         uint32_t number = *(const uint32_t *)member;
         uint8_t bytes[4] = {(uint8_t)number, (uint8_t)(number >> 8), (uint8_t)(number >> 16),
                             (uint8_t)(number >> 24)};
-        if (number != 0) {
+        // A daemon that does not know a tag refuses all: only what counts is said.
+        bool counts = entry->tag != TAG_WAIT || config->on_full == POD_FULL_WAIT;
+        if (number != 0 && counts) {
             add(out, entry->tag, bytes, sizeof bytes);
         }
     }

@@ -35,14 +35,21 @@ static const struct pod_conn *awaited(const struct pod *pod)
     return conn;
 }
 
-bool pod_child_is_held(const struct pod *pod)
+static bool is_held(const struct pod *pod)
 {
     return pod->channels[POD_CHANNEL_OUT].held || pod->channels[POD_CHANNEL_ERR].held;
 }
 
+// The time is over. We may have slept through it, as the whole machine may: what the writer has
+// said meanwhile is in its socket, and counts.
 static void on_waited(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
+    if (!pod->waited) {
+        pod->waited = true;
+        (void)uv_timer_start(timer, on_waited, 1, 0); // After another round of the loop.
+        return;
+    }
     pod_note(pod, "the writer has taken nothing for %u s: the child goes on",
              (unsigned)pod->config.wait_s);
     pod->given_up = true;
@@ -78,9 +85,10 @@ void pod_child_flow(struct pod *pod)
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         moved = set_room(&pod->channels[i], writer, i) || moved;
     }
-    if (!pod_child_is_held(pod)) {
+    if (!is_held(pod)) {
         (void)uv_timer_stop(&pod->wait_timer);
     } else if (moved || !uv_is_active((uv_handle_t *)&pod->wait_timer)) {
+        pod->waited = false;
         (void)uv_timer_start(&pod->wait_timer, on_waited, pod->config.wait_s * UINT64_C(1000), 0);
     }
 }

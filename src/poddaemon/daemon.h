@@ -32,8 +32,9 @@
 #define POD_INPUT_MAX 262144u
 #define POD_OUTPUT_FRAME 16384u // Bytes of output in one frame.
 #define POD_REDRAW_MS 50
-#define POD_DRAIN_ROUNDS 8 // A writer that never stops is read for so many drain times.
-#define POD_LAST_LOOKS 64  // And so often when that is over, if there is still something.
+#define POD_DRAIN_ROUNDS 8      // A writer that never stops is read for so many drain times.
+#define POD_LAST_LOOKS 64       // And so often when that is over, if there is still something.
+#define POD_PIPE_MAX (1u << 20) // What a pipe holds at most: F_SETPIPE_SZ of all but root.
 #define POD_LOG_MAX 262144u
 #define POD_LOG_FILES 3
 
@@ -106,8 +107,9 @@ struct pod_channel_state {
     struct pod_source source;
     struct pod_ring ring;
     struct pod_ending ending;
-    uint64_t floor; // What the writer has taken, when the child waits for it.
-    bool held;      // It waits now.
+    uint64_t floor;       // What the writer has taken, when the child waits for it.
+    bool held;            // It waits now.
+    uint64_t end_at_exit; // Of the child: what came later was in the pipe, or is another's.
 };
 
 struct pod_stopping {
@@ -157,6 +159,7 @@ struct pod {
     uv_timer_t dispatch_timer, accept_timer, drain_timer, stop_timer, record_timer, leave_timer,
         redraw_timer, orphan_timer, wait_timer;
     bool given_up;      // The writer has taken nothing for too long: it is not waited for.
+    bool waited;        // So it seems; what it may have said meanwhile is read first.
     uint64_t orphan_ms; // Time without a writer before the present one.
     uint64_t orphan_since;
     uint64_t record_pause_ms;
@@ -190,7 +193,6 @@ void pod_child_write(struct pod *pod);
 void pod_child_close_input(struct pod *pod);
 // The child waits for the writer, or does so no more, where the session wants that.
 void pod_child_flow(struct pod *pod);
-bool pod_child_is_held(const struct pod *pod);
 size_t pod_child_input_room(const struct pod *pod);
 int pod_child_resize(struct pod *pod, uint16_t columns, uint16_t rows, bool redraw); // PM_*
 void pod_child_end_output(struct pod *pod, unsigned channel, bool truncated);

@@ -135,13 +135,33 @@ static void on_stop_timer(uv_timer_t *timer)
     pod_session_kill(pod);
 }
 
+static bool all_output_ended(const struct pod *pod);
+static void begin_drain(struct pod *pod);
+
+// The child has ended before: what is left of its output waits for no reader any more.
+static void stop_waiting(struct pod *pod)
+{
+    if (pod->stopping.active) {
+        return;
+    }
+    pod->stopping.active = true;
+    pod_child_flow(pod);
+    if (!all_output_ended(pod)) {
+        begin_drain(pod);
+    }
+}
+
 void pod_session_stop(struct pod *pod, uint32_t grace_ms)
 {
     if (pod->state == POD_SESSION_WAITING) {
         pod_session_leave(pod);
         return;
     }
-    if (pod->child_ended || pod->stopping.active) {
+    if (pod->child_ended) {
+        stop_waiting(pod);
+        return;
+    }
+    if (pod->stopping.active) {
         return;
     }
     pod->stopping.active = true;
@@ -159,18 +179,20 @@ void pod_session_kill(struct pod *pod)
         pod_session_leave(pod);
         return;
     }
+    if (pod->child_ended) {
+        stop_waiting(pod);
+        return;
+    }
     pod->stopping.active = true;
     pod_child_flow(pod);
-    if (!pod->child_ended) {
-        if (!pod->stopping.killed) {
-            pod_note(pod, "kill");
-        }
-        pod->stopping.killed = true;
-        // Once more if it does not die: one of the tree may just have made another.
-        (void)uv_timer_start(&pod->stop_timer, on_stop_timer, KILL_AGAIN_MS, 0);
-        deliver(pod, PM_STOP_KILL);
-        pod_session_dispatch(pod);
+    if (!pod->stopping.killed) {
+        pod_note(pod, "kill");
     }
+    pod->stopping.killed = true;
+    // Once more if it does not die: one of the tree may just have made another.
+    (void)uv_timer_start(&pod->stop_timer, on_stop_timer, KILL_AGAIN_MS, 0);
+    deliver(pod, PM_STOP_KILL);
+    pod_session_dispatch(pod);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -226,7 +248,18 @@ void pod_session_output_ended(struct pod *pod)
     go_on_ending(pod);
 }
 
-static void begin_drain(struct pod *pod);
+// What the child itself has left may be held up. Behind as much as a pipe can have held there is
+// only what others have written since.
+static bool its_own_is_held(const struct pod *pod)
+{
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        const struct pod_channel_state *state = &pod->channels[i];
+        if (state->held && state->ring.end - state->end_at_exit < POD_PIPE_MAX) {
+            return true;
+        }
+    }
+    return false;
+}
 
 // The time is over. That counts only if nothing is there to be read: the whole machine, or this
 // process alone, may have slept through it, or a trouble may have kept us from reading.
@@ -234,7 +267,7 @@ static void on_drained(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
     bool first = pod->last_looks == 0;
-    if (pod_child_is_held(pod)) { // There is more, and the writer reads it or is given up.
+    if (its_own_is_held(pod)) { // There is more, and the writer reads it or is given up.
         begin_drain(pod);
         return;
     }
@@ -307,6 +340,9 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
         deliver(pod, PM_STOP_KILL);
     }
     pod->child_ended = true;
+    for (unsigned i = 0; i < POD_CHANNELS; i++) {
+        pod->channels[i].end_at_exit = pod->channels[i].ring.end;
+    }
     pod->input.begin = pod->input.end; // Nobody will read it.
     pod_child_close_input(pod);
     if (!all_output_ended(pod)) {

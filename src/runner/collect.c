@@ -214,7 +214,7 @@ static void become_ended(struct session *session, const struct look *look)
     }
     memcpy(session->pod.first, look->first, sizeof session->pod.first);
     session->claimed_ms = look->claimed_ms;
-    become_over(session, SESSION_ENDED, look->claimed || session->claim_asked);
+    become_over(session, SESSION_ENDED, session->claim_asked);
 }
 
 static void become_lost(struct session *session, const struct look *look)
@@ -232,10 +232,11 @@ static void become_lost(struct session *session, const struct look *look)
 static void become_unproven(struct session *session, const struct look *look)
 {
     struct runner_error error;
+    struct ask *asks = session_take_asks(session);
     bool destroy = false;
     session_fail(session, SESSION_UNPROVEN, "its folder or exit record cannot be trusted: %s",
                  pm_strerror(look->result));
-    session_drop_asks(session); // After it: who asked is shown how it is now.
+    session_end_asks(asks);
     for (const struct waiter *w = session->waiters; w != NULL; w = w->next) {
         destroy = destroy || w->destroy;
     }
@@ -257,12 +258,13 @@ static void become_unproven(struct session *session, const struct look *look)
 static void try_again(struct session *session)
 {
     if (session->attempts >= 3) {
+        struct ask *asks = session_take_asks(session);
         session_fail(session, SESSION_UNREACHABLE,
                      "its holder, process %llu, lives and cannot be reached",
                      (unsigned long long)(session->process != NULL
                                               ? pm_process_pid(session->process)
                                               : session->daemon_pid));
-        session_drop_asks(session);
+        session_end_asks(asks);
     }
     // Once it is known as unreachable, it is tried again when somebody asks.
     if (session->attempts < 3 || session->stopping) {
@@ -284,15 +286,19 @@ static void on_collect_again(uv_timer_t *timer)
 
 static void take_look(struct session *session, const struct look *look)
 {
+    struct ask *asks;
+    // Whoever reads it in the end: it is to be told, once.
+    session->claim_asked = session->claim_asked || look->claimed;
     if (session_is_over(session) || session->link != NULL) {
         return;
     }
     if (look->result == PM_OK) {
         become_ended(session, look);
     } else if (session_passing(look->result)) { // Nothing is deleted.
+        asks = session_take_asks(session);
         session_fail(session, SESSION_UNREACHABLE, "what is left of it cannot be read now: %s",
                      pm_strerror(look->result));
-        session_drop_asks(session);
+        session_end_asks(asks);
         if (!session->removed) {
             (void)uv_timer_start(session->retry, on_collect_again, PASSING_MS, 0);
         }

@@ -20,9 +20,11 @@ struct method {
     enum {
         WAITS = 0,
         EARLY,
-        LATE
-    } when; // EARLY: not for the registry; LATE: also until all that
-            // is left of ended sessions has been read.
+        LATE,
+        ERASES
+    } when; // EARLY: not for the registry; LATE: also until all that is left of ended sessions has
+            // been read; ERASES: also while a worker removes what is left of this one, for another
+            // of its id could be made in between.
 };
 
 struct held {
@@ -351,8 +353,8 @@ static const struct method methods[] = {
     {"session.resize", NULL, method_resize, FIELDS(resize_fields), WAITS},
     {"session.stop", NULL, method_stop, FIELDS(stop_fields), WAITS},
     {"session.kill", NULL, method_kill, FIELDS(id_fields), WAITS},
-    {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), WAITS},
-    {"session.forget", NULL, method_forget, FIELDS(id_fields), WAITS},
+    {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), ERASES},
+    {"session.forget", NULL, method_forget, FIELDS(id_fields), ERASES},
     {"service.add", method_service_add, NULL, FIELDS(add_fields), WAITS},
     {"service.list", method_service_list, NULL, NONE, WAITS},
     {"service.get", method_service_get, NULL, FIELDS(name_fields), WAITS},
@@ -422,7 +424,8 @@ static void run(struct server *server, const struct method *method, struct call 
                           "runner list",
                           id);
         call_error(call, &error);
-    } else if (!session->settled || session->create != NULL) {
+    } else if (!session->settled || session->create != NULL ||
+               (session->pruning && method->when == ERASES)) {
         hold(&session->held, method, call, params);
     } else {
         session_hold(session); // The call may end it.

@@ -17,8 +17,9 @@
 
 struct item {
     struct session *session; // Held.
-    char path[4096];
-    int result; // 0: it is gone.
+    char id[RUNNER_ID_MAX + 1], path[4096];
+    const char *trouble; // NULL: it is gone.
+    bool later;          // The trouble passes.
 };
 
 struct prune {
@@ -100,24 +101,67 @@ static bool is_there(const char *folder, const char *name)
     return result != UV_ENOENT; // Not known: it is.
 }
 
-// Once more what the session was taken for, from what is on the disk now.
-static int remove_one(const char *path)
+// Whether its description is of this session: else somebody shall look at the folder first.
+static int prove_description(struct pod_dir *dir, const char *id)
+{
+    char described[RUNNER_ID_MAX + 1];
+    uint8_t *text;
+    size_t size;
+    int result = pod_file_read(dir, FILE_SESSION, SESSION_FILE_MAX, &text, &size);
+    if (result == PM_OK) {
+        bool same =
+            session_described((const char *)text, size, described) && strcmp(described, id) == 0;
+        result = same ? PM_OK : PM_ERR_CORRUPT;
+        free(text);
+    }
+    return result;
+}
+
+// Once more what the session was taken for, from what is on the disk now. PM_OK or PM_ERR_*.
+static int prove(const char *path, const char *id, struct pod_dir *dir)
+{
+    int result = pod_dir_open(path, dir);
+    if (result != PM_OK) {
+        return result;
+    }
+    result = pod_dir_lock(dir);
+    if (result != PM_OK) {
+        return result; // Busy: its holder has not gone yet, for somebody who still reads.
+    }
+    if (!is_there(path, FILE_SESSION) && is_there(path, FILE_STARTING)) {
+        return PM_OK; // A removal that did not come to its end.
+    }
+    if (is_there(path, POD_FILE_EXIT) ||
+        !(is_there(path, POD_FILE_CLAIMED) || is_there(path, FILE_LOST))) {
+        return PM_ERR_EXISTS; // An exit that is not claimed.
+    }
+    return prove_description(dir, id);
+}
+
+static void remove_one(struct item *item)
 {
     struct pod_dir dir = POD_DIR_INIT;
-    int result = pod_dir_open(path, &dir) == PM_OK ? 0 : UV_EACCES;
-    if (result == 0 && (pod_dir_lock(&dir) != PM_OK || is_there(path, POD_FILE_EXIT) ||
-                        !(is_there(path, POD_FILE_CLAIMED) || is_there(path, FILE_LOST)))) {
-        result = UV_EBUSY;
+    int result = prove(item->path, item->id, &dir);
+    pod_dir_close(&dir);
+    if (result == PM_ERR_NOT_FOUND && !is_there(item->path, ".")) {
+        return; // Somebody has removed it.
     }
-    pod_dir_close(&dir); // What is open cannot be removed everywhere.
-    return result == 0 ? os_remove_tree(path) : result;
+    if (result != PM_OK) {
+        item->later = session_passing(result);
+        item->trouble = result == PM_ERR_EXISTS ? "its exit is not claimed" : pm_strerror(result);
+        return;
+    }
+    result = session_remove_folder(item->path);
+    item->later = result == UV_EAGAIN || result == UV_EMFILE || result == UV_ENFILE ||
+                  result == UV_ENOMEM || result == UV_EIO;
+    item->trouble = result != 0 ? uv_strerror(result) : NULL;
 }
 
 static void work_prune(uv_work_t *work)
 {
     struct prune *prune = work->data;
     for (size_t i = 0; i < prune->count; i++) {
-        prune->items[i].result = remove_one(prune->items[i].path);
+        remove_one(&prune->items[i]);
     }
 }
 
@@ -125,33 +169,43 @@ static void work_prune(uv_work_t *work)
 // In the loop
 // ------------------------------------------------------------------------------------------------
 
+static void after_one(const struct item *item)
+{
+    struct session *session = item->session;
+    session->pruning = false;
+    if (session->removed) {
+        return;
+    }
+    if (item->trouble == NULL) {
+        (void)pm_forget(session->server->manager, session->id);
+        session_log(session, LOG_INFO, "session.pruned",
+                    "it ended %lld s ago; what is left of it is removed",
+                    (long long)((wall_ms() - session->claimed_ms) / 1000));
+        session_notify(session, "session.destroyed");
+        session_remove(session);
+        return;
+    }
+    if (!item->later) {
+        session->spared = true;
+        session_log(session, LOG_WARNING, "session.pruned", "what is left of it stays: %s",
+                    item->trouble);
+    }
+    methods_release(session->server, &session->held);
+}
+
 static void after_prune(uv_work_t *work, int status)
 {
     struct prune *prune = work->data;
     struct server *server = prune->server;
+    size_t gone = 0;
     (void)status;
     for (size_t i = 0; i < prune->count; i++) {
-        struct session *session = prune->items[i].session;
-        session->pruning = prune->items[i].result != 0; // Not tried again by this runner.
-        if (session->removed) {
-            session_let(session);
-            continue;
-        }
-        if (session->pruning) {
-            session_log(session, LOG_WARNING, "session.pruned", "what is left of it stays: %s",
-                        uv_strerror(prune->items[i].result));
-        } else {
-            (void)pm_forget(server->manager, session->id);
-            session_log(session, LOG_INFO, "session.pruned",
-                        "it ended %lld s ago; what is left of it is removed",
-                        (long long)((wall_ms() - session->claimed_ms) / 1000));
-            session_notify(session, "session.destroyed");
-            session_remove(session);
-        }
-        session_let(session);
+        gone += prune->items[i].trouble == NULL;
+        after_one(&prune->items[i]);
+        session_let(prune->items[i].session);
     }
     server->works--;
-    server->prune_at = prune->count == BATCH ? 0 : server->prune_at;
+    server->prune_at = prune->count == BATCH && gone > 0 ? 0 : server->prune_at;
     server->under_prune = false;
     free(prune);
 }
@@ -162,17 +216,22 @@ static int by_age(const void *a, const void *b)
     return (*x)->claimed_ms < (*y)->claimed_ms ? -1 : (*x)->claimed_ms > (*y)->claimed_ms;
 }
 
+static bool counts(const struct session *session)
+{
+    return session_is_over(session) && session->claimed_ms > 0 && !session->spared;
+}
+
 // Those whose end is told, the oldest first.
 static struct session **list_ended(struct server *server, size_t *ret_count)
 {
     size_t count = 0;
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
-        count += session_is_over(s) && s->claimed_ms > 0;
+        count += counts(s);
     }
     struct session **list = count > 0 ? calloc(count, sizeof(struct session *)) : NULL;
     *ret_count = 0;
     for (struct session *s = server->sessions; s != NULL && list != NULL; s = s->next) {
-        if (session_is_over(s) && s->claimed_ms > 0) {
+        if (counts(s)) {
             list[(*ret_count)++] = s;
         }
     }
@@ -211,7 +270,8 @@ void prune_begin(struct server *server)
     for (size_t i = 0; i < count && prune->count < BATCH; i++) {
         if (is_due(server, list[i], count - 1 - i)) {
             struct item *item = &prune->items[prune->count++];
-            item->session = list[i];
+            *item = (struct item){.session = list[i]};
+            memcpy(item->id, list[i]->id, sizeof item->id);
             memcpy(item->path, list[i]->path, sizeof item->path);
             list[i]->pruning = true;
             session_hold(list[i]);

@@ -90,7 +90,7 @@ static int take_description(struct session *session, const char *text, size_t si
     return result;
 }
 
-static bool take_id(const char *text, size_t size, char id[RUNNER_ID_MAX + 1])
+bool session_described(const char *text, size_t size, char id[RUNNER_ID_MAX + 1])
 {
     json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
     const char *value = json_string_value(json_object_get(json, "id"));
@@ -149,7 +149,7 @@ static void drop_half_made(const struct recovery *recovery, const struct folder 
         (void)os_remove_tree(folder->path);
         (void)pm_forget(recovery->server->manager, id != NULL ? id : "-");
         log_write(recovery->server->log, LOG_WARNING, "session.dropped", id,
-                  "its start did not come to its end: '%s'", folder->path);
+                  "its start, or its removal, did not come to its end: '%s'", folder->path);
     }
 }
 
@@ -186,7 +186,7 @@ static void read_folder(struct recovery *recovery, const char *path)
         recovery->tries++;
         uv_sleep(PASSING_MS);
     }
-    if (folder->result == PM_OK && take_id(folder->text, folder->size, folder->id)) {
+    if (folder->result == PM_OK && session_described(folder->text, folder->size, folder->id)) {
         session_folder(recovery->server->env->state_dir, folder->id, expected);
         folder->named = strcmp(expected, path) == 0;
     }
@@ -335,7 +335,7 @@ static void ask_all(struct server *server)
         if (session->process != NULL && pm_process_alive(session->process)) {
             (void)session_ask(session, ASK_STATUS, NULL);
         } else {
-            session->unread = true;
+            session->unread = session->queued = true;
             session->next_unread = server->unread_first;
             server->unread_first = session;
             server->unread++;
@@ -345,9 +345,22 @@ static void ask_all(struct server *server)
     }
 }
 
+void recover_removed(struct session *session)
+{
+    struct session **at = &session->server->unread_first;
+    if (session->queued) {
+        while (*at != session) {
+            at = &(*at)->next_unread;
+        }
+        *at = session->next_unread;
+        session->queued = false;
+    }
+}
+
 static void looked_at(struct session *session)
 {
     struct server *server = session->server;
+    recover_removed(session); // Looked at before its turn came: nothing says that it stays.
     if (session->unread) {
         session->unread = false;
         server->unread--;
@@ -363,9 +376,8 @@ static void read_more(struct server *server)
            server->end == SERVER_RUNS) {
         struct session *session = server->unread_first;
         server->unread_first = session->next_unread;
-        if (session->unread) { // Else its end was told meanwhile.
-            session_collect(session);
-        }
+        session->queued = false;
+        session_collect(session);
         if (session->collecting) {
             session->reading = true;
             server->reading++;

@@ -112,11 +112,18 @@ void session_let(struct session *session)
     }
 }
 
-void session_drop_asks(struct session *session)
+struct ask *session_take_asks(struct session *session)
 {
-    while (session->asks != NULL) {
-        struct ask *ask = session->asks;
-        session->asks = ask->next;
+    struct ask *asks = session->asks;
+    session->asks = NULL;
+    return asks;
+}
+
+void session_end_asks(struct ask *asks)
+{
+    while (asks != NULL) {
+        struct ask *ask = asks;
+        asks = ask->next;
         if (ask->refresh != NULL) {
             refresh_done(ask->refresh);
         }
@@ -129,7 +136,7 @@ void session_drop_link(struct session *session)
     podlink_close(session->link);
     session->link = NULL;
     session->welcomed = session->claim_sent = false;
-    session_drop_asks(session);
+    session_end_asks(session_take_asks(session));
 }
 
 void session_remove(struct session *session)
@@ -141,6 +148,7 @@ void session_remove(struct session *session)
         }
         *at = session->next;
         session->removed = true;
+        recover_removed(session);
         session_drop_link(session);
         session_settle(session);
     }
@@ -508,18 +516,20 @@ static void on_message(void *user, const struct pod_message *message)
 
 static void take_end_of_link(struct session *session, int failure)
 {
+    struct ask *asks = session_take_asks(session);
     session->link = NULL;
     session->welcomed = session->claim_sent = false;
     if (session->create != NULL) {
+        session_end_asks(asks);
         create_over(session, failure);
         return;
     }
     if (failure != -POD_E_CLOSED && !session_is_over(session)) {
+        session->attempts = 3;
         session_fail(session, SESSION_UNREACHABLE, "its holder does not answer: %s",
                      failure == -POD_E_IO ? "no word within 2 s" : pod_strerror(failure));
-        session->attempts = 3;
     }
-    session_drop_asks(session);
+    session_end_asks(asks);
     session_collect(session);
 }
 

@@ -85,6 +85,7 @@ struct session {
     bool aside;           // A folder that is not known to be a session; shown under its own name.
     bool aside_passing;   // It could not be read: it is tried again.
     bool unread, reading; // In server::unread, server::reading.
+    bool queued;          // In the list of server::unread_first.
     struct session *next_unread;
     struct pod_state pod; // As it was told last.
     uint16_t version;
@@ -95,7 +96,9 @@ struct session {
     char problem[256];
     unsigned attempts; // To connect, without success.
     uv_timer_t *retry, *patience;
-    bool stopping, ending_holder, removed, pruning;
+    bool stopping, ending_holder, removed;
+    bool pruning; // A worker removes what is left of it.
+    bool spared;  // That cannot be done: not tried again by this runner.
     uint32_t stop_grace_ms;
     enum ask_kind stop_kind;
     unsigned works; // Under way in workers, and session_hold(): it is not freed before.
@@ -134,7 +137,10 @@ int session_take_link(struct session *session, pm_native native, const uint8_t *
                       uint64_t timeout_ms);
 void session_retry_later(struct session *session);
 void session_settle(struct session *session);
-void session_drop_asks(struct session *session);
+// What was asked so far, and its end: the call that is answered then, or one that has waited for
+// the session, may ask anew, which is another matter.
+struct ask *session_take_asks(struct session *session);
+void session_end_asks(struct ask *asks);
 void session_drop_link(struct session *session);
 
 // collect.c. The holder is dead, or says that the record is there, or its connection failed: what
@@ -158,6 +164,9 @@ void session_wait(struct session *session, struct call *call, bool destroy);
 void session_fail_waiters(struct session *session, const struct runner_error *error);
 // Whether nobody holds it: then it may be forgotten, whatever is in its folder.
 bool session_is_free(const struct session *session);
+// Removes a folder. Whatever comes in between, the next runner ends what was begun, and takes it
+// for nothing else: the end of the session was told already. 0 or a negative uv error.
+int session_remove_folder(const char *path);
 // Removes folder and records of one that is over, and the session with it.
 int session_erase(struct session *session, struct runner_error *error);
 
@@ -174,6 +183,8 @@ void create_over(struct session *session, int failure);
 // recover.c
 void recover_begin(struct server *server);
 void recover_collected(struct session *session); // After the first look at what is left of it.
+void recover_removed(struct session *session);   // It is about to be freed.
+bool session_described(const char *text, size_t size, char id[RUNNER_ID_MAX + 1]);
 // Folders that could not be read for a passing trouble.
 void recover_again(struct server *server);
 int epoch_next(struct server *server, uint64_t at_least);

@@ -123,10 +123,26 @@ void session_wait(struct session *session, struct call *call, bool destroy)
     session->waiters = waiter;
 }
 
+int session_remove_folder(const char *path)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    int result = pod_dir_open(path, &dir);
+    if (result == PM_OK) { // Else it is none that a session could be found in.
+        result = pod_file_rename(&dir, FILE_SESSION, FILE_STARTING);
+    } else {
+        result = session_passing(result) ? result : PM_ERR_NOT_FOUND;
+    }
+    pod_dir_close(&dir); // What is open cannot be removed everywhere.
+    if (result != PM_OK && result != PM_ERR_NOT_FOUND) {
+        return session_passing(result) ? UV_EAGAIN : UV_EACCES;
+    }
+    return os_remove_tree(path);
+}
+
 int session_erase(struct session *session, struct runner_error *error)
 {
     struct server *server = session->server;
-    int result = os_remove_tree(session->path);
+    int result = session_remove_folder(session->path);
     if (result != 0) {
         return runner_fail(error, RUNNER_FAILED,
                            "removal of session '%s'\nfolder '%s': %s\nls -la '%s'", session->id,

@@ -413,6 +413,7 @@ static int replace_by_exec(const struct runner_env *env, const char *program)
     os_keep_at_exec(guard, true);
     result = os_exec(program, argv);
     os_keep_at_exec(guard, false);
+    tell_main(""); // First, as in upgrade_tell_ready().
     (void)pod_log_append(guard, cancel, sizeof cancel - 1);
     pod_connection_close(guard);
     note(env->state_dir, program, "came back", uv_strerror(result));

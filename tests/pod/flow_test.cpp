@@ -1,6 +1,7 @@
 // Sessions whose child waits for the writer when the ring is full: nothing is lost on one that is
 // slow, and nobody else, nor one that is gone or takes nothing, holds the child up.
 #ifndef _WIN32
+#include <signal.h>
 #include <unistd.h>
 #endif
 
@@ -19,11 +20,11 @@ class Flow : public Pod
   protected:
     // A child that says many numbered bytes; nobody is attached.
     Session *Begin(const std::string &id, const std::vector<std::string> &role, uint32_t mode,
-                   uint32_t wait_s = 0)
+                   uint32_t wait_s = 0, uint32_t ring = Ring)
     {
         Options options;
         options.mode = mode;
-        options.ring = Ring;
+        options.ring = ring;
         options.on_full = POD_FULL_WAIT;
         options.wait_s = wait_s;
         options.grace_ms = 500;
@@ -43,6 +44,29 @@ class Flow : public Pod
                 return false;
         }
         return true;
+    }
+
+    // Its child has ended with 5, and not all that it said has room in the ring: birth reads none.
+    Session *EndWithItsOutputHeld(const std::string &id)
+    {
+        Session *session = Begin(id, {"pod-count", "90000", "5", "wait", "first"}, POD_MODE_PIPES);
+        if (session == nullptr)
+            return nullptr;
+        birth = Attached(session, POD_ROLE_WRITER, 0);
+        birth->check_letters = true;
+        birth->Type("y");
+        birth->Stall();
+        EXPECT_TRUE(contract::Eventually([&] { return Status(session).end[0] == Ring; }));
+        // 64 KiB in the ring, the rest in the pipe: the child has said all and waits for input.
+        EXPECT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
+        birth->Type("x");
+        EXPECT_TRUE(contract::Eventually([&] {
+            Turn();
+            return !contract::PidAlive(last_child);
+        }));
+        EXPECT_TRUE(IsHeld(session));
+        EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+        return session;
     }
 };
 
@@ -195,29 +219,115 @@ TEST_F(Flow, AStopAndAKillDoNotWaitForTheWriter)
 // The last words are in the pipe when the child ends: they wait as well.
 TEST_F(Flow, WhatIsLeftWhenTheChildEndsIsNotLostEither)
 {
-    Session *session = Begin("last", {"pod-count", "90000", "5", "wait", "first"}, POD_MODE_PIPES);
-    ASSERT_NE(session, nullptr);
-    birth = Attached(session, POD_ROLE_WRITER, 0);
-    ASSERT_NE(birth, nullptr);
-    birth->check_letters = true;
-    birth->Type("y");
-    birth->Stall();
-    ASSERT_TRUE(contract::Eventually([&] { return Status(session).end[0] == Ring; }));
-    // 64 KiB in the ring, the rest in the pipe: the child has said all and waits for input.
-    ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
-    birth->Type("x");
-    ASSERT_TRUE(contract::Eventually([&] {
-        Turn();
-        return !contract::PidAlive(last_child);
-    }));
-    EXPECT_TRUE(IsHeld(session));
-    EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+    EndWithItsOutputHeld("last");
     birth->Go();
     ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
     EXPECT_EQ(birth->received[0], 90000u);
     EXPECT_EQ(birth->wrong_letters, 0u);
     EXPECT_EQ(birth->gaps[0].size(), 0u);
     EXPECT_EQ(birth->exit.code, 5u);
+}
+
+// It ended by itself, and that is what is told: not that its daemon had to be killed.
+TEST_F(Flow, AStopBehindTheChildsEndWaitsForNobody)
+{
+    for (bool kill : {false, true}) {
+        Session *session = EndWithItsOutputHeld(kill ? "end-kill" : "end-stop");
+        ASSERT_NE(session, nullptr);
+        auto other = Connect(session);
+        other->Ask(kill ? pod_client_kill(&other->link->client)
+                        : pod_client_stop(&other->link->client, 400));
+        ASSERT_TRUE(Until([&] { return other->exits == 1; }));
+        EXPECT_EQ(other->exit.kind, POD_EXIT_EXITED);
+        EXPECT_EQ(other->exit.code, 5u);
+        EXPECT_EQ(other->exit.stop_action, 0u);
+        EXPECT_EQ(other->exit.end[0], 90000u);
+    }
+}
+
+// Somebody that the child has left behind writes quicker than the writer reads.
+TEST_F(Flow, WhoFloodsBehindTheChildsEndIsNotWaitedFor)
+{
+    Options options;
+    options.ring = Ring;
+    options.on_full = POD_FULL_WAIT;
+    options.drain_ms = 20;
+    Session *session = Create("flood", {"pod-leave", "3", "flood"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    auto writer = Attached(session, POD_ROLE_WRITER, POD_FROM_NOW);
+    ASSERT_NE(writer, nullptr);
+    writer->keep = false;
+    unsigned looks = 0;
+    writer->Stall();
+    EXPECT_TRUE(contract::Eventually([&] { // Nearly always something is held, and it reads on.
+        if (++looks % 10 == 0) {
+            writer->Go();
+            Turn();
+            writer->Stall();
+        }
+        return Status(session).state == POD_SESSION_EXITED;
+    }));
+    writer->Go();
+    ASSERT_TRUE(Until([&] { return writer->exits == 1; }));
+    EXPECT_EQ(writer->exit.code, 3u);
+}
+
+// What it has said is in the socket of a daemon that slept through the time.
+TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.ring = Ring;
+    options.on_full = POD_FULL_WAIT;
+    options.wait_s = 2;
+    // It sleeps for 2 s when it listens again.
+    options.daemon_env = {"POD_FAULTS=socket:998:1:1,bind:998:1:1"};
+    Session *session = Create("asleep", {"pod-tick", "3000"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    auto writer = Attached(session, POD_ROLE_WRITER, POD_FROM_NOW);
+    ASSERT_NE(writer, nullptr);
+    writer->check_letters = true;
+    writer->keep = false;
+    writer->Stall();
+    ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
+    ASSERT_EQ(pod_file_remove(&session->dir, "s"), PM_OK);
+    ASSERT_EQ(pm_process_signal(session->daemon, SIGUSR1, PM_SCOPE_PROCESS), PM_OK);
+    usleep(300000); // Nothing shows that it sleeps; if it does not yet, this is an easy case.
+    uint64_t next = writer->link->client.tracker.next[0];
+    writer->Go();
+    ASSERT_TRUE(Until([&] { return writer->link->client.tracker.next[0] > next + 6 * Ring; }));
+    EXPECT_EQ(contract::ReadFile(session->path + "/log").find("has taken nothing"),
+              std::string::npos);
+    EXPECT_EQ(writer->gaps[0].size(), 0u);
+    EXPECT_EQ(writer->wrong_letters, 0u);
+}
+
+// A terminal is read in several pieces at once: never more than there is room for.
+TEST_F(Flow, ASmallRingOfATerminalLosesNothing)
+{
+    Session *session = Begin("small", {"pod-tick", "3000"}, POD_MODE_PTY, 0, POD_RING_MIN);
+    ASSERT_NE(session, nullptr);
+    birth.reset();
+    auto writer = Attached(session, POD_ROLE_WRITER, 0);
+    ASSERT_NE(writer, nullptr);
+    writer->check_letters = true;
+    for (int stall = 0; stall < 3; stall++) {
+        uint64_t next = writer->link->client.tracker.next[0];
+        writer->Stall();
+        EXPECT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
+        writer->Go();
+        ASSERT_TRUE(
+            Until([&] { return writer->link->client.tracker.next[0] > next + 3 * POD_RING_MIN; }));
+    }
+    EXPECT_LE(writer->gaps[0].size(), 1u); // That of the beginning, without a writer.
+    if (!writer->gaps[0].empty()) {
+        EXPECT_EQ(writer->gaps[0][0].first, 0u);
+    }
+    EXPECT_EQ(writer->wrong_letters, 0u);
+    writer->Type("x");
+    ASSERT_TRUE(Until([&] { return writer->exits == 1; }));
 }
 
 #else

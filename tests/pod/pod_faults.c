@@ -49,6 +49,10 @@ static int fails(const char *call)
             if (plans[i].error == POD_FAULT_DIE) {
                 (void)kill(getpid(), SIGKILL);
             }
+            if (plans[i].error == POD_FAULT_LATE) {
+                (void)sleep(1);
+                return 0;
+            }
             errno = plans[i].error;
             return 1;
         }
@@ -88,6 +92,11 @@ int pod_fault_fsync(int fd)
 int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
     return fails("renameat") ? -1 : renameat(from_dir, from, to_dir, to);
+}
+
+int pod_fault_unlink(const char *path)
+{
+    return fails("unlink") ? -1 : unlink(path);
 }
 
 int pod_fault_socket(int domain, int type, int protocol)

@@ -2,7 +2,7 @@
 //
 //   CALL:ERRNO:SKIP:COUNT,...     the first SKIP calls are as ever, COUNT fail, the rest as ever
 //
-// ERRNO 999: the process is killed in place of the call.
+// ERRNO 999: the process is killed in place of the call; 998: the call comes a second later.
 //
 // CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to;
 // of openat also the name of the file.
@@ -14,12 +14,14 @@
 #include <sys/types.h>
 
 #define POD_FAULT_DIE 999
+#define POD_FAULT_LATE 998
 
 int pod_fault_openat(int dir, const char *name, int flags, int mode);
 ssize_t pod_fault_write(int fd, const void *data, size_t size);
 ssize_t pod_fault_read(int fd, void *data, size_t size);
 int pod_fault_fsync(int fd);
 int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to);
+int pod_fault_unlink(const char *path);
 int pod_fault_socket(int domain, int type, int protocol);
 int pod_fault_bind(int fd, const struct sockaddr *address, socklen_t size);
 int pod_fault_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);

@@ -188,6 +188,8 @@ int Leave(const std::vector<std::string> &args)
             std::this_thread::sleep_for(std::chrono::milliseconds(60));
             WriteAll("late");
         }
+        while (args[1] == "flood") // Until nobody reads it any more.
+            WriteAll(std::string(65536, 'f'));
         for (;;)
             pause();
     }

@@ -271,6 +271,9 @@ TEST(Config, WhatEarlierDaemonsDoNotKnowIsOnlySaidWhenItIsWanted)
     config.program = "x";
     config.cwd = "/";
     EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6}));
+    config.wait_s = 5; // Of no meaning so far.
+    EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6}));
+    config.wait_s = 0;
     config.on_full = POD_FULL_WAIT;
     EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6, 15}));
     config.wait_s = 5;

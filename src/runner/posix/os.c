@@ -13,6 +13,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "poddaemon/os.h"
 #include "runner/os.h"
 
 void os_begin(void)
@@ -183,7 +184,7 @@ int os_remove_tree(const char *path)
         return errno == ENOENT ? 0 : -errno;
     }
     if (!S_ISDIR(info.st_mode)) {
-        return unlink(path) == 0 || errno == ENOENT ? 0 : -errno;
+        return POD_SYS(unlink)(path) == 0 || errno == ENOENT ? 0 : -errno;
     }
     int result = remove_entries(path);
     if (result == 0 && rmdir(path) != 0 && errno != ENOENT) {

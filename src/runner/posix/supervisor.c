@@ -9,6 +9,12 @@
 
 #include "runner/os.h"
 
+#ifdef SOCK_CLOEXEC // From birth: others may start programs at this moment.
+#define SOCKET_TYPE (SOCK_DGRAM | SOCK_CLOEXEC)
+#else
+#define SOCKET_TYPE SOCK_DGRAM
+#endif
+
 static char address[sizeof((struct sockaddr_un *)NULL)->sun_path]; // "": none.
 
 void os_supervisor_take(void)
@@ -34,7 +40,7 @@ void os_supervisor_tell(const char *text)
     if (length == 0) {
         return;
     }
-    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    int fd = socket(AF_UNIX, SOCKET_TYPE, 0);
     if (fd < 0) {
         return;
     }
