@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "runner/post.h"
+#include "runner/service_log.h"
 
 #define WHY_MAX 160
+#define QUESTIONS_MAX 64         // That are open.
+#define QUESTIONS_SIZE 16777216u // Of all of them, but for the first one.
 
 struct peer_call {
     struct peer *peer;
@@ -24,6 +27,7 @@ struct question {
     struct question *next;
     char key[MESSAGE_ID_MAX];
     json_t *request;
+    size_t size; // Of its line.
     uint64_t deadline;
 };
 
@@ -41,6 +45,7 @@ struct peer {
     json_t *facts;
     struct peer_stats stats;
     uint64_t offset;
+    size_t line_size;
 };
 
 static const struct service_config *config_of(const struct peer *peer)
@@ -332,20 +337,22 @@ static void ask(struct peer *peer, const char *method, json_t *params, peer_done
 static json_t *result_of(struct peer *peer, const char *method, json_t *message,
                          const struct runner_error *error)
 {
-    char why[512];
-    json_t *fault = json_object_get(message, "error");
+    char why[512], clean[460];
+    json_t *fault = message_fault(message);
     json_t *result = json_object_get(message, "result");
+    // Its end says more; and an answer that comes after a stop, or too late, starts nothing.
+    if (peer->transport == NULL || peer->ended || peer->asked || peer->failed.code != RUNNER_OK) {
+        return NULL;
+    }
     if (result != NULL && fault == NULL) {
         return result;
     }
-    if (peer->transport == NULL || peer->ended) { // Its end says more.
-        return NULL;
-    }
     const char *text = json_string_value(json_object_get(fault, "message"));
-    (void)snprintf(why, sizeof why, "%s: %.480s", method,
-                   error != NULL  ? error->why
-                   : text != NULL ? text
-                                  : "it answered an error");
+    service_text_flat(clean, sizeof clean,
+                      error != NULL  ? error->why
+                      : text != NULL ? text
+                                     : "it answered an error");
+    (void)snprintf(why, sizeof why, "%s: %s", method, clean);
     give_up(peer, why);
     return NULL;
 }
@@ -458,8 +465,22 @@ int peer_answer(struct peer *peer, const char *key, json_t *result, json_t *faul
     return RUNNER_OK;
 }
 
+static bool may_ask(const struct peer *peer)
+{
+    size_t count = 0, size = peer->line_size;
+    for (const struct question *q = peer->questions; q != NULL; q = q->next) {
+        count++;
+        size += q->size;
+    }
+    return count == 0 || (count < QUESTIONS_MAX && size <= QUESTIONS_SIZE);
+}
+
 static bool pass_on(struct peer *peer, json_t *request)
 {
+    if (!may_ask(peer)) {
+        note(peer, "it asks for too much at once: this is denied");
+        return false;
+    }
     struct question *question = calloc(1, sizeof *question);
     if (question == NULL) {
         return false;
@@ -467,6 +488,7 @@ static bool pass_on(struct peer *peer, json_t *request)
     message_id(question->key, peer->epoch, ++peer->numbers);
     const struct peer_question told = {question->key, request};
     question->request = json_incref(request);
+    question->size = peer->line_size;
     question->deadline = now_ms(peer) + config_of(peer)->permission_ms;
     question->next = peer->questions;
     peer->questions = question;
@@ -566,6 +588,7 @@ static void on_line(void *user, const char *line, size_t size, uint64_t end)
     char text[WHY_MAX];
     json_t *json = NULL;
     peer->offset = end;
+    peer->line_size = size;
     if (line == NULL) {
         peer->stats.too_long++;
         (void)snprintf(text, sizeof text, "a line of %llu bytes was dropped: too long",

@@ -9,6 +9,7 @@
 #include "runner/os.h"
 
 #define LINE_MAX_SAID 4096u
+#define FLAT_MAX 480u
 #define READ_MAX 262144u
 
 struct service_log {
@@ -128,7 +129,8 @@ size_t service_log_escape(char *to, const void *data, size_t size)
     size_t at = 0;
     for (size_t i = 0; i < size;) {
         size_t length = character(bytes + i, size - i);
-        bool control = (bytes[i] < 0x20 && bytes[i] != '\t') || bytes[i] == 0x7f;
+        bool control = (bytes[i] < 0x20 && bytes[i] != '\t') || bytes[i] == 0x7f ||
+                       (length == 2 && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0);
         if (length == 0 || control) {
             to[at++] = '\\';
             to[at++] = 'x';
@@ -168,6 +170,21 @@ static size_t whole_characters(const char *text, size_t size)
         }
     }
     return size;
+}
+
+void service_text_trim(char *text)
+{
+    text[whole_characters(text, strlen(text))] = '\0';
+}
+
+void service_text_flat(char *to, size_t capacity, const char *text)
+{
+    char clean[4 * FLAT_MAX + 1];
+    size_t size = strlen(text);
+    size = whole_characters(text, size < FLAT_MAX ? size : FLAT_MAX);
+    clean[service_log_escape(clean, text, size)] = '\0';
+    (void)snprintf(to, capacity, "%s", clean);
+    service_text_trim(to);
 }
 
 void service_log_said(struct service_log *log, const void *data, size_t size)

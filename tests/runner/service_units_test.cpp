@@ -169,6 +169,31 @@ std::string text_of(json_t *message)
     return text;
 }
 
+TEST(Message, ANumberThatIsTooLargeChangesNoOther)
+{
+    const std::string line = "{\"id\":7,\"method\":\"a\",\"params\":[9223372036854775807,"
+                             "9223372036854775808,-9223372036854775808,-9223372036854775809 ,1,"
+                             "\"12345678901234567890\\\"12345678901234567890\",1.5]}";
+    json_t *json = nullptr;
+    ASSERT_EQ(message_read(line.data(), line.size(), &json), MESSAGE_REQUEST);
+    EXPECT_TRUE(json_is_integer(json_object_get(json, "id")));
+    const json_t *params = json_object_get(json, "params");
+    for (size_t i = 0; i < 5; i++) {
+        EXPECT_EQ(json_is_integer(json_array_get(params, i)), i != 1 && i != 3) << i;
+    }
+    EXPECT_STREQ(json_string_value(json_array_get(params, 5)),
+                 "12345678901234567890\"12345678901234567890");
+    json_decref(json);
+}
+
+TEST(Message, AnErrorThatIsNullIsNone)
+{
+    json_t *json = json_loads(R"({"id":1,"result":{},"error":null})", 0, nullptr);
+    EXPECT_EQ(message_kind_of(json), MESSAGE_ANSWER);
+    EXPECT_EQ(message_fault(json), nullptr);
+    json_decref(json);
+}
+
 TEST(Message, IsWrittenAsItIsRead)
 {
     EXPECT_EQ(text_of(message_request("1-1", "a", json_pack("[i]", 5))),
@@ -512,6 +537,22 @@ TEST(ServiceLog, IsSafeOnATerminalAndInJson)
     json_t *json = json_string(text.c_str());
     EXPECT_NE(json, nullptr);
     json_decref(json);
+}
+
+TEST(ServiceLog, CutsBetweenCharacters)
+{
+    for (size_t size = 1; size < 12; size++) {
+        char text[16];
+        (void)snprintf(text, size + 1, "%s", "a\xe6\xbc\xa2\xf0\x9f\x98\x80\xc3\xa9z");
+        service_text_trim(text);
+        json_t *json = json_string(text);
+        EXPECT_NE(json, nullptr) << size;
+        EXPECT_GT(strlen(text) + 4, size);
+        json_decref(json);
+    }
+    char flat[32];
+    service_text_flat(flat, sizeof flat, "a\nb\x1b[\xc2\x9b");
+    EXPECT_STREQ(flat, "a\\x0ab\\x1b[\\xc2\\x9b");
 }
 
 } // namespace
