@@ -638,8 +638,7 @@ static void on_deaf(void *user)
 static void on_started(void *user, const struct transport_started *started)
 {
     struct peer *peer = user;
-    size_t i;
-    json_t *request, *facts = json_object_get(started->kept, "facts");
+    json_t *facts = json_object_get(started->kept, "facts");
     peer->started = true;
     peer->stats.pid = started->pid;
     peer->options.handler.started(peer->options.handler.user, started->pid, started->kept != NULL);
@@ -648,10 +647,6 @@ static void on_started(void *user, const struct transport_started *started)
         peer->ready = true;
         set_timer(peer);
         peer->options.handler.ready(peer->options.handler.user);
-        json_array_foreach(started->unanswered, i, request)
-        {
-            take_request(peer, request);
-        }
         return;
     }
     if (started->kept != NULL) { // Nobody can know how far it came.
@@ -660,6 +655,20 @@ static void on_started(void *user, const struct transport_started *started)
         return;
     }
     ask(peer, "initialize", handshake_initialize(config_of(peer)->kind), on_initialized);
+}
+
+static void on_open(void *user, const json_t *requests)
+{
+    struct peer *peer = user;
+    size_t i;
+    json_t *request;
+    peer->line_size = 0;
+    json_array_foreach((json_t *)(uintptr_t)requests, i, request)
+    {
+        if (peer->ready && !peer->ended) {
+            take_request(peer, request);
+        }
+    }
 }
 
 static void free_peer(uv_handle_t *handle)
@@ -748,8 +757,8 @@ struct peer *peer_start(const struct peer_options *options)
                                                 .name = options->name,
                                                 .folder = options->folder,
                                                 .config = options->config,
-                                                .handler = {on_started, on_line, on_gap, on_said,
-                                                            on_deaf, on_ended, peer}};
+                                                .handler = {on_started, on_open, on_line, on_gap,
+                                                            on_said, on_deaf, on_ended, peer}};
     (void)uv_timer_init(&options->server->loop, &peer->timer);
     peer->timer.data = peer;
     peer->transport = options->config->pod ? podchild_start(&transport) : child_start(&transport);

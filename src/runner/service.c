@@ -314,7 +314,7 @@ static void start_now(struct service *service)
     if (code == RUNNER_OK && (service->peer = peer_start(&options)) == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "start\nout of memory");
     }
-    if (!service->config.pod && podchild_lives(service->server, service->name)) {
+    if (!service->config.pod) {
         podchild_drop(service->server, service->name);
     }
     service->began = uv_now(&service->server->loop);
@@ -469,8 +469,11 @@ void services_start(struct server *server)
     json_object_foreach(list, name, object)
     {
         struct service *service = service_add(server, name, object, true);
-        if (service != NULL && (service->config.autostart || podchild_lives(server, name))) {
+        bool lives = service != NULL && service->config.pod && podchild_lives(server, name);
+        if (service != NULL && (service->config.autostart || lives)) {
             start_now(service);
+        } else if (service != NULL && !service->config.pod) {
+            podchild_drop(server, name);
         }
     }
     json_decref(list);

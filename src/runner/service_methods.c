@@ -291,6 +291,7 @@ void method_service_messages(struct server *server, struct call *call, json_t *p
         call_error(call, &error);
     } else if (service != NULL) {
         json_int_t after = json_integer_value(json_object_get(params, "after"));
-        call_result(call, journal_messages(service->folder, (uint64_t)after));
+        json_int_t agent = json_integer_value(json_object_get(params, "agent"));
+        call_result(call, journal_messages(service->folder, (uint64_t)agent, (uint64_t)after));
     }
 }

@@ -13,7 +13,8 @@
 //   --deaf              read nothing after the handshake
 //   --stay              go on at the end of input, and ignore SIGTERM
 //   --holder            leave a process behind that holds the pipes, in a session of its own
-//   --note FILE         append "METHOD\n" there for each message that comes
+//   --note FILE         append "METHOD\n" there for each message that comes, "answer ID\n" for an
+//                       answer that is one to us
 //   --mark FILE         append a line there at the start
 //
 // Methods: echo; big {"size"}: a text of so many bytes; die {"code"}; crash; hang; notify
@@ -262,6 +263,13 @@ static void count(const char *file, size_t size)
     }
 }
 
+static void note_answer(const char *id)
+{
+    char line[64];
+    (void)snprintf(line, sizeof line, "answer %.50s", id);
+    note(how.note, line);
+}
+
 // Asks, and reads what comes until it is answered.
 static json_t *ask(const char *method, json_t *params)
 {
@@ -275,6 +283,9 @@ static json_t *ask(const char *method, json_t *params)
         const char *method_of = json_string_value(json_object_get(message, "method"));
         if (method_of != NULL) {
             note(how.note, method_of);
+        }
+        if (got != NULL && method_of == NULL) {
+            note_answer(got);
         }
         if (got != NULL && strcmp(got, id) == 0) {
             return message;
@@ -400,6 +411,8 @@ static void take(const json_t *message)
 {
     const char *method = json_string_value(json_object_get(message, "method"));
     if (method == NULL) {
+        const char *id = json_string_value(json_object_get(message, "id"));
+        note_answer(id != NULL ? id : "?");
         return;
     }
     note(how.note, method);
