@@ -8,6 +8,7 @@
 #include "runner/service_log.h"
 
 #define WHY_MAX 160
+#define GARBAGE_NOTES 32         // Lines in the log about it, in a second.
 #define QUESTIONS_MAX 64         // That are open.
 #define QUESTIONS_SIZE 16777216u // Of all of them, but for the first one.
 
@@ -46,6 +47,8 @@ struct peer {
     struct peer_stats stats;
     uint64_t offset;
     size_t line_size;
+    uint64_t garbage_since, hushed; // hushed: lines of garbage that were not noted.
+    unsigned garbage_notes;
 };
 
 static const struct service_config *config_of(const struct peer *peer)
@@ -582,6 +585,28 @@ static void take_message(struct peer *peer, json_t *json, enum message_kind kind
     }
 }
 
+static void take_garbage(struct peer *peer, const char *line)
+{
+    char text[WHY_MAX];
+    peer->stats.garbage++;
+    if (now_ms(peer) - peer->garbage_since >= 1000) {
+        peer->garbage_since = now_ms(peer);
+        peer->garbage_notes = 0;
+    }
+    if (++peer->garbage_notes > GARBAGE_NOTES) {
+        peer->hushed++;
+        return;
+    }
+    if (peer->hushed > 0) {
+        (void)snprintf(text, sizeof text, "%llu more lines that were no message",
+                       (unsigned long long)peer->hushed);
+        peer->hushed = 0;
+        note(peer, text);
+    }
+    (void)snprintf(text, sizeof text, "no message: %.100s", line);
+    note(peer, text);
+}
+
 static void on_line(void *user, const char *line, size_t size, uint64_t end)
 {
     struct peer *peer = user;
@@ -598,9 +623,7 @@ static void on_line(void *user, const char *line, size_t size, uint64_t end)
     }
     enum message_kind kind = message_read(line, size, &json);
     if (kind == MESSAGE_NONE) {
-        peer->stats.garbage++;
-        (void)snprintf(text, sizeof text, "no message: %.100s", line);
-        note(peer, text);
+        take_garbage(peer, line);
     } else {
         take_message(peer, json, kind);
     }
@@ -626,9 +649,9 @@ static void on_said(void *user, const void *data, size_t size)
 }
 
 // It may just be ending; if not, it is of no use any more.
-static void on_deaf(void *user)
+static void on_deaf(void *user, const char *why)
 {
-    give_up(user, "it has closed its input");
+    give_up(user, why);
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -703,7 +703,12 @@ static void begin_to_connect(struct podchild *pod)
 static bool has_name(const char *variable, const char *name)
 {
     size_t length = strlen(name);
-    return strncmp(variable, name, length) == 0 && variable[length] == '=';
+#ifdef _WIN32 // Path and PATH are one.
+    bool same = _strnicmp(variable, name, length) == 0;
+#else
+    bool same = strncmp(variable, name, length) == 0;
+#endif
+    return same && variable[length] == '=';
 }
 
 static void add_variable(json_t *list, const char *name, const char *value)

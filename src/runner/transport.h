@@ -31,7 +31,8 @@ struct transport_handler {
     void (*line)(void *user, const char *line, size_t size, uint64_t end);
     void (*gap)(void *user, uint64_t from, uint64_t to);     // Bytes that nobody kept.
     void (*said)(void *user, const void *data, size_t size); // On stderr.
-    void (*deaf)(void *user); // It has closed its input, and what was written is lost.
+    // It has closed its input, and what was written is lost; or its output.
+    void (*deaf)(void *user, const char *why);
     void (*ended)(void *user, const struct transport_ended *ended);
     void *user;
 };

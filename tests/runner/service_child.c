@@ -21,7 +21,8 @@
 // {"count"}; asks {"count", ...}: how many of so many questions are answered at once; ask
 // {"method", "params"}: what we are answered; flood {"size"}: on stderr; long
 // {"size"}: a line of garbage; env {"name"}; count {"file", "size"}: numbered notifications until
-// the file is there; args: our arguments; close: our stdin; cwd.
+// the file is there; args: our arguments; close: our stdin; mute: our
+// stdout; lines {"to", "count"}: so many short ones; cwd.
 #ifdef _WIN32
 #include <fcntl.h>
 #include <io.h>
@@ -240,6 +241,15 @@ static void flood(FILE *to, size_t size)
     (void)fflush(to);
 }
 
+// Each of them is a line of its own for whoever reads them.
+static void empty_lines(FILE *to, json_int_t count)
+{
+    for (json_int_t i = 0; i < count; i++) {
+        (void)fputs(to == stderr ? "\n" : "x\n", to);
+    }
+    (void)fflush(to);
+}
+
 static void notify_number(json_int_t i, size_t size)
 {
     json_t *padding = big_text(size);
@@ -361,6 +371,12 @@ static bool special(const char *method, const json_t *request)
         crash();
     } else if (strcmp(method, "hang") == 0) {
         return false;
+    } else if (strcmp(method, "mute") == 0) {
+        (void)fclose(stdout);
+        hold_for_ever();
+    } else if (strcmp(method, "lines") == 0) {
+        empty_lines(strcmp(text(request, "to"), "stderr") == 0 ? stderr : stdout,
+                    number(request, "count"));
     } else if (strcmp(method, "flood") == 0) {
         flood(stderr, (size_t)number(request, "size"));
     } else if (strcmp(method, "long") == 0) {

@@ -452,9 +452,36 @@ TEST(ServiceConfig, TellsLineAndNameOfWhatIsWrong)
         wrong_with(
             "{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\", \"cwd\": \"y\"}}}"),
         "line 1: 'services.a.cwd' | it has to be an absolute path");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"env\": {\"TOKEN=secret\": \"\"}}}}"),
+              "line 2: 'services.a.env' | a variable has a name that is empty or has a = in it");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"backoff_max_ms\": 100}}}"),
+              "")
+        << "the first wait is the longest";
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"backoff_ms\": 200, \"backoff_max_ms\": 100}}}"),
+              "line 2: 'services.a.backoff_ms' | it is more than backoff_max_ms");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\"},\n"
+                         "\"A\": {\"kind\": \"mcp\", \"command\": \"x\"}}}"),
+              "line 1: 'services.a' | another one differs only in upper case");
     EXPECT_EQ(wrong_with("{\n\"services\": {},\n\"services\": {}}").substr(0, 6), "line 3");
     EXPECT_EQ(wrong_with("{\n{").substr(0, 6), "line 2");
     EXPECT_EQ(wrong_with("[]"), "line 1 | it has to be an object");
+}
+
+TEST(ServiceConfig, NamesAreThoseOfFoldersEverywhere)
+{
+    for (const char *name : {"a", "A.b-c_1", "console", "com", "com10", "lpt", "nul1", "a.con"}) {
+        EXPECT_TRUE(service_valid_name(name)) << name;
+    }
+    for (const char *name :
+         {"", ".a", "-a", "a.", "a/b", "con", "NUL", "Com1", "lpt9.txt", "aux.x"}) {
+        EXPECT_FALSE(service_valid_name(name)) << name;
+    }
+    EXPECT_TRUE(service_same_name("aZ.1", "Az.1"));
+    EXPECT_FALSE(service_same_name("ab", "a"));
+    EXPECT_FALSE(service_same_name("a@", "a`"));
 }
 
 TEST(ServiceConfig, HasItsDefaults)
