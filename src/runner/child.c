@@ -18,7 +18,9 @@
 #define DRAIN_SILENCE_MS 250
 #define DRAIN_MAX_MS 2000
 #define GIVE_UP_MS 10000 // After the last step: it cannot be ended, and is told as lost.
-#define SAID_SIZE 65536u
+#define MUTE_MS 1000     // From the end of its output to its own.
+#define AGAIN_MS 100     // No thread was to be had.
+#define SAID_SIZE 16384u // The loop reads up to 32 of them before it does something else.
 
 enum child_state {
     CHILD_STARTING = 0,
@@ -154,6 +156,7 @@ static void on_exit_told(void *user)
 {
     struct child *child = user;
     child->exit_due = false;
+    post_let(child->options.post);
     if (child->gone) {
         free_child(child);
         return;
@@ -196,6 +199,8 @@ static void after_plan(void *user)
     }
 }
 
+static void on_leave_over(uv_timer_t *timer);
+
 static void begin_plan(struct child *child)
 {
     if (child->planned || child->state != CHILD_RUNNING) {
@@ -205,8 +210,9 @@ static void begin_plan(struct child *child)
     close_pipe(child, PM_STDIN);
     child->thread = (struct post_thread){.block = run_plan, .after = after_plan, .user = child};
     child->planning = post_thread(child->options.post, &child->thread) == 0;
-    if (!child->planning) { // No thread to be had: this one waits for it.
-        run_plan(child);
+    if (!child->planning) { // No thread to be had now, and this one must not wait.
+        child->planned = false;
+        (void)uv_timer_start(&child->timer, on_leave_over, AGAIN_MS, 0);
     }
 }
 
@@ -224,6 +230,9 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 
 static void begin_stop(struct child *child)
 {
+    if (child->planned) { // Its start was broken, and the timer is that of the plan.
+        return;
+    }
     child->shutdown.data = child;
     if (!child->open[PM_STDIN] ||
         uv_shutdown(&child->shutdown, (uv_stream_t *)&child->pipes[PM_STDIN], on_shutdown) != 0) {
@@ -272,6 +281,13 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
     *buffer = uv_buf_init(room, room != NULL ? (unsigned)size : 0);
 }
 
+// It goes on, and says nothing any more: whoever waits for an answer need not wait longer.
+static void on_mute(uv_timer_t *timer)
+{
+    struct child *child = timer->data;
+    child->options.handler.deaf(child->options.handler.user, "it has closed its output");
+}
+
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
 {
     struct child *child = stream->data;
@@ -280,6 +296,10 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
     if (size < 0 && size != UV_ENOBUFS) { // For want of memory it is tried again.
         close_pipe(child, which);
         look_whether_over(child);
+        if (which == PM_STDOUT && child->state == CHILD_RUNNING && !child->stopping &&
+            !child->planned) {
+            (void)uv_timer_start(&child->timer, on_mute, MUTE_MS, 0);
+        }
         return;
     }
     if (child->state == CHILD_DRAINING && size > 0) {
@@ -306,7 +326,7 @@ static void on_written(uv_write_t *request, int status)
     if (status != 0 && child->open[PM_STDIN]) {
         close_pipe(child, PM_STDIN);
         if (child->state == CHILD_RUNNING && !child->stopping) {
-            child->options.handler.deaf(child->options.handler.user);
+            child->options.handler.deaf(child->options.handler.user, "it has closed its input");
         }
     }
 }
@@ -370,6 +390,7 @@ static void after_spawn(void *user)
     child->spawning = false;
     if (child->spawned != PM_OK) {
         child->exit_due = false;
+        post_let(child->options.post);
         finish(child);
         return;
     }
@@ -488,11 +509,13 @@ struct transport *child_start(const struct transport_options *options)
     child->timer.data = child;
     child->handles = 1;
     child->exit_item = (struct post_item){NULL, on_exit_told, child};
+    post_hold(options->post);
     child->exit_due = true; // From here on, unless it is not started.
     child->thread = (struct post_thread){.block = run_spawn, .after = after_spawn, .user = child};
     child->spawning = true;
     if (post_thread(options->post, &child->thread) != 0) {
         child->gone = true;
+        post_let(options->post);
         child->exit_due = child->spawning = false;
         uv_close((uv_handle_t *)&child->timer, on_handle_closed);
         return NULL;

@@ -515,6 +515,7 @@ static int do_messages(struct options *o, const char *name)
         }
         more = json_is_true(json_object_get(result, "more"));
         (void)json_object_set(params, "after", json_object_get(result, "next"));
+        (void)json_object_set(params, "agent", json_object_get(result, "agent"));
         json_decref(result);
     }
     json_decref(params);

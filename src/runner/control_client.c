@@ -9,7 +9,7 @@
 #include "runner/lines.h"
 #include "runner/server.h"
 
-#define ANSWER_MS 5000 // For what a runner answers at once.
+#define ANSWER_MS 5000            // For what a runner answers at once.
 #define CLIENT_LINE_MAX 67108864u // What a service answers may be long.
 
 struct queued {
@@ -253,11 +253,11 @@ int client_call(struct client *client, const char *method, json_t *params, int64
 {
     size_t size = 0;
     char *text = rpc_line(rpc_call(++client->last_id, method, params), &size);
-    if (text != NULL && size > RUNNER_LINE_MAX) {
+    if (text != NULL && size > rpc_line_max(method)) {
         free(text);
         return runner_fail(error, RUNNER_USAGE,
-                           "call of %s\nit has %llu bytes, and %u is the limit", method,
-                           (unsigned long long)size, RUNNER_LINE_MAX);
+                           "call of %s\nit has %llu bytes, and %zu is the limit", method,
+                           (unsigned long long)size, rpc_line_max(method));
     }
     if (client->lines == NULL) {
         free(text);

@@ -169,10 +169,13 @@ static void on_line(void *user, const char *line, size_t size)
         return;
     }
     bool known = methods_know(request.method);
-    struct call *call = known && conn->calls < CALLS_MAX ? calloc(1, sizeof *call) : NULL;
+    bool fits = size <= rpc_line_max(request.method);
+    struct call *call = known && fits && conn->calls < CALLS_MAX ? calloc(1, sizeof *call) : NULL;
     if (call == NULL) {
-        reply = !known ? rpc_fault(request.id, RPC_UNKNOWN_METHOD, "no such method")
-                       : rpc_fault(request.id, RPC_RUNNER - RUNNER_REFUSED, "too many at once");
+        reply = !known  ? rpc_fault(request.id, RPC_UNKNOWN_METHOD, "no such method")
+                : !fits ? rpc_fault(request.id, RPC_RUNNER - RUNNER_USAGE,
+                                    "the call is longer than 1 MiB")
+                        : rpc_fault(request.id, RPC_RUNNER - RUNNER_REFUSED, "too many at once");
         if (request.id != NULL) {
             send_message(conn, reply);
         } else {
@@ -194,7 +197,7 @@ static void on_closed(void *user, int failure)
         log_write(conn->server->log, LOG_WARNING, "control.dropped", NULL,
                   failure == UV_EMSGSIZE ? "a line of a client is longer than %u bytes"
                                          : "a client does not read: more than %u bytes unsent",
-                  failure == UV_EMSGSIZE ? RUNNER_LINE_MAX : LINES_UNSENT_MAX);
+                  failure == UV_EMSGSIZE ? RUNNER_CALL_MAX : LINES_UNSENT_MAX);
     }
     conn->calls++; // It stays while they are told.
     while (conn->watched != NULL) {
@@ -215,7 +218,7 @@ static void add_conn(struct server *server, uv_pipe_t *pipe)
 {
     struct control *control = server->control;
     struct conn *conn = control->count < CONNECTIONS_MAX ? calloc(1, sizeof *conn) : NULL;
-    struct lines_handler handler = {on_line, on_closed, conn, 0};
+    struct lines_handler handler = {on_line, on_closed, conn, RUNNER_CALL_MAX};
     if (conn == NULL) {
         control->refused++;
         uv_close((uv_handle_t *)pipe, free_pipe);

@@ -22,6 +22,9 @@ static const char *take_line(const char *text, char *field, size_t capacity)
 {
     size_t length = strcspn(text, "\n");
     size_t some = length < capacity - 1 ? length : capacity - 1;
+    while (some < length && some > 0 && ((unsigned char)text[some] & 0xc0) == 0x80) {
+        some--; // Not in the middle of a character.
+    }
     memcpy(field, text, some);
     field[some] = '\0';
     return text[length] == '\n' ? text + length + 1 : text + length;

@@ -1,9 +1,16 @@
 #include "runner/message.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+json_t *message_fault(const json_t *json)
+{
+    json_t *fault = json_object_get(json, "error");
+    return json_is_null(fault) ? NULL : fault;
+}
 
 static bool is_blank(const char *line, size_t size)
 {
@@ -33,6 +40,40 @@ enum message_kind message_kind_of(const json_t *json)
                : MESSAGE_NONE;
 }
 
+// An integer that does not fit into 64 bits becomes a real, and no other number does. NULL: no
+// memory.
+static char *mend_integers(const char *line, size_t size, size_t *ret_size)
+{
+    bool text = false;
+    size_t at = 0;
+    char *mended = malloc(size + size / 9 + 3); // One of 19 digits or more gets two characters.
+    for (size_t i = 0; mended != NULL && i < size;) {
+        size_t digits = 0, length = 1;
+        if (text && line[i] == '\\' && i + 1 < size) {
+            length = 2;
+        } else if (line[i] == '"') {
+            text = !text;
+        } else if (!text && line[i] >= '0' && line[i] <= '9') {
+            digits = strspn(line + i, "0123456789");
+            length = digits + strcspn(line + i + digits, ",]} \t\r");
+        }
+        length = length < size - i ? length : size - i;
+        memcpy(mended + at, line + i, length);
+        at += length;
+        errno = 0;
+        if (digits >= 19 && digits == length) {
+            (void)strtoll(line + i - (i > 0 && line[i - 1] == '-' ? 1 : 0), NULL, 10);
+        }
+        if (errno == ERANGE) {
+            mended[at++] = '.';
+            mended[at++] = '0';
+        }
+        i += length;
+    }
+    *ret_size = at;
+    return mended;
+}
+
 enum message_kind message_read(const char *line, size_t size, json_t **ret_json)
 {
     json_error_t problem;
@@ -42,7 +83,9 @@ enum message_kind message_read(const char *line, size_t size, json_t **ret_json)
     }
     json_t *json = json_loadb(line, size, JSON_ALLOW_NUL, &problem);
     if (json == NULL && json_error_code(&problem) == json_error_numeric_overflow) {
-        json = json_loadb(line, size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &problem);
+        char *mended = mend_integers(line, size, &size);
+        json = mended != NULL ? json_loadb(mended, size, JSON_ALLOW_NUL, &problem) : NULL;
+        free(mended);
     }
     *ret_json = json;
     return json_is_array(json) ? MESSAGE_BATCH : message_kind_of(json);

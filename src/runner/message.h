@@ -16,6 +16,8 @@ enum message_kind {
 // *ret_json is the caller's; NULL unless it is JSON.
 enum message_kind message_read(const char *line, size_t size, json_t **ret_json);
 enum message_kind message_kind_of(const json_t *json);
+// The error of an answer, borrowed. NULL: none, or a null beside the result, as JSON-RPC 1 has it.
+json_t *message_fault(const json_t *json);
 
 // Ids of our calls: no other run of the runner gives the same, so that an answer to a call of an
 // earlier one is known as such.

@@ -332,6 +332,7 @@ static const struct rpc_field answer_fields[] = {
     {"error", RPC_ANY, false, 0, 0},
 };
 static const struct rpc_field messages_fields[] = {NAME,
+                                                   {"agent", RPC_NUMBER, false, 0, INT64_MAX},
                                                    {"after", RPC_NUMBER, false, 0, INT64_MAX}};
 static const struct rpc_field logs_fields[] = {
     NAME,

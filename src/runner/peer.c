@@ -5,8 +5,12 @@
 #include <string.h>
 
 #include "runner/post.h"
+#include "runner/service_log.h"
 
 #define WHY_MAX 160
+#define GARBAGE_NOTES 32         // Lines in the log about it, in a second.
+#define QUESTIONS_MAX 64         // That are open.
+#define QUESTIONS_SIZE 16777216u // Of all of them, but for the first one.
 
 struct peer_call {
     struct peer *peer;
@@ -24,6 +28,7 @@ struct question {
     struct question *next;
     char key[MESSAGE_ID_MAX];
     json_t *request;
+    size_t size; // Of its line.
     uint64_t deadline;
 };
 
@@ -41,6 +46,9 @@ struct peer {
     json_t *facts;
     struct peer_stats stats;
     uint64_t offset;
+    size_t line_size;
+    uint64_t garbage_since, hushed; // hushed: lines of garbage that were not noted.
+    unsigned garbage_notes;
 };
 
 static const struct service_config *config_of(const struct peer *peer)
@@ -332,20 +340,22 @@ static void ask(struct peer *peer, const char *method, json_t *params, peer_done
 static json_t *result_of(struct peer *peer, const char *method, json_t *message,
                          const struct runner_error *error)
 {
-    char why[512];
-    json_t *fault = json_object_get(message, "error");
+    char why[512], clean[460];
+    json_t *fault = message_fault(message);
     json_t *result = json_object_get(message, "result");
+    // Its end says more; and an answer that comes after a stop, or too late, starts nothing.
+    if (peer->transport == NULL || peer->ended || peer->asked || peer->failed.code != RUNNER_OK) {
+        return NULL;
+    }
     if (result != NULL && fault == NULL) {
         return result;
     }
-    if (peer->transport == NULL || peer->ended) { // Its end says more.
-        return NULL;
-    }
     const char *text = json_string_value(json_object_get(fault, "message"));
-    (void)snprintf(why, sizeof why, "%s: %.480s", method,
-                   error != NULL  ? error->why
-                   : text != NULL ? text
-                                  : "it answered an error");
+    service_text_flat(clean, sizeof clean,
+                      error != NULL  ? error->why
+                      : text != NULL ? text
+                                     : "it answered an error");
+    (void)snprintf(why, sizeof why, "%s: %s", method, clean);
     give_up(peer, why);
     return NULL;
 }
@@ -458,8 +468,22 @@ int peer_answer(struct peer *peer, const char *key, json_t *result, json_t *faul
     return RUNNER_OK;
 }
 
+static bool may_ask(const struct peer *peer)
+{
+    size_t count = 0, size = peer->line_size;
+    for (const struct question *q = peer->questions; q != NULL; q = q->next) {
+        count++;
+        size += q->size;
+    }
+    return count == 0 || (count < QUESTIONS_MAX && size <= QUESTIONS_SIZE);
+}
+
 static bool pass_on(struct peer *peer, json_t *request)
 {
+    if (!may_ask(peer)) {
+        note(peer, "it asks for too much at once: this is denied");
+        return false;
+    }
     struct question *question = calloc(1, sizeof *question);
     if (question == NULL) {
         return false;
@@ -467,6 +491,7 @@ static bool pass_on(struct peer *peer, json_t *request)
     message_id(question->key, peer->epoch, ++peer->numbers);
     const struct peer_question told = {question->key, request};
     question->request = json_incref(request);
+    question->size = peer->line_size;
     question->deadline = now_ms(peer) + config_of(peer)->permission_ms;
     question->next = peer->questions;
     peer->questions = question;
@@ -560,12 +585,35 @@ static void take_message(struct peer *peer, json_t *json, enum message_kind kind
     }
 }
 
+static void take_garbage(struct peer *peer, const char *line)
+{
+    char text[WHY_MAX];
+    peer->stats.garbage++;
+    if (now_ms(peer) - peer->garbage_since >= 1000) {
+        peer->garbage_since = now_ms(peer);
+        peer->garbage_notes = 0;
+    }
+    if (++peer->garbage_notes > GARBAGE_NOTES) {
+        peer->hushed++;
+        return;
+    }
+    if (peer->hushed > 0) {
+        (void)snprintf(text, sizeof text, "%llu more lines that were no message",
+                       (unsigned long long)peer->hushed);
+        peer->hushed = 0;
+        note(peer, text);
+    }
+    (void)snprintf(text, sizeof text, "no message: %.100s", line);
+    note(peer, text);
+}
+
 static void on_line(void *user, const char *line, size_t size, uint64_t end)
 {
     struct peer *peer = user;
     char text[WHY_MAX];
     json_t *json = NULL;
     peer->offset = end;
+    peer->line_size = size;
     if (line == NULL) {
         peer->stats.too_long++;
         (void)snprintf(text, sizeof text, "a line of %llu bytes was dropped: too long",
@@ -575,9 +623,7 @@ static void on_line(void *user, const char *line, size_t size, uint64_t end)
     }
     enum message_kind kind = message_read(line, size, &json);
     if (kind == MESSAGE_NONE) {
-        peer->stats.garbage++;
-        (void)snprintf(text, sizeof text, "no message: %.100s", line);
-        note(peer, text);
+        take_garbage(peer, line);
     } else {
         take_message(peer, json, kind);
     }
@@ -603,9 +649,9 @@ static void on_said(void *user, const void *data, size_t size)
 }
 
 // It may just be ending; if not, it is of no use any more.
-static void on_deaf(void *user)
+static void on_deaf(void *user, const char *why)
 {
-    give_up(user, "it has closed its input");
+    give_up(user, why);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -615,8 +661,7 @@ static void on_deaf(void *user)
 static void on_started(void *user, const struct transport_started *started)
 {
     struct peer *peer = user;
-    size_t i;
-    json_t *request, *facts = json_object_get(started->kept, "facts");
+    json_t *facts = json_object_get(started->kept, "facts");
     peer->started = true;
     peer->stats.pid = started->pid;
     peer->options.handler.started(peer->options.handler.user, started->pid, started->kept != NULL);
@@ -625,10 +670,6 @@ static void on_started(void *user, const struct transport_started *started)
         peer->ready = true;
         set_timer(peer);
         peer->options.handler.ready(peer->options.handler.user);
-        json_array_foreach(started->unanswered, i, request)
-        {
-            take_request(peer, request);
-        }
         return;
     }
     if (started->kept != NULL) { // Nobody can know how far it came.
@@ -637,6 +678,20 @@ static void on_started(void *user, const struct transport_started *started)
         return;
     }
     ask(peer, "initialize", handshake_initialize(config_of(peer)->kind), on_initialized);
+}
+
+static void on_open(void *user, const json_t *requests)
+{
+    struct peer *peer = user;
+    size_t i;
+    json_t *request;
+    peer->line_size = 0;
+    json_array_foreach((json_t *)(uintptr_t)requests, i, request)
+    {
+        if (peer->ready && !peer->ended) {
+            take_request(peer, request);
+        }
+    }
 }
 
 static void free_peer(uv_handle_t *handle)
@@ -725,8 +780,8 @@ struct peer *peer_start(const struct peer_options *options)
                                                 .name = options->name,
                                                 .folder = options->folder,
                                                 .config = options->config,
-                                                .handler = {on_started, on_line, on_gap, on_said,
-                                                            on_deaf, on_ended, peer}};
+                                                .handler = {on_started, on_open, on_line, on_gap,
+                                                            on_said, on_deaf, on_ended, peer}};
     (void)uv_timer_init(&options->server->loop, &peer->timer);
     peer->timer.data = peer;
     peer->transport = options->config->pod ? podchild_start(&transport) : child_start(&transport);

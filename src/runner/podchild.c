@@ -14,9 +14,11 @@
 #include "poddaemon/folder.h"
 #include "runner/feed.h"
 #include "runner/podjournal.h"
+#include "runner/service.h"
 #include "runner/session.h"
 
 #define RETRY_MS 50
+#define STUCK_MS 1000     // The journal cannot be read or written now.
 #define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
 #define CREATES_MAX 100   // Tries, while the holder before it ends.
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
@@ -31,10 +33,12 @@ enum podchild_state {
     POD_CHILD_OVER
 };
 
+// A line for it, until the pod is known to have it.
 struct input {
     struct input *next;
     char *text, *answers;
     size_t size, sent;
+    uint64_t end; // In all of the input; 0: none of it has been given.
 };
 
 struct podchild {
@@ -46,10 +50,15 @@ struct podchild {
     struct feed feed;
     struct podlink *link;
     uint32_t status; // The request for its state: before it is attached, to tell who it is; after
-                     // that, because only then nobody else types.
-    bool knows_input, told, resumed, stopping, closing_input, damaged;
-    uint64_t pid, input; // input: bytes that have been given to it, in all.
-    struct input *first, **last;
+                     // that, because only then nobody else types; then, for what it has.
+    bool asking;
+    bool knows_input, told, resumed, stopping, closing_input;
+    bool ran;             // There was a session.
+    bool troubled, stuck; // The journal cannot be written, and was told; so a line was not taken.
+    json_t *open;         // Requests that an earlier runner did not answer; NULL: handed on.
+    uint64_t pid, input;  // input: bytes that have been given to it, in all.
+    struct input *first, **last, *giving; // giving: the first that is not given; NULL: all are.
+    uint64_t given, asked; // End of the last one that was, and of what it was asked for.
     size_t unsent;
     uint64_t connecting_since;
     bool has_exit;
@@ -61,7 +70,7 @@ struct podchild {
 };
 
 static void connect_now(struct podchild *pod);
-static void retry(struct podchild *pod);
+static void retry(struct podchild *pod, uint64_t ms);
 static void create(struct podchild *pod);
 
 static struct session *session_of(const struct podchild *pod)
@@ -87,6 +96,7 @@ static void free_pod(struct podchild *pod)
     }
     feed_clear(&pod->feed);
     journal_close(&pod->journal);
+    json_decref(pod->open);
     free(pod);
 }
 
@@ -101,7 +111,7 @@ static void drop_link(struct podchild *pod)
 {
     podlink_close(pod->link);
     pod->link = NULL;
-    pod->knows_input = false;
+    pod->knows_input = pod->asking = false;
 }
 
 static void let_go(struct podchild *pod)
@@ -115,7 +125,7 @@ static void let_go(struct podchild *pod)
 static void finish(struct podchild *pod)
 {
     struct transport_handler handler = pod->options.handler;
-    const struct transport_ended ended = {.started = pod->failed.code == RUNNER_OK,
+    const struct transport_ended ended = {.started = pod->ran,
                                           .failed =
                                               pod->failed.code != RUNNER_OK ? &pod->failed : NULL,
                                           .exit = pod->exit};
@@ -188,7 +198,7 @@ static void on_removed(void *user, json_t *result, const struct runner_error *er
         return;
     }
     // One that could not be removed is no longer ours: the next start removes it.
-    journal_remove(&pod->journal);
+    journal_end(&pod->journal);
     if (cleared && !pod->stopping) {
         create(pod);
     } else {
@@ -199,7 +209,13 @@ static void on_removed(void *user, json_t *result, const struct runner_error *er
 static void on_remove_timer(uv_timer_t *timer)
 {
     struct podchild *pod = timer->data;
-    journal_remove(&pod->journal);
+    if (pod->state == POD_CHILD_CLEARING) {
+        (void)
+            runner_fail(&pod->failed, RUNNER_TIMEOUT,
+                        "start of service '%s'\nan old session %s cannot be removed\nrunner get %s",
+                        pod->options.name, pod->id, pod->id);
+    }
+    journal_end(&pod->journal);
     finish(pod);
 }
 
@@ -217,15 +233,18 @@ static void remove_session(struct podchild *pod, enum podchild_state state)
 // What it says
 // ------------------------------------------------------------------------------------------------
 
-// It goes on: what is not written would be read again by the next runner.
-static void look_at_journal(struct podchild *pod)
+// What the journal answered. false: not now; once in a row it is told.
+static bool wrote(struct podchild *pod, int result)
 {
-    if (pod->journal.failed && !pod->damaged) {
-        log_write(pod->options.server->log, LOG_ERROR, "service.journal", pod->options.name,
-                  "'%s' cannot be written; the next runner would take lines twice",
-                  pod->journal.path);
+    struct runner_log *log = pod->options.server->log;
+    if (result != 0 && !pod->troubled) {
+        log_write(log, LOG_ERROR, "service.journal", pod->options.name,
+                  "%s: %s; what it says waits in its pod", pod->journal.path, uv_strerror(result));
+    } else if (result == 0 && pod->troubled) {
+        log_write(log, LOG_INFO, "service.journal", pod->options.name, "it is written again");
     }
-    pod->damaged = pod->journal.failed;
+    pod->troubled = result != 0;
+    return result == 0;
 }
 
 static bool on_line(void *user, const char *line, size_t size, uint64_t end)
@@ -234,12 +253,12 @@ static bool on_line(void *user, const char *line, size_t size, uint64_t end)
     if (pod->state == POD_CHILD_OVER) {
         return true;
     }
-    if (line == NULL) {
-        journal_drop(&pod->journal, end);
-    } else {
-        journal_line(&pod->journal, line, size, end);
+    int result = line == NULL ? journal_drop(&pod->journal, end)
+                              : journal_line(&pod->journal, line, size, end);
+    if (!wrote(pod, result) && !pod->stopping) {
+        pod->stuck = true;
+        return false;
     }
-    look_at_journal(pod);
     pod->options.handler.line(pod->options.handler.user, line, size, end);
     return true;
 }
@@ -247,13 +266,15 @@ static bool on_line(void *user, const char *line, size_t size, uint64_t end)
 static void take_output(struct podchild *pod, const struct pod_output *output)
 {
     if (output->channel == POD_CHANNEL_OUT) {
-        if (!feed_copy(&pod->feed, output->data.data, output->data.size, on_line, pod)) {
-            retry(pod); // For want of memory: later, from where it was.
+        pod->stuck = false;
+        bool fed = feed_copy(&pod->feed, output->data.data, output->data.size, on_line, pod);
+        if (!fed || pod->stuck) { // For want of memory or room: later, from where it was.
+            retry(pod, STUCK_MS);
         }
         return;
     }
     pod->options.handler.said(pod->options.handler.user, output->data.data, output->data.size);
-    journal_said(&pod->journal, output->offset + output->data.size);
+    (void)wrote(pod, journal_said(&pod->journal, output->offset + output->data.size));
 }
 
 static void take_gap(struct podchild *pod, const struct pod_gap *gap)
@@ -262,7 +283,7 @@ static void take_gap(struct podchild *pod, const struct pod_gap *gap)
         feed_gap(&pod->feed, gap->to);
         pod->options.handler.gap(pod->options.handler.user, gap->from, gap->to);
     } else {
-        journal_said(&pod->journal, gap->to);
+        (void)wrote(pod, journal_said(&pod->journal, gap->to));
     }
 }
 
@@ -290,7 +311,7 @@ static void drop_input(struct podchild *pod)
         pod->last = &pod->first;
     }
     if (input->answers != NULL) {
-        journal_answered(&pod->journal, input->answers);
+        (void)wrote(pod, journal_answered(&pod->journal, input->answers));
     }
     pod->unsent -= input->size;
     free(input->text);
@@ -298,30 +319,64 @@ static void drop_input(struct podchild *pod)
     free(input);
 }
 
+// The pod has so much input.
+static void drop_inputs(struct podchild *pod, uint64_t input)
+{
+    while (pod->first != NULL && pod->first->end != 0 && pod->first->end <= input) {
+        drop_input(pod);
+    }
+}
+
+static void ask_state(struct podchild *pod)
+{
+    int64_t number = pod_client_status(podlink_client(pod->link));
+    pod->status = number > 0 ? (uint32_t)number : 0;
+    pod->asking = number > 0;
+    pod->asked = pod->given;
+    podlink_flush(pod->link);
+}
+
+// The end of a line stands in the journal before any of it is there. false: it is held back.
+static bool begin_line(struct podchild *pod, struct input *input)
+{
+    if (input->end == 0) {
+        uint64_t end = pod->input + input->size;
+        if (!wrote(pod, journal_input(&pod->journal, end, input->answers)) && !pod->stopping) {
+            retry(pod, STUCK_MS);
+            return false;
+        }
+        input->end = end;
+    }
+    return true;
+}
+
 static void type_more(struct podchild *pod)
 {
-    while (pod->link != NULL && pod->knows_input && pod->first != NULL) {
-        struct input *input = pod->first;
-        struct pod_client *client = podlink_client(pod->link);
-        if (input->sent == 0) { // The end of the line, before any of it is there.
-            journal_input(&pod->journal, pod->input + input->size);
+    while (pod->link != NULL && pod->knows_input && pod->giving != NULL) {
+        struct input *input = pod->giving;
+        if (!begin_line(pod, input)) {
+            return;
         }
-        int64_t some =
-            pod_client_input(client, input->text + input->sent, input->size - input->sent);
+        int64_t some = pod_client_input(podlink_client(pod->link), input->text + input->sent,
+                                        input->size - input->sent);
         if (some <= 0) {
             break;
         }
         input->sent += (size_t)some;
         pod->input += (uint64_t)some;
-        podlink_flush(pod->link);
-        if (pod->link != NULL && input->sent == input->size) {
-            drop_input(pod);
+        if (input->sent == input->size) {
+            pod->given = input->end;
+            pod->giving = input->next;
         }
+        podlink_flush(pod->link);
     }
-    if (pod->link != NULL && pod->knows_input && pod->first == NULL && pod->closing_input) {
+    if (pod->link != NULL && pod->knows_input && pod->giving == NULL && pod->closing_input) {
         pod->closing_input = false;
         (void)pod_client_close_input(podlink_client(pod->link));
         podlink_flush(pod->link);
+    }
+    if (pod->link != NULL && pod->knows_input && !pod->asking && pod->given > pod->asked) {
+        ask_state(pod);
     }
 }
 
@@ -340,6 +395,7 @@ static bool queue(struct podchild *pod, char *text, size_t size, const char *ans
     input->size = size;
     *pod->last = input;
     pod->last = &input->next;
+    pod->giving = pod->giving != NULL ? pod->giving : input;
     pod->unsent += size;
     return true;
 }
@@ -370,7 +426,7 @@ static void pod_keep(struct transport *transport, json_t *state)
 {
     struct podchild *pod = (struct podchild *)transport;
     if (state != NULL) {
-        journal_keep(&pod->journal, state);
+        (void)wrote(pod, journal_keep(&pod->journal, state));
     }
 }
 
@@ -383,12 +439,15 @@ static void on_retry(uv_timer_t *timer)
     connect_now(timer->data);
 }
 
-static void retry(struct podchild *pod)
+static void retry(struct podchild *pod, uint64_t ms)
 {
     drop_link(pod);
-    if (pod->state == POD_CHILD_ATTACHED || pod->state == POD_CHILD_CONNECTING) {
+    if (pod->state == POD_CHILD_ATTACHED) { // Who has taken it has it for a while.
+        pod->connecting_since = uv_now(&pod->options.server->loop);
         pod->state = POD_CHILD_CONNECTING;
-        (void)uv_timer_start(&pod->timer, on_retry, RETRY_MS, 0);
+    }
+    if (pod->state == POD_CHILD_CONNECTING) {
+        (void)uv_timer_start(&pod->timer, on_retry, ms, 0);
     }
 }
 
@@ -401,7 +460,7 @@ static void attach(struct podchild *pod)
     feed_clear(&pod->feed); // What had come of a line comes again.
     pod->feed.end = pod->journal.state.out;
     if (pod_client_attach(podlink_client(pod->link), &request) < 0) {
-        retry(pod);
+        retry(pod, RETRY_MS);
     }
 }
 
@@ -409,16 +468,14 @@ static void tell_started(struct podchild *pod)
 {
     struct journal_state *state = &pod->journal.state;
     json_t *none = json_object();
-    // What was not answered by an earlier runner is handed on before more of it comes.
-    json_t *unanswered = json_deep_copy(state->unanswered);
     const struct transport_started started = {.pid = pod->pid,
                                               .kept = !pod->resumed         ? NULL
                                                       : state->kept != NULL ? state->kept
-                                                                            : none,
-                                              .unanswered = pod->resumed ? unanswered : NULL};
+                                                                            : none};
+    // Which of them are open, its input tells: the dead runner may have given the answer.
+    pod->open = pod->resumed ? json_copy(state->unanswered) : NULL;
     pod->told = true;
     pod->options.handler.started(pod->options.handler.user, &started);
-    json_decref(unanswered);
     json_decref(none);
 }
 
@@ -432,7 +489,7 @@ static bool end_line(struct podchild *pod)
     }
     input->size = 1;
     input->next = pod->first;
-    pod->first = input;
+    pod->first = pod->giving = input;
     if (input->next == NULL) {
         pod->last = &input->next;
     }
@@ -440,34 +497,58 @@ static bool end_line(struct podchild *pod)
     return true;
 }
 
-// Where the input ends is known only now. If that is in the middle of a line, its rest was lost
-// with the runner, and the agent sees a line that is no message.
-static void take_state(struct podchild *pod, const struct pod_state *state)
+// What the dead runner left open is answered, once it is known what the pod has.
+static void hand_on(struct podchild *pod)
 {
-    uint64_t input = state->input_taken + state->input_queued;
-    bool partial = pod->first != NULL && pod->first->sent > 0;
-    pod->knows_input = true;
-    if (partial) { // Of this runner: the connection broke. The line is said anew.
-        pod->first->sent = 0;
+    json_t *open = pod->open;
+    pod->open = NULL;
+    if (json_array_size(open) > 0) {
+        pod->options.handler.open(pod->options.handler.user, open);
     }
-    pod->input = input;
+    json_decref(open);
+}
+
+// Where the input ends is known only now. If that is in the middle of a line, its rest was lost
+// with the runner or the connection, and the agent sees a line that is no message. What has not
+// come of our own is said anew.
+static void take_state(struct podchild *pod, uint64_t input)
+{
     bool at_line = journal_at_line(&pod->journal.state, input);
-    pod->journal.state.inputs_count = 0; // Those beyond it were never given.
-    if (at_line) {
-        pod->journal.state.inputs[pod->journal.state.inputs_count++] = input;
-    } else if (!end_line(pod)) {
-        retry(pod);
+    drop_inputs(pod, input);
+    for (struct input *again = pod->first; again != NULL; again = again->next) {
+        again->sent = 0;
+        again->end = 0;
+    }
+    pod->giving = pod->first;
+    pod->given = pod->asked = 0;
+    pod->input = input;
+    pod->knows_input = true;
+    journal_settle(&pod->journal.state, pod->open, input);
+    if (!at_line && !end_line(pod)) {
+        retry(pod, RETRY_MS);
         return;
     }
-    (void)journal_resume(&pod->journal);
+    (void)wrote(pod, journal_resume(&pod->journal));
+    hand_on(pod);
     type_more(pod);
 }
 
-static void ask_state(struct podchild *pod)
+static void on_state(struct podchild *pod, const struct pod_state *state)
 {
-    int64_t number = pod_client_status(podlink_client(pod->link));
-    pod->status = number > 0 ? (uint32_t)number : 0;
-    podlink_flush(pod->link);
+    uint64_t input = state->input_taken + state->input_queued;
+    if (state->request != pod->status) {
+        return;
+    }
+    pod->asking = false;
+    pod->pid = state->child_pid;
+    if (pod->state != POD_CHILD_ATTACHED) {
+        attach(pod);
+    } else if (!pod->knows_input) {
+        take_state(pod, input);
+    } else {
+        drop_inputs(pod, input);
+        type_more(pod);
+    }
 }
 
 static void on_message(void *user, const struct pod_message *message)
@@ -479,7 +560,7 @@ static void on_message(void *user, const struct pod_message *message)
         break;
     case POD_ATTACHED: // Its output follows: whoever reads it has to be there.
         pod->state = POD_CHILD_ATTACHED;
-        (void)journal_resume(&pod->journal);
+        (void)wrote(pod, journal_resume(&pod->journal));
         if (!pod->told && !pod->stopping) {
             tell_started(pod);
         }
@@ -488,15 +569,7 @@ static void on_message(void *user, const struct pod_message *message)
         }
         break;
     case POD_STATE:
-        if (message->u.state.request != pod->status) {
-            break;
-        }
-        pod->pid = message->u.state.child_pid;
-        if (pod->state == POD_CHILD_ATTACHED) {
-            take_state(pod, &message->u.state);
-        } else {
-            attach(pod);
-        }
+        on_state(pod, &message->u.state);
         break;
     case POD_OUTPUT:
         take_output(pod, &message->u.output);
@@ -512,11 +585,11 @@ static void on_message(void *user, const struct pod_message *message)
         remove_session(pod, POD_CHILD_REMOVING);
         break;
     case POD_TAKEN:
-        retry(pod);
+        retry(pod, RETRY_MS);
         break;
     case POD_ERROR: // Somebody else is writing, for a moment or longer.
         if (message->u.error.frame == POD_ATTACH) {
-            retry(pod);
+            retry(pod, RETRY_MS);
         }
         break;
     default:
@@ -529,7 +602,7 @@ static void on_over(void *user, int failure)
     struct podchild *pod = user;
     (void)failure;
     pod->link = NULL;
-    retry(pod);
+    retry(pod, RETRY_MS);
 }
 
 static int open_link(struct podchild *pod, const struct session *session)
@@ -547,6 +620,9 @@ static int open_link(struct podchild *pod, const struct session *session)
 static void on_tomb(void *user, const struct pod_message *message)
 {
     struct podchild *pod = user;
+    if (pod->stuck) {
+        return;
+    }
     if (message->type == POD_OUTPUT) {
         take_output(pod, &message->u.output);
     } else if (message->type == POD_GAP) {
@@ -563,28 +639,34 @@ static void collect(struct podchild *pod, const struct session *session)
     bool claimed;
     pod->pid = 0;
     if (!pod->told && !pod->stopping) {
-        (void)journal_resume(&pod->journal);
+        (void)wrote(pod, journal_resume(&pod->journal));
         tell_started(pod);
     }
     feed_clear(&pod->feed);
     pod->feed.end = pod->journal.state.out;
-    if (pod_dir_open(session->path, &dir) == PM_OK) {
-        (void)pod_exit_read(&dir, from, on_tomb, pod, &claimed);
+    pod->stuck = false;
+    int result = pod_dir_open(session->path, &dir);
+    if (result == PM_OK) {
+        result = pod_exit_read(&dir, from, on_tomb, pod, &claimed);
     }
     pod_dir_close(&dir);
-    remove_session(pod, POD_CHILD_REMOVING);
+    if (session_passing(result) && !pod->stopping) {
+        retry(pod, STUCK_MS);
+    } else if (!pod->stuck) { // Else it is tried again already.
+        remove_session(pod, POD_CHILD_REMOVING);
+    }
 }
 
 static void connect_now(struct podchild *pod)
 {
     struct session *session = session_of(pod);
     if (session == NULL) { // Somebody has removed it.
-        journal_remove(&pod->journal);
+        journal_end(&pod->journal);
         finish(pod);
     } else if (session_is_over(session)) {
         collect(pod, session);
     } else if (open_link(pod, session) != PM_OK) {
-        retry(pod);
+        retry(pod, RETRY_MS);
     }
 }
 
@@ -621,7 +703,12 @@ static void begin_to_connect(struct podchild *pod)
 static bool has_name(const char *variable, const char *name)
 {
     size_t length = strlen(name);
-    return strncmp(variable, name, length) == 0 && variable[length] == '=';
+#ifdef _WIN32 // Path and PATH are one.
+    bool same = _strnicmp(variable, name, length) == 0;
+#else
+    bool same = strncmp(variable, name, length) == 0;
+#endif
+    return same && variable[length] == '=';
 }
 
 static void add_variable(json_t *list, const char *name, const char *value)
@@ -702,6 +789,7 @@ static void on_created(void *user, json_t *result, const struct runner_error *er
         finish(pod);
         return;
     }
+    pod->ran = true;
     pod->journal.state.session = (uint64_t)json_integer_value(json_object_get(result, "created"));
     if (journal_begin(&pod->journal) != 0) {
         (void)runner_fail(&pod->failed, RUNNER_FAILED,
@@ -735,18 +823,41 @@ static void create(struct podchild *pod)
     ask_runner(pod, "session.create", create_params(pod), on_created);
 }
 
+// Somebody may have given a session of his own such a name. What it has for labels may not be known
+// yet.
+static bool is_of_service(const struct session *session)
+{
+    return session->labels == NULL || json_object_get(session->labels, "service") != NULL;
+}
+
 static void on_begin(uv_timer_t *timer)
 {
     struct podchild *pod = timer->data;
     const struct session *session = session_of(pod);
-    bool there = journal_load(&pod->journal, pod->options.folder);
-    if (there && session != NULL && pod->journal.state.session == (uint64_t)session->created_ms) {
-        pod->resumed = true;
+    int found = journal_load(&pod->journal, pod->options.folder);
+    if (found < 0 && !pod->stopping) { // Nothing is ended for what may pass.
+        (void)wrote(pod, found);
+        (void)uv_timer_start(&pod->timer, on_begin, STUCK_MS, 0);
+        return;
+    }
+    if (found == JOURNAL_DAMAGED) {
+        log_write(pod->options.server->log, LOG_ERROR, "service.journal", pod->options.name,
+                  "%s is damaged behind byte %llu: what is there is dropped", pod->journal.path,
+                  (unsigned long long)pod->journal.size);
+    }
+    if (found > 0 && session != NULL &&
+        pod->journal.state.session == (uint64_t)session->created_ms) {
+        pod->resumed = pod->ran = true;
         begin_to_connect(pod);
         return;
     }
-    journal_remove(&pod->journal);
-    if (session != NULL) {
+    journal_end(&pod->journal);
+    if (session != NULL && !is_of_service(session)) {
+        (void)runner_fail(&pod->failed, RUNNER_EXISTS,
+                          "start of service '%s'\nsession %s is somebody else's\nrunner get %s",
+                          pod->options.name, pod->id, pod->id);
+        finish(pod);
+    } else if (session != NULL) {
         remove_session(pod, POD_CHILD_CLEARING);
     } else if (pod->stopping) {
         finish(pod);
@@ -790,8 +901,12 @@ static void on_dropped(void *user, json_t *result, const struct runner_error *er
 void podchild_drop(struct server *server, const char *name)
 {
     char id[RUNNER_ID_MAX + 1];
-    struct call *call = call_of_our_own(on_dropped, NULL);
     (void)snprintf(id, sizeof id, "service.%s", name);
+    const struct session *session = session_find(server, id);
+    if (session == NULL || !is_of_service(session)) {
+        return;
+    }
+    struct call *call = call_of_our_own(on_dropped, NULL);
     json_t *params = json_pack("{s:s}", "id", id);
     if (call != NULL && params != NULL) {
         methods_call(server, "session.destroy", call, params);
@@ -805,7 +920,10 @@ bool podchild_lives(struct server *server, const char *name)
 {
     char id[RUNNER_ID_MAX + 1];
     (void)snprintf(id, sizeof id, "service.%s", name);
-    return session_find(server, id) != NULL;
+    const struct session *session = session_find(server, id);
+    char folder[4096];
+    (void)snprintf(folder, sizeof folder, "%.4000s/%s", server->services->folder, name);
+    return session != NULL && journal_exists(folder);
 }
 
 struct transport *podchild_start(const struct transport_options *options)

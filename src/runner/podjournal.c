@@ -8,8 +8,9 @@
 #include "runner/message.h"
 #include "runner/os.h"
 
-#define FILE_MAX (2u * 16777216u) // A record of the longest line, and all before it.
-#define MESSAGES_MAX 1000000u     // Bytes of messages in one answer.
+#define FILE_MAX 134217728u    // All open requests, twice, the longest line, and all before it.
+#define HEAD "= {\"session\":" // How each file begins.
+#define MESSAGES_MAX 1000000u  // Bytes of messages in one answer.
 
 // ------------------------------------------------------------------------------------------------
 // Records
@@ -19,6 +20,7 @@ void journal_state_clear(struct journal_state *state)
 {
     json_decref(state->kept);
     json_decref(state->unanswered);
+    json_decref(state->given);
     *state = (struct journal_state){.session = 0};
 }
 
@@ -40,29 +42,87 @@ bool journal_at_line(const struct journal_state *state, uint64_t input)
     return at;
 }
 
-// Most lines are not even looked into.
-static void note_request(struct journal_state *state, const char *line, size_t size)
+static void add_request(struct journal_state *state, json_t *json)
 {
-    json_t *json = NULL;
-    if (strstr(line, "\"method\"") != NULL && strstr(line, "\"id\"") != NULL &&
-        message_read(line, size, &json) == MESSAGE_REQUEST) {
-        if (state->unanswered == NULL) {
-            state->unanswered = json_array();
-        }
+    if (message_kind_of(json) == MESSAGE_REQUEST) {
+        state->unanswered = state->unanswered != NULL ? state->unanswered : json_array();
         (void)json_array_append(state->unanswered, json);
+    }
+}
+
+// Most lines are not even looked into.
+static void note_requests(struct journal_state *state, const char *line, size_t size)
+{
+    size_t i;
+    json_t *json = NULL, *item;
+    if (strstr(line, "\"method\"") != NULL && strstr(line, "\"id\"") != NULL) {
+        (void)message_read(line, size, &json);
+        add_request(state, json);
+        json_array_foreach(json, i, item)
+        {
+            add_request(state, item);
+        }
     }
     json_decref(json);
 }
 
-static void drop_request(struct journal_state *state, const char *id)
+static bool has_id(const json_t *request, const char *id)
 {
-    for (size_t i = json_array_size(state->unanswered); i-- > 0;) {
-        const json_t *request = json_array_get(state->unanswered, i);
-        char *text = json_dumps(json_object_get(request, "id"), JSON_ENCODE_ANY | JSON_COMPACT);
-        if (text != NULL && strcmp(text, id) == 0) {
-            (void)json_array_remove(state->unanswered, i);
+    char *text = json_dumps(json_object_get(request, "id"), JSON_ENCODE_ANY | JSON_COMPACT);
+    bool has = text != NULL && strcmp(text, id) == 0;
+    free(text);
+    return has;
+}
+
+static void drop_request(json_t *list, const char *id)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (has_id(json_array_get(list, i), id)) {
+            (void)json_array_remove(list, i);
+            return;
         }
-        free(text);
+    }
+}
+
+static void add_given(struct journal_state *state, uint64_t end, const char *id)
+{
+    state->given = state->given != NULL ? state->given : json_array();
+    (void)json_array_append_new(state->given, json_pack("[I, s]", (json_int_t)end, id));
+}
+
+static const char *given_id(const json_t *given)
+{
+    const char *id = json_string_value(json_array_get(given, 1));
+    return id != NULL ? id : "";
+}
+
+static void drop_given(struct journal_state *state, const char *id)
+{
+    for (size_t i = 0; i < json_array_size(state->given); i++) {
+        if (strcmp(given_id(json_array_get(state->given, i)), id) == 0) {
+            (void)json_array_remove(state->given, i);
+            return;
+        }
+    }
+}
+
+void journal_settle(struct journal_state *state, json_t *list, uint64_t input)
+{
+    size_t i;
+    const json_t *given;
+    json_array_foreach(state->given, i, given)
+    {
+        if ((uint64_t)json_integer_value(json_array_get(given, 0)) <= input) {
+            drop_request(state->unanswered, given_id(given));
+            drop_request(list, given_id(given));
+        }
+    }
+    json_decref(state->given);
+    state->given = NULL;
+    bool at_line = journal_at_line(state, input);
+    state->inputs_count = 0;
+    if (at_line) {
+        add_input(state, input);
     }
 }
 
@@ -80,6 +140,9 @@ static json_t *head_json(const struct journal_state *state)
     }
     if (state->unanswered != NULL) {
         (void)json_object_set(json, "unanswered", state->unanswered);
+    }
+    if (state->given != NULL) {
+        (void)json_object_set(json, "given", state->given);
     }
     return json;
 }
@@ -103,6 +166,7 @@ static bool read_head(struct journal_state *state, const char *text, size_t size
     }
     state->kept = json_incref(json_object_get(json, "kept"));
     state->unanswered = json_incref(json_object_get(json, "unanswered"));
+    state->given = json_incref(json_object_get(json, "given"));
     json_decref(json);
     return true;
 }
@@ -124,7 +188,7 @@ static bool read_record(struct journal_state *state, const char *text, size_t si
             return false;
         }
         state->out = number;
-        note_request(state, rest + 1, size - (size_t)(rest + 1 - text));
+        note_requests(state, rest + 1, size - (size_t)(rest + 1 - text));
         return true;
     case '-':
         state->out = number;
@@ -134,9 +198,13 @@ static bool read_record(struct journal_state *state, const char *text, size_t si
         return true;
     case '>':
         add_input(state, number);
+        if (*rest == ' ') {
+            add_given(state, number, rest + 1);
+        }
         return true;
     case '@':
-        drop_request(state, text + 2);
+        drop_request(state->unanswered, text + 2);
+        drop_given(state, text + 2);
         return true;
     case '*':
         json = json_loadb(text + 2, size - 2, JSON_ALLOW_NUL, NULL);
@@ -156,7 +224,7 @@ size_t journal_read(const char *text, size_t size, struct journal_state *state)
         size_t length = (size_t)(end - (text + at));
         char *record = malloc(length + 1); // Ended by a NUL.
         if (record == NULL) {
-            return at;
+            return SIZE_MAX;
         }
         memcpy(record, text + at, length);
         record[length] = '\0';
@@ -174,63 +242,51 @@ size_t journal_read(const char *text, size_t size, struct journal_state *state)
 // Files
 // ------------------------------------------------------------------------------------------------
 
-static void path_of(const char *folder, const char *more, char path[4096])
+static void path_of(const char *folder, const char *name, char path[4096])
 {
-    (void)snprintf(path, 4096, "%.4000s/journal%s", folder, more);
+    (void)snprintf(path, 4096, "%.4000s/%s", folder, name);
 }
 
-bool journal_load(struct journal *journal, const char *folder)
+static void unlink_file(const char *path)
+{
+    uv_fs_t request;
+    (void)uv_fs_unlink(NULL, &request, path, NULL);
+    uv_fs_req_cleanup(&request);
+}
+
+bool journal_exists(const char *folder)
+{
+    char path[4096];
+    uv_fs_t request;
+    path_of(folder, "journal", path);
+    int result = uv_fs_stat(NULL, &request, path, NULL);
+    uv_fs_req_cleanup(&request);
+    return result == 0;
+}
+
+int journal_load(struct journal *journal, const char *folder)
 {
     char *text = NULL;
     size_t size = 0, whole = 0;
     *journal = (struct journal){.file = -1};
-    path_of(folder, "", journal->path);
-    if (os_read_file(journal->path, FILE_MAX, &text, &size) == 0) {
-        whole = journal_read(text, size, &journal->state);
-        // Only the last record may be in pieces.
-        if (memchr(text + whole, '\n', size - whole) != NULL) {
-            whole = 0;
-        }
+    path_of(folder, "journal", journal->path);
+    int result = os_read_file(journal->path, FILE_MAX, &text, &size);
+    if (result != 0) {
+        return result == UV_ENOENT ? JOURNAL_NONE : result;
     }
+    whole = journal_read(text, size, &journal->state);
+    result = whole == SIZE_MAX ? UV_ENOMEM
+             // Only the last record may be in pieces.
+             : memchr(text + whole, '\n', size - whole) != NULL ? JOURNAL_DAMAGED
+             : whole > 0                                        ? JOURNAL_THERE
+                                                                : JOURNAL_NONE;
     free(text);
-    journal->size = whole;
-    return whole > 0;
-}
-
-static void cut(const char *path, uint64_t size)
-{
-    uv_fs_t request;
-    int file = uv_fs_open(NULL, &request, path, UV_FS_O_RDWR, 0, NULL);
-    uv_fs_req_cleanup(&request);
-    if (file >= 0) {
-        (void)uv_fs_ftruncate(NULL, &request, file, (int64_t)size, NULL);
-        uv_fs_req_cleanup(&request);
-        (void)uv_fs_close(NULL, &request, file, NULL);
-        uv_fs_req_cleanup(&request);
+    if (result < 0) {
+        journal_state_clear(&journal->state);
+    } else {
+        journal->size = whole;
     }
-}
-
-static int put(struct journal *journal, const char *head, const char *text, size_t size)
-{
-    uv_buf_t parts[3] = {uv_buf_init((char *)(uintptr_t)head, (unsigned)strlen(head)),
-                         uv_buf_init((char *)(uintptr_t)text, (unsigned)size),
-                         uv_buf_init((char *)(uintptr_t) "\n", 1)};
-    size_t all = parts[0].len + size + 1;
-    uv_fs_t request;
-    if (journal->file < 0) {
-        journal->failed = true;
-        return UV_EBADF;
-    }
-    int result = uv_fs_write(NULL, &request, journal->file, parts, 3, -1, NULL);
-    uv_fs_req_cleanup(&request);
-    if (result != (int)all) {
-        cut(journal->path, journal->size); // Nothing may stand behind a record in pieces.
-        journal->failed = true;
-        return result < 0 ? result : UV_ENOSPC;
-    }
-    journal->size += all;
-    journal->failed = false;
-    return 0;
+    return result;
 }
 
 static void close_file(struct journal *journal)
@@ -259,14 +315,17 @@ int journal_begin(struct journal *journal)
         size = (size_t)snprintf(record, size + 8, "= %s\n", head);
         close_file(journal);
         uv_fs_t request;
-        (void)uv_fs_unlink(NULL, &request, older, NULL);
-        uv_fs_req_cleanup(&request);
+        unlink_file(older);
         if (uv_fs_link(NULL, &request, journal->path, older, NULL) != 0) {
             (void)uv_fs_copyfile(NULL, &request, journal->path, older, 0, NULL);
         }
         uv_fs_req_cleanup(&request);
         result = os_write_file(journal->path, record, size);
-        journal->size = size;
+        if (result == 0) {
+            journal->size = journal->head = size;
+        } else { // The old one goes on, under one name.
+            unlink_file(older);
+        }
     }
     free(record);
     free(head);
@@ -274,8 +333,67 @@ int journal_begin(struct journal *journal)
         journal->file = os_open_append(journal->path);
         result = journal->file < 0 ? journal->file : 0;
     }
-    journal->failed = result != 0;
     return result;
+}
+
+// Cuts off what is behind the last whole record. false: there is less.
+static bool cut(const char *path, uint64_t size)
+{
+    uv_fs_t request;
+    int file = uv_fs_open(NULL, &request, path, UV_FS_O_RDWR, 0, NULL);
+    uv_fs_req_cleanup(&request);
+    if (file < 0) {
+        return file != UV_ENOENT;
+    }
+    bool has = uv_fs_fstat(NULL, &request, file, NULL) != 0 || request.statbuf.st_size >= size;
+    uv_fs_req_cleanup(&request);
+    if (has) {
+        (void)uv_fs_ftruncate(NULL, &request, file, (int64_t)size, NULL);
+        uv_fs_req_cleanup(&request);
+    }
+    (void)uv_fs_close(NULL, &request, file, NULL);
+    uv_fs_req_cleanup(&request);
+    return has;
+}
+
+static int open_again(struct journal *journal)
+{
+    char older[4100];
+    if (!cut(journal->path, journal->size)) { // Somebody has removed it.
+        return journal_begin(journal);
+    }
+    journal->file = os_open_append(journal->path);
+    if (journal->file == UV_EACCES) { // A runner was ended while it began a new one.
+        (void)snprintf(older, sizeof older, "%s.1", journal->path);
+        unlink_file(older);
+        journal->file = os_open_append(journal->path);
+    }
+    return journal->file < 0 ? journal->file : 0;
+}
+
+static int put(struct journal *journal, const char *head, const char *text, size_t size)
+{
+    uv_buf_t parts[3] = {uv_buf_init((char *)(uintptr_t)head, (unsigned)strlen(head)),
+                         uv_buf_init((char *)(uintptr_t)text, (unsigned)size),
+                         uv_buf_init((char *)(uintptr_t) "\n", 1)};
+    size_t all = parts[0].len + size + 1;
+    uv_fs_t request;
+    int result = journal->size == 0                             ? UV_EBADF
+                 : journal->size > JOURNAL_SIZE + journal->head ? journal_begin(journal)
+                 : journal->file < 0                            ? open_again(journal)
+                                                                : 0;
+    if (result != 0) {
+        return result;
+    }
+    result = uv_fs_write(NULL, &request, journal->file, parts, 3, -1, NULL);
+    uv_fs_req_cleanup(&request);
+    if (result != (int)all) { // No half record in front of the next one.
+        close_file(journal);
+        (void)cut(journal->path, journal->size);
+        return result < 0 ? result : UV_ENOSPC;
+    }
+    journal->size += all;
+    return 0;
 }
 
 int journal_resume(struct journal *journal)
@@ -283,10 +401,6 @@ int journal_resume(struct journal *journal)
     json_t *json = head_json(&journal->state);
     char *head = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
-    if (journal->file < 0) {
-        cut(journal->path, journal->size);
-        journal->file = os_open_append(journal->path);
-    }
     int result = head != NULL ? put(journal, "= ", head, strlen(head)) : UV_ENOMEM;
     free(head);
     return result;
@@ -295,81 +409,91 @@ int journal_resume(struct journal *journal)
 void journal_close(struct journal *journal)
 {
     close_file(journal);
+    journal->size = 0;
     journal_state_clear(&journal->state);
 }
 
-void journal_remove(struct journal *journal)
+void journal_end(struct journal *journal)
 {
-    char older[4100];
+    char older[4100], ended[4100], ended_older[4100];
+    size_t length = strlen(journal->path) - strlen("journal");
     uv_fs_t request;
-    close_file(journal);
+    journal_close(journal);
     (void)snprintf(older, sizeof older, "%s.1", journal->path);
-    (void)uv_fs_unlink(NULL, &request, journal->path, NULL);
+    (void)snprintf(ended, sizeof ended, "%.*sended", (int)length, journal->path);
+    (void)snprintf(ended_older, sizeof ended_older, "%.*sended.1", (int)length, journal->path);
+    int result = uv_fs_rename(NULL, &request, journal->path, ended, NULL);
     uv_fs_req_cleanup(&request);
-    (void)uv_fs_unlink(NULL, &request, older, NULL);
-    uv_fs_req_cleanup(&request);
-    journal_state_clear(&journal->state);
-}
-
-// A new file when this one is full, or when there is none: the disk was full.
-static void make_room(struct journal *journal)
-{
-    if (journal->size > JOURNAL_SIZE || journal->file < 0) {
-        (void)journal_begin(journal);
+    if (result == 0) {
+        unlink_file(ended_older);
+        (void)uv_fs_rename(NULL, &request, older, ended_older, NULL);
+        uv_fs_req_cleanup(&request);
     }
+    unlink_file(journal->path);
+    unlink_file(older);
 }
 
-static void put_number(struct journal *journal, char kind, uint64_t number)
+static int put_number(struct journal *journal, char kind, uint64_t number)
 {
     char head[32];
     (void)snprintf(head, sizeof head, "%c %" PRIu64, kind, number);
-    (void)put(journal, head, "", 0);
+    return put(journal, head, "", 0);
 }
 
-void journal_line(struct journal *journal, const char *line, size_t size, uint64_t end)
+int journal_line(struct journal *journal, const char *line, size_t size, uint64_t end)
 {
     char head[32];
-    make_room(journal);
-    journal->state.out = end;
-    note_request(&journal->state, line, size);
     (void)snprintf(head, sizeof head, "< %" PRIu64 " ", end);
-    (void)put(journal, head, line, size);
+    int result = put(journal, head, line, size);
+    if (result == 0) {
+        journal->state.out = end;
+        note_requests(&journal->state, line, size);
+    }
+    return result;
 }
 
-void journal_drop(struct journal *journal, uint64_t end)
+int journal_drop(struct journal *journal, uint64_t end)
 {
-    journal->state.out = end;
-    put_number(journal, '-', end);
+    int result = put_number(journal, '-', end);
+    journal->state.out = result == 0 ? end : journal->state.out;
+    return result;
 }
 
-void journal_said(struct journal *journal, uint64_t offset)
+int journal_said(struct journal *journal, uint64_t offset)
 {
-    make_room(journal);
-    journal->state.err = offset;
-    put_number(journal, '!', offset);
+    journal->state.err = offset; // It is in the log already.
+    return put_number(journal, '!', offset);
 }
 
-void journal_input(struct journal *journal, uint64_t end)
+int journal_input(struct journal *journal, uint64_t end, const char *id)
 {
-    add_input(&journal->state, end);
-    put_number(journal, '>', end);
+    char head[32];
+    (void)snprintf(head, sizeof head, "> %" PRIu64 "%s", end, id != NULL ? " " : "");
+    int result = put(journal, head, id != NULL ? id : "", id != NULL ? strlen(id) : 0);
+    if (result == 0) {
+        add_input(&journal->state, end);
+        if (id != NULL) {
+            add_given(&journal->state, end, id);
+        }
+    }
+    return result;
 }
 
-void journal_answered(struct journal *journal, const char *id)
+int journal_answered(struct journal *journal, const char *id)
 {
-    drop_request(&journal->state, id);
-    (void)put(journal, "@ ", id, strlen(id));
+    drop_request(journal->state.unanswered, id);
+    drop_given(&journal->state, id);
+    return put(journal, "@ ", id, strlen(id));
 }
 
-void journal_keep(struct journal *journal, json_t *state)
+int journal_keep(struct journal *journal, json_t *state)
 {
     char *text = json_dumps(state, JSON_COMPACT);
     json_decref(journal->state.kept);
     journal->state.kept = state;
-    if (text != NULL) {
-        (void)put(journal, "* ", text, strlen(text));
-    }
+    int result = text != NULL ? put(journal, "* ", text, strlen(text)) : UV_ENOMEM;
     free(text);
+    return result;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -419,14 +543,44 @@ static void collect_file(struct collect *collect, const char *path)
     free(text);
 }
 
-json_t *journal_messages(const char *folder, uint64_t after)
+// Which agent a file is of. 0: there is none.
+static uint64_t agent_of(const char *path)
 {
-    char path[4096];
+    char text[64] = "";
+    uint64_t agent = 0;
+    uv_fs_t request;
+    uv_buf_t buffer = uv_buf_init(text, sizeof text - 1);
+    int file = uv_fs_open(NULL, &request, path, UV_FS_O_RDONLY, 0, NULL);
+    uv_fs_req_cleanup(&request);
+    if (file >= 0) {
+        (void)uv_fs_read(NULL, &request, file, &buffer, 1, 0, NULL);
+        uv_fs_req_cleanup(&request);
+        (void)uv_fs_close(NULL, &request, file, NULL);
+        uv_fs_req_cleanup(&request);
+        if (strncmp(text, HEAD, strlen(HEAD)) == 0) {
+            agent = strtoull(text + strlen(HEAD), NULL, 10);
+        }
+    }
+    return agent;
+}
+
+json_t *journal_messages(const char *folder, uint64_t agent, uint64_t after)
+{
+    char path[4096], older[4096];
     struct collect collect = {.list = json_array(), .after = after};
-    path_of(folder, ".1", path);
-    collect_file(&collect, path);
-    path_of(folder, "", path);
-    collect_file(&collect, path);
-    return json_pack("{s:o, s:I, s:b}", "messages", collect.list, "next", (json_int_t)collect.after,
-                     "more", collect.more);
+    path_of(folder, "journal", path);
+    path_of(folder, "journal.1", older);
+    uint64_t there = agent_of(path);
+    if (there == 0 || (agent != 0 && agent != there)) {
+        path_of(folder, "ended", path);
+        path_of(folder, "ended.1", older);
+        there = agent_of(path);
+    }
+    if (agent == 0 || agent == there) {
+        collect_file(&collect, older);
+        collect_file(&collect, path);
+    }
+    return json_pack("{s:o, s:I, s:b, s:I}", "messages", collect.list, "next",
+                     (json_int_t)collect.after, "more", collect.more, "agent",
+                     (json_int_t)(agent != 0 ? agent : there));
 }

@@ -9,7 +9,7 @@ struct post {
     struct post_item *first, **last;
     bool closed;
     bool closing; // On the loop, as is the next.
-    unsigned threads;
+    unsigned threads, held;
 };
 
 static void on_wake(uv_async_t *async)
@@ -68,9 +68,19 @@ void post_close(struct post *post)
     uv_close((uv_handle_t *)&post->wake, NULL);
 }
 
+void post_hold(struct post *post)
+{
+    post->held++;
+}
+
+void post_let(struct post *post)
+{
+    post->held--;
+}
+
 void post_free(struct post *post)
 {
-    if (post != NULL) {
+    if (post != NULL && post->held == 0) {
         uv_mutex_destroy(&post->lock);
         free(post);
     }

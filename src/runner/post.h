@@ -15,7 +15,11 @@ struct post *post_open(uv_loop_t *loop); // NULL: no memory.
 // Any thread. Once it is closed, nothing is run any more.
 void post_send(struct post *post, struct post_item *item);
 void post_close(struct post *post); // On the loop; when the last thread below is back.
-void post_free(struct post *post);  // When the loop has come round and nobody sends any more.
+// Somebody may send at any time, on the loop: until he is let go of, the post is not freed. That of
+// a child that could not be ended stays for ever.
+void post_hold(struct post *post);
+void post_let(struct post *post);
+void post_free(struct post *post); // When the loop has come round.
 
 // Runs `block` on a thread of its own and then `after` on the loop. `item` is the caller's, until
 // then. 0 or a uv error: nothing was begun.

@@ -65,6 +65,11 @@ void rpc_request_clear(struct rpc_request *request)
 // Messages
 // ------------------------------------------------------------------------------------------------
 
+size_t rpc_line_max(const char *method)
+{
+    return strncmp(method, "service.", strlen("service.")) == 0 ? RUNNER_CALL_MAX : RUNNER_LINE_MAX;
+}
+
 json_t *rpc_call(int id, const char *method, json_t *params)
 {
     return json_pack("{s:s, s:i, s:s, s:o*}", "jsonrpc", "2.0", "id", id, "method", method,

@@ -24,6 +24,7 @@ struct rpc_request {
 int rpc_parse(const char *line, size_t size, struct rpc_request *ret_request, json_t **ret_reply);
 void rpc_request_clear(struct rpc_request *request);
 
+size_t rpc_line_max(const char *method);                      // How long a call of it may be.
 json_t *rpc_call(int id, const char *method, json_t *params); // Steals params; NULL: none.
 json_t *rpc_result(const json_t *id, json_t *result);         // Steals result.
 json_t *rpc_fault(const json_t *id, int code, const char *text);

@@ -120,6 +120,7 @@ static void set_state(struct service *service, enum service_state state, const c
                                  LOG_WARNING, LOG_ERROR, LOG_ERROR};
     service->state = state;
     (void)snprintf(service->reason, sizeof service->reason, "%s", reason);
+    service_text_trim(service->reason);
     log_write(service->server->log, levels[state], "service.state", service->name, "%s: %s",
               service_state_name((int)state), service->reason);
     service_log_note(service->log, "%s: %s", service_state_name((int)state), service->reason);
@@ -215,6 +216,7 @@ static void describe_end(const struct peer_ended *ended, char *text, size_t capa
             peer_exit_text(&ended->exit, text + at, capacity - (size_t)at);
         }
     }
+    service_text_trim(text);
 }
 
 // Nobody asked for this end.
@@ -257,7 +259,7 @@ static void on_ended(void *user, const struct peer_ended *ended)
 {
     struct service *service = user;
     char why[400] = "it has ended";
-    bool wanted = service->state == SERVICE_IS_STOPPING;
+    bool wanted = service->state == SERVICE_IS_STOPPING || ended->asked;
     service->peer = NULL;
     if (ended->started) {
         service->has_exit = true;
@@ -312,7 +314,7 @@ static void start_now(struct service *service)
     if (code == RUNNER_OK && (service->peer = peer_start(&options)) == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "start\nout of memory");
     }
-    if (!service->config.pod && podchild_lives(service->server, service->name)) {
+    if (!service->config.pod) {
         podchild_drop(service->server, service->name);
     }
     service->began = uv_now(&service->server->loop);
@@ -467,8 +469,11 @@ void services_start(struct server *server)
     json_object_foreach(list, name, object)
     {
         struct service *service = service_add(server, name, object, true);
-        if (service != NULL && (service->config.autostart || podchild_lives(server, name))) {
+        bool lives = service != NULL && service->config.pod && podchild_lives(server, name);
+        if (service != NULL && (service->config.autostart || lives)) {
             start_now(service);
+        } else if (service != NULL && !service->config.pod) {
+            podchild_drop(server, name);
         }
     }
     json_decref(list);

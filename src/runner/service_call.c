@@ -34,12 +34,12 @@ static void end(struct service_call *sc, json_t *result, const struct runner_err
 static void on_done(void *user, json_t *answer, const struct runner_error *error)
 {
     struct service_call *sc = user;
-    json_t *fault = json_object_get(answer, "error"), *result = json_object_get(answer, "result");
+    json_t *fault = message_fault(answer), *result = json_object_get(answer, "result");
     json_t *told = NULL;
     sc->peer_call = NULL;
     if (answer != NULL) {
         told = fault != NULL ? json_pack("{s:O}", "error", fault)
-                             : json_pack("{s:O}", "result", result);
+                             : json_pack("{s:O}", "result", result != NULL ? result : json_null());
     }
     end(sc, told, error);
 }

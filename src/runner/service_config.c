@@ -74,10 +74,46 @@ static const char *const type_names[] = {
     [FIELD_LIST] = "a list",
 };
 
+static char lower(char c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+}
+
+bool service_same_name(const char *one, const char *other)
+{
+    while (*one != '\0' && lower(*one) == lower(*other)) {
+        one++;
+        other++;
+    }
+    return lower(*one) == lower(*other);
+}
+
+// Windows has devices of these names in each folder, with any ending.
+static bool is_device(const char *name)
+{
+    static const char *const devices[] = {"con", "prn", "aux", "nul"};
+    char first[8] = "";
+    size_t length = strcspn(name, ".");
+    if (length != 3 && length != 4) {
+        return false;
+    }
+    memcpy(first, name, length);
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        if (service_same_name(first, devices[i])) {
+            return true;
+        }
+    }
+    bool numbered = length == 4 && first[3] >= '0' && first[3] <= '9';
+    first[3] = '\0';
+    return numbered && (service_same_name(first, "com") || service_same_name(first, "lpt"));
+}
+
+// It is the name of a folder, on every system.
 bool service_valid_name(const char *name)
 {
     size_t length = strlen(name);
-    return length >= 1 && length <= SERVICE_NAME_MAX && name[0] != '-' && name[0] != '.' &&
+    return !is_device(name) && length >= 1 && name[length - 1] != '.' && length >= 1 &&
+           length <= SERVICE_NAME_MAX && name[0] != '-' && name[0] != '.' &&
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
                length;
 }
@@ -138,8 +174,9 @@ static int check_env(const struct field *field, json_t *value, struct config_pro
     json_object_foreach(value, name, item)
     {
         const struct json_step at = {.key = name};
-        if (name[0] == '\0' || strchr(name, '=') != NULL) {
-            return complain(problem, field->name, &at, "no variable can have this name");
+        if (name[0] == '\0' || strchr(name, '=') != NULL) { // There may be a secret behind the =.
+            return complain(problem, field->name, NULL,
+                            "a variable has a name that is empty or has a = in it");
         }
         if (!json_is_null(item) && (!json_is_string(item) || has_nul(item))) {
             return complain(problem, field->name, &at,
@@ -294,6 +331,10 @@ int service_config_take(json_t *object, struct service_config *ret_config,
             put_small(&fields[i], (char *)&config + fields[i].offset, fields[i].standard);
         }
     }
+    uint32_t longest = config.restart.backoff_max_ms;
+    if (json_object_get(object, "backoff_ms") == NULL && config.restart.backoff_ms > longest) {
+        config.restart.backoff_ms = longest; // It was given alone.
+    }
     if (check_whole(&config, ret_problem) != 0) {
         return -1;
     }
@@ -361,18 +402,38 @@ static int refuse_at(const struct source *source, const char *key, const char *n
     return refuse(source, &problem, error);
 }
 
+// They would have one folder, where a file system does not tell the two apart.
+static bool another_case(json_t *services, const char *name)
+{
+    const char *other;
+    json_t *object;
+    json_object_foreach(services, other, object)
+    {
+        if (strcmp(other, name) != 0 && service_same_name(other, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int check_services(const struct source *source, json_t *services, struct runner_error *error)
 {
     const char *name;
     json_t *object;
     json_object_foreach(services, name, object)
     {
+        if (another_case(services, name)) {
+            return refuse_at(source, "services", name, "another one differs only in upper case",
+                             error);
+        }
         struct service_config config;
         struct config_problem problem, whole = {.count = 2};
         if (!service_valid_name(name)) {
-            return refuse_at(source, "services", name,
-                             "a name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with none of . -",
-                             error);
+            return refuse_at(
+                source, "services", name,
+                "a name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with none of . -, ends "
+                "with no ., and is no device of Windows",
+                error);
         }
         if (service_config_take(object, &config, &problem) != 0) {
             whole.steps[0] = (struct json_step){.key = "services"};

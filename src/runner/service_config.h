@@ -52,6 +52,8 @@ struct config_problem {
 };
 
 bool service_valid_name(const char *name);
+// But for upper and lower case of A to Z. Pure.
+bool service_same_name(const char *one, const char *other);
 const char *service_kind_name(enum service_kind kind);
 const char *service_policy_name(enum restart_policy policy);
 // One service. 0, or -1 and the problem. Takes a reference of the object.

@@ -9,6 +9,8 @@
 #include "runner/os.h"
 
 #define LINE_MAX_SAID 4096u
+#define FLAT_MAX 480u
+#define BATCH_SIZE 65536u // Of lines that are written at once.
 #define READ_MAX 262144u
 
 struct service_log {
@@ -20,6 +22,10 @@ struct service_log {
     bool stuck;     // It could not be moved: what would be more is dropped.
     char said[LINE_MAX_SAID + 1]; // With a NUL.
     size_t have;
+    char stamp[48]; // When what is written now came.
+    size_t stamp_size;
+    char batch[BATCH_SIZE];
+    size_t batched;
 };
 
 static uint64_t size_of(const char *path)
@@ -128,7 +134,8 @@ size_t service_log_escape(char *to, const void *data, size_t size)
     size_t at = 0;
     for (size_t i = 0; i < size;) {
         size_t length = character(bytes + i, size - i);
-        bool control = (bytes[i] < 0x20 && bytes[i] != '\t') || bytes[i] == 0x7f;
+        bool control = (bytes[i] < 0x20 && bytes[i] != '\t') || bytes[i] == 0x7f ||
+                       (length == 2 && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0);
         if (length == 0 || control) {
             to[at++] = '\\';
             to[at++] = 'x';
@@ -144,14 +151,48 @@ size_t service_log_escape(char *to, const void *data, size_t size)
     return at;
 }
 
+// Whole lines, as many as the file has room for, then a new one.
+static void flush(struct service_log *log)
+{
+    const char *at = log->batch;
+    for (size_t left = log->batched, some; left > 0; left -= some, at += some) {
+        uint64_t room = log->limit > log->size ? log->limit - log->size : 0;
+        some = left;
+        if (left > room) {
+            some = (size_t)room;
+            while (some > 0 && at[some - 1] != '\n') {
+                some--;
+            }
+            const char *end = some == 0 ? memchr(at, '\n', left) : NULL;
+            some = end != NULL ? (size_t)(end - at) + 1 : some;
+        }
+        put(log, at, some);
+    }
+    log->batched = 0;
+}
+
+static void stamp(struct service_log *log)
+{
+    log->stamp_size = log_now(log->clock, log->stamp, sizeof log->stamp);
+}
+
+static void add(struct service_log *log, const char *text, size_t size)
+{
+    memcpy(log->batch + log->batched, text, size);
+    log->batched += size;
+}
+
 static void put_line(struct service_log *log, const char *who, const void *data, size_t size)
 {
-    char line[4 * LINE_MAX_SAID + 64];
-    size_t at = log_now(log->clock, line, 48);
-    at += (size_t)snprintf(line + at, 16, " %s: ", who);
-    at += service_log_escape(line + at, data, size);
-    line[at++] = '\n';
-    put(log, line, at);
+    if (log->batched + 4 * size + 80 > BATCH_SIZE) {
+        flush(log);
+    }
+    add(log, log->stamp, log->stamp_size);
+    add(log, " ", 1);
+    add(log, who, strlen(who));
+    add(log, ": ", 2);
+    log->batched += service_log_escape(log->batch + log->batched, data, size);
+    add(log, "\n", 1);
 }
 
 // Characters that came in two parts are put together; a line that is too long is cut between two.
@@ -170,9 +211,27 @@ static size_t whole_characters(const char *text, size_t size)
     return size;
 }
 
+void service_text_trim(char *text)
+{
+    text[whole_characters(text, strlen(text))] = '\0';
+}
+
+void service_text_flat(char *to, size_t capacity, const char *text)
+{
+    char clean[4 * FLAT_MAX + 1];
+    size_t size = strlen(text);
+    size = whole_characters(text, size < FLAT_MAX ? size : FLAT_MAX);
+    clean[service_log_escape(clean, text, size)] = '\0';
+    (void)snprintf(to, capacity, "%s", clean);
+    service_text_trim(to);
+}
+
 void service_log_said(struct service_log *log, const void *data, size_t size)
 {
     const char *bytes = data;
+    if (log != NULL) {
+        stamp(log);
+    }
     while (log != NULL && size > 0) {
         const char *end = memchr(bytes, '\n', size);
         size_t some = end != NULL ? (size_t)(end - bytes) : size;
@@ -195,6 +254,9 @@ void service_log_said(struct service_log *log, const void *data, size_t size)
             memmove(log->said, log->said + whole, log->have + 1);
         }
     }
+    if (log != NULL) {
+        flush(log);
+    }
 }
 
 void service_log_note(struct service_log *log, const char *format, ...)
@@ -204,6 +266,7 @@ void service_log_note(struct service_log *log, const char *format, ...)
     if (log == NULL) {
         return;
     }
+    stamp(log);
     if (log->have > 0) { // Its last words had no end.
         put_line(log, "stderr", log->said, log->have);
         log->have = 0;
@@ -212,6 +275,7 @@ void service_log_note(struct service_log *log, const char *format, ...)
     (void)vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     put_line(log, "runner", text, strlen(text));
+    flush(log);
 }
 
 // From an offset of a file up to `size` bytes.

@@ -30,4 +30,9 @@ json_t *service_log_read(struct service_log *log, int64_t after);
 // characters but the tab, as \xNN. Returns the length; never more than 4 * size. Pure.
 size_t service_log_escape(char *to, const void *data, size_t size);
 
+// A text that was cut somewhere loses what is no whole character at its end. Pure.
+void service_text_trim(char *text);
+// The same as service_log_escape(), of the begin of a text, so that it is one line. Pure.
+void service_text_flat(char *to, size_t capacity, const char *text);
+
 #endif

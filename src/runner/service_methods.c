@@ -50,7 +50,7 @@ static int check_add(struct server *server, const char *name, json_t *config, bo
     if (!service_valid_name(name)) {
         return runner_fail(error, RUNNER_USAGE,
                            "service '%s'\na name has 1 to 64 of A-Z a-z 0-9 . _ - and begins with "
-                           "none of . -",
+                           "none of . -, ends with no ., and is no device of Windows",
                            name);
     }
     if (service_config_take(config, &taken, &problem) != 0) {
@@ -62,7 +62,7 @@ static int check_add(struct server *server, const char *name, json_t *config, bo
     }
     service_config_clear(&taken);
     for (const struct service *s = all->list; s != NULL; s = s->next) {
-        if (strcmp(s->name, name) == 0) {
+        if (service_same_name(s->name, name)) {
             return runner_fail(error, RUNNER_EXISTS, "service '%s'\n%s\nrunner service get %s",
                                name,
                                s->removed ? "it is just being removed" : "it is there already",
@@ -291,6 +291,7 @@ void method_service_messages(struct server *server, struct call *call, json_t *p
         call_error(call, &error);
     } else if (service != NULL) {
         json_int_t after = json_integer_value(json_object_get(params, "after"));
-        call_result(call, journal_messages(service->folder, (uint64_t)after));
+        json_int_t agent = json_integer_value(json_object_get(params, "agent"));
+        call_result(call, journal_messages(service->folder, (uint64_t)agent, (uint64_t)after));
     }
 }

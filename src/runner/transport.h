@@ -16,8 +16,7 @@
 struct transport;
 struct transport_started {
     uint64_t pid;
-    const json_t *kept;       // It goes on: what was kept of it. NULL: it is new.
-    const json_t *unanswered; // Requests of it that an earlier runner did not answer. NULL: none.
+    const json_t *kept; // It goes on: what was kept of it. NULL: it is new.
 };
 struct transport_ended {
     bool started;                      // It ran.
@@ -26,11 +25,14 @@ struct transport_ended {
 };
 struct transport_handler {
     void (*started)(void *user, const struct transport_started *started);
+    // Requests of it that an earlier runner did not answer.
+    void (*open)(void *user, const json_t *requests);
     // `line` NULL: one of `size` bytes that was too long. `end`: its place in all of the output.
     void (*line)(void *user, const char *line, size_t size, uint64_t end);
     void (*gap)(void *user, uint64_t from, uint64_t to);     // Bytes that nobody kept.
     void (*said)(void *user, const void *data, size_t size); // On stderr.
-    void (*deaf)(void *user); // It has closed its input, and what was written is lost.
+    // It has closed its input, and what was written is lost; or its output.
+    void (*deaf)(void *user, const char *why);
     void (*ended)(void *user, const struct transport_ended *ended);
     void *user;
 };
@@ -62,7 +64,7 @@ struct transport *child_start(const struct transport_options *options);
 struct transport *podchild_start(const struct transport_options *options);
 // Whether a pod of this service is there to go on with.
 bool podchild_lives(struct server *server, const char *name);
-// Ends the one that a service has which shall not live in a pod any more.
+// Ends the one, if there is one, of a service that shall not live in a pod any more.
 void podchild_drop(struct server *server, const char *name);
 
 #endif

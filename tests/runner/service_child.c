@@ -5,18 +5,24 @@
 //   --slow MS           wait before the answer to initialize
 //   --garbage           lines that are no messages, before each answer
 //   --half              each answer in two writes
+//   --late              answer initialize at the end of input
+//   --error TEXT        answer initialize with this error
+//   --nulls             "error": null beside each result
 //   --exit-at METHOD N  end with code N in place of the answer to this method
 //   --version V         answer initialize with this version
 //   --deaf              read nothing after the handshake
 //   --stay              go on at the end of input, and ignore SIGTERM
 //   --holder            leave a process behind that holds the pipes, in a session of its own
-//   --note FILE         append "METHOD\n" there for each message that comes
+//   --note FILE         append "METHOD\n" there for each message that comes, "answer ID\n" for an
+//                       answer that is one to us
 //   --mark FILE         append a line there at the start
 //
 // Methods: echo; big {"size"}: a text of so many bytes; die {"code"}; crash; hang; notify
-// {"count"}; ask {"method", "params"}: what we are answered; flood {"size"}: on stderr; long
+// {"count"}; asks {"count", ...}: how many of so many questions are answered at once; ask
+// {"method", "params"}: what we are answered; flood {"size"}: on stderr; long
 // {"size"}: a line of garbage; env {"name"}; count {"file", "size"}: numbered notifications until
-// the file is there; args: our arguments; close: our stdin; cwd.
+// the file is there; args: our arguments; close: our stdin; mute: our
+// stdout; lines {"to", "count"}: so many short ones; cwd.
 #ifdef _WIN32
 #include <fcntl.h>
 #include <io.h>
@@ -35,9 +41,9 @@
 #include <string.h>
 
 static struct {
-    bool acp, garbage, half, deaf, stay, holder;
+    bool acp, garbage, half, deaf, stay, holder, late, nulls;
     unsigned slow;
-    const char *exit_at, *version, *note;
+    const char *exit_at, *version, *note, *error;
     int exit_code;
 } how;
 #ifndef _WIN32
@@ -176,7 +182,12 @@ static void say(json_t *message)
 
 static void answer(const json_t *request, json_t *result)
 {
-    say(json_pack("{s:O, s:o}", "id", json_object_get(request, "id"), "result", result));
+    json_t *message =
+        json_pack("{s:O, s:o}", "id", json_object_get(request, "id"), "result", result);
+    if (how.nulls) {
+        (void)json_object_set_new(message, "error", json_null());
+    }
+    say(message);
 }
 
 static void note(const char *file, const char *text)
@@ -230,6 +241,15 @@ static void flood(FILE *to, size_t size)
     (void)fflush(to);
 }
 
+// Each of them is a line of its own for whoever reads them.
+static void empty_lines(FILE *to, json_int_t count)
+{
+    for (json_int_t i = 0; i < count; i++) {
+        (void)fputs(to == stderr ? "\n" : "x\n", to);
+    }
+    (void)fflush(to);
+}
+
 static void notify_number(json_int_t i, size_t size)
 {
     json_t *padding = big_text(size);
@@ -253,6 +273,13 @@ static void count(const char *file, size_t size)
     }
 }
 
+static void note_answer(const char *id)
+{
+    char line[64];
+    (void)snprintf(line, sizeof line, "answer %.50s", id);
+    note(how.note, line);
+}
+
 // Asks, and reads what comes until it is answered.
 static json_t *ask(const char *method, json_t *params)
 {
@@ -267,9 +294,35 @@ static json_t *ask(const char *method, json_t *params)
         if (method_of != NULL) {
             note(how.note, method_of);
         }
+        if (got != NULL && method_of == NULL) {
+            note_answer(got);
+        }
         if (got != NULL && strcmp(got, id) == 0) {
             return message;
         }
+        json_decref(message);
+    }
+    exit(0);
+}
+
+// Asks many times. What has been answered when a ping is.
+static json_t *ask_often(const json_t *request)
+{
+    json_t *first = NULL, *params = json_object_get(request, "params");
+    json_int_t count = 0;
+    char *line;
+    for (json_int_t i = 0; i < number(request, "count"); i++) {
+        say(json_pack("{s:I, s:O, s:O}", "id", i, "method", json_object_get(params, "method"),
+                      "params", json_object_get(params, "params")));
+    }
+    say(json_pack("{s:s, s:s}", "id", "last", "method", "ping"));
+    while ((line = read_line()) != NULL) {
+        json_t *message = json_loads(line, JSON_ALLOW_NUL, NULL);
+        if (json_is_string(json_object_get(message, "id"))) {
+            return json_pack("{s:I, s:O*}", "count", count, "first", first);
+        }
+        count++;
+        first = first != NULL ? first : json_incref(json_object_get(message, "result"));
         json_decref(message);
     }
     exit(0);
@@ -298,6 +351,8 @@ static json_t *list_arguments(void)
 static json_t *initialize(void)
 {
     pause_ms(how.slow);
+    while (how.late && read_line() != NULL) {
+    }
     if (how.acp) {
         return json_pack("{s:i, s:{}}", "protocolVersion",
                          how.version != NULL ? atoi(how.version) : 1, "agentCapabilities");
@@ -316,6 +371,12 @@ static bool special(const char *method, const json_t *request)
         crash();
     } else if (strcmp(method, "hang") == 0) {
         return false;
+    } else if (strcmp(method, "mute") == 0) {
+        (void)fclose(stdout);
+        hold_for_ever();
+    } else if (strcmp(method, "lines") == 0) {
+        empty_lines(strcmp(text(request, "to"), "stderr") == 0 ? stderr : stdout,
+                    number(request, "count"));
     } else if (strcmp(method, "flood") == 0) {
         flood(stderr, (size_t)number(request, "size"));
     } else if (strcmp(method, "long") == 0) {
@@ -349,6 +410,9 @@ static json_t *result_of(const char *method, const json_t *request)
     if (strcmp(method, "ask") == 0) {
         return ask(text(request, "method"), json_object_get(params, "params"));
     }
+    if (strcmp(method, "asks") == 0) {
+        return ask_often(request);
+    }
     if (strcmp(method, "env") == 0) {
         value = getenv(text(request, "name"));
         return json_pack("{s:s*}", "value", value);
@@ -363,13 +427,18 @@ static void take(const json_t *message)
 {
     const char *method = json_string_value(json_object_get(message, "method"));
     if (method == NULL) {
+        const char *id = json_string_value(json_object_get(message, "id"));
+        note_answer(id != NULL ? id : "?");
         return;
     }
     note(how.note, method);
     if (how.exit_at != NULL && strcmp(how.exit_at, method) == 0) {
         exit(how.exit_code);
     }
-    if (json_object_get(message, "id") != NULL && special(method, message)) {
+    if (how.error != NULL && strcmp(method, "initialize") == 0) {
+        say(json_pack("{s:O, s:{s:i, s:s}}", "id", json_object_get(message, "id"), "error", "code",
+                      -32000, "message", how.error));
+    } else if (json_object_get(message, "id") != NULL && special(method, message)) {
         answer(message, result_of(method, message));
     }
     bool last = strcmp(method, how.acp ? "session/new" : "notifications/initialized") == 0;
@@ -387,11 +456,15 @@ static void take_flags(int argc, char **argv)
         how.half = how.half || strcmp(flag, "--half") == 0;
         how.deaf = how.deaf || strcmp(flag, "--deaf") == 0;
         how.stay = how.stay || strcmp(flag, "--stay") == 0;
+        how.late = how.late || strcmp(flag, "--late") == 0;
+        how.nulls = how.nulls || strcmp(flag, "--nulls") == 0;
         how.holder = how.holder || strcmp(flag, "--holder") == 0;
         if (strcmp(flag, "--slow") == 0) {
             how.slow = (unsigned)atoi(next);
         } else if (strcmp(flag, "--version") == 0) {
             how.version = next;
+        } else if (strcmp(flag, "--error") == 0) {
+            how.error = next;
         } else if (strcmp(flag, "--note") == 0) {
             how.note = next;
         } else if (strcmp(flag, "--mark") == 0) {

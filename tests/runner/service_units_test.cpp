@@ -6,7 +6,18 @@
 #include <string>
 #include <vector>
 
+#ifndef _WIN32
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <unistd.h>
+#endif
+
 extern "C" {
+#include "runner/os.h"
+
 #include "runner/feed.h"
 #include "runner/jsonplace.h"
 #include "runner/message.h"
@@ -167,6 +178,31 @@ std::string text_of(json_t *message)
     std::string text(line, size);
     free(line);
     return text;
+}
+
+TEST(Message, ANumberThatIsTooLargeChangesNoOther)
+{
+    const std::string line = "{\"id\":7,\"method\":\"a\",\"params\":[9223372036854775807,"
+                             "9223372036854775808,-9223372036854775808,-9223372036854775809 ,1,"
+                             "\"12345678901234567890\\\"12345678901234567890\",1.5]}";
+    json_t *json = nullptr;
+    ASSERT_EQ(message_read(line.data(), line.size(), &json), MESSAGE_REQUEST);
+    EXPECT_TRUE(json_is_integer(json_object_get(json, "id")));
+    const json_t *params = json_object_get(json, "params");
+    for (size_t i = 0; i < 5; i++) {
+        EXPECT_EQ(json_is_integer(json_array_get(params, i)), i != 1 && i != 3) << i;
+    }
+    EXPECT_STREQ(json_string_value(json_array_get(params, 5)),
+                 "12345678901234567890\"12345678901234567890");
+    json_decref(json);
+}
+
+TEST(Message, AnErrorThatIsNullIsNone)
+{
+    json_t *json = json_loads(R"({"id":1,"result":{},"error":null})", 0, nullptr);
+    EXPECT_EQ(message_kind_of(json), MESSAGE_ANSWER);
+    EXPECT_EQ(message_fault(json), nullptr);
+    json_decref(json);
 }
 
 TEST(Message, IsWrittenAsItIsRead)
@@ -416,9 +452,36 @@ TEST(ServiceConfig, TellsLineAndNameOfWhatIsWrong)
         wrong_with(
             "{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\", \"cwd\": \"y\"}}}"),
         "line 1: 'services.a.cwd' | it has to be an absolute path");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"env\": {\"TOKEN=secret\": \"\"}}}}"),
+              "line 2: 'services.a.env' | a variable has a name that is empty or has a = in it");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"backoff_max_ms\": 100}}}"),
+              "")
+        << "the first wait is the longest";
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\",\n"
+                         "\"backoff_ms\": 200, \"backoff_max_ms\": 100}}}"),
+              "line 2: 'services.a.backoff_ms' | it is more than backoff_max_ms");
+    EXPECT_EQ(wrong_with("{\"services\": {\"a\": {\"kind\": \"mcp\", \"command\": \"x\"},\n"
+                         "\"A\": {\"kind\": \"mcp\", \"command\": \"x\"}}}"),
+              "line 1: 'services.a' | another one differs only in upper case");
     EXPECT_EQ(wrong_with("{\n\"services\": {},\n\"services\": {}}").substr(0, 6), "line 3");
     EXPECT_EQ(wrong_with("{\n{").substr(0, 6), "line 2");
     EXPECT_EQ(wrong_with("[]"), "line 1 | it has to be an object");
+}
+
+TEST(ServiceConfig, NamesAreThoseOfFoldersEverywhere)
+{
+    for (const char *name : {"a", "A.b-c_1", "console", "com", "com10", "lpt", "nul1", "a.con"}) {
+        EXPECT_TRUE(service_valid_name(name)) << name;
+    }
+    for (const char *name :
+         {"", ".a", "-a", "a.", "a/b", "con", "NUL", "Com1", "lpt9.txt", "aux.x"}) {
+        EXPECT_FALSE(service_valid_name(name)) << name;
+    }
+    EXPECT_TRUE(service_same_name("aZ.1", "Az.1"));
+    EXPECT_FALSE(service_same_name("ab", "a"));
+    EXPECT_FALSE(service_same_name("a@", "a`"));
 }
 
 TEST(ServiceConfig, HasItsDefaults)
@@ -501,6 +564,191 @@ TEST(PodJournal, RefusesWhatIsNone)
     }
 }
 
+TEST(PodJournal, AnAnswerIsGivenWhenThePodHasIt)
+{
+    struct journal_state state = {};
+    const std::string text = head +
+                             "< 20 {\"id\":\"q w\",\"method\":\"a\"}\n"
+                             "< 30 [{\"id\":7,\"method\":\"b\"},{\"id\":8,\"method\":\"b\"}]\n"
+                             "> 15 \"q w\"\n> 20\n> 40 7\n";
+    ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
+    ASSERT_EQ(json_array_size(state.unanswered), 3u) << "also those of a batch";
+    json_t *list = json_copy(state.unanswered);
+    EXPECT_TRUE(journal_at_line(&state, 40));
+    journal_settle(&state, list, 39);
+    EXPECT_EQ(json_array_size(state.unanswered), 2u);
+    ASSERT_EQ(json_array_size(list), 2u);
+    EXPECT_EQ(json_integer_value(json_object_get(json_array_get(list, 0), "id")), 7);
+    EXPECT_EQ(state.given, nullptr);
+    EXPECT_FALSE(journal_at_line(&state, 39)) << "in the middle of one";
+    EXPECT_FALSE(journal_at_line(&state, 40)) << "that was never given";
+    json_decref(list);
+    journal_state_clear(&state);
+}
+
+#ifndef _WIN32
+class JournalFile : public ::testing::Test
+{
+  protected:
+    void SetUp() override
+    {
+        ASSERT_NE(mkdtemp(&folder[0]), nullptr);
+        begin(5);
+    }
+    void TearDown() override
+    {
+        journal_close(&journal);
+        (void)os_remove_tree(folder.c_str());
+    }
+    void begin(uint64_t session)
+    {
+        ASSERT_EQ(journal_load(&journal, folder.c_str()), JOURNAL_NONE);
+        journal.state.session = session;
+        ASSERT_EQ(journal_begin(&journal), 0);
+    }
+    int say(uint64_t end)
+    {
+        const std::string line =
+            "{\"method\":\"m\",\"params\":{\"n\":" + std::to_string(end) + "}}";
+        return journal_line(&journal, line.data(), line.size(), end);
+    }
+    std::vector<uint64_t> said(uint64_t agent = 0, uint64_t after = 0)
+    {
+        std::vector<uint64_t> offsets;
+        size_t i;
+        json_t *item, *json = journal_messages(folder.c_str(), agent, after);
+        json_array_foreach(json_object_get(json, "messages"), i, item)
+        {
+            offsets.push_back((uint64_t)json_integer_value(json_object_get(item, "offset")));
+        }
+        json_decref(json);
+        return offsets;
+    }
+    int load()
+    {
+        journal_close(&journal);
+        return journal_load(&journal, folder.c_str());
+    }
+    std::string folder = "/tmp/pmjournal.XXXXXX";
+    struct journal journal = {};
+};
+
+static void limit_files(rlim_t size)
+{
+    struct rlimit limit;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = size == 0 ? limit.rlim_max : size;
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+TEST_F(JournalFile, WhatCannotBeWrittenIsNotTakenAndSpoilsNothing)
+{
+    std::vector<uint64_t> taken;
+    for (uint64_t end = 1, failed = 0; failed < 20;
+         end++) { // A full disk, at each byte of a record.
+        limit_files((rlim_t)(journal.size + failed * 3 % 40 + 1));
+        bool fine = say(end) == 0;
+        limit_files(0);
+        EXPECT_EQ(journal.state.out, fine ? end : taken.empty() ? 0 : taken.back());
+        failed += fine ? 0 : 1;
+        if (fine || say(end) == 0) { // There is room again.
+            taken.push_back(end);
+        }
+    }
+    EXPECT_EQ(said(), taken);
+    EXPECT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(journal.state.out, taken.back());
+}
+
+TEST_F(JournalFile, ANewFileThatCannotBeBegunLosesNothing)
+{
+    const std::string line(1000000, ' ');
+    uint64_t end = 0;
+    while (journal.size <= JOURNAL_SIZE) {
+        ASSERT_EQ(journal_line(&journal, line.data(), line.size(), ++end), 0);
+    }
+    limit_files(10);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_NE(say(end + 1), 0);
+    }
+    limit_files(0);
+    EXPECT_EQ(load(), JOURNAL_THERE) << "the old one is whole";
+    EXPECT_EQ(journal.state.out, end);
+    EXPECT_EQ(say(end + 1), 0);
+    EXPECT_LT(journal.size, 1000u) << "a new one";
+    EXPECT_EQ(said(0, end), std::vector<uint64_t>{end + 1});
+    EXPECT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(journal.state.session, 5u);
+    EXPECT_EQ(journal.state.out, end + 1);
+}
+
+TEST_F(JournalFile, AnyRecordBeginsANewFile)
+{
+    for (uint64_t offset = 0; offset < 600000; offset++) {
+        ASSERT_EQ(journal_said(&journal, offset), 0);
+    }
+    EXPECT_LE(journal.size, JOURNAL_SIZE + 100);
+    EXPECT_TRUE(journal_exists(folder.c_str()));
+    struct stat info;
+    ASSERT_EQ(stat((folder + "/journal.1").c_str(), &info), 0);
+    EXPECT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(journal.state.err, 599999u);
+}
+
+TEST_F(JournalFile, HasTwoNamesWhereARunnerWasEndedAndGoesOn)
+{
+    ASSERT_EQ(say(7), 0);
+    ASSERT_EQ(link((folder + "/journal").c_str(), (folder + "/journal.1").c_str()), 0);
+    ASSERT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(journal_resume(&journal), 0);
+    EXPECT_EQ(say(9), 0);
+    EXPECT_EQ(said(), (std::vector<uint64_t>{7, 9}));
+}
+
+TEST_F(JournalFile, DamageInTheMiddleLeavesWhatIsBeforeIt)
+{
+    ASSERT_EQ(say(7), 0);
+    FILE *file = fopen((folder + "/journal").c_str(), "ab");
+    (void)fprintf(file, "< 12? 5\n< 20 {\"method\":\"x\"}\n");
+    (void)fclose(file);
+    ASSERT_EQ(load(), JOURNAL_DAMAGED);
+    EXPECT_EQ(journal.state.out, 7u);
+    EXPECT_EQ(journal_resume(&journal), 0);
+    EXPECT_EQ(say(12), 0);
+    EXPECT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(said(), (std::vector<uint64_t>{7, 12}));
+}
+
+TEST_F(JournalFile, ATroubleIsNeitherNoneNorDamage)
+{
+    const std::string path = folder + "/journal", other = folder + "/other";
+    journal_close(&journal);
+    ASSERT_EQ(rename(path.c_str(), other.c_str()), 0);
+    ASSERT_EQ(symlink(other.c_str(), path.c_str()), 0);
+    EXPECT_LT(journal_load(&journal, folder.c_str()), 0);
+    ASSERT_EQ(rename(other.c_str(), path.c_str()), 0);
+    EXPECT_EQ(journal_load(&journal, folder.c_str()), JOURNAL_THERE);
+}
+
+TEST_F(JournalFile, OfAnAgentThatHasEndedStaysUntilTheNextHas)
+{
+    ASSERT_EQ(say(7), 0);
+    journal_end(&journal);
+    EXPECT_EQ(say(8), UV_EBADF) << "nothing comes back";
+    EXPECT_FALSE(journal_exists(folder.c_str()));
+    EXPECT_EQ(said(), std::vector<uint64_t>{7});
+    begin(6);
+    ASSERT_EQ(say(3), 0);
+    EXPECT_EQ(said(), std::vector<uint64_t>{3});
+    EXPECT_EQ(said(5), std::vector<uint64_t>{7});
+    EXPECT_EQ(said(6), std::vector<uint64_t>{3});
+    EXPECT_EQ(said(4), std::vector<uint64_t>{});
+    journal_end(&journal);
+    EXPECT_EQ(said(), std::vector<uint64_t>{3});
+}
+#endif
+
 // ---- logs ---------------------------------------------------------------------------------------
 
 TEST(ServiceLog, IsSafeOnATerminalAndInJson)
@@ -512,6 +760,22 @@ TEST(ServiceLog, IsSafeOnATerminalAndInJson)
     json_t *json = json_string(text.c_str());
     EXPECT_NE(json, nullptr);
     json_decref(json);
+}
+
+TEST(ServiceLog, CutsBetweenCharacters)
+{
+    for (size_t size = 1; size < 12; size++) {
+        char text[16];
+        (void)snprintf(text, size + 1, "%s", "a\xe6\xbc\xa2\xf0\x9f\x98\x80\xc3\xa9z");
+        service_text_trim(text);
+        json_t *json = json_string(text);
+        EXPECT_NE(json, nullptr) << size;
+        EXPECT_GT(strlen(text) + 4, size);
+        json_decref(json);
+    }
+    char flat[32];
+    service_text_flat(flat, sizeof flat, "a\nb\x1b[\xc2\x9b");
+    EXPECT_STREQ(flat, "a\\x0ab\\x1b[\\xc2\\x9b");
 }
 
 } // namespace
