@@ -474,7 +474,7 @@ static void run_spawn(void *user)
         spec.owner = owner;
         spec.program = config->command;
         spec.argv = argv;
-        spec.cwd = config->cwd != NULL ? config->cwd : child->options.folder;
+        spec.cwd = child->options.cwd;
         spec.env_base = config->inherit ? PM_ENV_INHERIT : PM_ENV_EMPTY;
         spec.env = (const char *const *)env;
         spec.stdin_slot.kind = spec.stdout_slot.kind = spec.stderr_slot.kind = PM_STDIO_PIPE;

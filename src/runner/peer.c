@@ -400,9 +400,7 @@ static void on_initialized(void *user, json_t *message, const struct runner_erro
         }
         become_ready(peer);
     } else if (config->session) {
-        ask(peer, "session/new",
-            handshake_session(config, config->cwd != NULL ? config->cwd : peer->options.folder),
-            on_session);
+        ask(peer, "session/new", handshake_session(config, peer->options.cwd), on_session);
     } else {
         become_ready(peer);
     }
@@ -779,6 +777,7 @@ struct peer *peer_start(const struct peer_options *options)
                                                 .post = options->post,
                                                 .name = options->name,
                                                 .folder = options->folder,
+                                                .cwd = options->cwd,
                                                 .config = options->config,
                                                 .handler = {on_started, on_open, on_line, on_gap,
                                                             on_said, on_deaf, on_ended, peer}};

@@ -48,7 +48,7 @@ struct peer_handler {
 struct peer_options {
     struct server *server;
     struct post *post;
-    const char *name, *folder;
+    const char *name, *folder, *cwd;
     const struct service_config *config; // Valid as long as the peer.
     struct peer_handler handler;
 };

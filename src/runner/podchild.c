@@ -756,8 +756,7 @@ static json_t *create_params(const struct podchild *pod)
         (void)json_array_append(argv, argument);
     }
     return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:{s:s}}", "id", pod->id,
-                     "program", config->command, "argv", argv, "cwd",
-                     config->cwd != NULL ? config->cwd : pod->options.folder, "env",
+                     "program", config->command, "argv", argv, "cwd", pod->options.cwd, "env",
                      whole_env(config), "env_base", "empty", "mode", "pipes", "ring",
                      (json_int_t)config->ring, "grace_ms", (json_int_t)config->grace_ms,
                      "kill_tree", 1, "labels", "service", pod->options.name);

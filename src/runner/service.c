@@ -305,12 +305,17 @@ static void start_now(struct service *service)
                                          .post = all->post,
                                          .name = service->name,
                                          .folder = service->folder,
+                                         .cwd = service->config.cwd != NULL ? service->config.cwd
+                                                                            : service->work,
                                          .config = &service->config,
                                          .handler = {on_started, on_ready, on_message, on_question,
                                                      on_answered, on_said, on_note, on_ended,
                                                      service}};
     int code = all->ending ? runner_fail(&error, RUNNER_UNREACHABLE, "start\nthe runner ends")
                            : os_private_dir(service->folder, &error);
+    if (code == RUNNER_OK) {
+        code = os_private_dir(service->work, &error);
+    }
     if (code == RUNNER_OK && (service->peer = peer_start(&options)) == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "start\nout of memory");
     }
@@ -417,6 +422,7 @@ struct service *service_add(struct server *server, const char *name, json_t *obj
     service->stored = stored;
     (void)snprintf(service->name, sizeof service->name, "%s", name);
     (void)snprintf(service->folder, sizeof service->folder, "%.4000s/%s", all->folder, name);
+    (void)snprintf(service->work, sizeof service->work, "%s/work", service->folder);
     (void)uv_random(NULL, NULL, &service->restart.random, sizeof service->restart.random, 0, NULL);
     if (service_config_take(object, &service->config, &problem) != 0) {
         free(service);

@@ -32,6 +32,7 @@ struct service {
     struct service *next;
     char name[SERVICE_NAME_MAX + 1];
     char folder[4096];
+    char work[4104]; // Below it: where it works, unless its configuration says so.
     struct service_config config, later; // later.json: the one from the next start on.
     bool stored;                         // It stands in the file.
     enum service_state state;

@@ -39,7 +39,7 @@ struct transport_handler {
 struct transport_options {
     struct server *server;
     struct post *post;
-    const char *name, *folder;
+    const char *name, *folder, *cwd;     // folder: of what is known of it; cwd: where it works.
     const struct service_config *config; // Valid as long as the transport.
     struct transport_handler handler;
 };
