@@ -256,8 +256,8 @@ int client_call(struct client *client, const char *method, json_t *params, int64
     if (text != NULL && size > rpc_line_max(method)) {
         free(text);
         return runner_fail(error, RUNNER_USAGE,
-                           "call of %s\nit has %llu bytes, and %zu is the limit", method,
-                           (unsigned long long)size, rpc_line_max(method));
+                           "call of %s\nit has %llu bytes, and %llu is the limit", method,
+                           (unsigned long long)size, (unsigned long long)rpc_line_max(method));
     }
     if (client->lines == NULL) {
         free(text);
