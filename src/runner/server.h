@@ -54,16 +54,16 @@ struct server {
     uint64_t epoch; // Of this run: each has a higher one than all before.
     int64_t started_wall_ms;
     struct session *sessions;
-    struct services *services;       // NULL: none.
-    struct held *held;               // Calls that wait for `recovered`.
-    size_t recovering;               // Sessions whose pod has not answered yet.
-    struct session *unread_first;    // Without a holder that lives; not looked at yet.
-    size_t unread, reading;          // How many that are, and those that are looked at.
-    uint64_t again_at;               // recover_again().
-    bool rescanning;                 // It is under way.
-    uint64_t late_until;             // For those who wait until there are no unread ones.
-    uint64_t keep_ms, keep_records;  // Of what is left of ended sessions; 0: for ever, all.
-    uint64_t prune_at;               // prune_begin().
+    struct services *services;      // NULL: none.
+    struct held *held;              // Calls that wait for `recovered`.
+    size_t recovering;              // Sessions whose pod has not answered yet.
+    struct session *unread_first;   // Without a holder that lives; not looked at yet.
+    size_t unread, reading;         // How many that are, and those that are looked at.
+    uint64_t again_at;              // recover_again().
+    bool rescanning;                // It is under way.
+    uint64_t late_until;            // For those who wait until there are no unread ones.
+    uint64_t keep_ms, keep_records; // Of what is left of ended sessions; 0: for ever, all.
+    uint64_t prune_at;              // prune_begin().
     bool under_prune;
     bool recovered; // The registry and the folders have been read.
     uint64_t recovery_ms;
