@@ -43,7 +43,6 @@ pm_process *StartNap(pm_manager *manager)
     spec.owner = "one of many, with a name of the length that names have";
     spec.program = PM_TEST_NAP_PATH;
     spec.argv = argv;
-    spec.env_base = PM_ENV_EMPTY;
     spec.stdin_slot.kind = PM_STDIO_NULL;
     spec.stdout_slot.kind = PM_STDIO_NULL;
     spec.stderr_slot.kind = PM_STDIO_NULL;
