@@ -22,6 +22,9 @@ int os_write_file(const char *path, const void *data, size_t size);
 // Removes a folder and what is in it; links are removed, not followed. 0 or a negative uv error.
 int os_remove_tree(const char *path);
 
+// Whether "NAME=value" is the variable of this name: on Windows Path and PATH are one.
+bool os_has_name(const char *variable, const char *name);
+
 // Lets a program be a .cmd file, as npm makes them. Each argument is quoted by the rules of
 // cmd.exe.
 void os_allow_batch_file(struct pm_spec *spec);

@@ -700,21 +700,10 @@ static void begin_to_connect(struct podchild *pod)
 // Start
 // ------------------------------------------------------------------------------------------------
 
-static bool has_name(const char *variable, const char *name)
-{
-    size_t length = strlen(name);
-#ifdef _WIN32 // Path and PATH are one.
-    bool same = _strnicmp(variable, name, length) == 0;
-#else
-    bool same = strncmp(variable, name, length) == 0;
-#endif
-    return same && variable[length] == '=';
-}
-
 static void add_variable(json_t *list, const char *name, const char *value)
 {
     for (size_t i = json_array_size(list); i-- > 0;) {
-        if (has_name(json_string_value(json_array_get(list, i)), name)) {
+        if (os_has_name(json_string_value(json_array_get(list, i)), name)) {
             (void)json_array_remove(list, i);
         }
     }

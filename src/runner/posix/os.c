@@ -160,6 +160,12 @@ int os_write_file(const char *path, const void *data, size_t size)
     return result;
 }
 
+bool os_has_name(const char *variable, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(variable, name, length) == 0 && variable[length] == '=';
+}
+
 static int remove_entries(const char *path)
 {
     uv_fs_t request;
