@@ -286,7 +286,8 @@ void pmi_os_streams_transfer(struct pmi_transfer transfers[3], struct pmi_os_pro
 int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *op);
 pm_native pmi_os_stream_native(const struct pmi_os_stream *s);
 bool pmi_os_stream_is_open(const struct pmi_os_stream *s);
-pm_native pmi_os_stream_take(struct pmi_os_stream *s);
+// For good. `op` is the process that it belongs to.
+pm_native pmi_os_stream_take(struct pmi_os_stream *s, struct pmi_os_process *op);
 void pmi_os_stream_close(struct pmi_os_stream *s);
 
 // ------------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ PM_API int pm_stream_take(pm_stream *s, pm_native *ret_native)
         result = PM_ERR_CLOSED;
     } else {
         atomic_store(&s->native, PM_NATIVE_INVALID);
-        *ret_native = pmi_os_stream_take(&s->os);
+        *ret_native = pmi_os_stream_take(&s->os, &s->process->os);
         s->taken = true;
     }
     pmi_mutex_unlock(&s->lock);

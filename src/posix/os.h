@@ -58,6 +58,7 @@ struct pmi_os_process {
     uint64_t pidns;
     uint64_t pidfs;
     int terminal_fd;       // One more of the master of its terminal, to resize it; -1 = none.
+    atomic_int slave_fd;   // The terminal's other side (PMI_KEEPS_SLAVE); -1 = none.
     int tty_fd;            // The host's terminal, whose foreground group it was made; -1 = none.
     struct pmi_owed *owed; // Memory for the case that it does not come back at once.
     struct pmi_cgroup *cgroup; // Its own, or NULL.
@@ -68,7 +69,7 @@ struct pmi_os_process {
 };
 #define PMI_OS_PROCESS_INIT                                                                        \
     {                                                                                              \
-        .pidfd = -1, .exit_fd = -1, .terminal_fd = -1, .tty_fd = -1                                \
+        .pidfd = -1, .exit_fd = -1, .terminal_fd = -1, .slave_fd = -1, .tty_fd = -1                \
     }
 
 // Our end of a pipe, or one of our descriptors of a terminal's master; non-blocking.
@@ -78,13 +79,12 @@ struct pmi_os_stream {
     bool terminal;
     bool types;        // Of a terminal: what is typed, not what is shown.
     bool hung_up;      // Of a terminal: the last read said so.
-    int slave_fd;      // The other side of a terminal, where its last close drops what is unread.
     int64_t exit_seen; // When a read first saw the process dead; 0 = not yet.
     int64_t byte_seen; // When the last byte came; 0 = none yet.
 };
 #define PMI_OS_STREAM_INIT                                                                         \
     {                                                                                              \
-        .fd = -1, .last = -1, .slave_fd = -1                                                       \
+        .fd = -1, .last = -1                                                                       \
     }
 
 // The process that ends the trees of die_with_parent starts when we are gone (keeper.c). Guarded by

@@ -55,6 +55,7 @@ void pmi_os_process_close(struct pmi_os_process *op)
         (void)pmi_sys_close(op->exit_fd);
     (void)pmi_sys_close(op->pidfd);
     (void)pmi_sys_close(op->terminal_fd);
+    (void)pmi_pty_release_slave(op);
     pmi_foreground_end(op);
     pmi_cgroup_close(op->cgroup);
     *op = (struct pmi_os_process)PMI_OS_PROCESS_INIT;
@@ -383,6 +384,8 @@ int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
     if (result == PM_OK) {
         pmi_family_left(op);
         pmi_foreground_end(op);
+        if (op->terminal_fd < 0 || !pmi_pty_is_readable(op->terminal_fd))
+            (void)pmi_pty_release_slave(op);
         if (op->cgroup != NULL)
             pmi_cgroup_try_remove(op->cgroup);
     }
@@ -433,6 +436,7 @@ int pmi_os_terminal_resize(struct pmi_os_process *op, unsigned columns, unsigned
 void pmi_os_terminal_close(struct pmi_os_process *op)
 {
     op->terminal_fd = pmi_sys_close(op->terminal_fd);
+    (void)pmi_pty_release_slave(op);
 }
 
 // ------------------------------------------------------------------------------------------------

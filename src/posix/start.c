@@ -363,7 +363,7 @@ static void commit(const struct pmi_child_plan *child, struct pmi_stdio_plan *st
     op->terminal_fd = stdio->master;
     stdio->master = -1;
     if (PMI_KEEPS_SLAVE && child->terminal)
-        streams[PM_STDOUT].slave_fd = pmi_sys_dup_above(stdio->terminal, 3);
+        atomic_store(&op->slave_fd, pmi_sys_dup_above(stdio->terminal, 3));
     started->containment = op->cgroup != NULL                       ? PM_CONTAIN_CGROUP
                            : op->whole_tree                         ? PM_CONTAIN_SUBREAPER
                            : child->new_group || child->new_session ? PM_CONTAIN_GROUP

@@ -23,11 +23,15 @@ static void look_at_exit(struct pmi_os_stream *s, const struct pmi_os_process *o
         s->exit_seen = pmi_now_ms();
 }
 
-// Both streams of a terminal are one open file: whoever has taken one may have made both block.
-static bool is_readable(int fd)
+// The exit may be newer than the bytes that were read: who reaps looks for bytes after it, so one
+// of the two sees that nothing is left.
+static void release_slave_at_end(struct pmi_os_stream *s, struct pmi_os_process *op)
 {
-    struct pollfd in = {.fd = fd, .events = POLLIN};
-    return pmi_sys_poll(&in, 1, 0) > 0;
+    if (atomic_load(&op->slave_fd) < 0)
+        return;
+    look_at_exit(s, op);
+    if (s->exit_seen != 0 && !pmi_pty_is_readable(s->fd))
+        (void)pmi_pty_release_slave(op);
 }
 
 int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void *buffer,
@@ -44,12 +48,14 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
         }
         ssize_t n = -1;
         errno = EAGAIN;
-        if (!s->terminal || is_readable(s->fd))
+        if (!s->terminal || pmi_pty_is_readable(s->fd))
             n = pmi_sys_read(s->fd, buffer, capacity);
         if (n >= 0) {
             if (n > 0)
                 s->byte_seen = pmi_now_ms();
             s->hung_up = false;
+            if (s->terminal && op != NULL)
+                release_slave_at_end(s, op);
             *ret_count = (size_t)n;
             return PM_OK;
         }
@@ -66,10 +72,8 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
         s->hung_up = false;
         if (errno != EAGAIN && errno != EWOULDBLOCK)
             return PM_ERR_IO;
-        if (s->exit_seen != 0 && s->slave_fd >= 0) { // All was read: see PMI_KEEPS_SLAVE.
-            s->slave_fd = pmi_sys_close(s->slave_fd);
-            continue;
-        }
+        if (s->terminal && s->exit_seen != 0 && op != NULL && pmi_pty_release_slave(op))
+            continue; // To the end, if nobody else has it.
 
         int64_t now = pmi_now_ms(), until = deadline;
         if (s->exit_seen != 0) {
@@ -201,16 +205,16 @@ bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
     return s->fd >= 0;
 }
 
-pm_native pmi_os_stream_take(struct pmi_os_stream *s)
+pm_native pmi_os_stream_take(struct pmi_os_stream *s, struct pmi_os_process *op)
 {
     int fd = s->fd;
     s->fd = -1;
-    s->slave_fd = pmi_sys_close(s->slave_fd); // Or its end would never come.
+    if (s->terminal && !s->types)
+        (void)pmi_pty_release_slave(op); // Or its end might never come.
     return fd;
 }
 
 void pmi_os_stream_close(struct pmi_os_stream *s)
 {
     s->fd = pmi_sys_close(s->fd);
-    s->slave_fd = pmi_sys_close(s->slave_fd);
 }

@@ -60,6 +60,20 @@ static void set_utf8(int fd)
 #endif
 }
 
+// Both streams of a terminal are one open file: whoever has taken one may have made both block.
+bool pmi_pty_is_readable(int master)
+{
+    struct pollfd in = {.fd = master, .events = POLLIN};
+    return pmi_sys_poll(&in, 1, 0) > 0;
+}
+
+bool pmi_pty_release_slave(struct pmi_os_process *op)
+{
+    int fd = atomic_exchange(&op->slave_fd, -1);
+    (void)pmi_sys_close(fd);
+    return fd >= 0;
+}
+
 int pmi_pty_resize(int fd, unsigned columns, unsigned rows)
 {
     struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};

@@ -6,13 +6,19 @@
 #include "pmi_config.h"
 
 // Linux keeps what was written when the last descriptor of the slave is closed. Elsewhere it is
-// thrown away: there we hold one until the process has ended and all was read.
+// thrown away: there we hold one until the process has ended and all was read. Whoever does the
+// latter lets go of it: the reader, or the reaper who finds nothing unread. Nobody else would wake
+// a host that polls the master itself.
 #ifdef HAVE_EPOLL
 #define PMI_KEEPS_SLAVE false
 #else
 #define PMI_KEEPS_SLAVE true
 #endif
 
+// Whether a read of a master would tell anything now: bytes, or an end.
+bool pmi_pty_is_readable(int master);
+// Closes the slave that we held. False: there was none.
+bool pmi_pty_release_slave(struct pmi_os_process *op);
 // A pair, close-on-exec from birth and above 2; the master does not block. 0 or errno.
 int pmi_pty_open(unsigned columns, unsigned rows, int *ret_master, int *ret_slave);
 // By either side. 0 or errno.

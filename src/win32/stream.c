@@ -311,8 +311,9 @@ int pmi_os_stream_finish(struct pmi_os_stream *s, const struct pmi_os_process *o
     return result == PM_ERR_BROKEN_PIPE ? PM_OK : result; // Nobody reads any more.
 }
 
-pm_native pmi_os_stream_take(struct pmi_os_stream *s)
+pm_native pmi_os_stream_take(struct pmi_os_stream *s, struct pmi_os_process *op)
 {
+    (void)op;
     pm_native native = pmi_os_stream_native(s);
     if (s->terminal != NULL) {
         pmi_win_terminal_let_take(s->terminal);

@@ -216,6 +216,7 @@ class Subreaper : public Contract
     void OpenOwn(pm_options options = DefaultOptions(), bool registry = false)
     {
         options.own_process = true;
+        options.drain_ms = 120000; // A leader that goes may do so before what it leaves has spoken.
         Open(options, registry);
     }
 

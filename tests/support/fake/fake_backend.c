@@ -655,8 +655,9 @@ bool pmi_os_stream_is_open(const struct pmi_os_stream *s)
     return s->open;
 }
 
-pm_native pmi_os_stream_take(struct pmi_os_stream *s)
+pm_native pmi_os_stream_take(struct pmi_os_stream *s, struct pmi_os_process *op)
 {
+    (void)op;
     s->open = false;
     return 9;
 }

@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,16 +25,20 @@
 
 // Always readable. In an epoll set it is the EVFILT_USER entry; its address marks the event. It is
 // made ahead of main, so that no test finds one descriptor more after its first kqueue; but not in
-// what tests start of themselves, some of which tells what descriptors it was born with.
+// what tests start of themselves, some of which tells what descriptors it was born with. Who counts
+// there has a kqueue first.
 static int user_fd = -1;
 static pthread_once_t user_fd_once = PTHREAD_ONCE_INIT;
 
 static void open_user_fd(void)
 {
-    int fd = eventfd(1, EFD_CLOEXEC);
-    user_fd = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_ENOUGH);
+    struct rlimit limit;
+    int fd = eventfd(1, EFD_CLOEXEC), high = HIGH_ENOUGH;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur <= HIGH_ENOUGH)
+        high = (int)limit.rlim_cur - 1; // Never where the library looks for what it is handed.
+    user_fd = fcntl(fd, F_DUPFD_CLOEXEC, high);
     if (user_fd < 0)
-        user_fd = fd; // A low limit on descriptors.
+        user_fd = fd;
     else
         (void)close(fd);
 }
