@@ -318,13 +318,20 @@ struct seen {
     uint64_t start;
 };
 
+// What a walk has room for without memory: so that a tree can always be killed, if need be in
+// several rounds.
+#define QUEUE_ROOM 128
+#define SEEN_ROOM 256 // A power of two.
+
 struct walk {
     struct pmi_os_process *op;
     int signal;
-    struct member *queue;
+    struct member *queue; // First its room below; so the table.
     size_t count, capacity;
     struct seen *seen; // A hash table, never more than half full.
     size_t seen_count, seen_capacity;
+    struct member queue_room[QUEUE_ROOM];
+    struct seen seen_room[SEEN_ROOM];
     struct member parent; // For note_child.
     size_t alive;
     bool found_new; // Somebody was there whom no round before has seen.
@@ -334,12 +341,15 @@ struct walk {
 static void push(struct walk *walk, struct member member)
 {
     if (walk->count == walk->capacity) {
-        size_t capacity = walk->capacity * 2 + 32;
-        struct member *queue = realloc(walk->queue, capacity * sizeof(*queue));
+        size_t capacity = walk->capacity * 2;
+        bool room = walk->queue == walk->queue_room;
+        struct member *queue = realloc(room ? NULL : walk->queue, capacity * sizeof(*queue));
         if (queue == NULL) {
             walk->result = PM_ERR_NO_MEMORY;
             return;
         }
+        if (room)
+            memcpy(queue, walk->queue_room, sizeof(walk->queue_room));
         walk->queue = queue;
         walk->capacity = capacity;
     }
@@ -359,7 +369,7 @@ static bool see(struct walk *walk, pid_t pid, uint64_t start)
 {
     struct seen key = {.pid = pid, .start = start};
     if (walk->seen_count * 2 >= walk->seen_capacity) {
-        size_t capacity = walk->seen_capacity > 0 ? walk->seen_capacity * 2 : 64;
+        size_t capacity = walk->seen_capacity * 2;
         struct seen *table = calloc(capacity, sizeof(*table));
         if (table == NULL) {
             walk->result = PM_ERR_NO_MEMORY;
@@ -368,7 +378,8 @@ static bool see(struct walk *walk, pid_t pid, uint64_t start)
         for (size_t i = 0; i < walk->seen_capacity; i++)
             if (walk->seen[i].pid != 0)
                 *slot_of(table, capacity, &walk->seen[i]) = walk->seen[i];
-        free(walk->seen);
+        if (walk->seen != walk->seen_room)
+            free(walk->seen);
         walk->seen = table;
         walk->seen_capacity = capacity;
     }
@@ -418,17 +429,17 @@ static bool is_proven(const struct walk *walk, const struct member *member,
            (uint64_t)parent.starttime == member->parent_start;
 }
 
-static void deliver(struct walk *walk, pid_t pid, int pidfd)
+static void deliver(int signal_number, pid_t pid, int pidfd)
 {
 #ifdef HAVE_PIDFD
-    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, walk->signal, 0) == 0)
+    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, signal_number, 0) == 0)
         return;
     if (pidfd >= 0 && errno == ESRCH)
         return;
 #else
     (void)pidfd;
 #endif
-    (void)pmi_sys_kill(pid, walk->signal); // No pidfd, or a seccomp filter on its signals.
+    (void)pmi_sys_kill(pid, signal_number); // No pidfd, or a seccomp filter on its signals.
 }
 
 // The kernel's object first, the proof after.
@@ -454,7 +465,7 @@ static void visit(struct walk *walk, struct member member)
             walk->result = listed;
         walk->alive++;
         if (walk->signal != 0 && fresh)
-            deliver(walk, member.pid, pidfd);
+            deliver(walk->signal, member.pid, pidfd);
     } else if (result != PM_OK && result != PM_ERR_GONE) {
         walk->result = result;
     }
@@ -477,10 +488,23 @@ static void walk_once(struct walk *walk)
         visit(walk, walk->queue[i]);
 }
 
+static void begin_walk(struct walk *walk, struct pmi_os_process *op, int signal_number)
+{
+    memset(walk, 0, sizeof(*walk));
+    walk->op = op;
+    walk->signal = signal_number;
+    walk->queue = walk->queue_room;
+    walk->capacity = QUEUE_ROOM;
+    walk->seen = walk->seen_room;
+    walk->seen_capacity = SEEN_ROOM;
+}
+
 static void end_walk(struct walk *walk)
 {
-    free(walk->queue);
-    free(walk->seen);
+    if (walk->queue != walk->queue_room)
+        free(walk->queue);
+    if (walk->seen != walk->seen_room)
+        free(walk->seen);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -642,7 +666,7 @@ bool pmi_family_awaits(pid_t pid)
 
 int pmi_family_signal(struct pmi_os_process *op, int signal_number)
 {
-    struct walk walk = {.op = op, .signal = signal_number};
+    struct walk walk;
     bool kill = signal_number == SIGKILL, any = false;
     int64_t deadline = pmi_now_ms() + (kill ? KILL_ROUNDS_MS : ROUNDS_MS);
     if (signal_number == SIGCONT && is_condemned(op->family, op->mark))
@@ -652,6 +676,7 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
         if (op->group) // At one stroke, and without a descriptor.
             any = pmi_group_signal(op, signal_number) == PM_OK;
     }
+    begin_walk(&walk, op, signal_number);
     do {
         walk_once(&walk);
         any |= walk.alive > 0;
@@ -697,7 +722,8 @@ bool pmi_family_alive(struct pmi_os_process *op)
     if (!is_anybody_left(op))
         return false;
     if (is_condemned(op->family, op->mark)) {
-        struct walk walk = {.op = op, .signal = SIGKILL};
+        struct walk walk;
+        begin_walk(&walk, op, SIGKILL);
         walk_once(&walk);
         end_walk(&walk);
     }
@@ -721,7 +747,6 @@ static int signal_marked(const uint64_t *marks, size_t count, int signal_number)
 {
     DIR *proc = opendir("/proc");
     struct dirent *entry;
-    struct walk walk = {.signal = signal_number};
     int found = 0;
     if (proc == NULL)
         return -1;
@@ -738,7 +763,7 @@ static int signal_marked(const uint64_t *marks, size_t count, int signal_number)
             !pmi_stat_is_dead(&stat)) {
             found++;
             if (signal_number != 0)
-                deliver(&walk, pid, pidfd);
+                deliver(signal_number, pid, pidfd);
         }
         (void)pmi_sys_close(pidfd);
     }

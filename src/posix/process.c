@@ -66,6 +66,16 @@ static bool has_whole_tree(const struct pmi_os_process *op)
     return op->whole_tree && op->family != NULL && op->family->open;
 }
 
+void pmi_process_end_tree(struct pmi_os_process *op)
+{
+    // Who was just being forked turns up later, and once memory is short not by itself.
+    int64_t end = pmi_now_ms() + ABANDON_MS;
+    while (pmi_family_alive(op) && pmi_now_ms() < end) {
+        (void)pmi_family_signal(op, SIGKILL);
+        pmi_sleep_ms(1);
+    }
+}
+
 void pmi_os_process_abandon(struct pmi_os_process *op)
 {
     struct pm_exit record = PM_EXIT_INIT;
@@ -79,10 +89,8 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
         }
         if (op->child && pmi_os_process_reap(op, &record) == PM_ERR_TIMEOUT)
             pmi_reap_later(op->pid);
-        // Who was just being forked turns up now, and is killed at the look that finds it.
-        int64_t end = pmi_now_ms() + ABANDON_MS;
-        while (has_whole_tree(op) && pmi_family_alive(op) && pmi_now_ms() < end)
-            pmi_sleep_ms(1);
+        if (has_whole_tree(op))
+            pmi_process_end_tree(op);
     }
     pmi_os_process_close(op);
 }

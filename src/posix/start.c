@@ -318,6 +318,7 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
                              : pmi_process_attach(&born, birth.pid, birth.pidfd, true);
     if (result != PM_OK) {
         abandon_born(&birth, born.group);
+        op->pid = birth.pid;
         return pmi_fail_code(err, PM_STAGE_WATCH, result);
     }
     *op = born;
@@ -509,6 +510,18 @@ static int start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct 
                : start_normal(om, plan, op, streams, ret_started, err);
 }
 
+// The process, which was `pid`, has been killed and waited for; but its program has run.
+static void undo_tree(struct pmi_family *family, struct pmi_birth *birth, pid_t pid)
+{
+    struct pmi_os_process gone = PMI_OS_PROCESS_INIT;
+    gone.pid = pid;
+    gone.child = true;
+    pmi_family_born(family, birth, &gone);
+    gone.reaped = true;
+    pmi_family_left(&gone);
+    pmi_process_end_tree(&gone);
+}
+
 int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err)
@@ -523,7 +536,10 @@ int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct 
     marked.mark = birth.mark;
     marked.mark_limit = pmi_family_limit(&om->family, birth.mark);
     result = start(om, &marked, op, streams, ret_started, err);
-    pmi_family_born(&om->family, &birth, result == PM_OK ? op : NULL);
+    if (result != PM_OK && op->pid != 0)
+        undo_tree(&om->family, &birth, op->pid);
+    else
+        pmi_family_born(&om->family, &birth, result == PM_OK ? op : NULL);
     return result;
 }
 

@@ -9,9 +9,15 @@
 // pid, its pidfd (or waiter) and its group. keeper_fd of the plan is closed and set to -1 in every
 // case: the keeper takes a closed announcement socket as the sign that the pid may have been waited
 // for. On failure nothing is left. Fills best_effort, exec_retries and fallbacks of `started`.
+// A failure when the program may have run already leaves the number of the process, which has been
+// waited for, in op->pid: what it has left behind is the caller's to end.
 // With `om` the child is made on the manager's spawner thread; NULL = on this thread.
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
                struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err);
+
+// Ends what is left of the tree of a process that is dead, in a manager that has the process to
+// itself. Bounded.
+void pmi_process_end_tree(struct pmi_os_process *op);
 
 // Turns a known process into `op`: takes the pidfd over (also on failure), or starts a waiter
 // thread where it is -1. `child`: it is ours to wait for. Not a child and no pidfd: its identity

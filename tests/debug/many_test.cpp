@@ -27,6 +27,11 @@ size_t HowMany()
 #endif
 }
 
+size_t DescriptorsForEach()
+{
+    return PM_TEST_WAITER_THREADS ? 2 : 1;
+}
+
 double Milliseconds(Clock::time_point from, Clock::time_point to)
 {
     return std::chrono::duration<double, std::milli>(to - from).count();
@@ -86,9 +91,10 @@ TEST_F(Many, AreListedWithoutHoldingAStartUp)
     rlimit limit = {};
     getrlimit(RLIMIT_NOFILE, &limit);
     rlimit raised = limit;
-    raised.rlim_cur = std::min<rlim_t>(limit.rlim_max, 2 * HowMany());
+    const size_t needed = HowMany() * DescriptorsForEach() + 200;
+    raised.rlim_cur = std::min<rlim_t>(limit.rlim_max, std::max<rlim_t>(limit.rlim_cur, needed));
     setrlimit(RLIMIT_NOFILE, &raised);
-    if (raised.rlim_cur < HowMany() + 200)
+    if (raised.rlim_cur < needed)
         GTEST_SKIP() << "the limit on descriptors is too low here";
     Open(DefaultOptions(), false);
     pm_debug_server *server = nullptr;

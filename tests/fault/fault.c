@@ -62,6 +62,7 @@ static _Atomic uint64_t eintr_count;
 static bool clock_jumps;
 static char denied_list[128] = ",";
 static char without[32];
+static char held[32], held_until[256];
 
 static void take_note(int signal_number)
 {
@@ -82,6 +83,12 @@ static void begin_storm(void)
 void pm_fault_deny(const char *names)
 {
     (void)snprintf(denied_list, sizeof(denied_list), ",%s,", names);
+}
+
+void pm_fault_hold(const char *name, const char *path)
+{
+    (void)snprintf(held, sizeof(held), "%s", name);
+    (void)snprintf(held_until, sizeof(held_until), "%s", path);
 }
 
 // Before main(): the launcher's own entry is the first thing there.
@@ -158,6 +165,12 @@ static bool is_denied(const char *name)
     return false;
 }
 
+static void hold(const char *name)
+{
+    for (int i = 0; strcmp(held, name) == 0 && access(held_until, F_OK) != 0 && i < 10000; i++)
+        (void)poll(NULL, 0, 1);
+}
+
 static bool lists(const int *errors, int count, int error)
 {
     for (int i = 0; i < count; i++)
@@ -178,6 +191,7 @@ static bool fails(const char *name, const int *errors, int count)
 {
     int mode = atomic_load(&state->armed);
     if (denied_list[1] != '\0' && is_denied(name)) {
+        hold(name);
         errno = ENOSYS;
         return true;
     }

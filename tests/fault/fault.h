@@ -31,6 +31,9 @@ void pm_fault_disarm(void);
 // As PM_FAULT_DENY, from now on in this process and its copies.
 void pm_fault_deny(const char *names);
 
+// Where such a denied call waits first until that file is there, for 10 s at the most.
+void pm_fault_hold(const char *name, const char *path);
+
 // Since the last arming, in all processes.
 struct pm_fault_report {
     int calls;         // That could have failed.

@@ -858,7 +858,7 @@ void PlayAndLook(const Scenario &scenario, const std::string &folder, pm_fault_m
     (void)!write(out, run.problems.data(), run.problems.size());
 }
 
-class Fault : public testing::TestWithParam<std::tuple<Scenario, pm_fault_mode>>
+class Rig : public testing::Test
 {
   protected:
     void SetUp() override
@@ -959,6 +959,10 @@ class Fault : public testing::TestWithParam<std::tuple<Scenario, pm_fault_mode>>
     std::string folder;
 };
 
+class Fault : public Rig, public testing::WithParamInterface<std::tuple<Scenario, pm_fault_mode>>
+{
+};
+
 // Every how manieth call, for the errors but the first and for sticky faults, in a quick run; and
 // for the first error, in scenarios of so many calls.
 int Stride()
@@ -1042,6 +1046,27 @@ std::set<std::string> Words(FILE *in,
             found.insert(words.back());
     }
     return found;
+}
+
+// The start fails after its program has run and left a descendant that no group holds.
+void UnwatchedTree(Run &run)
+{
+    run.Open(false, PM_LOOP_OWN, true);
+    std::string script = "setsid sh -c 'sleep 1000 & : >" + run.file + "; exit 0'; exec sleep 1000";
+    Shell child(script.c_str());
+    pm_error error = PM_ERROR_INIT;
+    pm_fault_deny("clone,pidfd_open,pthread_create");
+    pm_fault_hold("pthread_create", run.file.c_str());
+    int result = pm_spawn(run.manager, &child.spec, nullptr, &error);
+    pm_fault_deny("");
+    run.Expect(result < 0 && error.stage == PM_STAGE_WATCH, "no failure to watch");
+    run.Expect(access(run.file.c_str(), F_OK) == 0, "it has not run");
+    run.Close();
+}
+
+TEST_F(Rig, OfAStartThatFailsWhenItsProgramRunsNobodyIsLeft)
+{
+    EXPECT_EQ("", One({"UnwatchedTree", UnwatchedTree}, PM_FAULT_COUNT, 0, 0));
 }
 
 // A call that is new in the library fails in no run until it stands in the list.
