@@ -174,7 +174,7 @@ struct pmi_started {
     bool adopted;     // A daemon that came back to us: our child.
     bool best_effort; // No pidfd.
     unsigned exec_retries;
-    unsigned fallbacks; // 1 if a poorer mechanism had to be used.
+    uint32_t fallbacks; // enum pm_fallback bits.
     int64_t started_wall_ms;
     int64_t started_ms; // pmi_now_ms()
 };
@@ -210,6 +210,8 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 
 int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id);
 uint64_t pmi_os_process_pid(const struct pmi_os_process *op);
+// enum pm_fallback bits that were used since the start. Under the lock.
+uint32_t pmi_os_process_fallbacks(const struct pmi_os_process *op);
 // Waits until the process has ended (it may not be reaped yet). PM_OK or PM_ERR_TIMEOUT. Not under
 // the lock; any number of threads.
 int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline);

@@ -267,6 +267,26 @@ enum pm_detachment {
     PM_DETACH_IN_JOB /**< Windows: still in a job without kill-on-close, accepted by the Spec. */
 };
 
+/** A poorer mechanism that had to be used, because the system or a filter on its calls left no
+ *  better one. Bits of pm_info::fallbacks and pm_stats::fallback_kinds. */
+enum pm_fallback {
+    PM_FALLBACK_BEST_EFFORT = 1, /**< No kernel object pins the process, see pm_info::best_effort.
+                                      Linux before 5.3; always on macOS and the BSDs. */
+    PM_FALLBACK_FORK = 2,        /**< Forked: the cost grows with the host's memory. Always on macOS
+                                      and the BSDs. */
+    PM_FALLBACK_VFORK = 4,       /**< Linux before 5.3: a child that somebody stops before its
+                                      first step holds the starting thread until it goes on. */
+    PM_FALLBACK_COPIED_TABLE = 8, /**< The cost grows with the host's open descriptors. Linux before
+                                       6.11, or the host had the numbers from 16 to 63 in use when
+                                       the manager was opened, or there were too many starts at
+                                       once. */
+    PM_FALLBACK_SIGNAL_BY_NUMBER = 16, /**< A signal went to the pid. To a child of ours that is as
+                                            safe; to others an identity check came directly
+                                            before. */
+    PM_FALLBACK_LATE_JOB = 32 /**< Windows before 10: put into its job after its birth, suspended
+                                   until then. */
+};
+
 enum pm_stop_action {
     PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). A full
                                   terminal is tried again until the step's time is up. */
@@ -391,6 +411,7 @@ struct pm_info {
     uint64_t id; /**< Number of this process in its manager, from 1; never given twice, as a pid
                       may be. */
     struct pm_stream_info streams[3]; /**< stdin, stdout, stderr. */
+    uint32_t fallbacks;               /**< enum pm_fallback bits of its start, and since. */
 };
 
 /** Called once, when the exit record is final. Runs on the dispatcher (see pm_open), outside all
@@ -660,6 +681,8 @@ struct pm_stats {
     struct pm_mode_stats modes[3];      /**< By enum pm_mode. */
     struct pm_histogram spawn_duration; /**< pm_spawn(): call to proof of exec, successes only. */
     struct pm_histogram stop_duration;  /**< Stops of processes that lived, also failed ones. */
+    uint32_t fallback_kinds; /**< enum pm_fallback bits of all starts, and of all processes that
+                                have ended. */
 };
 
 /** What pm_stop_all or pm_close did. */

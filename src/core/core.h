@@ -174,7 +174,8 @@ struct pm_manager {
     struct pmi_under_way *under_way;
     uint64_t last_id;
     pm_process *first, *last;
-    struct pm_stats stats; // But for the next two.
+    struct pm_stats stats; // But for the next three.
+    _Atomic uint32_t fallback_kinds;
     // Counted before anybody can see an end: under a process's lock. By mode and enum pmi_end.
     _Atomic uint64_t ends[3][PMI_ENDS];
     _Atomic uint64_t registry_failures;

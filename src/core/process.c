@@ -151,6 +151,12 @@ static enum pmi_end end_of(const struct pm_exit *record)
     return killed ? PMI_END_KILLED : PMI_END_EXITED;
 }
 
+// Under p->lock.
+static uint32_t fallbacks_of(const pm_process *p)
+{
+    return p->started.fallbacks | (p->no_os ? 0 : pmi_os_process_fallbacks(&p->os));
+}
+
 // Fills what the core knows and makes the record final. Under p->lock. A daemon's record is on disk
 // before anybody can see that it has ended: whoever starts its key again must not have the new
 // record taken away by the clean-up of the old one.
@@ -170,6 +176,7 @@ static int finish_record(pm_process *p, struct pm_exit *record)
         result = pmi_registry_put_exit(p->manager, p);
     }
     atomic_fetch_add(&p->manager->ends[p->mode][end_of(&p->exit)], 1);
+    atomic_fetch_or(&p->manager->fallback_kinds, fallbacks_of(p));
     pmi_process_set_state(p, PM_STATE_ENDED);
     return result;
 }
@@ -408,6 +415,7 @@ PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
     if (info.state == PM_STATE_RUNNING && stopped) {
         info.state = PM_STATE_STOPPED;
     }
+    info.fallbacks = fallbacks_of(p);
     int64_t uptime;
     if (info.state == PM_STATE_ENDED) {
         uptime = (int64_t)p->exit.uptime_ms;

@@ -622,6 +622,7 @@ static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_proc
     p->started.containment = started->containment;
     p->started.adopted = started->adopted;
     p->started.best_effort = started->best_effort;
+    p->started.fallbacks = started->fallbacks;
     // Proven, but dead: its parent has not waited for it yet, so its status may still be told.
     bool dead = pmi_os_process_wait(&p->os, 0) == PM_OK;
     int result = pmi_reactor_add(m, p);

@@ -4,6 +4,10 @@
 
 #include "core/core.h"
 
+// What pm_stats::fallbacks counts: the rest costs time only.
+#define COUNTED_FALLBACKS                                                                          \
+    ((uint32_t)(PM_FALLBACK_BEST_EFFORT | PM_FALLBACK_FORK | PM_FALLBACK_LATE_JOB))
+
 // pm_spawn: reserve, prepare, launch, commit. A process is listed (and its key taken) before it is
 // born, so that no exit and no second start can come between.
 
@@ -45,7 +49,8 @@ static void unreserve(pm_manager *m, pm_process *p, struct pmi_under_way *start,
         m->stats.modes[p->mode].started++;
         pmi_histogram_add(&m->stats.spawn_duration, us);
         m->stats.exec_retries += p->started.exec_retries;
-        m->stats.fallbacks += p->started.fallbacks;
+        m->stats.fallbacks += (p->started.fallbacks & COUNTED_FALLBACKS) != 0;
+        atomic_fetch_or(&m->fallback_kinds, p->started.fallbacks);
         m->stats.adopted += p->started.adopted;
     } else {
         pmi_list_remove(m, p);

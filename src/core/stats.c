@@ -17,6 +17,7 @@ void pmi_histogram_add(struct pm_histogram *h, int64_t us)
 
 void pmi_stats_fill(pm_manager *m, struct pm_stats *stats)
 {
+    stats->fallback_kinds = atomic_load(&m->fallback_kinds);
     stats->registry_failures = atomic_load(&m->registry_failures);
     for (size_t i = 0; i < 3; i++) {
         struct pm_mode_stats *mode = &stats->modes[i];

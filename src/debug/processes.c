@@ -97,6 +97,17 @@ static void set(json_t *object, const char *key, json_t *value)
     (void)json_object_set_new_nocheck(object, key, value);
 }
 
+static json_t *fallbacks_of(uint32_t bits)
+{
+    json_t *list = json_array();
+    for (unsigned bit = 0; list != NULL && bit < 32; bit++) {
+        if ((bits >> bit & 1) != 0) {
+            (void)json_array_append_new(list, json_string(pmi_debug_fallback(bit)));
+        }
+    }
+    return list;
+}
+
 static json_t *describe(const struct pm_debug_server *server, pm_process *process)
 {
     struct pm_info info = PM_INFO_INIT;
@@ -121,6 +132,7 @@ static json_t *describe(const struct pm_debug_server *server, pm_process *proces
     set(object, "recovered", json_boolean(info.recovered));
     set(object, "adopted", json_boolean(info.adopted));
     set(object, "best_effort", json_boolean(info.best_effort));
+    set(object, "fallbacks", fallbacks_of(info.fallbacks));
     set(object, "streams", streams_of(&info));
     if (server->options.show_arguments) {
         set(object, "arguments", arguments_of(server, process));
@@ -175,6 +187,7 @@ static json_t *counters(const struct pm_stats *s)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         set(object, all[i].name, number(all[i].value));
     }
+    set(object, "fallback_kinds", fallbacks_of(s->fallback_kinds));
     return object;
 }
 

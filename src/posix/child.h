@@ -73,6 +73,7 @@ struct pmi_child_plan {
     volatile int error;             // errno
     volatile int field;             // enum pmi_option_field
     volatile unsigned exec_retries; // ETXTBSY answered by trying again.
+    uint32_t fallbacks;             // enum pm_fallback bits of its birth.
 };
 
 // Runs in the new process with every signal blocked: resets dispositions and mask, session or

@@ -254,8 +254,13 @@ int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pi
     void *stack = take_stack();
     if (stack == NULL)
         return errno;
-    if (!try_with_our_table(plan, &stack, deadline, ret_pid, ret_pidfd, &e))
+    plan->fallbacks = 0;
+    if (!try_with_our_table(plan, &stack, deadline, ret_pid, ret_pidfd, &e)) {
+        plan->fallbacks = PM_FALLBACK_COPIED_TABLE;
         e = clone_once(plan, &stack, deadline, ret_pid, ret_pidfd);
+    }
+    if (find_way() == WAY_VFORK)
+        plan->fallbacks |= PM_FALLBACK_VFORK;
     if (stack != NULL)
         give_stack(stack);
     return e;

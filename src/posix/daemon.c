@@ -580,7 +580,7 @@ static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
     if (result != PM_OK)
         return pmi_fail_code(d->err, PM_STAGE_WATCH, result);
     d->started.best_effort = d->stub_pidfd < 0;
-    d->started.fallbacks |= d->stub_pidfd < 0;
+    d->started.fallbacks |= pmi_process_fallback(d->stub_pidfd);
     d->stub_pidfd = -1;
     d->stub_known = true;
     return PM_OK;

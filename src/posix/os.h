@@ -49,7 +49,8 @@ struct pmi_os_process {
     bool group;         // Leads a process group of its own, whose id is pid.
     bool whole_session; // Nobody but its descendants is in its session: they belong to its tree.
     bool condemned;     // Of that tree nobody is to live: each look at it kills.
-    bool whole_tree;    // own_process: its descendants are its tree, wherever they went.
+    bool signalled_by_number;  // For want of another way.
+    bool whole_tree;           // own_process: its descendants are its tree, wherever they went.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
     pid_t session;             // Session of its group.
     pid_t tty_group;           // Who had tty_fd before.

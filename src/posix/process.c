@@ -115,6 +115,11 @@ int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity
     return result;
 }
 
+uint32_t pmi_os_process_fallbacks(const struct pmi_os_process *op)
+{
+    return op->signalled_by_number ? PM_FALLBACK_SIGNAL_BY_NUMBER : 0;
+}
+
 uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
 {
     return (uint64_t)op->pid;
@@ -181,6 +186,7 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
         .detachment = PM_DETACH_LAUNCHER,
         .adopted = opened.child,
         .best_effort = opened.pidfd < 0,
+        .fallbacks = pmi_process_fallback(opened.pidfd),
         .started_wall_ms = pmi_wall_ms(),
         .started_ms = pmi_now_ms(),
     };
@@ -451,7 +457,7 @@ void pmi_os_terminal_close(struct pmi_os_process *op)
 // Signals
 // ------------------------------------------------------------------------------------------------
 
-static int signal_process(const struct pmi_os_process *op, int signal_number)
+static int signal_process(struct pmi_os_process *op, int signal_number)
 {
     if (PMI_WITHOUT("process proof"))
         return pmi_sys_kill(op->pid, signal_number) == 0 ? PM_OK : PM_ERR_GONE;
@@ -474,6 +480,7 @@ static int signal_process(const struct pmi_os_process *op, int signal_number)
         if (result != PM_OK)
             return result;
     }
+    op->signalled_by_number |= signal_number != 0;
     return pmi_sys_kill(op->pid, signal_number) == 0 ? PM_OK : pmi_error_from_errno(errno);
 }
 
@@ -492,8 +499,7 @@ static int signal_cgroup(struct pmi_os_process *op, int signal_number)
     return populated || others ? PM_OK : result;
 }
 
-static int signal_group(const struct pmi_os_process *op, int signal_number,
-                        enum pm_stop_scope scope)
+static int signal_group(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
     int result = pmi_group_signal(op, signal_number);
     if (result == PM_ERR_GONE && scope == PM_SCOPE_TREE && !has_ended(op))

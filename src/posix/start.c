@@ -324,7 +324,8 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
     *op = born;
     started->best_effort = born.pidfd < 0;
     started->exec_retries = plan->exec_retries;
-    started->fallbacks = birth.forked || born.pidfd < 0;
+    started->fallbacks =
+        (birth.forked ? PM_FALLBACK_FORK : plan->fallbacks) | pmi_process_fallback(born.pidfd);
     return PM_OK;
 }
 

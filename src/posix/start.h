@@ -15,6 +15,12 @@
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
                struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err);
 
+// The enum pm_fallback bit of a process without a pidfd, or 0.
+static inline uint32_t pmi_process_fallback(int pidfd)
+{
+    return pidfd < 0 ? (uint32_t)PM_FALLBACK_BEST_EFFORT : 0;
+}
+
 // Ends what is left of the tree of a process that is dead, in a manager that has the process to
 // itself. Bounded.
 void pmi_process_end_tree(struct pmi_os_process *op);

@@ -183,7 +183,7 @@ int pmi_win_daemon_start(const struct pmi_plan *plan, struct pmi_os_process *op,
         op->process = l.info.hProcess;
         op->pid = l.info.dwProcessId;
         op->start = pmi_win_creation(op->process);
-        ret_started->fallbacks = l.late_job ? 1 : 0;
+        ret_started->fallbacks = l.late_job ? PM_FALLBACK_LATE_JOB : 0;
         l.info.hProcess = NULL;
         if (ret_started->detachment == PM_DETACH_BREAKAWAY &&
             pmi_win_job_visit(NULL, is_that_one, &op->pid) == 1) {

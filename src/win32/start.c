@@ -121,7 +121,7 @@ static int start_child(struct pmi_os_manager *om, const struct pmi_plan *plan,
         op->terminal = terminal;
         op->keeper = plan->die_with_parent ? pmi_win_keeper_ref(om->keeper) : NULL;
         op->limits = plan->spec->job_limits;
-        ret_started->fallbacks = l.late_job ? 1 : 0;
+        ret_started->fallbacks = l.late_job ? PM_FALLBACK_LATE_JOB : 0;
         l.info.hProcess = NULL;
         l.job = NULL;
     } else if (terminal != NULL) {

@@ -489,6 +489,12 @@ int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity
     return PM_OK;
 }
 
+uint32_t pmi_os_process_fallbacks(const struct pmi_os_process *op)
+{
+    (void)op;
+    return 0;
+}
+
 uint64_t pmi_os_process_pid(const struct pmi_os_process *op)
 {
     return op->pid;
