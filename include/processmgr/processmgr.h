@@ -969,8 +969,9 @@ PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_
  *         PM_ERR_LAUNCHER; PM_ERR_NOT_DETACHABLE; PM_ERR_DIED_BEFORE_EXEC; PM_ERR_TIMEOUT (start
  *         deadline); PM_ERR_NO_PROCESS_SLOTS, PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM; PM_ERR_CLOSED; PM_ERR_FORKED.
- * Blocking: until the proof of exec, at most spec->start_timeout_ms. Thread safety: any thread.
- * Since: 0.1.0.
+ * Blocking: until the proof of exec, at most spec->start_timeout_ms; of that, where the daemon that
+ * had this key before is dead and its status is not known yet, up to
+ * pm_options::status_pending_ms for its exit record. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_spawn(pm_manager *manager, const struct pm_spec *spec, pm_process **ret_process,
                     struct pm_error *ret_error);
@@ -1091,8 +1092,9 @@ PM_API int pm_registry_owner(const char *registry_dir, struct pm_registry_owner 
  * @param manager a manager with a registry.
  * @param key key of the daemon.
  * @return PM_OK; PM_ERR_NOT_FOUND; PM_ERR_BUSY (the daemon lives); PM_ERR_NO_REGISTRY;
- * PM_ERR_INVALID; PM_ERR_IO; PM_ERR_FORKED. Blocking: file system. Thread safety: any thread.
- * Since: 0.1.0.
+ * PM_ERR_INVALID; PM_ERR_IO; PM_ERR_FORKED. Blocking: file system, and up to
+ * pm_options::status_pending_ms for the status of one that has just ended. Thread safety: any
+ * thread. Since: 0.1.0.
  */
 PM_API int pm_forget(pm_manager *manager, const char *key);
 

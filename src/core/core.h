@@ -222,6 +222,9 @@ void pmi_manager_unref(pm_manager *m);
 void pmi_list_add(pm_manager *m, pm_process *p);       // Under m->lock.
 void pmi_list_remove(pm_manager *m, pm_process *p);    // Under m->lock; drops the list's ref.
 bool pmi_key_is_taken(pm_manager *m, const char *key); // Under m->lock.
+// A daemon that is dead keeps its key until its exit record is final: where that is all that keeps
+// it, this waits for it, at most pm_options::status_pending_ms.
+void pmi_key_await(pm_manager *m, const char *key, int64_t deadline);
 // Snapshot with an internal reference on each; free with pmi_snapshot_free.
 int pmi_snapshot(pm_manager *m, pm_process ***ret_list, size_t *ret_count);
 void pmi_snapshot_free(pm_process **list, size_t count);

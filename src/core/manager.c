@@ -129,15 +129,36 @@ void pmi_list_remove(pm_manager *m, pm_process *p)
     pmi_process_drop(p);
 }
 
+static pm_process *find_key(pm_manager *m, const char *key)
+{
+    pm_process *p = m->first;
+    while (p != NULL && (p->key == NULL || strcmp(p->key, key) != 0 ||
+                         atomic_load(&p->state) == PM_STATE_ENDED)) {
+        p = p->next;
+    }
+    return p;
+}
+
 bool pmi_key_is_taken(pm_manager *m, const char *key)
 {
-    for (pm_process *p = m->first; p != NULL; p = p->next) {
-        if (p->key != NULL && strcmp(p->key, key) == 0 &&
-            atomic_load(&p->state) != PM_STATE_ENDED) {
-            return true;
-        }
+    return find_key(m, key) != NULL;
+}
+
+void pmi_key_await(pm_manager *m, const char *key, int64_t deadline)
+{
+    pmi_mutex_lock(&m->lock);
+    pm_process *p = find_key(m, key);
+    if (p != NULL && atomic_load(&p->state) == PM_STATE_STATUS_PENDING) {
+        (void)pm_process_ref(p);
+    } else {
+        p = NULL;
     }
-    return false;
+    pmi_mutex_unlock(&m->lock);
+    if (p != NULL) {
+        int64_t left = deadline == PMI_NEVER ? -1 : deadline - pmi_now_ms();
+        (void)pm_process_wait(p, left < -1 ? 0 : left, NULL);
+        (void)pm_process_unref(p);
+    }
 }
 
 // Who comes behind `after`: the list is in the order of ids.

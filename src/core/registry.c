@@ -790,6 +790,7 @@ PM_API int pm_forget(pm_manager *m, const char *key)
     if (!m->registry.open) {
         return PM_ERR_NO_REGISTRY;
     }
+    pmi_key_await(m, key, PMI_NEVER);
     pmi_mutex_lock(&m->lock);
     bool listed = pmi_key_is_taken(m, key);
     pmi_mutex_unlock(&m->lock);

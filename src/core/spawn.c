@@ -124,6 +124,10 @@ static int launch(pm_process *p, struct pmi_plan *plan, struct pm_error *err)
     memset(&started, 0, sizeof started);
     plan->gate = write_starting;
     plan->gate_context = p;
+    plan->launcher_deadline = pmi_now_ms() + p->manager->options.launcher_timeout_ms;
+    if (plan->launcher_deadline > plan->deadline) {
+        plan->launcher_deadline = plan->deadline;
+    }
     int result = pmi_os_start(&p->manager->os, plan, &p->os, streams, &started, err);
     if (result != PM_OK) {
         if (p->mode == PM_MODE_DAEMON && p->started.started_wall_ms != 0) {
@@ -188,6 +192,9 @@ static int start_one(pm_manager *m, const struct pm_spec *spec, pm_process **ret
     // The caller's reference comes first: else an exit at once could unlist the process before the
     // caller ever held it.
     (void)pm_process_ref(p);
+    if (p->key != NULL) {
+        pmi_key_await(m, p->key, start.plan.deadline);
+    }
     result = reserve(m, p, &under_way, err);
     if (result == PM_OK) {
         if (p->key != NULL) {

@@ -304,10 +304,6 @@ static void fill_plan(pm_manager *m, struct pmi_start *start)
     plan->spec = s;
     uint32_t ms = s->start_timeout_ms != 0 ? s->start_timeout_ms : PMI_DEFAULT_START_MS;
     plan->deadline = now + ms;
-    plan->launcher_deadline = now + m->options.launcher_timeout_ms;
-    if (plan->launcher_deadline > plan->deadline) {
-        plan->launcher_deadline = plan->deadline;
-    }
 }
 
 int pmi_start_prepare(pm_manager *m, const struct pm_spec *spec, struct pmi_start *start,

@@ -59,6 +59,37 @@ int StartPayload(pm_manager *manager, const std::string &key, const std::string 
 // SIGCHLD
 // ------------------------------------------------------------------------------------------------
 
+// A daemon that was stopped is started again at once, though nobody knows its status yet. args:
+// folder.
+int AgainPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry";
+    pm_options options = OptionsFor(registry);
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    pm_info info = PM_INFO_INIT;
+    bool pending = false;
+    options.status_pending_ms = 60000;
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    for (int round = 0; round < 2; round++) {
+        if (StartPayload(manager, "d", a.at(0) + "/payload" + std::to_string(round), &process) !=
+            0) {
+            return 1;
+        }
+        NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
+        NEED(pm_process_info(process, &info) == PM_OK);
+        pending |= info.state == PM_STATE_STATUS_PENDING;
+        pm_process_unref(process);
+    }
+    NEED(pm_forget(manager, "d") == PM_OK);
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    NEED(Children() == 0 && Records(registry) == 0);
+    printf(pending ? "" : "no status was pending\n");
+    return 0;
+}
+const RoleAdder again_part("host-again", AgainPart);
+
 // args: folder, "ignore" or "nocldwait" (which does not survive exec).
 int SigchldPart(const Args &a)
 {
@@ -369,6 +400,11 @@ TEST_F(StatusHosts, UnderAParentThatNeverWaitsADeathIsKnownAtOnceAndItsStatusLos
 TEST_F(StatusHosts, UnderAParentThatWaitsLateTheStatusIsPendingAndThenKnown)
 {
     Play({"subreaper=late"}, {"host-late", folder});
+}
+
+TEST_F(StatusHosts, ADaemonWhoseStatusIsPendingIsStartedAgain)
+{
+    Play({"subreaper=late"}, {"host-again", folder});
 }
 
 } // namespace
