@@ -54,9 +54,9 @@ struct pm_stream {
     pm_process *process;
     struct pmi_mutex lock;
     struct pmi_os_stream os; // Under lock.
-    bool taken;              // Under lock.
-    bool exists;             // The slot has a pipe, or is the terminal. Constant after the start.
-    atomic_bool closing;     // Asks a blocked reader or writer to let go.
+    atomic_bool taken;
+    bool exists;         // The slot has a pipe, or is the terminal. Constant after the start.
+    atomic_bool closing; // Asks a blocked reader or writer to let go.
     atomic_bool truncated;
     _Atomic pm_native native; // For pm_stream_native(), which must not wait for a reader.
 };

@@ -17,6 +17,13 @@ static pm_manager *all_managers;
 // Held for a few instructions, or for a look at the lists by the detector.
 static void all_lock(void)
 {
+    // A forked copy has neither the managers nor whoever held this at the fork.
+    static _Atomic uint64_t whose;
+    uint64_t before = atomic_load(&whose), self = pmi_self_pid();
+    if (before != self && atomic_compare_exchange_strong(&whose, &before, self) && before != 0) {
+        all_managers = NULL;
+        atomic_flag_clear(&all_busy);
+    }
     while (atomic_flag_test_and_set(&all_busy)) {
         pmi_sleep_ms(0);
     }
@@ -102,6 +109,7 @@ void pmi_manager_unref(pm_manager *m)
     }
     pmi_cond_destroy(&m->queued);
     pmi_cond_destroy(&m->changed);
+    pmi_mutex_destroy(&m->registry.lock);
     pmi_mutex_destroy(&m->leak_lock);
     pmi_mutex_destroy(&m->reactor_lock);
     pmi_mutex_destroy(&m->lock);
@@ -375,6 +383,7 @@ static pm_manager *manager_new(void)
     pmi_mutex_init(&m->lock);
     pmi_mutex_init(&m->reactor_lock);
     pmi_mutex_init(&m->leak_lock);
+    pmi_mutex_init(&m->registry.lock);
     pmi_cond_init(&m->changed);
     pmi_cond_init(&m->queued);
     return m;

@@ -164,13 +164,15 @@ static int finish_record(pm_process *p, struct pm_exit *record)
 {
     int result = PM_OK;
     record->size = sizeof *record;
-    record->stop_step = p->stop_step;
-    record->stop_action = p->stop_action;
-    record->started_wall_ms = p->started.started_wall_ms;
-    record->ended_wall_ms = p->dead_wall_ms;
-    int64_t uptime = p->recovered ? p->dead_wall_ms - p->started.started_wall_ms
-                                  : p->dead_ms - p->started.started_ms;
-    record->uptime_ms = uptime > 0 ? (uint64_t)uptime : 0;
+    if (record->ended_wall_ms == 0) { // Else one that was given before never changes.
+        record->stop_step = p->stop_step;
+        record->stop_action = p->stop_action;
+        record->started_wall_ms = p->started.started_wall_ms;
+        record->ended_wall_ms = p->dead_wall_ms;
+        int64_t uptime = p->recovered ? p->dead_wall_ms - p->started.started_wall_ms
+                                      : p->dead_ms - p->started.started_ms;
+        record->uptime_ms = uptime > 0 ? (uint64_t)uptime : 0;
+    }
     p->exit = *record;
     if (p->mode == PM_MODE_DAEMON) {
         result = pmi_registry_put_exit(p->manager, p);
@@ -198,6 +200,9 @@ static void announce_death(pm_manager *m)
     pmi_mutex_lock(&m->lock);
     m->deaths++;
     pmi_cond_broadcast(&m->changed);
+    if (m->options.loop == PM_LOOP_CALLER && !m->closed) {
+        pmi_os_reactor_wake(&m->os); // A stop of many that polls.
+    }
     pmi_mutex_unlock(&m->lock);
 }
 
@@ -205,7 +210,7 @@ static void announce_death(pm_manager *m)
 static void after_end(pm_process *p, int registry_result)
 {
     pm_manager *m = p->manager;
-    if (registry_result != PM_OK) {
+    if (registry_result != PM_OK && registry_result != PM_ERR_CLOSED) {
         // The running record stays: the next recovery will tell the daemon's end as `lost`.
         pmi_registry_log(m, "exit record", p, registry_result);
     }
@@ -373,7 +378,10 @@ PM_API uint64_t pm_process_parent(pm_process *p)
     // Who has made it is its parent, but for what came through the launcher or from an earlier run.
     bool ours =
         p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
-    return ours ? p->manager->pid : pmi_os_parent_of(p->pid);
+    int cancel = pmi_cancel_off();
+    uint64_t parent = ours ? p->manager->pid : pmi_os_parent_of(p->pid);
+    pmi_cancel_restore(cancel);
+    return parent;
 }
 
 static void fill_streams(pm_process *p, struct pm_stream_info streams[3])
@@ -388,8 +396,9 @@ static void fill_streams(pm_process *p, struct pm_stream_info streams[3])
 
 PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
 {
-    if (p == NULL || ret_info == NULL) {
-        return PM_ERR_INVALID;
+    int checked = check_handle(p);
+    if (checked != PM_OK || ret_info == NULL) {
+        return checked != PM_OK ? checked : PM_ERR_INVALID;
     }
     struct pm_info info = PM_INFO_INIT;
     info.owner = p->owner;
@@ -399,7 +408,7 @@ PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
     info.user = p->user;
     info.mode = p->mode;
     info.pid = pm_process_pid(p);
-    info.alive = pm_process_alive(p);
+    bool alive = pm_process_alive(p);
     bool stopped = pmi_process_look_at_stop(p);
     info.containment = p->started.containment;
     info.detachment = p->started.detachment;
@@ -412,6 +421,7 @@ PM_API int pm_process_info(pm_process *p, struct pm_info *ret_info)
     fill_streams(p, info.streams);
     pmi_mutex_lock(&p->lock);
     info.state = (enum pm_state)atomic_load(&p->state);
+    info.alive = alive && info.state <= PM_STATE_RUNNING;
     if (info.state == PM_STATE_RUNNING && stopped) {
         info.state = PM_STATE_STOPPED;
     }

@@ -324,7 +324,8 @@ PM_API int pm_loop_timeout(pm_manager *m, int64_t *ret_timeout_ms)
         return result;
     }
     pmi_mutex_lock(&m->reactor_lock);
-    int64_t timeout = m->pending != NULL ? PMI_PENDING_POLL_MS : PM_FOREVER;
+    int64_t timeout =
+        m->pending != NULL || atomic_load(&m->any_unwatched) ? PMI_PENDING_POLL_MS : PM_FOREVER;
     int64_t rest = m->next_orphans - pmi_now_ms();
     if (m->options.own_process && m->next_orphans != PMI_NEVER &&
         (timeout == PM_FOREVER || rest < timeout)) {

@@ -125,7 +125,8 @@ static int decide_owner(struct pmi_registry *r, struct pm_error *err)
     bool former = known && is_self(r, &owner) && !may_be_open_here(epoch);
     result = lock_owner_file(r, former);
     if (result == PM_ERR_BUSY && known &&
-        (former || pmi_os_identity_check(&owner) == PM_ERR_GONE)) {
+        (former || (strcmp(owner.boot, r->self.boot) == 0 && // Else it lives on another machine.
+                    pmi_os_identity_check(&owner) == PM_ERR_GONE))) {
         result = pmi_os_file_remove(&r->root, "lock");
         if (result == PM_OK || result == PM_ERR_NOT_FOUND) {
             result = pmi_os_lock_try(&r->root, "lock", &r->owner_lock);
@@ -276,19 +277,19 @@ int pmi_registry_open(struct pmi_registry *r, const char *path, struct pm_error 
     }
     drop_other_boots(r, boot);
     drop_temporary_files(r);
-    pmi_mutex_init(&r->lock);
     r->open = true;
     return PM_OK;
 }
 
 void pmi_registry_close(struct pmi_registry *r)
 {
+    pmi_mutex_lock(&r->lock); // Who still waits for a daemon may be about to write its record.
     if (r->open) {
         let_go(r);
         close_dirs(r);
-        pmi_mutex_destroy(&r->lock);
         reset(r);
     }
+    pmi_mutex_unlock(&r->lock);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -374,11 +375,11 @@ int pmi_registry_put_exit(pm_manager *m, const pm_process *p)
     rec.exit = p->exit;
     pmi_mutex_lock(&r->lock);
     uint32_t os_code = 0;
-    int result = write_record(&r->exits, &rec, true, &os_code);
+    int result = r->open ? write_record(&r->exits, &rec, true, &os_code) : PM_ERR_CLOSED;
     pmi_mutex_unlock(&r->lock);
     if (result == PM_OK) {
         pmi_registry_drop(m, p);
-    } else {
+    } else if (result != PM_ERR_CLOSED) {
         atomic_fetch_add(&m->registry_failures, 1);
     }
     return result;

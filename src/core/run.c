@@ -89,13 +89,13 @@ static void take_streams(struct run *r)
         struct pmi_os_stream none = PMI_OS_STREAM_INIT;
         r->streams[i] = none;
         atomic_store(&s->closing, true);
+        atomic_store(&s->taken, s->exists);
         atomic_store(&s->native, PM_NATIVE_INVALID);
         pmi_mutex_lock(&s->lock);
         r->captured[i] = pmi_os_stream_is_open(&s->os);
         if (r->captured[i]) {
             r->streams[i] = s->os;
             s->os = none;
-            s->taken = true;
         }
         pmi_mutex_unlock(&s->lock);
     }

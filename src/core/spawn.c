@@ -106,13 +106,16 @@ static int commit(pm_process *p, struct pm_error *err)
     pmi_mutex_lock(&m->lock); // The detector looks at every listed one.
     p->pid = pmi_os_process_pid(&p->os);
     pmi_mutex_unlock(&m->lock);
-    pmi_mutex_lock(&p->lock);
-    pmi_process_set_state(p, PM_STATE_RUNNING);
-    pmi_mutex_unlock(&p->lock);
+    // Nobody sees it before it is watched: who waited for it meanwhile would retire it too early.
     result = pmi_reactor_add(m, p);
     if (result != PM_OK) {
         return pmi_set_error(err, result, PM_STAGE_WATCH, NULL);
     }
+    pmi_mutex_lock(&p->lock);
+    if (atomic_load(&p->state) == PM_STATE_STARTING) { // Else the reactor has seen its end already.
+        pmi_process_set_state(p, PM_STATE_RUNNING);
+    }
+    pmi_mutex_unlock(&p->lock);
     pmi_event_post_started(p, PM_EVENT_STARTED);
     return PM_OK;
 }

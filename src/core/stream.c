@@ -91,10 +91,9 @@ static void let_go_of_terminal(pm_process *p)
 {
     bool open = p->mode != PM_MODE_PTY;
     for (int i = PM_STDIN; i <= PM_STDOUT && !open; i++) {
-        struct pm_stream *s = &p->streams[i];
-        pmi_mutex_lock(&s->lock);
-        open = s->taken || pmi_os_stream_is_open(&s->os);
-        pmi_mutex_unlock(&s->lock);
+        // Not under the stream's lock: a reader holds that for as long as it reads.
+        const struct pm_stream *s = &p->streams[i];
+        open = atomic_load(&s->taken) || atomic_load(&s->native) != PM_NATIVE_INVALID;
     }
     if (!open) {
         pmi_process_hang_up(p);
@@ -158,9 +157,9 @@ PM_API int pm_stream_take(pm_stream *s, pm_native *ret_native)
     if (!pmi_os_stream_is_open(&s->os)) {
         result = PM_ERR_CLOSED;
     } else {
+        atomic_store(&s->taken, true); // First: see let_go_of_terminal.
         atomic_store(&s->native, PM_NATIVE_INVALID);
         *ret_native = pmi_os_stream_take(&s->os, &s->process->os);
-        s->taken = true;
     }
     pmi_mutex_unlock(&s->lock);
     return result;

@@ -45,6 +45,12 @@ static char letter_of(int state)
     return state == SZOMB ? 'Z' : state == SSTOP ? 'T' : 'S';
 }
 
+// As Linux tells that there was a fork and no exec since (pmi_exec_reached).
+static unsigned flags_of(long flags)
+{
+    return (flags & P_EXEC) == 0 ? 0x40 : 0;
+}
+
 static void translate(const struct kinfo_proc *info, struct pmi_stat *ret_stat)
 {
 #ifdef HAVE_KINFO_PROC_KI
@@ -53,6 +59,7 @@ static void translate(const struct kinfo_proc *info, struct pmi_stat *ret_stat)
         .ppid = info->ki_ppid,
         .pgrp = info->ki_pgid,
         .session = info->ki_sid,
+        .flags = flags_of(info->ki_flag),
         .num_threads = info->ki_numthreads,
         .starttime = in_us(&info->ki_start),
     };
@@ -64,6 +71,7 @@ static void translate(const struct kinfo_proc *info, struct pmi_stat *ret_stat)
         .ppid = info->kp_eproc.e_ppid,
         .pgrp = info->kp_eproc.e_pgid,
         .session = session > 0 ? session : 0,
+        .flags = flags_of(info->kp_proc.p_flag),
         .num_threads = 1,
         .starttime = in_us(&info->kp_proc.p_starttime),
     };

@@ -70,7 +70,13 @@ int pmi_os_reactor_pause(struct pmi_os_manager *om, struct pmi_os_process *op, v
 
 bool pmi_os_reactor_hold(struct pmi_os_manager *om)
 {
-    return pthread_mutex_trylock(&om->tokens_lock.mutex) == 0;
+    int state = pmi_cancel_off();
+    if (pthread_mutex_trylock(&om->tokens_lock.mutex) != 0) {
+        pmi_cancel_restore(state);
+        return false;
+    }
+    om->tokens_lock.cancel_state = state;
+    return true;
 }
 
 void pmi_os_reactor_release(struct pmi_os_manager *om)

@@ -164,8 +164,13 @@ static inline int pmi_sys_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
     return n;
 }
 
+// Never everybody, and never our own group: no number of ours means that.
 static inline int pmi_sys_kill(pid_t pid, int signal_number)
 {
+    if (pid == -1 || pid == 0) {
+        errno = ESRCH;
+        return -1;
+    }
     return PMI_SYS(kill)(pid, signal_number);
 }
 

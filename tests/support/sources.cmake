@@ -1,5 +1,8 @@
 # Sources that every GoogleTest program is linked with, relative to the source root.
 set(PMI_TEST_SUPPORT_SOURCES)
+if(NOT WIN32)
+    list(APPEND PMI_TEST_SUPPORT_SOURCES tests/support/kill.c)
+endif()
 
 # The helper program pm-child.
 set(PMI_TEST_CHILD_SOURCES tests/support/child.c)
