@@ -135,40 +135,106 @@ pid_t bare_clone(char *const argv[], int *ret_pidfd)
 #define CLOSE_RANGE_UNSHARE 2u
 #endif
 
+// What is asked for and answered; the pidfd is born in the other table and has to be sent.
 static sem_t asked, answered;
-static char *const *asked_argv;
+static char *const *asked_argv; // NULL: end.
 static pid_t answer;
+static int spawner_ends[2];
+static pthread_t spawner_thread;
+
+union rights {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(int))];
+};
+
+static void send_descriptor(int socket_fd, int fd)
+{
+    char byte = 0;
+    union rights rights = {.room = {0}};
+    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = rights.room,
+                             .msg_controllen = sizeof rights.room};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    if (sendmsg(socket_fd, &message, 0) != 1) {
+        bare_die("sendmsg");
+    }
+    (void)close(fd);
+}
+
+static int receive_descriptor(int socket_fd)
+{
+    char byte;
+    int fd;
+    union rights rights;
+    struct iovec data = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = rights.room,
+                             .msg_controllen = sizeof rights.room};
+    if (recvmsg(socket_fd, &message, MSG_CMSG_CLOEXEC) != 1 || CMSG_FIRSTHDR(&message) == NULL) {
+        bare_die("recvmsg");
+    }
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+    return fd;
+}
 
 static void *spawner_main(void *unused)
 {
+    // A handler of the host's that ran here would write to descriptors of the other table: libuv's.
+    sigset_t child;
     (void)unused;
-    if (syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_UNSHARE) != 0) {
+    (void)sigemptyset(&child);
+    (void)sigaddset(&child, SIGCHLD);
+    (void)pthread_sigmask(SIG_BLOCK, &child, NULL);
+    // Its end of the pair moves to 3, the rest goes.
+    if (syscall(SYS_close_range, 3u, (unsigned)spawner_ends[1] - 1, CLOSE_RANGE_UNSHARE) != 0 ||
+        dup3(spawner_ends[1], 3, O_CLOEXEC) != 3 || syscall(SYS_close_range, 4u, ~0u, 0u) != 0) {
         bare_die("close_range");
     }
     for (;;) {
         while (sem_wait(&asked) != 0) {
         }
-        answer = bare_vfork(asked_argv);
+        if (asked_argv == NULL) {
+            return NULL;
+        }
+        int pidfd;
+        answer = bare_clone(asked_argv, &pidfd);
+        send_descriptor(3, pidfd);
         (void)sem_post(&answered);
     }
 }
 
-pid_t bare_spawner(char *const argv[])
+void bare_spawner_begin(void)
 {
-    static bool runs;
-    if (!runs) {
-        pthread_t thread;
-        if (sem_init(&asked, 0, 0) != 0 || sem_init(&answered, 0, 0) != 0 ||
-            pthread_create(&thread, NULL, spawner_main, NULL) != 0) {
-            bare_die("spawner");
-        }
-        (void)pthread_detach(thread);
-        runs = true;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, spawner_ends) != 0 ||
+        sem_init(&asked, 0, 0) != 0 || sem_init(&answered, 0, 0) != 0 ||
+        pthread_create(&spawner_thread, NULL, spawner_main, NULL) != 0) {
+        bare_die("spawner");
     }
+}
+
+void bare_spawner_end(void)
+{
+    asked_argv = NULL;
+    (void)sem_post(&asked);
+    (void)pthread_join(spawner_thread, NULL);
+    (void)close(spawner_ends[0]);
+    (void)close(spawner_ends[1]);
+}
+
+pid_t bare_spawner(char *const argv[], int *ret_pidfd)
+{
     asked_argv = argv;
     (void)sem_post(&asked);
     while (sem_wait(&answered) != 0) {
     }
+    *ret_pidfd = receive_descriptor(spawner_ends[0]);
     return answer;
 }
 

@@ -15,9 +15,11 @@ pid_t bare_posix_spawn(char *const argv[]);
 pid_t bare_clone(char *const argv[], int *ret_pidfd);
 // Standard input is `in`, the rest the null device; with a pidfd.
 pid_t bare_clone_reading(char *const argv[], int in, int *ret_pidfd);
-// bare_vfork() on a thread with a descriptor table of its own, which has the first three alone.
-// Call it from one thread, first of all before there is much to copy.
-pid_t bare_spawner(char *const argv[]);
+// bare_clone() on a thread with a descriptor table of its own, which has the first three and a
+// socket alone; the pidfd comes through that. The thread copies what is open when it begins.
+void bare_spawner_begin(void);
+pid_t bare_spawner(char *const argv[], int *ret_pidfd);
+void bare_spawner_end(void);
 
 void bare_wait(pid_t pid);
 // Waits for the pidfd with an epoll descriptor of its own, then for the process.

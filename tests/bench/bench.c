@@ -92,7 +92,13 @@ static void keep(const char *name, const char *implementation, const char *param
     if (as_json) {
         printf("{\"name\": \"%s\", \"implementation\": \"%s\", \"parameters\": \"%s\", ", row->name,
                row->implementation, row->parameters);
-        printf("\"p50_%s\": %.1f, \"p99_%s\": %.1f, \"n\": %zu}\n", unit, p50, unit, p99, n);
+        if (strcmp(unit, "us") == 0 || strcmp(unit, "ms") == 0) {
+            double us = unit[0] == 'm' ? 1000 : 1;
+            printf("\"p50_us\": %.1f, \"p99_us\": %.1f, ", p50 * us, p99 * us);
+        } else { // No time.
+            printf("\"unit\": \"%s\", \"p50\": %.1f, \"p99\": %.1f, ", unit, p50, p99);
+        }
+        printf("\"n\": %zu}\n", n);
     } else {
         if (rows_count == 0 || strcmp(rows[rows_count - 1].name, row->name) != 0) {
             printf("\n%-18s %-20s %-26s %12s %12s %7s\n", "what", "implementation", "parameters",
@@ -134,6 +140,13 @@ static const struct row *find(const char *name, const char *implementation, cons
 
 #define NO_TARGET (-1.0)
 
+static void keep_line(const char *line)
+{
+    size_t old = verdicts != NULL ? strlen(verdicts) : 0;
+    verdicts = grown(verdicts, old + strlen(line) + 1);
+    strcpy(verdicts + old, line);
+}
+
 static void verdict(const char *what, double value, const char *unit, double target, bool at_most)
 {
     char line[256], wanted[64] = "";
@@ -144,9 +157,14 @@ static void verdict(const char *what, double value, const char *unit, double tar
     }
     missed += !good;
     (void)snprintf(line, sizeof line, "%-66s %8.2f%s  %s\n", what, value, unit, wanted);
-    size_t old = verdicts != NULL ? strlen(verdicts) : 0;
-    verdicts = grown(verdicts, old + strlen(line) + 1);
-    strcpy(verdicts + old, line);
+    keep_line(line);
+}
+
+static void unmeasured(const char *what)
+{
+    char line[128];
+    (void)snprintf(line, sizeof line, "%-66s %8s\n", what, "not here");
+    keep_line(line);
 }
 
 void bench_ratio(const char *what, const char *name, const char *parameters, const char *ours,
@@ -156,6 +174,8 @@ void bench_ratio(const char *what, const char *name, const char *parameters, con
     const struct row *b = find(name, theirs, parameters);
     if (a != NULL && b != NULL && b->p50 > 0) {
         verdict(what, a->p50 / b->p50, "", target != 0 ? target : NO_TARGET, at_most);
+    } else {
+        unmeasured(what);
     }
 }
 
@@ -166,6 +186,8 @@ void bench_growth(const char *what, const char *name, const char *implementation
     const struct row *b = find(name, implementation, base_parameters);
     if (a != NULL && b != NULL && b->p50 > 0) {
         verdict(what, a->p50 / b->p50, "", target != 0 ? target : NO_TARGET, true);
+    } else {
+        unmeasured(what);
     }
 }
 
@@ -176,6 +198,8 @@ void bench_added(const char *what, const char *name, const char *parameters, con
     const struct row *b = find(name, theirs, parameters);
     if (a != NULL && b != NULL) {
         verdict(what, a->p50 - b->p50, unit, target != 0 ? target : NO_TARGET, true);
+    } else {
+        unmeasured(what);
     }
 }
 

@@ -96,14 +96,6 @@ static double run_vfork(void)
     return started;
 }
 
-static double run_spawner(void)
-{
-    pid_t pid = bare_spawner(target);
-    double started = bench_now_us();
-    bare_wait(pid);
-    return started;
-}
-
 static double run_fork(void)
 {
     pid_t pid = bare_fork(target);
@@ -134,24 +126,34 @@ static double run_clone(void)
     return started;
 }
 
+static double run_spawner(void)
+{
+    int pidfd;
+    if (epoll < 0) {
+        epoll = bare_epoll_new();
+    }
+    (void)bare_spawner(target, &pidfd);
+    double started = bench_now_us();
+    bare_epoll_wait(epoll, pidfd);
+    return started;
+}
+
 #ifdef BENCH_HAVE_UV
 static double run_uv(void)
 {
-    peer_uv_run(target);
-    return 0;
+    return peer_uv_run(target);
 }
 #endif
 #ifdef BENCH_HAVE_GLIB
 static double run_glib(void)
 {
-    peer_glib_run(target);
-    return 0;
+    return peer_glib_run(target);
 }
 #endif
 
 struct way {
     const char *name;
-    double (*run)(void); // Time at which control was back; 0 = cannot be told apart.
+    double (*run)(void); // Returns the time at which control was back.
     bool copies_memory;
     struct bench_samples spawn, whole;
 };
@@ -186,16 +188,12 @@ static void take_turns(const char *parameters, int rounds, int few, size_t ways_
             if (i < 5) { // Warm-up.
                 continue;
             }
-            if (started != 0) {
-                bench_add(&ways[w].spawn, started - begin);
-            }
+            bench_add(&ways[w].spawn, started - begin);
             bench_add(&ways[w].whole, end - begin);
         }
     }
     for (size_t w = 0; w < ways_count; w++) {
-        if (ways[w].spawn.count != 0) {
-            bench_row("spawn", ways[w].name, parameters, &ways[w].spawn);
-        }
+        bench_row("spawn", ways[w].name, parameters, &ways[w].spawn);
     }
     for (size_t w = 0; w < ways_count; w++) {
         bench_row("spawn+wait", ways[w].name, parameters, &ways[w].whole);
@@ -204,19 +202,20 @@ static void take_turns(const char *parameters, int rounds, int few, size_t ways_
 
 static void take_alone(const char *name, double (*run)(void), int rounds)
 {
-    struct bench_samples samples = {0};
+    struct bench_samples spawn = {0}, whole = {0};
     for (int i = 0; i < rounds; i++) {
         double begin = bench_now_us();
-        (void)run();
-        bench_add(&samples, bench_now_us() - begin);
+        bench_add(&spawn, run() - begin);
+        bench_add(&whole, bench_now_us() - begin);
     }
-    bench_row("spawn+wait alone", name, "", &samples);
+    bench_row("spawn alone", name, "", &spawn);
+    bench_row("spawn+wait alone", name, "", &whole);
 }
 
-// A program in another language that prints its samples, a line each.
+// A program in another language that prints its samples, a line each: start, start and wait.
 static void run_peer(const char *name, const char *const argv[])
 {
-    struct bench_samples samples = {0};
+    struct bench_samples spawn = {0}, whole = {0};
     struct pm_spec spec = spec_of((char *const *)argv);
     char text[4096], line[64];
     size_t count, length = 0;
@@ -230,7 +229,9 @@ static void run_peer(const char *name, const char *const argv[])
         for (size_t i = 0; i < count; i++) {
             if (text[i] == '\n') {
                 line[length] = '\0';
-                bench_add(&samples, strtod(line, NULL));
+                char *rest;
+                bench_add(&spawn, strtod(line, &rest));
+                bench_add(&whole, strtod(rest, NULL));
                 length = 0;
             } else if (length + 1 < sizeof line) {
                 line[length++] = text[i];
@@ -239,11 +240,13 @@ static void run_peer(const char *name, const char *const argv[])
     }
     check(pm_process_wait(process, PM_FOREVER, &record), NULL);
     (void)pm_process_unref(process);
-    if (record.kind == PM_EXIT_EXITED && record.code == 0 && samples.count > 0) {
-        bench_row("spawn+wait alone", name, "", &samples);
+    if (record.kind == PM_EXIT_EXITED && record.code == 0 && whole.count > 0) {
+        bench_row("spawn alone", name, "", &spawn);
+        bench_row("spawn+wait alone", name, "", &whole);
     } else {
         fprintf(stderr, "bench: %s left out: it has failed\n", name);
-        bench_clear(&samples);
+        bench_clear(&spawn);
+        bench_clear(&whole);
     }
 }
 
@@ -252,6 +255,7 @@ static void group_compare(void)
     char rounds[16];
     (void)snprintf(rounds, sizeof rounds, "%d", 1000 / bench_scale);
     open_manager(NULL);
+    bare_spawner_begin();
     take_turns("", 1000 / bench_scale, 1000 / bench_scale, WAYS);
     // Programs of their own cannot take turns with us: each way by itself, then.
     take_alone("processmgr", run_processmgr, 1000 / bench_scale);
@@ -272,6 +276,7 @@ static void group_compare(void)
 #ifdef BENCH_RUST
     run_peer("rust", (const char *const[]){BENCH_RUST, BENCH_TARGET, rounds, NULL});
 #endif
+    bare_spawner_end();
     close_manager();
     bench_ratio("spawn + wait : bare vfork", "spawn+wait", "", "processmgr", "vfork", 1.10, true);
     bench_ratio("spawn + wait : bare clone + pidfd + epoll", "spawn+wait", "", "processmgr",
@@ -310,6 +315,7 @@ static void group_memory(void)
 {
     static const size_t gib[] = {0, 1, 4};
     open_manager(NULL);
+    bare_spawner_begin();
     for (size_t i = 0; i < sizeof gib / sizeof gib[0]; i++) {
         char parameters[48], *block = NULL;
         size_t size = gib[i] << 30;
@@ -331,6 +337,7 @@ static void group_memory(void)
             (void)munmap(block, size);
         }
     }
+    bare_spawner_end();
     close_manager();
     bench_growth("processmgr: 4 GiB touched : 0", "spawn+wait", "processmgr", "touched_gib=0",
                  "touched_gib=4", 1.15);
@@ -361,6 +368,7 @@ static void group_descriptors(void)
             char parameters[48];
             if (first) {
                 open_manager(NULL);
+                bare_spawner_begin();
                 (void)run_processmgr();
             }
             int *fds = calloc(count, sizeof *fds);
@@ -369,6 +377,7 @@ static void group_descriptors(void)
             }
             if (!first) {
                 open_manager(NULL);
+                bare_spawner_begin();
             }
             (void)snprintf(parameters, sizeof parameters, "fds=%zu manager=%s", count,
                            first ? "first" : "last");
@@ -377,6 +386,7 @@ static void group_descriptors(void)
                 (void)close(fds[k]);
             }
             free(fds);
+            bare_spawner_end();
             close_manager();
         }
     }
@@ -388,8 +398,10 @@ static void group_descriptors(void)
                  "fds=10 manager=first", "fds=10000 manager=first", 0);
     bench_growth("vfork: 10,000 descriptors : 10", "spawn+wait", "vfork", "fds=10 manager=first",
                  "fds=10000 manager=first", 0);
-    bench_growth("spawner thread: 10,000 descriptors : 10", "spawn+wait", "spawner thread",
-                 "fds=10 manager=first", "fds=10000 manager=first", 0);
+    bench_growth("spawner thread: 10,000 descriptors : 10, begun first", "spawn+wait",
+                 "spawner thread", "fds=10 manager=first", "fds=10000 manager=first", 0);
+    bench_growth("spawner thread: 10,000 descriptors : 10, begun last", "spawn+wait",
+                 "spawner thread", "fds=10 manager=last", "fds=10000 manager=last", 0);
 }
 
 static void group_children(void)
@@ -400,7 +412,7 @@ static void group_children(void)
         char parameters[48];
         struct bench_samples samples = {0};
         (void)raise_descriptor_limit(count + 100);
-        (void)snprintf(parameters, sizeof parameters, "live=%zu", counts[i]);
+        (void)snprintf(parameters, sizeof parameters, "live=%zu", count);
 
         open_manager(NULL);
         struct pm_spec spec = spec_of(sleeper);
@@ -458,11 +470,13 @@ static void group_children(void)
         peer_uv_open();
 #endif
     }
-    bench_growth("processmgr: 5,000 live children : 0", "spawn+wait", "processmgr", "live=0",
-                 "live=5000", 1.3);
+    char many[48];
+    (void)snprintf(many, sizeof many, "live=%zu", counts[2] / (size_t)bench_scale);
+    bench_growth("processmgr: 5,000 live children : 0", "spawn+wait", "processmgr", "live=0", many,
+                 1.3);
     bench_growth("clone+pidfd+epoll: 5,000 live children : 0", "spawn+wait", "clone+pidfd+epoll",
-                 "live=0", "live=5000", 0);
-    bench_growth("libuv: 5,000 live children : 0", "spawn+wait", "libuv", "live=0", "live=5000", 0);
+                 "live=0", many, 0);
+    bench_growth("libuv: 5,000 live children : 0", "spawn+wait", "libuv", "live=0", many, 0);
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #include "peers.h"
 
 #include "bare.h"
+#include "bench.h"
 
 #ifdef BENCH_HAVE_UV
 #include <stdlib.h>
@@ -47,15 +48,17 @@ void peer_uv_open(void)
     (void)uv_loop_init(&loop);
 }
 
-void peer_uv_run(char *const argv[])
+double peer_uv_run(char *const argv[])
 {
     static uv_process_t process;
     ended = 0;
     uv_start(&process, argv, on_exit_of_one);
+    double started = bench_now_us();
     while (!ended) {
         (void)uv_run(&loop, UV_RUN_ONCE);
     }
     (void)uv_run(&loop, UV_RUN_NOWAIT); // The close callback.
+    return started;
 }
 
 void peer_uv_keep(char *const argv[])
@@ -94,7 +97,7 @@ static void on_glib_end(GPid pid, gint status, gpointer main_loop)
     g_main_loop_quit(main_loop);
 }
 
-void peer_glib_run(char *const argv[])
+double peer_glib_run(char *const argv[])
 {
     GPid pid;
     static GMainLoop *main_loop;
@@ -107,7 +110,9 @@ void peer_glib_run(char *const argv[])
                        NULL, NULL, &pid, NULL)) {
         bare_die("g_spawn_async");
     }
+    double started = bench_now_us();
     (void)g_child_watch_add(pid, on_glib_end, main_loop);
     g_main_loop_run(main_loop);
+    return started;
 }
 #endif

@@ -4,12 +4,12 @@
 
 #ifdef BENCH_HAVE_UV
 void peer_uv_open(void);
-void peer_uv_run(char *const argv[]);
-void peer_uv_keep(char *const argv[]); // Starts one that stays.
-void peer_uv_close(void);              // Kills those that stayed.
+double peer_uv_run(char *const argv[]); // When control was back.
+void peer_uv_keep(char *const argv[]);  // Starts one that stays.
+void peer_uv_close(void);               // Kills those that stayed.
 #endif
 #ifdef BENCH_HAVE_GLIB
-void peer_glib_run(char *const argv[]);
+double peer_glib_run(char *const argv[]);
 #endif
 
 #endif

@@ -1,4 +1,4 @@
-// spawn.rs TARGET COUNT: microseconds of each start and wait, one per line.
+// spawn.rs TARGET COUNT: microseconds of each start, and of it and its wait, a line each.
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -7,14 +7,16 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     for _ in 0..args[2].parse::<u32>().unwrap() {
         let begin = Instant::now();
-        let status = Command::new(&args[1])
+        let mut child = Command::new(&args[1])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
-            .status()
+            .spawn()
             .unwrap();
-        assert!(status.success());
-        println!("{:.1}", begin.elapsed().as_nanos() as f64 / 1e3);
+        let started = begin.elapsed().as_nanos() as f64 / 1e3;
+        assert!(child.wait().unwrap().success());
+        let whole = begin.elapsed().as_nanos() as f64 / 1e3;
+        println!("{:.1} {:.1}", started, whole);
     }
 }
