@@ -53,10 +53,10 @@ typedef void pm_debug_metrics_callback(void *user, pm_debug_metrics *out);
 struct pm_debug_options {
     size_t size;         /**< sizeof(struct pm_debug_options): use PM_DEBUG_OPTIONS_INIT. */
     const char *address; /**< "127.0.0.1:PORT" (any of 127.0.0.0/8), "localhost:PORT" (the same as
-                              127.0.0.1), "[::1]:PORT", or, on POSIX, "unix:PATH". Port 0 = one that
-                              is free: see pm_debug_server_address(). NULL = "127.0.0.1:0". A file
-                              at PATH is replaced only if it is a socket of ours that nobody listens
-                              on. */
+                              127.0.0.1), "[::1]:PORT", or, on POSIX, "unix:PATH" with an absolute
+                              path. Port 0 = one that is free: see pm_debug_server_address(). NULL
+                              means "127.0.0.1:0". A file at PATH is replaced only if it is a socket
+                              of ours that nobody listens on. */
     const char *title;   /**< Name of the host program, for the page; NULL = "processmgr". */
     const char *const *allowed_hosts; /**< NULL-terminated; names, without ports, that a request may
                                            have as its Host beside "localhost", 127.0.0.1 and [::1];
