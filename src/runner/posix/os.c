@@ -18,6 +18,15 @@
 
 void os_begin(void)
 {
+    // A number below 3 that somebody has closed would become a socket's: libuv ends a program that
+    // closes one of these.
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    while (fd >= 0 && fd <= STDERR_FILENO && fcntl(fd, F_SETFD, 0) == 0);
+    if (fd > STDERR_FILENO) {
+        (void)close(fd);
+    }
     (void)signal(SIGPIPE, SIG_IGN); // Ends of connections are told by the calls.
     (void)umask(077);
 }
