@@ -858,6 +858,16 @@ PM_API const char *pm_stage_name(enum pm_stage stage);
 PM_API const char *pm_event_name(enum pm_event_kind kind);
 
 /**
+ * Name of one poorer mechanism.
+ *
+ * @param fallback one bit of pm_info::fallbacks or pm_stats::fallback_kinds.
+ * @return "best_effort", "fork", "vfork", "copied_table", "signal_by_number", "late_job"; "?" for
+ *         anything else; static.
+ * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ */
+PM_API const char *pm_fallback_name(enum pm_fallback fallback);
+
+/**
  * One line that a person can act on: what, owner, program, stage, the system's text, a hint:
  *
  *     start of 'agentd' (owner pod:7) failed at exec: No such file or directory; looked in PATH=...

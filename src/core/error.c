@@ -63,6 +63,25 @@ PM_API const char *pm_event_name(enum pm_event_kind kind)
     return number < sizeof names / sizeof names[0] && names[number] != NULL ? names[number] : "?";
 }
 
+PM_API const char *pm_fallback_name(enum pm_fallback fallback)
+{
+    switch (fallback) {
+    case PM_FALLBACK_BEST_EFFORT:
+        return "best_effort";
+    case PM_FALLBACK_FORK:
+        return "fork";
+    case PM_FALLBACK_VFORK:
+        return "vfork";
+    case PM_FALLBACK_COPIED_TABLE:
+        return "copied_table";
+    case PM_FALLBACK_SIGNAL_BY_NUMBER:
+        return "signal_by_number";
+    case PM_FALLBACK_LATE_JOB:
+        return "late_job";
+    }
+    return "?";
+}
+
 // A line that may be longer than the buffer it goes to.
 struct line {
     char *buffer;

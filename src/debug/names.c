@@ -32,13 +32,6 @@ const char *pmi_debug_detachment(enum pm_detachment detachment)
     return name(names, COUNT(names), (size_t)detachment);
 }
 
-const char *pmi_debug_fallback(unsigned bit)
-{
-    static const char *const names[] = {"best_effort",      "fork",    "vfork", "copied_table",
-                                        "signal_by_number", "late_job"};
-    return name(names, COUNT(names), bit);
-}
-
 const char *pmi_debug_stdio(enum pm_stdio_kind kind)
 {
     static const char *const names[] = {"unknown", "inherit", "null",   "pipe",   "file",

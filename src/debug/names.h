@@ -8,7 +8,6 @@ const char *pmi_debug_mode(enum pm_mode mode);
 const char *pmi_debug_state(enum pm_state state);
 const char *pmi_debug_containment(enum pm_containment containment);
 const char *pmi_debug_detachment(enum pm_detachment detachment);
-const char *pmi_debug_fallback(unsigned bit); // Of enum pm_fallback, from 0.
 const char *pmi_debug_stdio(enum pm_stdio_kind kind);
 
 #endif

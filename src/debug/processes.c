@@ -102,7 +102,8 @@ static json_t *fallbacks_of(uint32_t bits)
     json_t *list = json_array();
     for (unsigned bit = 0; list != NULL && bit < 32; bit++) {
         if ((bits >> bit & 1) != 0) {
-            (void)json_array_append_new(list, json_string(pmi_debug_fallback(bit)));
+            (void)json_array_append_new(list, json_string(
+                                                  pm_fallback_name((enum pm_fallback)(1U << bit))));
         }
     }
     return list;

@@ -76,6 +76,25 @@ void doctor_checked(struct doctor *doctor, const char *what)
 
 #define ANSWER_MS 2000
 
+// Those that weaken a promise; the others cost time only.
+static void runner_fallbacks(struct doctor *doctor, const json_t *info)
+{
+    const json_t *name;
+    size_t index;
+    json_array_foreach(json_object_get(info, "fallbacks"), index, name)
+    {
+        const char *what = json_string_value(name);
+        if (what != NULL && (strcmp(what, pm_fallback_name(PM_FALLBACK_BEST_EFFORT)) == 0 ||
+                             strcmp(what, pm_fallback_name(PM_FALLBACK_SIGNAL_BY_NUMBER)) == 0)) {
+            doctor_find(doctor, DOCTOR_NOTE, "runner.fallback", what,
+                        "the runner has no hold on its holders but their numbers (%s)\nthis kernel "
+                        "has no pidfd, or a filter denies it (Seccomp: 2): identities are checked "
+                        "directly before each signal instead\ngrep Seccomp: /proc/%lld/status",
+                        what, (long long)json_integer_value(json_object_get(info, "pid")));
+        }
+    }
+}
+
 static void runner_counts(struct doctor *doctor, const json_t *info)
 {
     const char *version = json_string_value(json_object_get(info, "version"));
@@ -164,6 +183,7 @@ static void check_runner(struct doctor *doctor)
     doctor->runner_answers = code == RUNNER_OK;
     if (code == RUNNER_OK) {
         runner_counts(doctor, info);
+        runner_fallbacks(doctor, info);
         json_decref(info);
     } else if (doctor->runner_lives && still_owns(doctor)) {
         silent_runner(doctor, nobody);

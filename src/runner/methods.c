@@ -73,6 +73,16 @@ static void runner_info(struct server *server, struct call *call, json_t *params
                                   json_pack("{s:I, s:I}", "for_ms", (json_int_t)server->keep_ms,
                                             "records", (json_int_t)server->keep_records));
     }
+    json_t *fallbacks = json_array();
+    for (uint32_t bit = 1; fallbacks != NULL && bit != 0; bit <<= 1) {
+        if ((stats.fallback_kinds & bit) != 0) {
+            (void)json_array_append_new(fallbacks,
+                                        json_string(pm_fallback_name((enum pm_fallback)bit)));
+        }
+    }
+    if (json != NULL) {
+        (void)json_object_set_new(json, "fallbacks", fallbacks);
+    }
     json_t *last = upgrade_last(server->env->state_dir);
     if (json != NULL && last != NULL) {
         (void)json_object_set_new(json, "upgrade", last);
