@@ -15,6 +15,8 @@ int os_private_dir(const char *path, struct runner_error *error);
 bool os_is_absolute(const char *path);
 // A file of ours to append to, 0600, never through a link. Its number, or a negative uv error.
 int os_open_append(const char *path);
+// One to read.
+int os_open_read(const char *path);
 // A small file of ours as a whole, malloc'd and NUL-terminated. 0 or a negative uv error.
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size);
 // Replaces a small file (temporary file, rename), 0600. 0 or a negative uv error.

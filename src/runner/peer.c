@@ -801,6 +801,13 @@ void peer_stop(struct peer *peer)
     }
 }
 
+void peer_kill(struct peer *peer)
+{
+    if (peer->transport != NULL) {
+        peer->transport->ops->kill(peer->transport);
+    }
+}
+
 void peer_release(struct peer *peer)
 {
     if (!config_of(peer)->pod) {

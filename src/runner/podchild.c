@@ -22,6 +22,9 @@
 #define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
 #define CREATES_MAX 100   // Tries, while the holder before it ends.
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
+#define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
+#define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
+#define KILLED_MS 3000    // From that to being given up.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,
@@ -31,14 +34,6 @@ enum podchild_state {
     POD_CHILD_ATTACHED,
     POD_CHILD_REMOVING,
     POD_CHILD_OVER
-};
-
-// A line for it, until the pod is known to have it.
-struct input {
-    struct input *next;
-    char *text, *answers;
-    size_t size, sent;
-    uint64_t end; // In all of the input; 0: none of it has been given.
 };
 
 struct podchild {
@@ -53,13 +48,13 @@ struct podchild {
                      // that, because only then nobody else types; then, for what it has.
     bool asking;
     bool knows_input, told, resumed, stopping, closing_input;
+    bool released;        // We end, and it goes on. Nobody is told anything more.
+    bool mute;            // Its output is at its end for a while.
     bool ran;             // There was a session.
     bool troubled, stuck; // The journal cannot be written, and was told; so a line was not taken.
-    json_t *open;         // Requests that an earlier runner did not answer; NULL: handed on.
     uint64_t pid, input;  // input: bytes that have been given to it, in all.
-    struct input *first, **last, *giving; // giving: the first that is not given; NULL: all are.
-    uint64_t given, asked; // End of the last one that was, and of what it was asked for.
-    size_t unsent;
+    struct journal_input *giving; // The first of the queue that is not given; NULL: all are.
+    uint64_t given, asked;        // End of the last one that was, and of what it was asked for.
     uint64_t connecting_since;
     bool has_exit;
     struct pm_exit exit;
@@ -87,16 +82,8 @@ static void free_pod(struct podchild *pod)
     if (pod->state != POD_CHILD_OVER || pod->handles > 0 || pod->calls > 0) {
         return;
     }
-    while (pod->first != NULL) {
-        struct input *input = pod->first;
-        pod->first = input->next;
-        free(input->text);
-        free(input->answers);
-        free(input);
-    }
     feed_clear(&pod->feed);
     journal_close(&pod->journal);
-    json_decref(pod->open);
     free(pod);
 }
 
@@ -117,6 +104,7 @@ static void drop_link(struct podchild *pod)
 static void let_go(struct podchild *pod)
 {
     pod->state = POD_CHILD_OVER;
+    pod->options.server->services->leaving -= pod->released ? 1 : 0;
     drop_link(pod);
     uv_close((uv_handle_t *)&pod->timer, on_timer_closed);
     uv_close((uv_handle_t *)&pod->stop_timer, on_timer_closed);
@@ -135,6 +123,15 @@ static void finish(struct podchild *pod)
         handler.ended(handler.user, &ended);
         pod->calls--;
         free_pod(pod);
+    }
+}
+
+// What was not delivered stands in the journal, for the next runner.
+static void leave(struct podchild *pod)
+{
+    if (pod->state != POD_CHILD_OVER) {
+        let_go(pod);
+        journal_close(&pod->journal);
     }
 }
 
@@ -303,30 +300,6 @@ static void take_exit(struct podchild *pod, const struct pod_exit *record)
 // What is said to it
 // ------------------------------------------------------------------------------------------------
 
-static void drop_input(struct podchild *pod)
-{
-    struct input *input = pod->first;
-    pod->first = input->next;
-    if (pod->first == NULL) {
-        pod->last = &pod->first;
-    }
-    if (input->answers != NULL) {
-        (void)wrote(pod, journal_answered(&pod->journal, input->answers));
-    }
-    pod->unsent -= input->size;
-    free(input->text);
-    free(input->answers);
-    free(input);
-}
-
-// The pod has so much input.
-static void drop_inputs(struct podchild *pod, uint64_t input)
-{
-    while (pod->first != NULL && pod->first->end != 0 && pod->first->end <= input) {
-        drop_input(pod);
-    }
-}
-
 static void ask_state(struct podchild *pod)
 {
     int64_t number = pod_client_status(podlink_client(pod->link));
@@ -337,11 +310,13 @@ static void ask_state(struct podchild *pod)
 }
 
 // The end of a line stands in the journal before any of it is there. false: it is held back.
-static bool begin_line(struct podchild *pod, struct input *input)
+static bool begin_line(struct podchild *pod, struct journal_input *input)
 {
     if (input->end == 0) {
         uint64_t end = pod->input + input->size;
-        if (!wrote(pod, journal_input(&pod->journal, end, input->answers)) && !pod->stopping) {
+        int result = journal_note(&pod->journal);
+        result = result == 0 ? journal_give(&pod->journal, end) : result;
+        if (!wrote(pod, result) && !pod->stopping) {
             retry(pod, STUCK_MS);
             return false;
         }
@@ -353,7 +328,7 @@ static bool begin_line(struct podchild *pod, struct input *input)
 static void type_more(struct podchild *pod)
 {
     while (pod->link != NULL && pod->knows_input && pod->giving != NULL) {
-        struct input *input = pod->giving;
+        struct journal_input *input = pod->giving;
         if (!begin_line(pod, input)) {
             return;
         }
@@ -380,46 +355,30 @@ static void type_more(struct podchild *pod)
     }
 }
 
-static bool queue(struct podchild *pod, char *text, size_t size, const char *answers)
-{
-    struct input *input = calloc(1, sizeof *input);
-    if (input != NULL && answers != NULL) {
-        input->answers = strdup(answers);
-    }
-    if (input == NULL || (answers != NULL && input->answers == NULL)) {
-        free(input);
-        free(text);
-        return false;
-    }
-    input->text = text;
-    input->size = size;
-    *pod->last = input;
-    pod->last = &input->next;
-    pod->giving = pod->giving != NULL ? pod->giving : input;
-    pod->unsent += size;
-    return true;
-}
-
 static int pod_write(struct transport *transport, char *line, size_t size, const char *answers)
 {
     struct podchild *pod = (struct podchild *)transport;
-    int result = pod->stopping || pod->state >= POD_CHILD_REMOVING              ? UV_EPIPE
-                 : pod->unsent > 0 && pod->unsent + size > TRANSPORT_UNSENT_MAX ? UV_ENOBUFS
-                                                                                : 0;
+    struct journal_state *state = &pod->journal.state;
+    int result = pod->stopping || pod->state >= POD_CHILD_REMOVING                  ? UV_EPIPE
+                 : state->queued > 0 && state->queued + size > TRANSPORT_UNSENT_MAX ? UV_ENOBUFS
+                                                                                    : 0;
     if (result != 0) {
         free(line);
         return result;
     }
-    if (!queue(pod, line, size, answers)) {
+    struct journal_input *input = journal_queue(state, line, size, answers);
+    if (input == NULL) {
         return UV_ENOMEM;
     }
+    pod->giving = pod->giving != NULL ? pod->giving : input;
+    (void)wrote(pod, journal_note(&pod->journal)); // If not now, then before it is given.
     type_more(pod);
     return 0;
 }
 
 static size_t pod_unsent(const struct transport *transport)
 {
-    return ((const struct podchild *)transport)->unsent;
+    return ((const struct podchild *)transport)->journal.state.queued;
 }
 
 static void pod_keep(struct transport *transport, json_t *state)
@@ -441,6 +400,10 @@ static void on_retry(uv_timer_t *timer)
 
 static void retry(struct podchild *pod, uint64_t ms)
 {
+    if (pod->released) {
+        leave(pod);
+        return;
+    }
     drop_link(pod);
     if (pod->state == POD_CHILD_ATTACHED) { // Who has taken it has it for a while.
         pod->connecting_since = uv_now(&pod->options.server->loop);
@@ -472,65 +435,63 @@ static void tell_started(struct podchild *pod)
                                               .kept = !pod->resumed         ? NULL
                                                       : state->kept != NULL ? state->kept
                                                                             : none};
-    // Which of them are open, its input tells: the dead runner may have given the answer.
-    pod->open = pod->resumed ? json_copy(state->unanswered) : NULL;
+    json_t *open = pod->resumed ? json_copy(state->unanswered) : NULL; // Answers end them.
     pod->told = true;
     pod->options.handler.started(pod->options.handler.user, &started);
-    json_decref(none);
-}
-
-// In front of all that waits.
-static bool end_line(struct podchild *pod)
-{
-    struct input *input = calloc(1, sizeof *input);
-    if (input == NULL || (input->text = strdup("\n")) == NULL) {
-        free(input);
-        return false;
-    }
-    input->size = 1;
-    input->next = pod->first;
-    pod->first = pod->giving = input;
-    if (input->next == NULL) {
-        pod->last = &input->next;
-    }
-    pod->unsent++;
-    return true;
-}
-
-// What the dead runner left open is answered, once it is known what the pod has.
-static void hand_on(struct podchild *pod)
-{
-    json_t *open = pod->open;
-    pod->open = NULL;
-    if (json_array_size(open) > 0) {
+    if (pod->link != NULL && json_array_size(open) > 0) { // What an earlier runner left open.
         pod->options.handler.open(pod->options.handler.user, open);
     }
     json_decref(open);
+    json_decref(none);
 }
 
 // Where the input ends is known only now. If that is in the middle of a line, its rest was lost
 // with the runner or the connection, and the agent sees a line that is no message. What has not
-// come of our own is said anew.
+// come is said anew, that of an earlier runner, too.
 static void take_state(struct podchild *pod, uint64_t input)
 {
-    bool at_line = journal_at_line(&pod->journal.state, input);
-    drop_inputs(pod, input);
-    for (struct input *again = pod->first; again != NULL; again = again->next) {
-        again->sent = 0;
-        again->end = 0;
-    }
-    pod->giving = pod->first;
+    struct journal_state *state = &pod->journal.state;
+    bool fine = journal_give_again(state, input);
+    pod->giving = state->queue;
     pod->given = pod->asked = 0;
     pod->input = input;
-    pod->knows_input = true;
-    journal_settle(&pod->journal.state, pod->open, input);
-    if (!at_line && !end_line(pod)) {
-        retry(pod, RETRY_MS);
+    if (!fine || (!wrote(pod, journal_resume(&pod->journal)) && !pod->stopping)) {
+        retry(pod, STUCK_MS);
         return;
     }
-    (void)wrote(pod, journal_resume(&pod->journal));
-    hand_on(pod);
+    pod->knows_input = true;
     type_more(pod);
+}
+
+// It goes on, and is of no use: it reads nothing any more, or says nothing any more.
+static void look_whether_deaf(struct podchild *pod, const struct pod_state *state, uint64_t input)
+{
+    bool lost = input < pod->asked; // The pod has dropped what it cannot give it.
+    if ((lost || pod->mute) && state->state == POD_SESSION_RUNNING && !pod->stopping &&
+        !pod->released) {
+        pod->options.handler.deaf(pod->options.handler.user,
+                                  lost ? "it has closed its input" : "it has closed its output");
+    }
+    pod->mute = false;
+}
+
+// After its output. It may be about to end: the pod knows.
+static void on_mute(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    if (pod->link != NULL && pod->knows_input) {
+        pod->mute = true;
+        ask_state(pod);
+    } else if (pod->state == POD_CHILD_ATTACHED) {
+        (void)uv_timer_start(timer, on_mute, MUTE_MS, 0);
+    }
+}
+
+static void take_end(struct podchild *pod, const struct pod_end *end)
+{
+    if (end->channel == POD_CHANNEL_OUT && !pod->stopping && !pod->released) {
+        (void)uv_timer_start(&pod->stop_timer, on_mute, MUTE_MS, 0);
+    }
 }
 
 static void on_state(struct podchild *pod, const struct pod_state *state)
@@ -546,14 +507,27 @@ static void on_state(struct podchild *pod, const struct pod_state *state)
     } else if (!pod->knows_input) {
         take_state(pod, input);
     } else {
-        drop_inputs(pod, input);
+        look_whether_deaf(pod, state, input);
+        (void)wrote(pod, journal_had(&pod->journal, input));
         type_more(pod);
+        if (pod->released && pod->journal.state.queue == NULL) {
+            leave(pod);
+        }
     }
+}
+
+// While we wait for it to take what is left: what it says is the next runner's.
+static bool is_left_to_the_next(const struct podchild *pod, const struct pod_message *message)
+{
+    return pod->released && (message->type == POD_OUTPUT || message->type == POD_GAP);
 }
 
 static void on_message(void *user, const struct pod_message *message)
 {
     struct podchild *pod = user;
+    if (is_left_to_the_next(pod, message)) {
+        return;
+    }
     switch (message->type) {
     case POD_WELCOME:
         ask_state(pod);
@@ -580,7 +554,14 @@ static void on_message(void *user, const struct pod_message *message)
     case POD_CREDIT:
         type_more(pod);
         break;
+    case POD_END:
+        take_end(pod, &message->u.end);
+        break;
     case POD_EXIT:
+        if (pod->released) {
+            leave(pod);
+            break;
+        }
         take_exit(pod, &message->u.exit);
         remove_session(pod, POD_CHILD_REMOVING);
         break;
@@ -870,13 +851,40 @@ static void pod_stop(struct transport *transport)
     }
 }
 
+static void on_release_over(uv_timer_t *timer)
+{
+    leave(timer->data);
+}
+
 static void pod_release(struct transport *transport)
 {
     struct podchild *pod = (struct podchild *)transport;
-    pod->calls++;
-    let_go(pod);
-    journal_close(&pod->journal);
-    pod->calls--;
+    pod->released = true;
+    pod->options.server->services->leaving++;
+    (void)wrote(pod, journal_note(&pod->journal));
+    bool waits = pod->state == POD_CHILD_ATTACHED && !pod->stopping;
+    if (waits && pod->journal.state.queue != NULL) {
+        (void)uv_timer_start(&pod->stop_timer, on_release_over, RELEASE_MS, 0);
+    } else {
+        leave(pod);
+    }
+}
+
+// It is given up, whatever the pod says.
+static void on_kill_over(uv_timer_t *timer)
+{
+    finish(timer->data);
+}
+
+static void pod_kill(struct transport *transport)
+{
+    struct podchild *pod = (struct podchild *)transport;
+    struct session *session = session_of(pod);
+    pod->stopping = true;
+    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+        session_stop(session, ASK_KILL, 0);
+    }
+    (void)uv_timer_start(&pod->stop_timer, on_kill_over, KILLED_MS, 0);
 }
 
 static void on_dropped(void *user, json_t *result, const struct runner_error *error)
@@ -916,8 +924,8 @@ bool podchild_lives(struct server *server, const char *name)
 
 struct transport *podchild_start(const struct transport_options *options)
 {
-    static const struct transport_ops ops = {pod_write, pod_unsent, pod_stop, pod_release,
-                                             pod_keep};
+    static const struct transport_ops ops = {pod_write,   pod_unsent, pod_stop,
+                                             pod_release, pod_kill,   pod_keep};
     struct podchild *pod = calloc(1, sizeof *pod);
     if (pod == NULL) {
         return NULL;
@@ -926,7 +934,6 @@ struct transport *podchild_start(const struct transport_options *options)
     pod->options = *options;
     (void)snprintf(pod->id, sizeof pod->id, "service.%s", options->name);
     pod->journal.file = -1;
-    pod->last = &pod->first;
     pod->exit = (struct pm_exit){.size = sizeof pod->exit, .kind = PM_EXIT_LOST};
     (void)uv_timer_init(&options->server->loop, &pod->timer);
     (void)uv_timer_init(&options->server->loop, &pod->stop_timer);

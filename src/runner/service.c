@@ -510,6 +510,22 @@ void services_stop(struct server *server)
     (void)services_stopped(server);
 }
 
+void services_kill(struct server *server)
+{
+    struct services *all = server->services;
+    if (all == NULL || all->killed) {
+        return;
+    }
+    all->killed = true;
+    for (struct service *service = all->list; service != NULL; service = service->next) {
+        if (service->peer != NULL) {
+            log_write(server->log, LOG_WARNING, "service.killed", service->name,
+                      "it has not ended, and the runner does not wait any longer");
+            peer_kill(service->peer);
+        }
+    }
+}
+
 // What is at its end is let go of, once.
 bool services_stopped(const struct server *server)
 {
@@ -521,6 +537,9 @@ bool services_stopped(const struct server *server)
         if (service->peer != NULL) {
             return false;
         }
+    }
+    if (all->leaving > 0) {
+        return false;
     }
     while (all->list != NULL) {
         drop(all->list);

@@ -80,11 +80,25 @@ int os_open_append(const char *path)
     return fd;
 }
 
+int os_open_read(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    struct stat info;
+    if (fd < 0) {
+        return -errno;
+    }
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+        (void)close(fd);
+        return UV_EACCES;
+    }
+    return fd;
+}
+
 static int read_all(int fd, size_t limit, char **ret_text, size_t *ret_size)
 {
     struct stat info;
     size_t size = 0;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+    if (fstat(fd, &info) != 0) {
         return UV_EACCES;
     }
     if (info.st_size < 0 || (uintmax_t)info.st_size > limit) {
@@ -114,9 +128,9 @@ static int read_all(int fd, size_t limit, char **ret_text, size_t *ret_size)
 
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size)
 {
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    int fd = os_open_read(path);
     if (fd < 0) {
-        return -errno;
+        return fd;
     }
     int result = read_all(fd, limit, ret_text, ret_size);
     (void)close(fd);

@@ -92,9 +92,14 @@ int os_open_append(const char *path)
     return open_file(path, UV_FS_O_WRONLY | UV_FS_O_CREAT | UV_FS_O_APPEND);
 }
 
+int os_open_read(const char *path)
+{
+    return open_file(path, UV_FS_O_RDONLY);
+}
+
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size)
 {
-    int file = open_file(path, UV_FS_O_RDONLY);
+    int file = os_open_read(path);
     size_t have = 0;
     char *text = file >= 0 ? malloc(limit + 2) : NULL;
     int result = file < 0 ? file : text == NULL ? UV_ENOMEM : 1;
