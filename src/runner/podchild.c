@@ -17,6 +17,7 @@
 #include "runner/service.h"
 #include "runner/session.h"
 
+#define PREFIX "service." // Of the name of its session.
 #define RETRY_MS 50
 #define STUCK_MS 1000     // The journal cannot be read or written now.
 #define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
@@ -792,11 +793,11 @@ static void create(struct podchild *pod)
     ask_runner(pod, "session.create", create_params(pod), on_created);
 }
 
-// Somebody may have given a session of his own such a name. What it has for labels may not be known
-// yet.
-static bool is_of_service(const struct session *session)
+// Somebody may have given a session of his own such a name.
+static bool is_of_service(const struct session *session, const char *name)
 {
-    return session->labels == NULL || json_object_get(session->labels, "service") != NULL;
+    const char *label = json_string_value(json_object_get(session->labels, "service"));
+    return label != NULL && strcmp(label, name) == 0;
 }
 
 static void on_begin(uv_timer_t *timer)
@@ -804,8 +805,10 @@ static void on_begin(uv_timer_t *timer)
     struct podchild *pod = timer->data;
     const struct session *session = session_of(pod);
     int found = journal_load(&pod->journal, pod->options.folder);
-    if (found < 0 && !pod->stopping) { // Nothing is ended for what may pass.
-        (void)wrote(pod, found);
+    bool unknown = session != NULL && session->labels == NULL; // Its folder was not read yet.
+    if ((found < 0 || unknown) && !pod->stopping) { // Nothing is ended for what may pass.
+        (void)wrote(pod, found < 0 ? found : 0);
+        journal_close(&pod->journal);
         (void)uv_timer_start(&pod->timer, on_begin, STUCK_MS, 0);
         return;
     }
@@ -821,7 +824,7 @@ static void on_begin(uv_timer_t *timer)
         return;
     }
     journal_end(&pod->journal);
-    if (session != NULL && !is_of_service(session)) {
+    if (session != NULL && !is_of_service(session, pod->options.name)) {
         (void)runner_fail(&pod->failed, RUNNER_EXISTS,
                           "start of service '%s'\nsession %s is somebody else's\nrunner get %s",
                           pod->options.name, pod->id, pod->id);
@@ -894,28 +897,41 @@ static void on_dropped(void *user, json_t *result, const struct runner_error *er
     (void)error;
 }
 
-void podchild_drop(struct server *server, const char *name)
+void podchild_sweep(struct server *server)
 {
-    char id[RUNNER_ID_MAX + 1];
-    (void)snprintf(id, sizeof id, "service.%s", name);
-    const struct session *session = session_find(server, id);
-    if (session == NULL || !is_of_service(session)) {
-        return;
+    size_t i;
+    const json_t *id;
+    json_t *ids = json_array();
+    for (const struct session *session = server->sessions; session != NULL;
+         session = session->next) {
+        const char *name = session->id + strlen(PREFIX);
+        if (strncmp(session->id, PREFIX, strlen(PREFIX)) == 0 && is_of_service(session, name)) {
+            const struct service *service = service_find(server, name);
+            if (service == NULL || !service->config.pod) {
+                (void)json_array_append_new(ids, json_string(session->id));
+            }
+        }
     }
-    struct call *call = call_of_our_own(on_dropped, NULL);
-    json_t *params = json_pack("{s:s}", "id", id);
-    if (call != NULL && params != NULL) {
-        methods_call(server, "session.destroy", call, params);
-    } else {
-        free(call);
+    json_array_foreach(ids, i, id)
+    {
+        struct call *call = call_of_our_own(on_dropped, NULL);
+        json_t *params = json_pack("{s:O}", "id", id);
+        log_write(server->log, LOG_WARNING, "service.dropped", json_string_value(id),
+                  "no service lives in this session any more: it is ended");
+        if (call != NULL && params != NULL) {
+            methods_call(server, "session.destroy", call, params);
+        } else {
+            free(call);
+        }
+        json_decref(params);
     }
-    json_decref(params);
+    json_decref(ids);
 }
 
 bool podchild_lives(struct server *server, const char *name)
 {
     char id[RUNNER_ID_MAX + 1];
-    (void)snprintf(id, sizeof id, "service.%s", name);
+    (void)snprintf(id, sizeof id, PREFIX "%s", name);
     const struct session *session = session_find(server, id);
     char folder[4096];
     (void)snprintf(folder, sizeof folder, "%.4000s/%s", server->services->folder, name);
@@ -932,7 +948,7 @@ struct transport *podchild_start(const struct transport_options *options)
     }
     pod->transport.ops = &ops;
     pod->options = *options;
-    (void)snprintf(pod->id, sizeof pod->id, "service.%s", options->name);
+    (void)snprintf(pod->id, sizeof pod->id, PREFIX "%s", options->name);
     pod->journal.file = -1;
     pod->exit = (struct pm_exit){.size = sizeof pod->exit, .kind = PM_EXIT_LOST};
     (void)uv_timer_init(&options->server->loop, &pod->timer);

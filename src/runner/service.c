@@ -319,9 +319,6 @@ static void start_now(struct service *service)
     if (code == RUNNER_OK && (service->peer = peer_start(&options)) == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "start\nout of memory");
     }
-    if (!service->config.pod) {
-        podchild_drop(service->server, service->name);
-    }
     service->began = uv_now(&service->server->loop);
     if (service->peer != NULL) {
         set_state(service, SERVICE_IS_STARTING, service->config.command);
@@ -478,10 +475,9 @@ void services_start(struct server *server)
         bool lives = service != NULL && service->config.pod && podchild_lives(server, name);
         if (service != NULL && (service->config.autostart || lives)) {
             start_now(service);
-        } else if (service != NULL && !service->config.pod) {
-            podchild_drop(server, name);
         }
     }
+    podchild_sweep(server);
     json_decref(list);
 }
 

@@ -68,7 +68,7 @@ struct transport *child_start(const struct transport_options *options);
 struct transport *podchild_start(const struct transport_options *options);
 // Whether a pod of this service is there to go on with.
 bool podchild_lives(struct server *server, const char *name);
-// Ends the one, if there is one, of a service that shall not live in a pod any more.
-void podchild_drop(struct server *server, const char *name);
+// Ends those whose service is no more, or shall not live in a pod any more.
+void podchild_sweep(struct server *server);
 
 #endif
