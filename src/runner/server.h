@@ -56,6 +56,7 @@ struct server {
     int64_t started_wall_ms;
     struct session *sessions;
     struct services *services;      // NULL: none.
+    uint64_t ids;                   // Of calls and questions, given so far.
     struct held *held;              // Calls that wait for `recovered`.
     size_t recovering;              // Sessions whose pod has not answered yet.
     struct session *unread_first;   // Without a holder that lives; not looked at yet.

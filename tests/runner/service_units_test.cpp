@@ -153,21 +153,25 @@ TEST(Message, IsKnownByItsMembers)
 
 TEST(Message, IdsTellTheRunThatGaveThem)
 {
+    static const char run[] = "0123456789abcdef", another[] = "0123456789acffff";
     char id[MESSAGE_ID_MAX];
-    uint64_t epoch = 0, number = 0;
-    message_id(id, 7, UINT64_MAX);
+    bool ours = false;
+    message_id(id, run, UINT64_MAX);
+    EXPECT_STREQ(id, "0123456789ab-18446744073709551615");
     json_t *json = json_string(id);
-    ASSERT_TRUE(message_id_read(json, &epoch, &number));
-    EXPECT_EQ(epoch, 7u);
-    EXPECT_EQ(number, UINT64_MAX);
+    ASSERT_TRUE(message_id_read(json, run, &ours));
+    EXPECT_TRUE(ours);
+    ASSERT_TRUE(message_id_read(json, another, &ours));
+    EXPECT_FALSE(ours);
     json_decref(json);
-    for (const char *other : {"", "7", "7-", "-7", "7-1x", "07-1", " 7-1", "7--1"}) {
+    for (const char *other : {"", "0123456789ab", "0123456789ab-", "-7", "0123456789ab-1x",
+                              "0123456789ab-01", "0123456789aB-1", "0123456789a-1", "7-1"}) {
         json = json_string(other);
-        EXPECT_FALSE(message_id_read(json, &epoch, &number)) << other;
+        EXPECT_FALSE(message_id_read(json, run, &ours)) << other;
         json_decref(json);
     }
     json = json_integer(7);
-    EXPECT_FALSE(message_id_read(json, &epoch, &number));
+    EXPECT_FALSE(message_id_read(json, run, &ours));
     json_decref(json);
 }
 
