@@ -721,16 +721,19 @@ static json_t *create_params(const struct podchild *pod)
     size_t i;
     json_t *argument;
     const struct service_config *config = pod->options.config;
+    struct pm_spec spec = PM_SPEC_INIT;
+    os_allow_batch_file(&spec);
     json_t *argv = json_pack("[s]", config->command);
     json_array_foreach((json_t *)(uintptr_t)config->args, i, argument)
     {
         (void)json_array_append(argv, argument);
     }
-    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:{s:s}}", "id", pod->id,
-                     "program", config->command, "argv", argv, "cwd", pod->options.cwd, "env",
-                     whole_env(config), "env_base", "empty", "mode", "pipes", "ring",
+    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:b, s:{s:s}}", "id",
+                     pod->id, "program", config->command, "argv", argv, "cwd", pod->options.cwd,
+                     "env", whole_env(config), "env_base", "empty", "mode", "pipes", "ring",
                      (json_int_t)config->ring, "grace_ms", (json_int_t)config->grace_ms,
-                     "kill_tree", 1, "labels", "service", pod->options.name);
+                     "kill_tree", 1, "batch", (int)spec.allow_batch_file, "labels", "service",
+                     pod->options.name);
 }
 
 static void on_create_again(uv_timer_t *timer)
