@@ -17,7 +17,6 @@
 #include "runner/service.h"
 #include "runner/session.h"
 
-#define PREFIX "service." // Of the name of its session.
 #define RETRY_MS 50
 #define STUCK_MS 1000     // The journal cannot be read or written now.
 #define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
@@ -907,8 +906,9 @@ void podchild_sweep(struct server *server)
     json_t *ids = json_array();
     for (const struct session *session = server->sessions; session != NULL;
          session = session->next) {
-        const char *name = session->id + strlen(PREFIX);
-        if (strncmp(session->id, PREFIX, strlen(PREFIX)) == 0 && is_of_service(session, name)) {
+        const char *name = session->id + strlen(SERVICE_SESSION);
+        if (strncmp(session->id, SERVICE_SESSION, strlen(SERVICE_SESSION)) == 0 &&
+            is_of_service(session, name)) {
             const struct service *service = service_find(server, name);
             if (service == NULL || !service->config.pod) {
                 (void)json_array_append_new(ids, json_string(session->id));
@@ -934,7 +934,7 @@ void podchild_sweep(struct server *server)
 bool podchild_lives(struct server *server, const char *name)
 {
     char id[RUNNER_ID_MAX + 1];
-    (void)snprintf(id, sizeof id, PREFIX "%s", name);
+    (void)snprintf(id, sizeof id, SERVICE_SESSION "%s", name);
     const struct session *session = session_find(server, id);
     char folder[4096];
     (void)snprintf(folder, sizeof folder, "%.4000s/%s", server->services->folder, name);
@@ -951,7 +951,7 @@ struct transport *podchild_start(const struct transport_options *options)
     }
     pod->transport.ops = &ops;
     pod->options = *options;
-    (void)snprintf(pod->id, sizeof pod->id, PREFIX "%s", options->name);
+    (void)snprintf(pod->id, sizeof pod->id, SERVICE_SESSION "%s", options->name);
     pod->journal.file = -1;
     pod->exit = (struct pm_exit){.size = sizeof pod->exit, .kind = PM_EXIT_LOST};
     (void)uv_timer_init(&options->server->loop, &pod->timer);

@@ -174,6 +174,31 @@ int os_write_file(const char *path, const void *data, size_t size)
     return result;
 }
 
+bool os_has_separator(const char *program)
+{
+    return strchr(program, '/') != NULL;
+}
+
+static bool is_program(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, X_OK) == 0;
+}
+
+bool os_program_exists(const char *program, const char *path)
+{
+    char file[4096];
+    bool found = os_has_separator(program) && is_program(program);
+    while (!os_has_separator(program) && !found && *path != '\0') {
+        size_t length = strcspn(path, ":");
+        int n =
+            snprintf(file, sizeof file, "%.*s/%s", (int)length, length > 0 ? path : ".", program);
+        found = n < (int)sizeof file && is_program(file);
+        path += length + (path[length] == ':' ? 1 : 0);
+    }
+    return found;
+}
+
 bool os_has_name(const char *variable, const char *name)
 {
     size_t length = strlen(name);
