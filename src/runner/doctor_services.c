@@ -166,8 +166,10 @@ static void check_agents(const struct look *look)
             doctor_find(doctor, DOCTOR_WARNING, "service.agent", folder->id,
                         "the agent in session '%s' goes on, and no service '%s' lives in a pod "
                         "any more\nit was taken out of '%s' while no runner was there; the next "
-                        "one ends it\n%s destroy %s",
-                        folder->id, folder->service, look->file, doctor->runner, folder->id);
+                        "one ends it\n%s %s%s",
+                        folder->id, folder->service, look->file, doctor->runner,
+                        doctor->runner_answers ? "destroy " : "list",
+                        doctor->runner_answers ? folder->id : "");
         }
     }
 }
