@@ -5,6 +5,7 @@
 //   --slow MS           wait before the answer to initialize
 //   --garbage           lines that are no messages, before each answer
 //   --half              each answer in two writes
+//   --lazy MS           wait after each message
 //   --late              answer initialize at the end of input
 //   --error TEXT        answer initialize with this error
 //   --nulls             "error": null beside each result
@@ -43,7 +44,7 @@
 
 static struct {
     bool acp, garbage, half, deaf, stay, holder, late, nulls;
-    unsigned slow;
+    unsigned slow, lazy;
     const char *exit_at, *version, *note, *error;
     int exit_code;
 } how;
@@ -477,6 +478,8 @@ static void take_flags(int argc, char **argv)
         how.holder = how.holder || strcmp(flag, "--holder") == 0;
         if (strcmp(flag, "--slow") == 0) {
             how.slow = (unsigned)atoi(next);
+        } else if (strcmp(flag, "--lazy") == 0) {
+            how.lazy = (unsigned)atoi(next);
         } else if (strcmp(flag, "--version") == 0) {
             how.version = next;
         } else if (strcmp(flag, "--error") == 0) {
@@ -514,6 +517,7 @@ int main(int argc, char **argv)
         json_t *message = json_loads(line, JSON_ALLOW_NUL, NULL);
         take(message);
         json_decref(message);
+        pause_ms(how.lazy);
     }
     if (how.stay) {
         hold_for_ever();
