@@ -231,8 +231,8 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 
 static void begin_stop(struct child *child)
 {
-    if (child->planned || child->killed) { // Its start was broken, and the timer is that of the
-        return;                            // plan.
+    if (child->planned || child->killed) { // The timer is that of its end already.
+        return;
     }
     child->shutdown.data = child;
     if (!child->open[PM_STDIN] ||

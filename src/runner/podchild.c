@@ -49,7 +49,7 @@ struct podchild {
     bool asking;
     bool knows_input, told, resumed, stopping, closing_input;
     bool released;        // We end, and it goes on. Nobody is told anything more.
-    bool mute;            // Its output is at its end for a while.
+    bool mute;            // Its input or output is at its end for a while.
     bool ran;             // There was a session.
     bool troubled, stuck; // The journal cannot be written, and was told; so a line was not taken.
     uint64_t pid, input;  // input: bytes that have been given to it, in all.
@@ -315,7 +315,7 @@ static bool begin_line(struct podchild *pod, struct journal_input *input)
     if (input->end == 0) {
         uint64_t end = pod->input + input->size;
         int result = journal_note(&pod->journal);
-        result = result == 0 ? journal_give(&pod->journal, end) : result;
+        result = result == 0 ? journal_give(&pod->journal, input, end) : result;
         if (!wrote(pod, result) && !pod->stopping) {
             retry(pod, STUCK_MS);
             return false;
@@ -463,19 +463,26 @@ static void take_state(struct podchild *pod, uint64_t input)
     type_more(pod);
 }
 
-// It goes on, and is of no use: it reads nothing any more, or says nothing any more.
+static void on_mute(uv_timer_t *timer);
+
+// It reads nothing any more, or says nothing any more. It may be about to end; if it is still there
+// after a while it is of no use.
 static void look_whether_deaf(struct podchild *pod, const struct pod_state *state, uint64_t input)
 {
     bool lost = input < pod->asked; // The pod has dropped what it cannot give it.
-    if ((lost || pod->mute) && state->state == POD_SESSION_RUNNING && !pod->stopping &&
-        !pod->released) {
+    bool late = pod->mute;
+    pod->mute = false;
+    if (pod->stopping || pod->released || state->state != POD_SESSION_RUNNING) {
+        return;
+    }
+    if (late) {
         pod->options.handler.deaf(pod->options.handler.user,
                                   lost ? "it has closed its input" : "it has closed its output");
+    } else if (lost && !uv_is_active((uv_handle_t *)&pod->stop_timer)) {
+        (void)uv_timer_start(&pod->stop_timer, on_mute, MUTE_MS, 0);
     }
-    pod->mute = false;
 }
 
-// After its output. It may be about to end: the pod knows.
 static void on_mute(uv_timer_t *timer)
 {
     struct podchild *pod = timer->data;

@@ -28,6 +28,8 @@ static void drop_first(struct journal_state *state)
 {
     struct journal_input *input = state->queue;
     state->queue = input->next;
+    state->last = input->next != NULL ? state->last : NULL;
+    state->silent = input == state->silent ? input->next : state->silent;
     state->queued -= input->size;
     free_input(input);
 }
@@ -45,7 +47,7 @@ void journal_state_clear(struct journal_state *state)
 struct journal_input *journal_queue(struct journal_state *state, char *text, size_t size,
                                     const char *answers)
 {
-    struct journal_input *input = calloc(1, sizeof *input), **at = &state->queue;
+    struct journal_input *input = calloc(1, sizeof *input);
     if (input != NULL && answers != NULL) {
         input->answers = strdup(answers);
     }
@@ -56,12 +58,22 @@ struct journal_input *journal_queue(struct journal_state *state, char *text, siz
     }
     input->text = text;
     input->size = size;
-    while (*at != NULL) {
-        at = &(*at)->next;
+    if (state->last != NULL) {
+        state->last->next = input;
+    } else {
+        state->queue = input;
     }
-    *at = input;
+    state->last = input;
+    state->silent = state->silent != NULL ? state->silent : input;
     state->queued += size;
     return input;
+}
+
+// The first that was not.
+static void set_noted(struct journal_state *state)
+{
+    state->silent->noted = true;
+    state->silent = state->silent->next;
 }
 
 bool journal_at_line(const struct journal_state *state, uint64_t input)
@@ -91,7 +103,7 @@ static bool is_line_end(const struct journal_input *input)
 
 bool journal_give_again(struct journal_state *state, uint64_t input)
 {
-    struct journal_input **at = &state->queue, *first = NULL;
+    struct journal_input **at = &state->queue, *first = NULL, *last = NULL;
     bool half = !journal_at_line(state, input);
     (void)drop_had(state, input);
     if (half) {
@@ -115,6 +127,7 @@ bool journal_give_again(struct journal_state *state, uint64_t input)
             free_input(again);
         } else {
             at = &again->next;
+            last = again;
         }
     }
     if (first != NULL) {
@@ -122,6 +135,7 @@ bool journal_give_again(struct journal_state *state, uint64_t input)
         state->queue = first;
         state->queued++;
     }
+    state->last = last != NULL ? last : first;
     return true;
 }
 
@@ -194,7 +208,7 @@ static bool read_input(struct journal_state *state, const char *text, size_t siz
     }
     free(id);
     if (input != NULL) {
-        input->noted = true;
+        set_noted(state);
     }
     return input != NULL;
 }
@@ -250,7 +264,7 @@ static bool read_queue(struct journal_state *state, const json_t *list)
             return false;
         }
         input->end = (uint64_t)json_integer_value(json_array_get(item, 0));
-        input->noted = true;
+        set_noted(state);
     }
     return true;
 }
@@ -651,11 +665,9 @@ int journal_said(struct journal *journal, uint64_t offset)
 int journal_note(struct journal *journal)
 {
     char head[320];
-    for (struct journal_input *i = journal->state.queue; i != NULL; i = i->next) {
+    const struct journal_input *i;
+    while ((i = journal->state.silent) != NULL) {
         const char *id = i->answers != NULL ? i->answers : "";
-        if (i->noted) {
-            continue;
-        }
         char *record = strlen(id) + 32 > sizeof head ? malloc(strlen(id) + 32) : head;
         if (record == NULL) {
             return UV_ENOMEM;
@@ -668,18 +680,16 @@ int journal_note(struct journal *journal)
         if (result != 0) {
             return result;
         }
-        i->noted = true;
+        set_noted(&journal->state);
         drop_request(journal->state.unanswered, id);
     }
     return 0;
 }
 
-int journal_give(struct journal *journal, uint64_t end)
+int journal_give(struct journal *journal, struct journal_input *input, uint64_t end)
 {
     int result = put_number(journal, '>', end);
-    if (result == 0) {
-        set_end(&journal->state, end);
-    }
+    input->end = result == 0 ? end : input->end;
     return result;
 }
 

@@ -38,9 +38,9 @@ struct journal_state {
     uint64_t session; // When its session was created: another one is another agent.
     uint64_t out, err;
     uint64_t line; // End of the last line of input that the pod is known to have.
-    struct journal_input *queue;
-    size_t queued;             // Bytes in there.
-    json_t *kept, *unanswered; // unanswered: a list of requests. NULL: none.
+    struct journal_input *queue, *last, *silent; // silent: the first that is not noted.
+    size_t queued;                               // Bytes in there.
+    json_t *kept, *unanswered;                   // unanswered: a list of requests. NULL: none.
 };
 void journal_state_clear(struct journal_state *state);
 // Reads records. How many bytes of the text are whole ones that were understood; SIZE_MAX: no
@@ -83,8 +83,8 @@ int journal_drop(struct journal *journal, uint64_t end);
 int journal_said(struct journal *journal, uint64_t offset);
 // All of the queue that does not stand there yet.
 int journal_note(struct journal *journal);
-// The first line that has not been given is about to be.
-int journal_give(struct journal *journal, uint64_t end);
+// This one, the first that has not been given, is about to be.
+int journal_give(struct journal *journal, struct journal_input *input, uint64_t end);
 // The pod has so much input: those lines leave the queue.
 int journal_had(struct journal *journal, uint64_t input);
 int journal_keep(struct journal *journal, json_t *state); // Steals it.

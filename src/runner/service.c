@@ -488,7 +488,7 @@ void services_stop(struct server *server)
     if (all == NULL || all->ending) {
         return;
     }
-    all->ending = true;
+    all->ending = all->busy = true;
     for (struct service *service = all->list; service != NULL; service = next) {
         next = service->next;
         bool goes_on = service->config.pod && server->end != SERVER_SHUTDOWN_ALL &&
@@ -503,6 +503,7 @@ void services_stop(struct server *server)
             service_end(service, "the runner ends");
         }
     }
+    all->busy = false;
     (void)services_stopped(server);
 }
 
@@ -512,7 +513,7 @@ void services_kill(struct server *server)
     if (all == NULL || all->killed) {
         return;
     }
-    all->killed = true;
+    all->killed = all->busy = true;
     for (struct service *service = all->list; service != NULL; service = service->next) {
         if (service->peer != NULL) {
             log_write(server->log, LOG_WARNING, "service.killed", service->name,
@@ -520,6 +521,7 @@ void services_kill(struct server *server)
             peer_kill(service->peer);
         }
     }
+    all->busy = false;
 }
 
 // What is at its end is let go of, once.
@@ -534,7 +536,7 @@ bool services_stopped(const struct server *server)
             return false;
         }
     }
-    if (all->leaving > 0) {
+    if (all->leaving > 0 || all->busy) {
         return false;
     }
     while (all->list != NULL) {

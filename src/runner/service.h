@@ -58,6 +58,7 @@ struct services {
     char file[4096], folder[4096];
     struct runner_error problem; // With the file; code: RUNNER_OK.
     bool ending, closed, killed;
+    bool busy;        // None is let go of now: the list is gone through.
     unsigned leaving; // Agents in pods that are about to be let go of.
     uint64_t serial;  // Of messages told.
 };
