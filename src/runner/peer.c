@@ -362,7 +362,12 @@ static json_t *result_of(struct peer *peer, const char *method, json_t *message,
                       error != NULL  ? error->why
                       : text != NULL ? text
                                      : "it answered an error");
-    (void)snprintf(why, sizeof why, "%s: %s", method, clean);
+    if (strcmp(method, "initialize") == 0) { // It may be of the other kind.
+        (void)snprintf(why, sizeof why, "%s (as %s): %s", method,
+                       service_kind_name(config_of(peer)->kind), clean);
+    } else {
+        (void)snprintf(why, sizeof why, "%s: %s", method, clean);
+    }
     give_up(peer, why);
     return NULL;
 }

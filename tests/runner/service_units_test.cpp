@@ -874,8 +874,8 @@ TEST(ServiceLog, CutsBetweenCharacters)
         json_decref(json);
     }
     char flat[32];
-    service_text_flat(flat, sizeof flat, "a\nb\x1b[\xc2\x9b");
-    EXPECT_STREQ(flat, "a\\x0ab\\x1b[\\xc2\\x9b");
+    service_text_flat(flat, sizeof flat, "a \n\t b\x1b[\xc2\x9b");
+    EXPECT_STREQ(flat, "a b\\x1b[\\xc2\\x9b");
 }
 
 } // namespace
