@@ -49,7 +49,8 @@ struct podchild {
     bool asking;
     bool knows_input, told, resumed, stopping, closing_input;
     bool released;        // We end, and it goes on. Nobody is told anything more.
-    bool mute;            // Its input or output is at its end for a while.
+    const char *closed;   // What it has closed, since the timer runs; NULL: nothing.
+    bool mute;            // That is over, and the pod was asked.
     bool ran;             // There was a session.
     bool troubled, stuck; // The journal cannot be written, and was told; so a line was not taken.
     uint64_t pid, input;  // input: bytes that have been given to it, in all.
@@ -476,9 +477,9 @@ static void look_whether_deaf(struct podchild *pod, const struct pod_state *stat
         return;
     }
     if (late) {
-        pod->options.handler.deaf(pod->options.handler.user,
-                                  lost ? "it has closed its input" : "it has closed its output");
-    } else if (lost && !uv_is_active((uv_handle_t *)&pod->stop_timer)) {
+        pod->options.handler.deaf(pod->options.handler.user, pod->closed);
+    } else if (lost && pod->closed == NULL) {
+        pod->closed = "it has closed its input";
         (void)uv_timer_start(&pod->stop_timer, on_mute, MUTE_MS, 0);
     }
 }
@@ -489,7 +490,7 @@ static void on_mute(uv_timer_t *timer)
     if (pod->link != NULL && pod->knows_input) {
         pod->mute = true;
         ask_state(pod);
-    } else if (pod->state == POD_CHILD_ATTACHED) {
+    } else if (pod->state <= POD_CHILD_ATTACHED) { // It is connected to anew.
         (void)uv_timer_start(timer, on_mute, MUTE_MS, 0);
     }
 }
@@ -497,6 +498,7 @@ static void on_mute(uv_timer_t *timer)
 static void take_end(struct podchild *pod, const struct pod_end *end)
 {
     if (end->channel == POD_CHANNEL_OUT && !pod->stopping && !pod->released) {
+        pod->closed = "it has closed its output";
         (void)uv_timer_start(&pod->stop_timer, on_mute, MUTE_MS, 0);
     }
 }

@@ -52,7 +52,9 @@ struct journal_input *journal_queue(struct journal_state *state, char *text, siz
         input->answers = strdup(answers);
     }
     if (input == NULL || text == NULL || (answers != NULL && input->answers == NULL)) {
-        free(input);
+        if (input != NULL) {
+            free_input(input);
+        }
         free(text);
         return NULL;
     }
