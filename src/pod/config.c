@@ -45,6 +45,7 @@ static const struct entry entries[] = {
     {14, NUMBER, AT(kill_tree), 0, 1, 0},
     {15, NUMBER, AT(on_full), POD_FULL_DROP, POD_FULL_WAIT, 0},
     {TAG_WAIT, NUMBER, AT(wait_s), 1, 86400, 60},
+    {17, NUMBER, AT(batch), 0, 1, 0},
 };
 #define ENTRIES (sizeof entries / sizeof entries[0])
 

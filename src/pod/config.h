@@ -36,6 +36,7 @@ struct pod_config {
     uint32_t orphan_s;       // Without a writer for so long: stop. 0: never.
     uint32_t kill_tree;      // 1: what the child leaves behind when it exits is killed.
     uint32_t on_full;        // enum pod_full
+    uint32_t batch;          // 1: the program may be a .cmd or .bat file (Windows).
     uint32_t wait_s;         // A writer that takes nothing for so long is not waited for; 0: 60.
     void *memory;            // Of a decoded one.
 };

@@ -270,6 +270,7 @@ static void fill_spec(struct pod *pod, struct pm_spec *spec)
         spec->terminal_rows = (uint16_t)config->rows;
     }
     spec->kill_tree_on_exit = config->kill_tree != 0;
+    spec->allow_batch_file = config->batch != 0;
     spec->die_with_parent = true; // A daemon that is killed leaves nothing of the session behind.
     spec->start_timeout_ms = START_MS;
     spec->on_exit = on_exit_of_child;

@@ -19,6 +19,7 @@
 #define DRAIN_MAX_MS 2000
 #define GIVE_UP_MS 10000 // After the last step: it cannot be ended, and is told as lost.
 #define MUTE_MS 1000     // From the end of its output to its own.
+#define KILLED_MS 3000   // The same after child_kill().
 #define AGAIN_MS 100     // No thread was to be had.
 #define SAID_SIZE 16384u // The loop reads up to 32 of them before it does something else.
 
@@ -38,7 +39,7 @@ struct child {
     uv_timer_t timer;
     uv_shutdown_t shutdown;
     unsigned handles; // Not closed yet.
-    bool stopping, planned, planning, spawning;
+    bool stopping, planned, planning, spawning, killed;
     bool exit_due; // The manager will tell the exit.
     bool gone;     // Nobody is told anything more; freed when nothing refers to it.
     struct post_thread thread;
@@ -194,7 +195,7 @@ static void after_plan(void *user)
     child->planning = false;
     if (child->gone) {
         free_child(child);
-    } else if (child->state == CHILD_RUNNING) {
+    } else if (child->state == CHILD_RUNNING && !child->killed) {
         (void)uv_timer_start(&child->timer, on_give_up, GIVE_UP_MS, 0);
     }
 }
@@ -230,7 +231,7 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 
 static void begin_stop(struct child *child)
 {
-    if (child->planned) { // Its start was broken, and the timer is that of the plan.
+    if (child->planned || child->killed) { // The timer is that of its end already.
         return;
     }
     child->shutdown.data = child;
@@ -249,6 +250,25 @@ static void child_stop(struct transport *transport)
         if (child->state == CHILD_RUNNING) {
             begin_stop(child);
         }
+    }
+}
+
+// Beside a plan that may be under way. Nothing in it blocks.
+static void kill_now(struct child *child)
+{
+    const struct pm_stop_plan plan = {.steps_count = 1,
+                                      .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, 0}}};
+    close_pipe(child, PM_STDIN);
+    (void)pm_process_stop(child->process, &plan, NULL);
+    (void)uv_timer_start(&child->timer, on_give_up, KILLED_MS, 0);
+}
+
+static void child_kill(struct transport *transport)
+{
+    struct child *child = (struct child *)transport;
+    child->stopping = child->killed = true;
+    if (child->state == CHILD_RUNNING) { // One that just starts is killed when it has.
+        kill_now(child);
     }
 }
 
@@ -403,7 +423,9 @@ static void after_spawn(void *user)
     if (!child->stopping) {
         child->options.handler.started(child->options.handler.user, &started);
     }
-    if (broken) { // No descriptors: it is of no use.
+    if (child->killed) {
+        kill_now(child);
+    } else if (broken) { // No descriptors: it is of no use.
         begin_plan(child);
     } else if (child->stopping) { // Meanwhile.
         begin_stop(child);
@@ -495,8 +517,8 @@ static void run_spawn(void *user)
 
 struct transport *child_start(const struct transport_options *options)
 {
-    static const struct transport_ops ops = {child_write, child_unsent, child_stop, child_stop,
-                                             NULL};
+    static const struct transport_ops ops = {child_write, child_unsent, child_stop,
+                                             child_stop,  child_kill,   NULL};
     struct child *child = calloc(1, sizeof *child);
     if (child == NULL) {
         return NULL;

@@ -5,11 +5,10 @@
 
 const char help_doctor[] =
     "Looks at all that can go wrong and changes nothing: rights and room of the state folder, the\n"
-    "runner and its socket, records, folders, each holder, who collects the dead here, and what "
-    "would\n"
-    "end the holders: a service manager, a logout, a job. Says for each find what it is, why, and "
-    "the\n"
-    "command that mends it; docs/runbook.md tells more. Works without a runner, and starts none.\n"
+    "runner and its socket, records, folders, each holder, services and their file, who collects\n"
+    "the dead here, and what would end the holders: a service manager, a logout, a job. Says for\n"
+    "each find what it is, why, and the command that mends it; docs/runbook.md tells more. Works\n"
+    "without a runner, and starts none.\n"
     "\n"
     "  --no-probe  do not start a process that ends at once, to see whether it is collected\n"
     "\n"

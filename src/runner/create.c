@@ -154,6 +154,7 @@ static int take_params(struct create *create, struct session *session)
     c->orphan_s = number_of(params, "orphan_s");
     c->grace_ms = number_of(params, "grace_ms");
     c->kill_tree = json_is_true(json_object_get(params, "kill_tree"));
+    c->batch = json_is_true(json_object_get(params, "batch"));
     c->on_full = session->waits ? POD_FULL_WAIT : POD_FULL_DROP;
     c->wait_s = number_of(params, "wait_s");
     if (c->cwd == NULL) {

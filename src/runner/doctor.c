@@ -240,6 +240,7 @@ int runner_doctor(const struct runner_env *env, const struct doctor_options *opt
     doctor_state(doctor);
     doctor_records(doctor);
     doctor_pods(doctor);
+    doctor_services(doctor);
     doctor_system(doctor, options->probe);
     *ret_count = doctor->count;
     *ret_report = take_report(doctor);

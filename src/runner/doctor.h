@@ -51,6 +51,7 @@ void doctor_checked(struct doctor *doctor, const char *what);
 void doctor_state(struct doctor *doctor);
 void doctor_records(struct doctor *doctor);
 void doctor_pods(struct doctor *doctor);
+void doctor_services(struct doctor *doctor);
 // src/runner/posix, src/runner/win32: who would end the daemons, and who collects the dead.
 void doctor_system(struct doctor *doctor, bool probe);
 // Whether a file or folder is ours, and nobody else's. `why` and `command`: what is wrong with it.
@@ -64,6 +65,7 @@ enum doctor_command {
     DOCTOR_FILE,    // Who may do what with a file.
     DOCTOR_REMOVE,  // A file.
     DOCTOR_SPACE,   // Of the disk of a folder.
+    DOCTOR_EDIT,    // A file that people write.
     DOCTOR_LISTEN   // Tell a process to make the name of its socket anew; "": there is no such.
 };
 // `what`: a pid, or a path.

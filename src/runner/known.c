@@ -65,6 +65,12 @@ static void take_description(struct known_folder *folder, const char *text, size
         copy_text(folder->id, sizeof folder->id, id);
         copy_text(folder->program, sizeof folder->program,
                   json_string_value(json_object_get(json, "program")));
+        const char *service =
+            json_string_value(json_object_get(json_object_get(json, "labels"), "service"));
+        if (service != NULL && strncmp(id, SERVICE_SESSION, strlen(SERVICE_SESSION)) == 0 &&
+            strcmp(id + strlen(SERVICE_SESSION), service) == 0) {
+            copy_text(folder->service, sizeof folder->service, service);
+        }
     } else {
         folder->result = PM_ERR_CORRUPT;
     }

@@ -39,8 +39,9 @@ struct known_folder { // Of a session.
     char path[4096];
     char id[RUNNER_ID_MAX + 1]; // "": its description cannot be read.
     char program[256];
-    int result;    // PM_OK, or why it cannot be trusted.
-    bool starting; // Its start has not come to its end.
+    char service[RUNNER_ID_MAX + 1]; // Whose agent lives in it; "": none.
+    int result;                      // PM_OK, or why it cannot be trusted.
+    bool starting;                   // Its start has not come to its end.
     bool exit, claimed, lost, socket;
     uint64_t bytes; // Of the record of its exit, with its output.
 };

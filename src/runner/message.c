@@ -91,26 +91,24 @@ enum message_kind message_read(const char *line, size_t size, json_t **ret_json)
     return json_is_array(json) ? MESSAGE_BATCH : message_kind_of(json);
 }
 
-void message_id(char id[MESSAGE_ID_MAX], uint64_t epoch, uint64_t number)
+void message_id(char id[MESSAGE_ID_MAX], const char *run, uint64_t number)
 {
-    (void)snprintf(id, MESSAGE_ID_MAX, "%" PRIu64 "-%" PRIu64, epoch, number);
+    (void)snprintf(id, MESSAGE_ID_MAX, "%.*s-%" PRIu64, MESSAGE_RUN, run, number);
 }
 
-bool message_id_read(const json_t *id, uint64_t *ret_epoch, uint64_t *ret_number)
+bool message_id_read(const json_t *id, const char *run, bool *ret_ours)
 {
     const char *text = json_string_value(id);
-    char *end, again[MESSAGE_ID_MAX];
-    if (text == NULL) {
+    char again[MESSAGE_ID_MAX];
+    if (text == NULL || strspn(text, "0123456789abcdef") != MESSAGE_RUN ||
+        text[MESSAGE_RUN] != '-') {
         return false;
     }
-    uint64_t epoch = strtoull(text, &end, 10);
-    uint64_t number = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
-    message_id(again, epoch, number);
+    message_id(again, text, strtoull(text + MESSAGE_RUN + 1, NULL, 10));
     if (strcmp(again, text) != 0) {
         return false;
     }
-    *ret_epoch = epoch;
-    *ret_number = number;
+    *ret_ours = strncmp(text, run, MESSAGE_RUN) == 0;
     return true;
 }
 

@@ -20,11 +20,13 @@ enum message_kind message_kind_of(const json_t *json);
 json_t *message_fault(const json_t *json);
 
 // Ids of our calls: no other run of the runner gives the same, so that an answer to a call of an
-// earlier one is known as such.
+// earlier one is known as such. The run is told by the begin of its random name: a number that is
+// counted up on the disk would be the same again where that cannot be written.
 #define MESSAGE_ID_MAX 48
-void message_id(char id[MESSAGE_ID_MAX], uint64_t epoch, uint64_t number);
-// false: none that a runner has given.
-bool message_id_read(const json_t *id, uint64_t *ret_epoch, uint64_t *ret_number);
+#define MESSAGE_RUN 12 // Characters of `run`, which are hexadecimal digits.
+void message_id(char id[MESSAGE_ID_MAX], const char *run, uint64_t number);
+// Whether a runner has given it. *ret_ours: this run.
+bool message_id_read(const json_t *id, const char *run, bool *ret_ours);
 
 // Steal params, result and error; NULL: no memory. params may be NULL.
 json_t *message_request(const char *id, const char *method, json_t *params);

@@ -293,6 +293,7 @@ static const struct rpc_field create_fields[] = {
     {"orphan_s", RPC_NUMBER, false, 0, 4294967},
     {"grace_ms", RPC_NUMBER, false, 1, 3600000},
     {"kill_tree", RPC_BOOLEAN, false, 0, 0},
+    {"batch", RPC_BOOLEAN, false, 0, 0},
     {"on_full", RPC_STRING, false, 0, 16},
     {"wait_s", RPC_NUMBER, false, 1, 86400},
     {"labels", RPC_OBJECT, false, 0, 0},

@@ -15,6 +15,8 @@ int os_private_dir(const char *path, struct runner_error *error);
 bool os_is_absolute(const char *path);
 // A file of ours to append to, 0600, never through a link. Its number, or a negative uv error.
 int os_open_append(const char *path);
+// One to read.
+int os_open_read(const char *path);
 // A small file of ours as a whole, malloc'd and NUL-terminated. 0 or a negative uv error.
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size);
 // Replaces a small file (temporary file, rename), 0600. 0 or a negative uv error.
@@ -22,6 +24,10 @@ int os_write_file(const char *path, const void *data, size_t size);
 // Removes a folder and what is in it; links are removed, not followed. 0 or a negative uv error.
 int os_remove_tree(const char *path);
 
+// Whether a program names a file, and not one that is searched in PATH.
+bool os_has_separator(const char *program);
+// Whether it is there, in this PATH if it is searched, and looks as if it could be run.
+bool os_program_exists(const char *program, const char *path);
 // Whether "NAME=value" is the variable of this name: on Windows Path and PATH are one.
 bool os_has_name(const char *variable, const char *name);
 

@@ -38,8 +38,7 @@ struct peer {
     struct peer_call *calls;
     size_t calls_count;
     struct question *questions;
-    uint64_t epoch, numbers; // Of its ids. The runner's own epoch may rise meanwhile.
-    uv_timer_t timer;        // For the next deadline.
+    uv_timer_t timer; // For the next deadline.
     uint64_t start_deadline;
     bool started, ready, asked, ended, cut;
     struct runner_error failed; // code: RUNNER_OK while it was not given up.
@@ -59,6 +58,14 @@ static const struct service_config *config_of(const struct peer *peer)
 static uint64_t now_ms(const struct peer *peer)
 {
     return uv_now(&peer->options.server->loop);
+}
+
+// Of one count for all of them: an answer to a question of a child that has ended is none to one
+// of the next.
+static void next_id(struct peer *peer, char id[MESSAGE_ID_MAX])
+{
+    struct server *server = peer->options.server;
+    message_id(id, server->instance, ++server->ids);
 }
 
 static void note(struct peer *peer, const char *text)
@@ -170,7 +177,7 @@ static struct peer_call *new_call(struct peer *peer, const struct peer_call_opti
     }
     uint32_t timeout = options->timeout_ms != 0 ? options->timeout_ms : config_of(peer)->call_ms;
     json_t *session = json_object_get(options->params, "sessionId");
-    message_id(call->id, peer->epoch, ++peer->numbers);
+    next_id(peer, call->id);
     call->peer = peer;
     call->method = strdup(options->method);
     call->tag = options->tag != NULL ? strdup(options->tag) : NULL;
@@ -355,7 +362,12 @@ static json_t *result_of(struct peer *peer, const char *method, json_t *message,
                       error != NULL  ? error->why
                       : text != NULL ? text
                                      : "it answered an error");
-    (void)snprintf(why, sizeof why, "%s: %s", method, clean);
+    if (strcmp(method, "initialize") == 0) { // It may be of the other kind.
+        (void)snprintf(why, sizeof why, "%s (as %s): %s", method,
+                       service_kind_name(config_of(peer)->kind), clean);
+    } else {
+        (void)snprintf(why, sizeof why, "%s: %s", method, clean);
+    }
     give_up(peer, why);
     return NULL;
 }
@@ -486,7 +498,7 @@ static bool pass_on(struct peer *peer, json_t *request)
     if (question == NULL) {
         return false;
     }
-    message_id(question->key, peer->epoch, ++peer->numbers);
+    next_id(peer, question->key);
     const struct peer_question told = {question->key, request};
     question->request = json_incref(request);
     question->size = peer->line_size;
@@ -535,14 +547,14 @@ static void tell_message(struct peer *peer, json_t *json, bool earlier)
 
 static void take_answer(struct peer *peer, json_t *json)
 {
-    uint64_t epoch = 0, number;
+    bool ours = false;
     const json_t *id = json_object_get(json, "id");
     struct peer_call *call = peer->calls;
-    if (!message_id_read(id, &epoch, &number)) {
+    if (!message_id_read(id, peer->options.server->instance, &ours)) {
         note(peer, "an answer to something that was not asked");
         return;
     }
-    if (epoch != peer->epoch) {
+    if (!ours) {
         tell_message(peer, json, true);
         return;
     }
@@ -772,7 +784,6 @@ struct peer *peer_start(const struct peer_options *options)
         return NULL;
     }
     peer->options = *options;
-    peer->epoch = options->server->epoch;
     const struct transport_options transport = {.server = options->server,
                                                 .post = options->post,
                                                 .name = options->name,
@@ -798,6 +809,13 @@ void peer_stop(struct peer *peer)
     peer->asked = true;
     if (peer->transport != NULL) {
         peer->transport->ops->stop(peer->transport);
+    }
+}
+
+void peer_kill(struct peer *peer)
+{
+    if (peer->transport != NULL) {
+        peer->transport->ops->kill(peer->transport);
     }
 }
 

@@ -61,6 +61,7 @@ struct peer_stats {
 // NULL: no memory. The rest is told by `ended`, after the call. In there the peer is no more.
 struct peer *peer_start(const struct peer_options *options);
 void peer_stop(struct peer *peer);    // In order. `ended` comes; at any time, also more than once.
+void peer_kill(struct peer *peer);    // After peer_stop(): the runner cannot wait any longer.
 void peer_release(struct peer *peer); // At the end of the runner: one in a pod goes on without us.
 
 // `answer`: the whole message (borrowed); NULL: why there is none.

@@ -22,6 +22,9 @@
 #define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
 #define CREATES_MAX 100   // Tries, while the holder before it ends.
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
+#define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
+#define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
+#define KILLED_MS 3000    // From that to being given up.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,
@@ -31,14 +34,6 @@ enum podchild_state {
     POD_CHILD_ATTACHED,
     POD_CHILD_REMOVING,
     POD_CHILD_OVER
-};
-
-// A line for it, until the pod is known to have it.
-struct input {
-    struct input *next;
-    char *text, *answers;
-    size_t size, sent;
-    uint64_t end; // In all of the input; 0: none of it has been given.
 };
 
 struct podchild {
@@ -53,13 +48,14 @@ struct podchild {
                      // that, because only then nobody else types; then, for what it has.
     bool asking;
     bool knows_input, told, resumed, stopping, closing_input;
+    bool released;        // We end, and it goes on. Nobody is told anything more.
+    const char *closed;   // What it has closed, since the timer runs; NULL: nothing.
+    bool mute;            // That is over, and the pod was asked.
     bool ran;             // There was a session.
     bool troubled, stuck; // The journal cannot be written, and was told; so a line was not taken.
-    json_t *open;         // Requests that an earlier runner did not answer; NULL: handed on.
     uint64_t pid, input;  // input: bytes that have been given to it, in all.
-    struct input *first, **last, *giving; // giving: the first that is not given; NULL: all are.
-    uint64_t given, asked; // End of the last one that was, and of what it was asked for.
-    size_t unsent;
+    struct journal_input *giving; // The first of the queue that is not given; NULL: all are.
+    uint64_t given, asked;        // End of the last one that was, and of what it was asked for.
     uint64_t connecting_since;
     bool has_exit;
     struct pm_exit exit;
@@ -87,16 +83,8 @@ static void free_pod(struct podchild *pod)
     if (pod->state != POD_CHILD_OVER || pod->handles > 0 || pod->calls > 0) {
         return;
     }
-    while (pod->first != NULL) {
-        struct input *input = pod->first;
-        pod->first = input->next;
-        free(input->text);
-        free(input->answers);
-        free(input);
-    }
     feed_clear(&pod->feed);
     journal_close(&pod->journal);
-    json_decref(pod->open);
     free(pod);
 }
 
@@ -117,6 +105,7 @@ static void drop_link(struct podchild *pod)
 static void let_go(struct podchild *pod)
 {
     pod->state = POD_CHILD_OVER;
+    pod->options.server->services->leaving -= pod->released ? 1 : 0;
     drop_link(pod);
     uv_close((uv_handle_t *)&pod->timer, on_timer_closed);
     uv_close((uv_handle_t *)&pod->stop_timer, on_timer_closed);
@@ -135,6 +124,15 @@ static void finish(struct podchild *pod)
         handler.ended(handler.user, &ended);
         pod->calls--;
         free_pod(pod);
+    }
+}
+
+// What was not delivered stands in the journal, for the next runner.
+static void leave(struct podchild *pod)
+{
+    if (pod->state != POD_CHILD_OVER) {
+        let_go(pod);
+        journal_close(&pod->journal);
     }
 }
 
@@ -303,30 +301,6 @@ static void take_exit(struct podchild *pod, const struct pod_exit *record)
 // What is said to it
 // ------------------------------------------------------------------------------------------------
 
-static void drop_input(struct podchild *pod)
-{
-    struct input *input = pod->first;
-    pod->first = input->next;
-    if (pod->first == NULL) {
-        pod->last = &pod->first;
-    }
-    if (input->answers != NULL) {
-        (void)wrote(pod, journal_answered(&pod->journal, input->answers));
-    }
-    pod->unsent -= input->size;
-    free(input->text);
-    free(input->answers);
-    free(input);
-}
-
-// The pod has so much input.
-static void drop_inputs(struct podchild *pod, uint64_t input)
-{
-    while (pod->first != NULL && pod->first->end != 0 && pod->first->end <= input) {
-        drop_input(pod);
-    }
-}
-
 static void ask_state(struct podchild *pod)
 {
     int64_t number = pod_client_status(podlink_client(pod->link));
@@ -337,11 +311,13 @@ static void ask_state(struct podchild *pod)
 }
 
 // The end of a line stands in the journal before any of it is there. false: it is held back.
-static bool begin_line(struct podchild *pod, struct input *input)
+static bool begin_line(struct podchild *pod, struct journal_input *input)
 {
     if (input->end == 0) {
         uint64_t end = pod->input + input->size;
-        if (!wrote(pod, journal_input(&pod->journal, end, input->answers)) && !pod->stopping) {
+        int result = journal_note(&pod->journal);
+        result = result == 0 ? journal_give(&pod->journal, input, end) : result;
+        if (!wrote(pod, result) && !pod->stopping) {
             retry(pod, STUCK_MS);
             return false;
         }
@@ -353,7 +329,7 @@ static bool begin_line(struct podchild *pod, struct input *input)
 static void type_more(struct podchild *pod)
 {
     while (pod->link != NULL && pod->knows_input && pod->giving != NULL) {
-        struct input *input = pod->giving;
+        struct journal_input *input = pod->giving;
         if (!begin_line(pod, input)) {
             return;
         }
@@ -380,46 +356,30 @@ static void type_more(struct podchild *pod)
     }
 }
 
-static bool queue(struct podchild *pod, char *text, size_t size, const char *answers)
-{
-    struct input *input = calloc(1, sizeof *input);
-    if (input != NULL && answers != NULL) {
-        input->answers = strdup(answers);
-    }
-    if (input == NULL || (answers != NULL && input->answers == NULL)) {
-        free(input);
-        free(text);
-        return false;
-    }
-    input->text = text;
-    input->size = size;
-    *pod->last = input;
-    pod->last = &input->next;
-    pod->giving = pod->giving != NULL ? pod->giving : input;
-    pod->unsent += size;
-    return true;
-}
-
 static int pod_write(struct transport *transport, char *line, size_t size, const char *answers)
 {
     struct podchild *pod = (struct podchild *)transport;
-    int result = pod->stopping || pod->state >= POD_CHILD_REMOVING              ? UV_EPIPE
-                 : pod->unsent > 0 && pod->unsent + size > TRANSPORT_UNSENT_MAX ? UV_ENOBUFS
-                                                                                : 0;
+    struct journal_state *state = &pod->journal.state;
+    int result = pod->stopping || pod->state >= POD_CHILD_REMOVING                  ? UV_EPIPE
+                 : state->queued > 0 && state->queued + size > TRANSPORT_UNSENT_MAX ? UV_ENOBUFS
+                                                                                    : 0;
     if (result != 0) {
         free(line);
         return result;
     }
-    if (!queue(pod, line, size, answers)) {
+    struct journal_input *input = journal_queue(state, line, size, answers);
+    if (input == NULL) {
         return UV_ENOMEM;
     }
+    pod->giving = pod->giving != NULL ? pod->giving : input;
+    (void)wrote(pod, journal_note(&pod->journal)); // If not now, then before it is given.
     type_more(pod);
     return 0;
 }
 
 static size_t pod_unsent(const struct transport *transport)
 {
-    return ((const struct podchild *)transport)->unsent;
+    return ((const struct podchild *)transport)->journal.state.queued;
 }
 
 static void pod_keep(struct transport *transport, json_t *state)
@@ -441,6 +401,10 @@ static void on_retry(uv_timer_t *timer)
 
 static void retry(struct podchild *pod, uint64_t ms)
 {
+    if (pod->released) {
+        leave(pod);
+        return;
+    }
     drop_link(pod);
     if (pod->state == POD_CHILD_ATTACHED) { // Who has taken it has it for a while.
         pod->connecting_since = uv_now(&pod->options.server->loop);
@@ -472,65 +436,71 @@ static void tell_started(struct podchild *pod)
                                               .kept = !pod->resumed         ? NULL
                                                       : state->kept != NULL ? state->kept
                                                                             : none};
-    // Which of them are open, its input tells: the dead runner may have given the answer.
-    pod->open = pod->resumed ? json_copy(state->unanswered) : NULL;
+    json_t *open = pod->resumed ? json_copy(state->unanswered) : NULL; // Answers end them.
     pod->told = true;
     pod->options.handler.started(pod->options.handler.user, &started);
-    json_decref(none);
-}
-
-// In front of all that waits.
-static bool end_line(struct podchild *pod)
-{
-    struct input *input = calloc(1, sizeof *input);
-    if (input == NULL || (input->text = strdup("\n")) == NULL) {
-        free(input);
-        return false;
-    }
-    input->size = 1;
-    input->next = pod->first;
-    pod->first = pod->giving = input;
-    if (input->next == NULL) {
-        pod->last = &input->next;
-    }
-    pod->unsent++;
-    return true;
-}
-
-// What the dead runner left open is answered, once it is known what the pod has.
-static void hand_on(struct podchild *pod)
-{
-    json_t *open = pod->open;
-    pod->open = NULL;
-    if (json_array_size(open) > 0) {
+    if (pod->link != NULL && json_array_size(open) > 0) { // What an earlier runner left open.
         pod->options.handler.open(pod->options.handler.user, open);
     }
     json_decref(open);
+    json_decref(none);
 }
 
 // Where the input ends is known only now. If that is in the middle of a line, its rest was lost
 // with the runner or the connection, and the agent sees a line that is no message. What has not
-// come of our own is said anew.
+// come is said anew, that of an earlier runner, too.
 static void take_state(struct podchild *pod, uint64_t input)
 {
-    bool at_line = journal_at_line(&pod->journal.state, input);
-    drop_inputs(pod, input);
-    for (struct input *again = pod->first; again != NULL; again = again->next) {
-        again->sent = 0;
-        again->end = 0;
-    }
-    pod->giving = pod->first;
+    struct journal_state *state = &pod->journal.state;
+    bool fine = journal_give_again(state, input);
+    pod->giving = state->queue;
     pod->given = pod->asked = 0;
     pod->input = input;
-    pod->knows_input = true;
-    journal_settle(&pod->journal.state, pod->open, input);
-    if (!at_line && !end_line(pod)) {
-        retry(pod, RETRY_MS);
+    if (!fine || (!wrote(pod, journal_resume(&pod->journal)) && !pod->stopping)) {
+        retry(pod, STUCK_MS);
         return;
     }
-    (void)wrote(pod, journal_resume(&pod->journal));
-    hand_on(pod);
+    pod->knows_input = true;
     type_more(pod);
+}
+
+static void on_mute(uv_timer_t *timer);
+
+// It reads nothing any more, or says nothing any more. It may be about to end; if it is still there
+// after a while it is of no use.
+static void look_whether_deaf(struct podchild *pod, const struct pod_state *state, uint64_t input)
+{
+    bool lost = input < pod->asked; // The pod has dropped what it cannot give it.
+    bool late = pod->mute;
+    pod->mute = false;
+    if (pod->stopping || pod->released || state->state != POD_SESSION_RUNNING) {
+        return;
+    }
+    if (late) {
+        pod->options.handler.deaf(pod->options.handler.user, pod->closed);
+    } else if (lost && pod->closed == NULL) {
+        pod->closed = "it has closed its input";
+        (void)uv_timer_start(&pod->stop_timer, on_mute, MUTE_MS, 0);
+    }
+}
+
+static void on_mute(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    if (pod->link != NULL && pod->knows_input) {
+        pod->mute = true;
+        ask_state(pod);
+    } else if (pod->state <= POD_CHILD_ATTACHED) { // It is connected to anew.
+        (void)uv_timer_start(timer, on_mute, MUTE_MS, 0);
+    }
+}
+
+static void take_end(struct podchild *pod, const struct pod_end *end)
+{
+    if (end->channel == POD_CHANNEL_OUT && !pod->stopping && !pod->released) {
+        pod->closed = "it has closed its output";
+        (void)uv_timer_start(&pod->stop_timer, on_mute, MUTE_MS, 0);
+    }
 }
 
 static void on_state(struct podchild *pod, const struct pod_state *state)
@@ -546,14 +516,27 @@ static void on_state(struct podchild *pod, const struct pod_state *state)
     } else if (!pod->knows_input) {
         take_state(pod, input);
     } else {
-        drop_inputs(pod, input);
+        look_whether_deaf(pod, state, input);
+        (void)wrote(pod, journal_had(&pod->journal, input));
         type_more(pod);
+        if (pod->released && pod->journal.state.queue == NULL) {
+            leave(pod);
+        }
     }
+}
+
+// While we wait for it to take what is left: what it says is the next runner's.
+static bool is_left_to_the_next(const struct podchild *pod, const struct pod_message *message)
+{
+    return pod->released && (message->type == POD_OUTPUT || message->type == POD_GAP);
 }
 
 static void on_message(void *user, const struct pod_message *message)
 {
     struct podchild *pod = user;
+    if (is_left_to_the_next(pod, message)) {
+        return;
+    }
     switch (message->type) {
     case POD_WELCOME:
         ask_state(pod);
@@ -580,7 +563,14 @@ static void on_message(void *user, const struct pod_message *message)
     case POD_CREDIT:
         type_more(pod);
         break;
+    case POD_END:
+        take_end(pod, &message->u.end);
+        break;
     case POD_EXIT:
+        if (pod->released) {
+            leave(pod);
+            break;
+        }
         take_exit(pod, &message->u.exit);
         remove_session(pod, POD_CHILD_REMOVING);
         break;
@@ -739,16 +729,19 @@ static json_t *create_params(const struct podchild *pod)
     size_t i;
     json_t *argument;
     const struct service_config *config = pod->options.config;
+    struct pm_spec spec = PM_SPEC_INIT;
+    os_allow_batch_file(&spec);
     json_t *argv = json_pack("[s]", config->command);
     json_array_foreach((json_t *)(uintptr_t)config->args, i, argument)
     {
         (void)json_array_append(argv, argument);
     }
-    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:{s:s}}", "id", pod->id,
-                     "program", config->command, "argv", argv, "cwd", pod->options.cwd, "env",
-                     whole_env(config), "env_base", "empty", "mode", "pipes", "ring",
+    return json_pack("{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:I, s:I, s:b, s:b, s:{s:s}}", "id",
+                     pod->id, "program", config->command, "argv", argv, "cwd", pod->options.cwd,
+                     "env", whole_env(config), "env_base", "empty", "mode", "pipes", "ring",
                      (json_int_t)config->ring, "grace_ms", (json_int_t)config->grace_ms,
-                     "kill_tree", 1, "labels", "service", pod->options.name);
+                     "kill_tree", 1, "batch", (int)spec.allow_batch_file, "labels", "service",
+                     pod->options.name);
 }
 
 static void on_create_again(uv_timer_t *timer)
@@ -811,11 +804,11 @@ static void create(struct podchild *pod)
     ask_runner(pod, "session.create", create_params(pod), on_created);
 }
 
-// Somebody may have given a session of his own such a name. What it has for labels may not be known
-// yet.
-static bool is_of_service(const struct session *session)
+// Somebody may have given a session of his own such a name.
+static bool is_of_service(const struct session *session, const char *name)
 {
-    return session->labels == NULL || json_object_get(session->labels, "service") != NULL;
+    const char *label = json_string_value(json_object_get(session->labels, "service"));
+    return label != NULL && strcmp(label, name) == 0;
 }
 
 static void on_begin(uv_timer_t *timer)
@@ -823,8 +816,10 @@ static void on_begin(uv_timer_t *timer)
     struct podchild *pod = timer->data;
     const struct session *session = session_of(pod);
     int found = journal_load(&pod->journal, pod->options.folder);
-    if (found < 0 && !pod->stopping) { // Nothing is ended for what may pass.
-        (void)wrote(pod, found);
+    bool unknown = session != NULL && session->labels == NULL; // Its folder was not read yet.
+    if ((found < 0 || unknown) && !pod->stopping) { // Nothing is ended for what may pass.
+        (void)wrote(pod, found < 0 ? found : 0);
+        journal_close(&pod->journal);
         (void)uv_timer_start(&pod->timer, on_begin, STUCK_MS, 0);
         return;
     }
@@ -840,7 +835,7 @@ static void on_begin(uv_timer_t *timer)
         return;
     }
     journal_end(&pod->journal);
-    if (session != NULL && !is_of_service(session)) {
+    if (session != NULL && !is_of_service(session, pod->options.name)) {
         (void)runner_fail(&pod->failed, RUNNER_EXISTS,
                           "start of service '%s'\nsession %s is somebody else's\nrunner get %s",
                           pod->options.name, pod->id, pod->id);
@@ -870,13 +865,40 @@ static void pod_stop(struct transport *transport)
     }
 }
 
+static void on_release_over(uv_timer_t *timer)
+{
+    leave(timer->data);
+}
+
 static void pod_release(struct transport *transport)
 {
     struct podchild *pod = (struct podchild *)transport;
-    pod->calls++;
-    let_go(pod);
-    journal_close(&pod->journal);
-    pod->calls--;
+    pod->released = true;
+    pod->options.server->services->leaving++;
+    (void)wrote(pod, journal_note(&pod->journal));
+    bool waits = pod->state == POD_CHILD_ATTACHED && !pod->stopping;
+    if (waits && pod->journal.state.queue != NULL) {
+        (void)uv_timer_start(&pod->stop_timer, on_release_over, RELEASE_MS, 0);
+    } else {
+        leave(pod);
+    }
+}
+
+// It is given up, whatever the pod says.
+static void on_kill_over(uv_timer_t *timer)
+{
+    finish(timer->data);
+}
+
+static void pod_kill(struct transport *transport)
+{
+    struct podchild *pod = (struct podchild *)transport;
+    struct session *session = session_of(pod);
+    pod->stopping = true;
+    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+        session_stop(session, ASK_KILL, 0);
+    }
+    (void)uv_timer_start(&pod->stop_timer, on_kill_over, KILLED_MS, 0);
 }
 
 static void on_dropped(void *user, json_t *result, const struct runner_error *error)
@@ -886,28 +908,42 @@ static void on_dropped(void *user, json_t *result, const struct runner_error *er
     (void)error;
 }
 
-void podchild_drop(struct server *server, const char *name)
+void podchild_sweep(struct server *server)
 {
-    char id[RUNNER_ID_MAX + 1];
-    (void)snprintf(id, sizeof id, "service.%s", name);
-    const struct session *session = session_find(server, id);
-    if (session == NULL || !is_of_service(session)) {
-        return;
+    size_t i;
+    const json_t *id;
+    json_t *ids = json_array();
+    for (const struct session *session = server->sessions; session != NULL;
+         session = session->next) {
+        const char *name = session->id + strlen(SERVICE_SESSION);
+        if (strncmp(session->id, SERVICE_SESSION, strlen(SERVICE_SESSION)) == 0 &&
+            is_of_service(session, name)) {
+            const struct service *service = service_find(server, name);
+            if (service == NULL || !service->config.pod) {
+                (void)json_array_append_new(ids, json_string(session->id));
+            }
+        }
     }
-    struct call *call = call_of_our_own(on_dropped, NULL);
-    json_t *params = json_pack("{s:s}", "id", id);
-    if (call != NULL && params != NULL) {
-        methods_call(server, "session.destroy", call, params);
-    } else {
-        free(call);
+    json_array_foreach(ids, i, id)
+    {
+        struct call *call = call_of_our_own(on_dropped, NULL);
+        json_t *params = json_pack("{s:O}", "id", id);
+        log_write(server->log, LOG_WARNING, "service.dropped", json_string_value(id),
+                  "no service lives in this session any more: it is ended");
+        if (call != NULL && params != NULL) {
+            methods_call(server, "session.destroy", call, params);
+        } else {
+            free(call);
+        }
+        json_decref(params);
     }
-    json_decref(params);
+    json_decref(ids);
 }
 
 bool podchild_lives(struct server *server, const char *name)
 {
     char id[RUNNER_ID_MAX + 1];
-    (void)snprintf(id, sizeof id, "service.%s", name);
+    (void)snprintf(id, sizeof id, SERVICE_SESSION "%s", name);
     const struct session *session = session_find(server, id);
     char folder[4096];
     (void)snprintf(folder, sizeof folder, "%.4000s/%s", server->services->folder, name);
@@ -916,17 +952,16 @@ bool podchild_lives(struct server *server, const char *name)
 
 struct transport *podchild_start(const struct transport_options *options)
 {
-    static const struct transport_ops ops = {pod_write, pod_unsent, pod_stop, pod_release,
-                                             pod_keep};
+    static const struct transport_ops ops = {pod_write,   pod_unsent, pod_stop,
+                                             pod_release, pod_kill,   pod_keep};
     struct podchild *pod = calloc(1, sizeof *pod);
     if (pod == NULL) {
         return NULL;
     }
     pod->transport.ops = &ops;
     pod->options = *options;
-    (void)snprintf(pod->id, sizeof pod->id, "service.%s", options->name);
+    (void)snprintf(pod->id, sizeof pod->id, SERVICE_SESSION "%s", options->name);
     pod->journal.file = -1;
-    pod->last = &pod->first;
     pod->exit = (struct pm_exit){.size = sizeof pod->exit, .kind = PM_EXIT_LOST};
     (void)uv_timer_init(&options->server->loop, &pod->timer);
     (void)uv_timer_init(&options->server->loop, &pod->stop_timer);

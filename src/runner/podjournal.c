@@ -8,7 +8,8 @@
 #include "runner/message.h"
 #include "runner/os.h"
 
-#define FILE_MAX 134217728u    // All open requests, twice, the longest line, and all before it.
+#define BLOCK 65536u
+#define RECORD_MAX 134217728u  // All that waits, as JSON in JSON, and all open requests.
 #define HEAD "= {\"session\":" // How each file begins.
 #define MESSAGES_MAX 1000000u  // Bytes of messages in one answer.
 
@@ -16,30 +17,128 @@
 // Records
 // ------------------------------------------------------------------------------------------------
 
+static void free_input(struct journal_input *input)
+{
+    free(input->text);
+    free(input->answers);
+    free(input);
+}
+
+static void drop_first(struct journal_state *state)
+{
+    struct journal_input *input = state->queue;
+    state->queue = input->next;
+    state->last = input->next != NULL ? state->last : NULL;
+    state->silent = input == state->silent ? input->next : state->silent;
+    state->queued -= input->size;
+    free_input(input);
+}
+
 void journal_state_clear(struct journal_state *state)
 {
     json_decref(state->kept);
     json_decref(state->unanswered);
-    json_decref(state->given);
+    while (state->queue != NULL) {
+        drop_first(state);
+    }
     *state = (struct journal_state){.session = 0};
 }
 
-static void add_input(struct journal_state *state, uint64_t end)
+struct journal_input *journal_queue(struct journal_state *state, char *text, size_t size,
+                                    const char *answers)
 {
-    if (state->inputs_count == JOURNAL_INPUTS) {
-        state->inputs_count--;
-        memmove(state->inputs, state->inputs + 1, state->inputs_count * sizeof state->inputs[0]);
+    struct journal_input *input = calloc(1, sizeof *input);
+    if (input != NULL && answers != NULL) {
+        input->answers = strdup(answers);
     }
-    state->inputs[state->inputs_count++] = end;
+    if (input == NULL || text == NULL || (answers != NULL && input->answers == NULL)) {
+        if (input != NULL) {
+            free_input(input);
+        }
+        free(text);
+        return NULL;
+    }
+    input->text = text;
+    input->size = size;
+    if (state->last != NULL) {
+        state->last->next = input;
+    } else {
+        state->queue = input;
+    }
+    state->last = input;
+    state->silent = state->silent != NULL ? state->silent : input;
+    state->queued += size;
+    return input;
+}
+
+// The first that was not.
+static void set_noted(struct journal_state *state)
+{
+    state->silent->noted = true;
+    state->silent = state->silent->next;
 }
 
 bool journal_at_line(const struct journal_state *state, uint64_t input)
 {
-    bool at = input == 0;
-    for (size_t i = 0; i < state->inputs_count; i++) {
-        at = at || state->inputs[i] == input;
+    bool at = input == state->line;
+    for (const struct journal_input *i = state->queue; i != NULL && i->end != 0; i = i->next) {
+        at = at || i->end == input;
     }
     return at;
+}
+
+// Of what the pod has.
+static bool drop_had(struct journal_state *state, uint64_t input)
+{
+    uint64_t before = state->line;
+    while (state->queue != NULL && state->queue->end != 0 && state->queue->end <= input) {
+        state->line = state->queue->end;
+        drop_first(state);
+    }
+    return state->line != before;
+}
+
+static bool is_line_end(const struct journal_input *input)
+{
+    return input->size == 1;
+}
+
+bool journal_give_again(struct journal_state *state, uint64_t input)
+{
+    struct journal_input **at = &state->queue, *first = NULL, *last = NULL;
+    bool half = !journal_at_line(state, input);
+    (void)drop_had(state, input);
+    if (half) {
+        first = calloc(1, sizeof *first);
+        if (first == NULL || (first->text = strdup("\n")) == NULL) {
+            free(first);
+            return false;
+        }
+        first->size = 1;
+        first->noted = true; // By the record of the state that has to follow.
+    } else {
+        state->line = input;
+    }
+    while (*at != NULL) {
+        struct journal_input *again = *at;
+        again->sent = 0;
+        again->end = 0;
+        if (is_line_end(again)) { // Of another half.
+            *at = again->next;
+            state->queued -= again->size;
+            free_input(again);
+        } else {
+            at = &again->next;
+            last = again;
+        }
+    }
+    if (first != NULL) {
+        first->next = state->queue;
+        state->queue = first;
+        state->queued++;
+    }
+    state->last = last != NULL ? last : first;
+    return true;
 }
 
 static void add_request(struct journal_state *state, json_t *json)
@@ -74,8 +173,11 @@ static bool has_id(const json_t *request, const char *id)
     return has;
 }
 
-static void drop_request(json_t *list, const char *id)
+static void drop_request(json_t *list, const char *id) // "": none.
 {
+    if (id[0] == '\0') {
+        return;
+    }
     for (size_t i = 0; i < json_array_size(list); i++) {
         if (has_id(json_array_get(list, i), id)) {
             (void)json_array_remove(list, i);
@@ -84,73 +186,93 @@ static void drop_request(json_t *list, const char *id)
     }
 }
 
-static void add_given(struct journal_state *state, uint64_t end, const char *id)
+// As in `+ N ID LINE`, without the end of the line. It answers the request.
+static bool read_input(struct journal_state *state, const char *text, size_t size)
 {
-    state->given = state->given != NULL ? state->given : json_array();
-    (void)json_array_append_new(state->given, json_pack("[I, s]", (json_int_t)end, id));
+    char *rest;
+    uint64_t length = strtoull(text, &rest, 10);
+    if (*rest != ' ' || length > (size_t)(text + size - (rest + 1))) {
+        return false;
+    }
+    const char *at = rest + 1 + length;
+    size_t left = (size_t)(text + size - at);
+    char *id = malloc((size_t)length + 1), *line = malloc(left + 2);
+    if (id != NULL && line != NULL) {
+        memcpy(id, rest + 1, (size_t)length);
+        id[length] = '\0';
+        memcpy(line, at, left);
+        memcpy(line + left, "\n", 2);
+        drop_request(state->unanswered, id);
+    }
+    struct journal_input *input = id != NULL ? journal_queue(state, line, left + 1, NULL) : NULL;
+    if (id == NULL) {
+        free(line);
+    }
+    free(id);
+    if (input != NULL) {
+        set_noted(state);
+    }
+    return input != NULL;
 }
 
-static const char *given_id(const json_t *given)
+static void set_end(struct journal_state *state, uint64_t end)
 {
-    const char *id = json_string_value(json_array_get(given, 1));
-    return id != NULL ? id : "";
+    struct journal_input *input = state->queue;
+    while (input != NULL && input->end != 0) {
+        input = input->next;
+    }
+    if (input != NULL) {
+        input->end = end;
+    }
 }
 
-static void drop_given(struct journal_state *state, const char *id)
+// What of the queue stands in the journal.
+static json_t *queue_json(const struct journal_state *state)
 {
-    for (size_t i = 0; i < json_array_size(state->given); i++) {
-        if (strcmp(given_id(json_array_get(state->given, i)), id) == 0) {
-            (void)json_array_remove(state->given, i);
-            return;
+    json_t *list = json_array();
+    for (const struct journal_input *i = state->queue; i != NULL; i = i->next) {
+        if (i->noted) {
+            (void)json_array_append_new(list,
+                                        json_pack("[I, s%]", (json_int_t)i->end, i->text, i->size));
         }
     }
-}
-
-void journal_settle(struct journal_state *state, json_t *list, uint64_t input)
-{
-    size_t i;
-    const json_t *given;
-    json_array_foreach(state->given, i, given)
-    {
-        if ((uint64_t)json_integer_value(json_array_get(given, 0)) <= input) {
-            drop_request(state->unanswered, given_id(given));
-            drop_request(list, given_id(given));
-        }
-    }
-    json_decref(state->given);
-    state->given = NULL;
-    bool at_line = journal_at_line(state, input);
-    state->inputs_count = 0;
-    if (at_line) {
-        add_input(state, input);
-    }
+    return list;
 }
 
 static json_t *head_json(const struct journal_state *state)
 {
-    json_t *inputs = json_array();
-    for (size_t i = 0; i < state->inputs_count; i++) {
-        (void)json_array_append_new(inputs, json_integer((json_int_t)state->inputs[i]));
-    }
-    json_t *json =
-        json_pack("{s:I, s:I, s:I, s:o}", "session", (json_int_t)state->session, "out",
-                  (json_int_t)state->out, "err", (json_int_t)state->err, "inputs", inputs);
+    json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:o}", "session", (json_int_t)state->session,
+                             "out", (json_int_t)state->out, "err", (json_int_t)state->err, "line",
+                             (json_int_t)state->line, "queue", queue_json(state));
     if (state->kept != NULL) {
         (void)json_object_set(json, "kept", state->kept);
     }
     if (state->unanswered != NULL) {
         (void)json_object_set(json, "unanswered", state->unanswered);
     }
-    if (state->given != NULL) {
-        (void)json_object_set(json, "given", state->given);
-    }
     return json;
+}
+
+static bool read_queue(struct journal_state *state, const json_t *list)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(list, i, item)
+    {
+        const json_t *text = json_array_get(item, 1);
+        char *copy = json_is_string(text) ? strdup(json_string_value(text)) : NULL;
+        struct journal_input *input = journal_queue(state, copy, json_string_length(text), NULL);
+        if (input == NULL) {
+            return false;
+        }
+        input->end = (uint64_t)json_integer_value(json_array_get(item, 0));
+        set_noted(state);
+    }
+    return true;
 }
 
 static bool read_head(struct journal_state *state, const char *text, size_t size)
 {
-    size_t i;
-    const json_t *item;
     json_t *json = json_loadb(text, size, JSON_ALLOW_NUL, NULL);
     if (!json_is_object(json)) {
         json_decref(json);
@@ -160,15 +282,12 @@ static bool read_head(struct journal_state *state, const char *text, size_t size
     state->session = (uint64_t)json_integer_value(json_object_get(json, "session"));
     state->out = (uint64_t)json_integer_value(json_object_get(json, "out"));
     state->err = (uint64_t)json_integer_value(json_object_get(json, "err"));
-    json_array_foreach(json_object_get(json, "inputs"), i, item)
-    {
-        add_input(state, (uint64_t)json_integer_value(item));
-    }
+    state->line = (uint64_t)json_integer_value(json_object_get(json, "line"));
     state->kept = json_incref(json_object_get(json, "kept"));
     state->unanswered = json_incref(json_object_get(json, "unanswered"));
-    state->given = json_incref(json_object_get(json, "given"));
+    bool fine = read_queue(state, json_object_get(json, "queue"));
     json_decref(json);
-    return true;
+    return fine;
 }
 
 static bool read_record(struct journal_state *state, const char *text, size_t size)
@@ -196,15 +315,13 @@ static bool read_record(struct journal_state *state, const char *text, size_t si
     case '!':
         state->err = number;
         return true;
+    case '+':
+        return read_input(state, text + 2, size - 2);
     case '>':
-        add_input(state, number);
-        if (*rest == ' ') {
-            add_given(state, number, rest + 1);
-        }
+        set_end(state, number);
         return true;
     case '@':
-        drop_request(state->unanswered, text + 2);
-        drop_given(state, text + 2);
+        (void)drop_had(state, number);
         return true;
     case '*':
         json = json_loadb(text + 2, size - 2, JSON_ALLOW_NUL, NULL);
@@ -216,19 +333,25 @@ static bool read_record(struct journal_state *state, const char *text, size_t si
     }
 }
 
+// The first one of a file is its head. `text` is ended by a NUL.
+static bool take_record(struct journal_state *state, bool first, const char *text, size_t size)
+{
+    return (!first || text[0] == '=') && read_record(state, text, size);
+}
+
 size_t journal_read(const char *text, size_t size, struct journal_state *state)
 {
     size_t at = 0;
     const char *end;
     while (at < size && (end = memchr(text + at, '\n', size - at)) != NULL) {
         size_t length = (size_t)(end - (text + at));
-        char *record = malloc(length + 1); // Ended by a NUL.
+        char *record = malloc(length + 1);
         if (record == NULL) {
             return SIZE_MAX;
         }
         memcpy(record, text + at, length);
         record[length] = '\0';
-        bool fine = (at > 0 || record[0] == '=') && read_record(state, record, length);
+        bool fine = take_record(state, at == 0, record, length);
         free(record);
         if (!fine) {
             return at;
@@ -264,37 +387,112 @@ bool journal_exists(const char *folder)
     return result == 0;
 }
 
+static void close_fd(int file)
+{
+    uv_fs_t request;
+    (void)uv_fs_close(NULL, &request, file, NULL);
+    uv_fs_req_cleanup(&request);
+}
+
+// A file, record after record.
+struct records {
+    int file;
+    char *text;
+    size_t begin, end, capacity; // Of what was read and is not taken.
+    uint64_t whole;              // Bytes of the file up to the end of the last record.
+};
+
+static int read_more(struct records *records)
+{
+    uv_fs_t request;
+    size_t have = records->end - records->begin;
+    if (records->begin > 0) {
+        memmove(records->text, records->text + records->begin, have);
+    }
+    records->begin = 0;
+    records->end = have;
+    if (have > RECORD_MAX) {
+        return UV_EFBIG;
+    }
+    if (records->capacity - have < BLOCK) {
+        size_t capacity = 2 * records->capacity + BLOCK;
+        char *text = realloc(records->text, capacity);
+        if (text == NULL) {
+            return UV_ENOMEM;
+        }
+        records->text = text;
+        records->capacity = capacity;
+    }
+    uv_buf_t buffer = uv_buf_init(records->text + have, (unsigned)(records->capacity - have));
+    int result = uv_fs_read(NULL, &request, records->file, &buffer, 1, -1, NULL);
+    uv_fs_req_cleanup(&request);
+    records->end += result > 0 ? (size_t)result : 0;
+    return result;
+}
+
+// The next one, ended by a NUL. 1; 0: there is none any more; a negative uv error, UV_EFBIG: it is
+// too long.
+static int next_record(struct records *records, char **ret_text, size_t *ret_size)
+{
+    size_t seen = 0;
+    for (;;) {
+        char *begin = records->text != NULL ? records->text + records->begin : NULL;
+        size_t have = records->end - records->begin;
+        char *end = have > seen ? memchr(begin + seen, '\n', have - seen) : NULL;
+        if (end != NULL) {
+            *end = '\0';
+            *ret_text = begin;
+            *ret_size = (size_t)(end - begin);
+            records->begin += *ret_size + 1;
+            return 1;
+        }
+        seen = have;
+        int result = read_more(records);
+        if (result <= 0) {
+            return result;
+        }
+    }
+}
+
+static void close_records(struct records *records)
+{
+    close_fd(records->file);
+    free(records->text);
+}
+
 int journal_load(struct journal *journal, const char *folder)
 {
-    char *text = NULL;
-    size_t size = 0, whole = 0;
+    char *text;
+    size_t size;
+    int result;
     *journal = (struct journal){.file = -1};
     path_of(folder, "journal", journal->path);
-    int result = os_read_file(journal->path, FILE_MAX, &text, &size);
-    if (result != 0) {
-        return result == UV_ENOENT ? JOURNAL_NONE : result;
+    struct records records = {.file = os_open_read(journal->path)};
+    if (records.file < 0) {
+        return records.file == UV_ENOENT ? JOURNAL_NONE : records.file;
     }
-    whole = journal_read(text, size, &journal->state);
-    result = whole == SIZE_MAX ? UV_ENOMEM
-             // Only the last record may be in pieces.
-             : memchr(text + whole, '\n', size - whole) != NULL ? JOURNAL_DAMAGED
-             : whole > 0                                        ? JOURNAL_THERE
-                                                                : JOURNAL_NONE;
-    free(text);
+    while ((result = next_record(&records, &text, &size)) > 0 &&
+           take_record(&journal->state, records.whole == 0, text, size)) {
+        records.whole += size + 1;
+    }
+    // Only the last record may be in pieces.
+    result = result > 0 || result == UV_EFBIG ? JOURNAL_DAMAGED
+             : result < 0                     ? result
+             : records.whole > 0              ? JOURNAL_THERE
+                                              : JOURNAL_NONE;
+    close_records(&records);
     if (result < 0) {
         journal_state_clear(&journal->state);
     } else {
-        journal->size = whole;
+        journal->size = records.whole;
     }
     return result;
 }
 
 static void close_file(struct journal *journal)
 {
-    uv_fs_t request;
     if (journal->file >= 0) {
-        (void)uv_fs_close(NULL, &request, journal->file, NULL);
-        uv_fs_req_cleanup(&request);
+        close_fd(journal->file);
         journal->file = -1;
     }
 }
@@ -465,25 +663,41 @@ int journal_said(struct journal *journal, uint64_t offset)
     return put_number(journal, '!', offset);
 }
 
-int journal_input(struct journal *journal, uint64_t end, const char *id)
+// In their order. What answers a request ends it, for a later runner, too.
+int journal_note(struct journal *journal)
 {
-    char head[32];
-    (void)snprintf(head, sizeof head, "> %" PRIu64 "%s", end, id != NULL ? " " : "");
-    int result = put(journal, head, id != NULL ? id : "", id != NULL ? strlen(id) : 0);
-    if (result == 0) {
-        add_input(&journal->state, end);
-        if (id != NULL) {
-            add_given(&journal->state, end, id);
+    char head[320];
+    const struct journal_input *i;
+    while ((i = journal->state.silent) != NULL) {
+        const char *id = i->answers != NULL ? i->answers : "";
+        char *record = strlen(id) + 32 > sizeof head ? malloc(strlen(id) + 32) : head;
+        if (record == NULL) {
+            return UV_ENOMEM;
         }
+        (void)snprintf(record, strlen(id) + 32, "+ %zu %s", strlen(id), id);
+        int result = put(journal, record, i->text, i->size - 1);
+        if (record != head) {
+            free(record);
+        }
+        if (result != 0) {
+            return result;
+        }
+        set_noted(&journal->state);
+        drop_request(journal->state.unanswered, id);
     }
+    return 0;
+}
+
+int journal_give(struct journal *journal, struct journal_input *input, uint64_t end)
+{
+    int result = put_number(journal, '>', end);
+    input->end = result == 0 ? end : input->end;
     return result;
 }
 
-int journal_answered(struct journal *journal, const char *id)
+int journal_had(struct journal *journal, uint64_t input)
 {
-    drop_request(journal->state.unanswered, id);
-    drop_given(&journal->state, id);
-    return put(journal, "@ ", id, strlen(id));
+    return drop_had(&journal->state, input) ? put_number(journal, '@', journal->state.line) : 0;
 }
 
 int journal_keep(struct journal *journal, json_t *state)
@@ -531,16 +745,15 @@ static void collect_line(struct collect *collect, const char *text, size_t size)
 
 static void collect_file(struct collect *collect, const char *path)
 {
-    char *text = NULL, *end;
-    size_t size = 0;
-    if (os_read_file(path, FILE_MAX, &text, &size) == 0) {
-        for (char *at = text; (end = memchr(at, '\n', size - (size_t)(at - text))) != NULL;
-             at = end + 1) {
-            *end = '\0';
-            collect_line(collect, at, (size_t)(end - at));
+    char *text;
+    size_t size;
+    struct records records = {.file = os_open_read(path)};
+    if (records.file >= 0) {
+        while (!collect->more && next_record(&records, &text, &size) > 0) {
+            collect_line(collect, text, size);
         }
+        close_records(&records);
     }
-    free(text);
 }
 
 // Which agent a file is of. 0: there is none.
@@ -555,8 +768,7 @@ static uint64_t agent_of(const char *path)
     if (file >= 0) {
         (void)uv_fs_read(NULL, &request, file, &buffer, 1, 0, NULL);
         uv_fs_req_cleanup(&request);
-        (void)uv_fs_close(NULL, &request, file, NULL);
-        uv_fs_req_cleanup(&request);
+        close_fd(file);
         if (strncmp(text, HEAD, strlen(HEAD)) == 0) {
             agent = strtoull(text + strlen(HEAD), NULL, 10);
         }

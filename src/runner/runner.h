@@ -50,7 +50,8 @@ struct runner_env {
 #define RUNNER_LOG_SIZE 262144u
 #define RUNNER_LOG_FILES 3
 #define RUNNER_LINE_MAX 1048576u
-#define RUNNER_CALL_MAX 11534336u // Of service.*: a message of 10 MiB, and what is around it.
+#define RUNNER_CALL_MAX 11534336u  // Of service.*: a message of 10 MiB, and what is around it.
+#define SERVICE_SESSION "service." // Begin of the id of the session of an agent in a pod.
 #define RUNNER_ID_MAX 128u
 
 struct runner_command {

@@ -10,9 +10,10 @@
 #include "runner/session.h"
 #include "runner/upgrade.h"
 
-#define LOOK_MS 500      // At the socket.
-#define AGAIN_MS 2000    // At folders that could not be read.
-#define END_ALL_MS 20000 // For sessions that shall end, too.
+#define LOOK_MS 500       // At the socket.
+#define AGAIN_MS 2000     // At folders that could not be read.
+#define END_ALL_MS 20000  // For sessions that shall end, too.
+#define SERVICES_MS 10000 // For services, whatever times they have for themselves.
 #define END_LOOK_MS 10
 
 struct ended { // The end of a holder, told on a thread of the manager.
@@ -140,6 +141,8 @@ static void on_housekeeping(uv_timer_t *timer)
         prune_begin(server);
     } else if (is_quiet(server)) {
         close_server(server);
+    } else if (now >= server->kill_at) {
+        services_kill(server);
     }
 }
 
@@ -151,6 +154,7 @@ void server_stop(struct server *server, enum server_end end)
     server->end = end;
     services_stop(server);
     server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
+    server->kill_at = uv_now(&server->loop) + SERVICES_MS;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
 }
 

@@ -28,6 +28,7 @@ struct services;
 int services_open(struct server *server, struct runner_error *error);
 void services_start(struct server *server); // When the sessions are recovered.
 void services_stop(struct server *server);  // When the end begins. Does not wait.
+void services_kill(struct server *server);  // What has not ended after a while.
 bool services_stopped(
     const struct server *server);          // Control connection and registry go after that.
 void services_free(struct server *server); // When loop and manager are closed.
@@ -55,6 +56,7 @@ struct server {
     int64_t started_wall_ms;
     struct session *sessions;
     struct services *services;      // NULL: none.
+    uint64_t ids;                   // Of calls and questions, given so far.
     struct held *held;              // Calls that wait for `recovered`.
     size_t recovering;              // Sessions whose pod has not answered yet.
     struct session *unread_first;   // Without a holder that lives; not looked at yet.
@@ -68,11 +70,11 @@ struct server {
     bool recovered; // The registry and the folders have been read.
     uint64_t recovery_ms;
     enum server_end end;
-    uint64_t end_deadline;
-    char *upgrade_program;         // SERVER_UPGRADE: what to run now.
-    struct pm_debug_server *debug; // NULL: none.
-    unsigned works;                // In workers, of no session.
-    pm_native ready;               // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
+    uint64_t end_deadline, kill_at; // kill_at: services_kill().
+    char *upgrade_program;          // SERVER_UPGRADE: what to run now.
+    struct pm_debug_server *debug;  // NULL: none.
+    unsigned works;                 // In workers, of no session.
+    pm_native ready;                // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
     uv_signal_t signals[3];
     uv_timer_t housekeeping;
     uv_thread_t thread; // Of the loop.

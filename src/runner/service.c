@@ -319,9 +319,6 @@ static void start_now(struct service *service)
     if (code == RUNNER_OK && (service->peer = peer_start(&options)) == NULL) {
         (void)runner_fail(&error, RUNNER_FAILED, "start\nout of memory");
     }
-    if (!service->config.pod) {
-        podchild_drop(service->server, service->name);
-    }
     service->began = uv_now(&service->server->loop);
     if (service->peer != NULL) {
         set_state(service, SERVICE_IS_STARTING, service->config.command);
@@ -478,10 +475,9 @@ void services_start(struct server *server)
         bool lives = service != NULL && service->config.pod && podchild_lives(server, name);
         if (service != NULL && (service->config.autostart || lives)) {
             start_now(service);
-        } else if (service != NULL && !service->config.pod) {
-            podchild_drop(server, name);
         }
     }
+    podchild_sweep(server);
     json_decref(list);
 }
 
@@ -492,7 +488,7 @@ void services_stop(struct server *server)
     if (all == NULL || all->ending) {
         return;
     }
-    all->ending = true;
+    all->ending = all->busy = true;
     for (struct service *service = all->list; service != NULL; service = next) {
         next = service->next;
         bool goes_on = service->config.pod && server->end != SERVER_SHUTDOWN_ALL &&
@@ -507,7 +503,25 @@ void services_stop(struct server *server)
             service_end(service, "the runner ends");
         }
     }
+    all->busy = false;
     (void)services_stopped(server);
+}
+
+void services_kill(struct server *server)
+{
+    struct services *all = server->services;
+    if (all == NULL || all->killed) {
+        return;
+    }
+    all->killed = all->busy = true;
+    for (struct service *service = all->list; service != NULL; service = service->next) {
+        if (service->peer != NULL) {
+            log_write(server->log, LOG_WARNING, "service.killed", service->name,
+                      "it has not ended, and the runner does not wait any longer");
+            peer_kill(service->peer);
+        }
+    }
+    all->busy = false;
 }
 
 // What is at its end is let go of, once.
@@ -521,6 +535,9 @@ bool services_stopped(const struct server *server)
         if (service->peer != NULL) {
             return false;
         }
+    }
+    if (all->leaving > 0 || all->busy) {
+        return false;
     }
     while (all->list != NULL) {
         drop(all->list);

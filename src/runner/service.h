@@ -57,8 +57,10 @@ struct services {
     struct service *list;
     char file[4096], folder[4096];
     struct runner_error problem; // With the file; code: RUNNER_OK.
-    bool ending, closed;
-    uint64_t serial; // Of messages told.
+    bool ending, closed, killed;
+    bool busy;        // None is let go of now: the list is gone through.
+    unsigned leaving; // Agents in pods that are about to be let go of.
+    uint64_t serial;  // Of messages told.
 };
 
 const char *service_state_name(int state);

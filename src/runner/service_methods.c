@@ -131,6 +131,7 @@ void method_service_remove(struct server *server, struct call *call, json_t *par
         call_error(call, &error);
         return;
     }
+    service_end(service, "removed");
     if (service->peer == NULL) {
         call_result(call, service_json(service));
         service_remove(service);

@@ -13,6 +13,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/create.c
     src/runner/doctor.c
     src/runner/doctor_pods.c
+    src/runner/doctor_services.c
     src/runner/doctor_state.c
     src/runner/error.c
     src/runner/feed.c

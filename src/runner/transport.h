@@ -50,8 +50,12 @@ struct transport_ops {
     size_t (*unsent)(const struct transport *transport);
     // Input closed, time to leave, then the plan. Any number of times, at any time.
     void (*stop)(struct transport *transport);
-    // Lets go of it, where it goes on by itself (else as stop). `ended` does not come.
+    // Lets go of it, where it goes on by itself (else as stop). `ended` does not come. What it has
+    // not taken within a second the next runner gives it; until then it counts in
+    // services::leaving.
     void (*release)(struct transport *transport);
+    // At once: the runner cannot wait any longer. After stop; `ended` comes.
+    void (*kill)(struct transport *transport);
     // What a later runner shall know of it. Steals it. NULL where there is no later one.
     void (*keep)(struct transport *transport, json_t *state);
 };
@@ -64,7 +68,7 @@ struct transport *child_start(const struct transport_options *options);
 struct transport *podchild_start(const struct transport_options *options);
 // Whether a pod of this service is there to go on with.
 bool podchild_lives(struct server *server, const char *name);
-// Ends the one, if there is one, of a service that shall not live in a pod any more.
-void podchild_drop(struct server *server, const char *name);
+// Ends those whose service is no more, or shall not live in a pod any more.
+void podchild_sweep(struct server *server);
 
 #endif

@@ -278,6 +278,9 @@ TEST(Config, WhatEarlierDaemonsDoNotKnowIsOnlySaidWhenItIsWanted)
     EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6, 15}));
     config.wait_s = 5;
     EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6, 15, 16}));
+    config.batch = 1;
+    EXPECT_EQ(Tags(config), (std::vector<unsigned>{1, 3, 6, 15, 16, 17}));
+    config.batch = 0;
     config.on_full = 2;
     uint8_t *bytes;
     size_t size;

@@ -5,6 +5,7 @@
 //   --slow MS           wait before the answer to initialize
 //   --garbage           lines that are no messages, before each answer
 //   --half              each answer in two writes
+//   --lazy MS           wait after each message
 //   --late              answer initialize at the end of input
 //   --error TEXT        answer initialize with this error
 //   --nulls             "error": null beside each result
@@ -14,7 +15,7 @@
 //   --stay              go on at the end of input, and ignore SIGTERM
 //   --holder            leave a process behind that holds the pipes, in a session of its own
 //   --note FILE         append "METHOD\n" there for each message that comes, "answer ID\n" for an
-//                       answer that is one to us
+//                       answer that is one to us, "bad\n" for a line that is none
 //   --mark FILE         append a line there at the start
 //
 // Methods: echo; big {"size"}: a text of so many bytes; die {"code"}; crash; hang; notify
@@ -22,7 +23,8 @@
 // {"method", "params"}: what we are answered; flood {"size"}: on stderr; long
 // {"size"}: a line of garbage; env {"name"}; count {"file", "size"}: numbered notifications until
 // the file is there; args: our arguments; close: our stdin; mute: our
-// stdout; lines {"to", "count"}: so many short ones; cwd.
+// stdout; lines {"to", "count"}: so many short ones; sleep {"file"}: read nothing until it is
+// there.
 #ifdef _WIN32
 #include <fcntl.h>
 #include <io.h>
@@ -42,7 +44,7 @@
 
 static struct {
     bool acp, garbage, half, deaf, stay, holder, late, nulls;
-    unsigned slow;
+    unsigned slow, lazy;
     const char *exit_at, *version, *note, *error;
     int exit_code;
 } how;
@@ -273,6 +275,15 @@ static void count(const char *file, size_t size)
     }
 }
 
+static void sleep_until(const char *file)
+{
+    FILE *there;
+    while ((there = fopen(file, "rb")) == NULL) {
+        pause_ms(5);
+    }
+    (void)fclose(there);
+}
+
 static void note_answer(const char *id)
 {
     char line[64];
@@ -388,6 +399,8 @@ static bool special(const char *method, const json_t *request)
         }
     } else if (strcmp(method, "count") == 0) {
         count(text(request, "file"), (size_t)number(request, "size"));
+    } else if (strcmp(method, "sleep") == 0) {
+        sleep_until(text(request, "file"));
     } else if (strcmp(method, "close") == 0) {
         (void)fclose(stdin);
     }
@@ -426,6 +439,10 @@ static json_t *result_of(const char *method, const json_t *request)
 static void take(const json_t *message)
 {
     const char *method = json_string_value(json_object_get(message, "method"));
+    if (message == NULL) {
+        note(how.note, "bad");
+        return;
+    }
     if (method == NULL) {
         const char *id = json_string_value(json_object_get(message, "id"));
         note_answer(id != NULL ? id : "?");
@@ -461,6 +478,8 @@ static void take_flags(int argc, char **argv)
         how.holder = how.holder || strcmp(flag, "--holder") == 0;
         if (strcmp(flag, "--slow") == 0) {
             how.slow = (unsigned)atoi(next);
+        } else if (strcmp(flag, "--lazy") == 0) {
+            how.lazy = (unsigned)atoi(next);
         } else if (strcmp(flag, "--version") == 0) {
             how.version = next;
         } else if (strcmp(flag, "--error") == 0) {
@@ -498,6 +517,7 @@ int main(int argc, char **argv)
         json_t *message = json_loads(line, JSON_ALLOW_NUL, NULL);
         take(message);
         json_decref(message);
+        pause_ms(how.lazy);
     }
     if (how.stay) {
         hold_for_ever();

@@ -153,21 +153,25 @@ TEST(Message, IsKnownByItsMembers)
 
 TEST(Message, IdsTellTheRunThatGaveThem)
 {
+    static const char run[] = "0123456789abcdef", another[] = "0123456789acffff";
     char id[MESSAGE_ID_MAX];
-    uint64_t epoch = 0, number = 0;
-    message_id(id, 7, UINT64_MAX);
+    bool ours = false;
+    message_id(id, run, UINT64_MAX);
+    EXPECT_STREQ(id, "0123456789ab-18446744073709551615");
     json_t *json = json_string(id);
-    ASSERT_TRUE(message_id_read(json, &epoch, &number));
-    EXPECT_EQ(epoch, 7u);
-    EXPECT_EQ(number, UINT64_MAX);
+    ASSERT_TRUE(message_id_read(json, run, &ours));
+    EXPECT_TRUE(ours);
+    ASSERT_TRUE(message_id_read(json, another, &ours));
+    EXPECT_FALSE(ours);
     json_decref(json);
-    for (const char *other : {"", "7", "7-", "-7", "7-1x", "07-1", " 7-1", "7--1"}) {
+    for (const char *other : {"", "0123456789ab", "0123456789ab-", "-7", "0123456789ab-1x",
+                              "0123456789ab-01", "0123456789aB-1", "0123456789a-1", "7-1"}) {
         json = json_string(other);
-        EXPECT_FALSE(message_id_read(json, &epoch, &number)) << other;
+        EXPECT_FALSE(message_id_read(json, run, &ours)) << other;
         json_decref(json);
     }
     json = json_integer(7);
-    EXPECT_FALSE(message_id_read(json, &epoch, &number));
+    EXPECT_FALSE(message_id_read(json, run, &ours));
     json_decref(json);
 }
 
@@ -505,12 +509,28 @@ TEST(ServiceConfig, HasItsDefaults)
 // ---- the journal of a pod
 // ------------------------------------------------------------------------
 
-const std::string head = "= {\"session\":5,\"out\":10,\"err\":3,\"inputs\":[7]}\n";
+const std::string head = "= {\"session\":5,\"out\":10,\"err\":3,\"line\":7}\n";
+
+// What waits for the agent, as "TEXT@END".
+static std::vector<std::string> queue_of(const struct journal_state &state)
+{
+    std::vector<std::string> list;
+    size_t size = 0;
+    for (const struct journal_input *i = state.queue; i != nullptr; i = i->next) {
+        EXPECT_EQ(i->text[i->size - 1], '\n');
+        list.push_back(std::string(i->text, i->size - 1) + "@" + std::to_string(i->end));
+        size += i->size;
+    }
+    EXPECT_EQ(state.queued, size);
+    return list;
+}
+
+using strings = std::vector<std::string>;
 
 TEST(PodJournal, GoesOnWhereTheLastWholeRecordEnds)
 {
     const std::string text =
-        head + "< 20 {\"method\":\"a\"}\n- 30\n! 9\n> 15\n* {\"facts\":{}}\n< 4";
+        head + "< 20 {\"method\":\"a\"}\n- 30\n! 9\n+ 0 {}\n* {\"facts\":{}}\n< 4";
     for (size_t cut = 0; cut <= text.size(); cut++) { // Killed at any instant.
         struct journal_state state = {};
         size_t whole = journal_read(text.data(), cut, &state);
@@ -526,64 +546,74 @@ TEST(PodJournal, GoesOnWhereTheLastWholeRecordEnds)
     }
 }
 
-TEST(PodJournal, KnowsTheEndsOfLinesThatWereGiven)
+TEST(PodJournal, KnowsTheLinesThatWaitForTheAgent)
 {
     struct journal_state state = {};
-    const std::string text = head + "> 15\n> 40\n";
+    const std::string text = head + "+ 0 {\"a\":1}\n+ 0 b\n> 15\n+ 0 c\n> 17\n@ 15\n";
     ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
-    EXPECT_TRUE(journal_at_line(&state, 0)) << "nothing was given";
-    EXPECT_TRUE(journal_at_line(&state, 7));
+    EXPECT_EQ(queue_of(state), (strings{"b@17", "c@0"}));
+    EXPECT_FALSE(journal_at_line(&state, 0)) << "that is long over";
     EXPECT_TRUE(journal_at_line(&state, 15));
-    EXPECT_TRUE(journal_at_line(&state, 40));
+    EXPECT_TRUE(journal_at_line(&state, 17));
     EXPECT_FALSE(journal_at_line(&state, 16)) << "half a line";
     journal_state_clear(&state);
+    EXPECT_TRUE(journal_at_line(&state, 0)) << "nothing was given";
+}
+
+TEST(PodJournal, WhatThePodDoesNotHaveIsGivenAgain)
+{
+    const std::string text = head + "+ 0 abcd\n+ 0 ef\n+ 0 gh\n> 12\n> 15\n";
+    static const struct {
+        uint64_t input;
+        strings wanted;
+    } cases[] = {{7, {"abcd@0", "ef@0", "gh@0"}},
+                 {8, {"@0", "abcd@0", "ef@0", "gh@0"}},
+                 {12, {"ef@0", "gh@0"}},
+                 {13, {"@0", "ef@0", "gh@0"}},
+                 {15, {"gh@0"}},
+                 {16, {"@0", "gh@0"}},
+                 {6, {"@0", "abcd@0", "ef@0", "gh@0"}}};
+    for (const auto &c : cases) {
+        struct journal_state state = {};
+        ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
+        ASSERT_TRUE(journal_give_again(&state, c.input));
+        EXPECT_EQ(queue_of(state), c.wanted) << c.input;
+        // The next runner was ended before it could give anything.
+        ASSERT_TRUE(journal_give_again(&state, c.input));
+        EXPECT_EQ(queue_of(state), c.wanted) << c.input;
+        journal_state_clear(&state);
+    }
 }
 
 TEST(PodJournal, KnowsTheRequestsThatAreOpen)
 {
     struct journal_state state = {};
-    const std::string text = head + "< 20 {\"id\":\"q\",\"method\":\"a\"}\n"
-                                    "< 30 {\"id\":7,\"method\":\"b\"}\n"
-                                    "< 40 {\"id\":\"1-1\",\"result\":{\"method\":0}}\n"
-                                    "< 50 {\"method\":\"c\",\"params\":{\"id\":1}}\n"
-                                    "@ \"q\"\n";
+    const std::string text = head +
+                             "< 20 {\"id\":\"q w\",\"method\":\"a\"}\n"
+                             "< 30 {\"id\":7,\"method\":\"b\"}\n"
+                             "< 40 {\"id\":\"1-1\",\"result\":{\"method\":0}}\n"
+                             "< 50 {\"method\":\"c\",\"params\":{\"id\":1}}\n"
+                             "< 60 [{\"id\":8,\"method\":\"b\"},{\"id\":9,\"method\":\"b\"}]\n"
+                             "+ 5 \"q w\"{\"id\":\"q w\"}\n+ 1 8{}\n";
     ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
-    ASSERT_EQ(json_array_size(state.unanswered), 1u);
-    const json_t *id = json_object_get(json_array_get(state.unanswered, 0), "id");
-    EXPECT_EQ(json_integer_value(id), 7);
+    ASSERT_EQ(json_array_size(state.unanswered), 2u) << "also those of a batch";
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *id = json_object_get(json_array_get(state.unanswered, i), "id");
+        EXPECT_EQ(json_integer_value(id), i == 0 ? 7 : 9);
+    }
+    EXPECT_EQ(queue_of(state), (strings{"{\"id\":\"q w\"}@0", "{}@0"})) << "the answers wait";
     journal_state_clear(&state);
 }
 
 TEST(PodJournal, RefusesWhatIsNone)
 {
     for (const char *text :
-         {"", "x\n", "< 5 {}\n", "= 5\n", "= {}\n? 5\n", "= {}\n<5 {}\n", "= {}\n< 5\n"}) {
+         {"", "x\n", "< 5 {}\n", "= 5\n", "= {}\n? 5\n", "= {}\n<5 {}\n", "= {}\n< 5\n",
+          "= {}\n+ {}\n", "= {}\n+ 5 {}\n", "= {\"queue\":[[0]]}\n"}) {
         struct journal_state state = {};
         EXPECT_LT(journal_read(text, strlen(text), &state), strlen(text) + (*text == '\0')) << text;
         journal_state_clear(&state);
     }
-}
-
-TEST(PodJournal, AnAnswerIsGivenWhenThePodHasIt)
-{
-    struct journal_state state = {};
-    const std::string text = head +
-                             "< 20 {\"id\":\"q w\",\"method\":\"a\"}\n"
-                             "< 30 [{\"id\":7,\"method\":\"b\"},{\"id\":8,\"method\":\"b\"}]\n"
-                             "> 15 \"q w\"\n> 20\n> 40 7\n";
-    ASSERT_EQ(journal_read(text.data(), text.size(), &state), text.size());
-    ASSERT_EQ(json_array_size(state.unanswered), 3u) << "also those of a batch";
-    json_t *list = json_copy(state.unanswered);
-    EXPECT_TRUE(journal_at_line(&state, 40));
-    journal_settle(&state, list, 39);
-    EXPECT_EQ(json_array_size(state.unanswered), 2u);
-    ASSERT_EQ(json_array_size(list), 2u);
-    EXPECT_EQ(json_integer_value(json_object_get(json_array_get(list, 0), "id")), 7);
-    EXPECT_EQ(state.given, nullptr);
-    EXPECT_FALSE(journal_at_line(&state, 39)) << "in the middle of one";
-    EXPECT_FALSE(journal_at_line(&state, 40)) << "that was never given";
-    json_decref(list);
-    journal_state_clear(&state);
 }
 
 #ifndef _WIN32
@@ -624,6 +654,14 @@ class JournalFile : public ::testing::Test
         json_decref(json);
         return offsets;
     }
+    struct journal_input *next() // That is to be given.
+    {
+        struct journal_input *input = journal.state.queue;
+        while (input != nullptr && input->end != 0) {
+            input = input->next;
+        }
+        return input;
+    }
     int load()
     {
         journal_close(&journal);
@@ -640,6 +678,17 @@ static void limit_files(rlim_t size)
     ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
     limit.rlim_cur = size == 0 ? limit.rlim_max : size;
     ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+// The most memory that this process has had so far.
+static long peak_kib()
+{
+    struct rusage usage;
+    EXPECT_EQ(getrusage(RUSAGE_SELF, &usage), 0);
+#ifdef __APPLE__
+    usage.ru_maxrss /= 1024;
+#endif
+    return usage.ru_maxrss;
 }
 
 TEST_F(JournalFile, WhatCannotBeWrittenIsNotTakenAndSpoilsNothing)
@@ -694,6 +743,57 @@ TEST_F(JournalFile, AnyRecordBeginsANewFile)
     ASSERT_EQ(stat((folder + "/journal.1").c_str(), &info), 0);
     EXPECT_EQ(load(), JOURNAL_THERE);
     EXPECT_EQ(journal.state.err, 599999u);
+}
+
+TEST_F(JournalFile, WhatWaitsSurvivesItsFilesAndAFullDisk)
+{
+    strings wanted;
+    size_t failed = 0;
+    for (int n = 0; n < 60; n++) {
+        const std::string text = std::to_string(n) + std::string(n % 7 == 0 ? 900000 : 9, 'x');
+        ASSERT_NE(journal_queue(&journal.state, strdup((text + "\n").c_str()), text.size() + 1,
+                                n % 2 == 0 ? "\"q\"" : nullptr),
+                  nullptr);
+        limit_files(n % 3 == 0 ? (rlim_t)journal.size + 8 : 0);
+        failed += journal_note(&journal) != 0 ? 1 : 0;
+        limit_files(0);
+        wanted.push_back(text + "@0");
+        if (n % 5 == 4) { // The pod takes the first that waits, and perhaps tells so.
+            uint64_t end = (uint64_t)n * 10;
+            ASSERT_EQ(journal_note(&journal), 0);
+            ASSERT_EQ(journal_give(&journal, next(), end), 0);
+            wanted[0].replace(wanted[0].rfind('@'), std::string::npos, "@" + std::to_string(end));
+            ASSERT_EQ(journal_had(&journal, end), 0);
+            wanted.erase(wanted.begin());
+        }
+        ASSERT_EQ(queue_of(journal.state), wanted) << n;
+    }
+    EXPECT_GT(failed, 10u);
+    ASSERT_EQ(journal_note(&journal), 0);
+    ASSERT_EQ(journal_give(&journal, next(), 1000), 0);
+    wanted[0].replace(wanted[0].rfind('@'), std::string::npos, "@1000");
+    ASSERT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(queue_of(journal.state), wanted);
+    ASSERT_EQ(journal_resume(&journal), 0);
+    ASSERT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(queue_of(journal.state), wanted) << "by the head of the state";
+}
+
+// As one that nobody could write, and no memory could hold.
+TEST_F(JournalFile, IsReadInPiecesWhateverItsSize)
+{
+    const std::string line(9000000, 'x');
+    FILE *file = fopen((folder + "/journal").c_str(), "ab");
+    for (int i = 1; i <= 15; i++) {
+        (void)fprintf(file, "< %d %s\n", i, line.c_str());
+    }
+    (void)fprintf(file, "< 16 {\"method\":\"m\"}\n");
+    (void)fclose(file);
+    long before = peak_kib();
+    EXPECT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(journal.state.out, 16u);
+    EXPECT_EQ(said(0, 15), std::vector<uint64_t>{16});
+    EXPECT_LT(peak_kib() - before, 100000) << "of a file of 135 MB";
 }
 
 TEST_F(JournalFile, HasTwoNamesWhereARunnerWasEndedAndGoesOn)
@@ -774,8 +874,8 @@ TEST(ServiceLog, CutsBetweenCharacters)
         json_decref(json);
     }
     char flat[32];
-    service_text_flat(flat, sizeof flat, "a\nb\x1b[\xc2\x9b");
-    EXPECT_STREQ(flat, "a\\x0ab\\x1b[\\xc2\\x9b");
+    service_text_flat(flat, sizeof flat, "a \n\t b\x1b[\xc2\x9b");
+    EXPECT_STREQ(flat, "a b\\x1b[\\xc2\\x9b");
 }
 
 } // namespace

@@ -35,7 +35,8 @@ const char *doctor_command(enum doctor_command command, const char *what, char t
 {
     static const char *const commands[] = {"kill -KILL", "ps -o pid,ppid,sid,stat,lstart,args -p",
                                            "ls -la",     "rm",
-                                           "df -h",      "kill -HUP"};
+                                           "df -h",      "${EDITOR:-vi}",
+                                           "kill -HUP"};
     char quoted[4400];
     bool path = strspn(what, "0123456789") != strlen(what);
     doctor_quote(what, quoted);

@@ -89,11 +89,25 @@ int os_open_append(const char *path)
     return fd;
 }
 
+int os_open_read(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    struct stat info;
+    if (fd < 0) {
+        return -errno;
+    }
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+        (void)close(fd);
+        return UV_EACCES;
+    }
+    return fd;
+}
+
 static int read_all(int fd, size_t limit, char **ret_text, size_t *ret_size)
 {
     struct stat info;
     size_t size = 0;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+    if (fstat(fd, &info) != 0) {
         return UV_EACCES;
     }
     if (info.st_size < 0 || (uintmax_t)info.st_size > limit) {
@@ -123,9 +137,9 @@ static int read_all(int fd, size_t limit, char **ret_text, size_t *ret_size)
 
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size)
 {
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    int fd = os_open_read(path);
     if (fd < 0) {
-        return -errno;
+        return fd;
     }
     int result = read_all(fd, limit, ret_text, ret_size);
     (void)close(fd);
@@ -167,6 +181,31 @@ int os_write_file(const char *path, const void *data, size_t size)
         (void)unlink(temporary);
     }
     return result;
+}
+
+bool os_has_separator(const char *program)
+{
+    return strchr(program, '/') != NULL;
+}
+
+static bool is_program(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, X_OK) == 0;
+}
+
+bool os_program_exists(const char *program, const char *path)
+{
+    char file[4096];
+    bool found = os_has_separator(program) && is_program(program);
+    while (!os_has_separator(program) && !found && *path != '\0') {
+        size_t length = strcspn(path, ":");
+        int n =
+            snprintf(file, sizeof file, "%.*s/%s", (int)length, length > 0 ? path : ".", program);
+        found = n < (int)sizeof file && is_program(file);
+        path += length + (path[length] == ':' ? 1 : 0);
+    }
+    return found;
 }
 
 bool os_has_name(const char *variable, const char *name)

@@ -15,7 +15,7 @@ void doctor_quote(const char *path, char quoted[4400])
 const char *doctor_command(enum doctor_command command, const char *what, char text[4600])
 {
     static const char *const commands[] = {
-        "taskkill /F /PID", "tasklist /V /FI", "icacls", "del", "dir", ""};
+        "taskkill /F /PID", "tasklist /V /FI", "icacls", "del", "dir", "notepad", ""};
     char quoted[4400];
     bool path = strspn(what, "0123456789") != strlen(what);
     doctor_quote(what, quoted);

@@ -92,9 +92,14 @@ int os_open_append(const char *path)
     return open_file(path, UV_FS_O_WRONLY | UV_FS_O_CREAT | UV_FS_O_APPEND);
 }
 
+int os_open_read(const char *path)
+{
+    return open_file(path, UV_FS_O_RDONLY);
+}
+
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size)
 {
-    int file = open_file(path, UV_FS_O_RDONLY);
+    int file = os_open_read(path);
     size_t have = 0;
     char *text = file >= 0 ? malloc(limit + 2) : NULL;
     int result = file < 0 ? file : text == NULL ? UV_ENOMEM : 1;
@@ -147,6 +152,39 @@ int os_write_file(const char *path, const void *data, size_t size)
         result = i < 19 ? 0 : result;
     }
     return result;
+}
+
+bool os_has_separator(const char *program)
+{
+    return strpbrk(program, "/\\:") != NULL;
+}
+
+// With any of the endings that the library tries.
+static bool is_program(const char *folder, size_t length, const char *program)
+{
+    static const char *const endings[] = {"", ".exe", ".com", ".cmd", ".bat"};
+    char file[4096];
+    bool found = false;
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0] && !found; i++) {
+        uv_fs_t request;
+        (void)snprintf(file, sizeof file, "%.*s%s%s%s", (int)length, folder, length > 0 ? "\\" : "",
+                       program, endings[i]);
+        found = uv_fs_stat(NULL, &request, file, NULL) == 0 &&
+                (request.statbuf.st_mode & S_IFMT) == S_IFREG;
+        uv_fs_req_cleanup(&request);
+    }
+    return found;
+}
+
+bool os_program_exists(const char *program, const char *path)
+{
+    bool found = os_has_separator(program) && is_program("", 0, program);
+    while (!os_has_separator(program) && !found && *path != '\0') {
+        size_t length = strcspn(path, ";");
+        found = length > 0 && is_program(path, length, program);
+        path += length + (path[length] == ';' ? 1 : 0);
+    }
+    return found;
 }
 
 bool os_has_name(const char *variable, const char *name)
