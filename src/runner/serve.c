@@ -137,6 +137,7 @@ static void on_housekeeping(uv_timer_t *timer)
         if (now >= server->late_until && server->recovered && server->held != NULL) {
             methods_release(server, &server->held);
         }
+        sessions_watch(server);
         prune_begin(server);
     } else if (is_quiet(server)) {
         close_server(server);
