@@ -4,6 +4,7 @@
 
 #include "runner/doctor.h"
 #include "runner/os.h"
+#include "runner/session.h"
 
 #define SPACE_ERROR (1024u * 1024u)
 #define SPACE_WARNING (32u * 1024u * 1024u)
@@ -194,6 +195,37 @@ static void check_record(struct doctor *doctor, const struct known_record *recor
 // Folders of sessions
 // ------------------------------------------------------------------------------------------------
 
+// The one whose folder it is, whatever is in there; NULL: nobody's who is proven to live.
+static const struct known_record *living_holder(const struct doctor *doctor,
+                                                const struct known_folder *folder)
+{
+    char path[4096];
+    for (size_t i = 0; i < doctor->known.records_count; i++) {
+        const struct known_record *record = &doctor->known.records[i];
+        session_folder(doctor->env->state_dir, record->id, path);
+        if (record->proof == PM_PROOF_ALIVE && strcmp(path, folder->path) == 0) {
+            return record;
+        }
+    }
+    return NULL;
+}
+
+static void untrusted_folder(struct doctor *doctor, const struct known_folder *folder)
+{
+    const struct known_record *holder = living_holder(doctor, folder);
+    const char *slash = strrchr(folder->path, '/');
+    char quoted[4400];
+    doctor_quote(holder != NULL ? holder->id : slash != NULL ? slash + 1 : folder->path, quoted);
+    doctor_find(
+        doctor, DOCTOR_ERROR, "session.unproven", folder->path,
+        "the folder '%s' cannot be trusted: %s\nnothing in it is used or deleted%s\n%s %s %s",
+        folder->path, pm_strerror(folder->result),
+        holder != NULL ? "; its holder lives, and has to be ended before it can be forgotten"
+                       : "; the next runner shows it under its own name, until it is told to "
+                         "forget it",
+        doctor->runner, holder != NULL ? "kill" : "forget", quoted);
+}
+
 static void check_folder(struct doctor *doctor, const struct known_folder *folder)
 {
     const struct known_record *record =
@@ -203,13 +235,7 @@ static void check_folder(struct doctor *doctor, const struct known_folder *folde
         return; // Its rights were told.
     }
     if (folder->result != PM_OK && folder->result != PM_ERR_NOT_FOUND) {
-        const char *slash = strrchr(folder->path, '/');
-        doctor_find(doctor, DOCTOR_ERROR, "session.unproven", folder->path,
-                    "the folder '%s' cannot be trusted: %s\nnothing in it is used or deleted; the "
-                    "next runner shows it under its own name, until it is told to forget it\n"
-                    "%s forget '%s'",
-                    folder->path, pm_strerror(folder->result), doctor->runner,
-                    slash != NULL ? slash + 1 : folder->path);
+        untrusted_folder(doctor, folder);
     } else if (folder->starting && !doctor->runner_lives) {
         doctor_find(
             doctor, DOCTOR_NOTE, "start.unfinished", folder->path,

@@ -243,18 +243,31 @@ static void method_destroy(struct session *session, struct call *call, json_t *p
     }
 }
 
+// Under whose name it is ended: one that was set aside may be the folder of another.
+static const char *name_of_holder(const struct session *session)
+{
+    for (const struct session *s = session->server->sessions; s != NULL; s = s->next) {
+        if (s->process != NULL && strcmp(s->path, session->path) == 0) {
+            return s->id;
+        }
+    }
+    return session->id;
+}
+
 static void method_forget(struct session *session, struct call *call, json_t *params)
 {
     struct runner_error error;
+    bool unproven = session->state == SESSION_UNPROVEN;
     (void)params;
-    if (session_is_over(session) || (session->state == SESSION_UNPROVEN &&
-                                     !session->aside_passing && session_is_free(session))) {
+    if (session_is_over(session) ||
+        (unproven && !session->aside_passing && session_is_free(session))) {
         erase(session, call);
         return;
     }
     (void)runner_fail(&error, RUNNER_REFUSED,
-                      "forget of session '%s'\nit has not ended (%s)\nrunner destroy %s",
-                      session->id, session_state_name((int)session->state), session->id);
+                      "forget of session '%s'\nit has not ended (%s)\nrunner %s %s", session->id,
+                      session_state_name((int)session->state), unproven ? "kill" : "destroy",
+                      unproven ? name_of_holder(session) : session->id);
     call_error(call, &error);
 }
 
