@@ -259,7 +259,7 @@ static int open_all(struct server *server, struct runner_error *error)
         code = control_open(server, error);
     }
     if (code == RUNNER_OK) {
-        debug_open(server);
+        code = debug_open(server, error);
     }
     return code;
 }
@@ -287,6 +287,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
         recover_begin(server);
     } else {
         (void)runner_report(env, &error);
+        services_stop(server); // None was started: only what they share is open.
         close_handles(server);
     }
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
@@ -392,6 +393,8 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
         }
         (void)uv_os_setenv(name, argv[i + 1]);
     }
+    struct runner_env own = *env;
+    own.by_hand = true;
     int code = check_services(env);
-    return code == RUNNER_OK ? serve(env, PM_NATIVE_INVALID) : code;
+    return code == RUNNER_OK ? serve(&own, PM_NATIVE_INVALID) : code;
 }
