@@ -135,6 +135,8 @@ const char help_upgrade[] =
     "the file that it was started from, which may have been replaced. The new one has to prove\n"
     "itself first; if it is not ready within 10 s the old one comes back.\n";
 
-const char help_shutdown[] = "Ends the runner. Sessions go on, and the next runner finds them.\n"
-                             "\n"
-                             "  --stop-sessions  stop all of them first\n";
+const char help_shutdown[] =
+    "Ends the runner, and waits until another one could serve. Sessions go on, and the next\n"
+    "runner finds them.\n"
+    "\n"
+    "  --stop-sessions  stop all of them first\n";
