@@ -99,6 +99,8 @@ int cli_send(const struct runner_env *env, int argc, char **argv)
             view.close_input = true;
         } else if (strcmp(name, "--take-over") == 0) {
             view.take_over = true;
+        } else if (strcmp(name, "--timeout") == 0) {
+            view.timeout_ms = options_number(&o, name);
         } else {
             return options_unknown(&o, name);
         }

@@ -113,6 +113,8 @@ static void method_create(struct server *server, struct call *call, json_t *para
     const char *base = json_string_value(json_object_get(params, "env_base"));
     const char *cwd = json_string_value(json_object_get(params, "cwd"));
     const char *full = json_string_value(json_object_get(params, "on_full"));
+    bool sized =
+        json_object_get(params, "columns") != NULL || json_object_get(params, "rows") != NULL;
     int code = RUNNER_OK;
     if (mode != NULL && strcmp(mode, "pty") != 0 && strcmp(mode, "pipes") != 0) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'mode'\nit is \"pty\" or \"pipes\"");
@@ -121,6 +123,9 @@ static void method_create(struct server *server, struct call *call, json_t *para
                            "parameter 'env_base'\nit is \"inherit\" or \"empty\"");
     } else if (full != NULL && strcmp(full, "drop") != 0 && strcmp(full, "wait") != 0) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'on_full'\nit is \"drop\" or \"wait\"");
+    } else if (mode != NULL && strcmp(mode, "pipes") == 0 && sized) {
+        code = runner_fail(&error, RUNNER_USAGE,
+                           "parameters 'columns', 'rows'\npipes have no size: a terminal has");
     } else if (cwd != NULL && !os_is_absolute(cwd)) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'cwd'\nit has to be absolute");
     } else if (!rpc_valid_id(json_string_value(json_object_get(params, "id")))) {
@@ -157,28 +162,39 @@ static void method_locate(struct session *session, struct call *call, json_t *pa
                                 "state", session_state_name((int)session->state)));
 }
 
-static bool refuse_over(struct session *session, struct call *call, const char *what)
+// One that has ended, or that is only a folder of which nobody knows whose it is.
+static bool refuse_input(struct session *session, struct call *call, const char *what)
 {
     struct runner_error error;
-    if (!session_is_over(session)) {
+    if (session->aside) {
+        (void)runner_fail(&error, RUNNER_DAMAGED, "%s session '%s'\n%s\nrunner doctor", what,
+                          session->id, session->problem);
+    } else if (session_is_over(session)) {
+        (void)runner_fail(&error, RUNNER_NO_SESSION,
+                          "%s session '%s'\nit has ended\nrunner logs %s", what, session->id,
+                          session->id);
+    } else {
         return false;
     }
-    (void)runner_fail(&error, RUNNER_NO_SESSION, "%s session '%s'\nit has ended\nrunner logs %s",
-                      what, session->id, session->id);
     call_error(call, &error);
     return true;
 }
 
 static void method_send(struct session *session, struct call *call, json_t *params)
 {
-    if (!refuse_over(session, call, "input for")) {
+    struct runner_error error;
+    if (json_object_get(params, "text") != NULL && json_object_get(params, "data_base64") != NULL) {
+        (void)runner_fail(&error, RUNNER_USAGE,
+                          "parameter 'text'\neither it or 'data_base64'\nsee docs/control.md");
+        call_error(call, &error);
+    } else if (!refuse_input(session, call, "input for")) {
         session_send(session, call, params);
     }
 }
 
 static void method_resize(struct session *session, struct call *call, json_t *params)
 {
-    if (!refuse_over(session, call, "resize of")) {
+    if (!refuse_input(session, call, "resize of")) {
         session_resize(session, call, params);
     }
 }

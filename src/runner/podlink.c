@@ -1,5 +1,6 @@
 #include "runner/podlink.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,4 +226,13 @@ void podlink_read(struct podlink *link, bool read)
 size_t podlink_unsent(const struct podlink *link)
 {
     return link->unsent;
+}
+
+void podlink_why(const struct pod_error *e, char why[256])
+{
+    const char *known = pod_strerror(e->code);
+    size_t size = e->text.size < 128 ? e->text.size : 128;
+    bool more = size > 0 && (strlen(known) != size || memcmp(known, e->text.data, size) != 0);
+    (void)snprintf(why, 256, "%s%s%.*s", known, more ? ": " : "", more ? (int)size : 0,
+                   (const char *)e->text.data);
 }

@@ -7,6 +7,10 @@
 
 #include "pod/client.h"
 
+// Of the input of a terminal.
+#define PODLINK_NO_END                                                                             \
+    "the input of a terminal cannot be closed: type its end-of-file character, mostly Ctrl-D"
+
 struct podlink;
 struct podlink_options {
     uv_loop_t *loop;
@@ -27,6 +31,8 @@ struct pod_client *podlink_client(struct podlink *link);
 void podlink_flush(struct podlink *link);
 // Whether it is read from.
 void podlink_read(struct podlink *link, bool read);
+// What an error says, and what it says beside that.
+void podlink_why(const struct pod_error *e, char why[256]);
 // Bytes that the other end has not taken.
 size_t podlink_unsent(const struct podlink *link);
 // `over` is not called any more. NULL is allowed.

@@ -18,7 +18,7 @@ struct operation {
     unsigned char *data; // What is typed.
     size_t size, sent;
     bool close_input, resize, last_sent;
-    const char *next; // Command to go on with, before the id; NULL: by the code of the error.
+    const char *next, *option; // Command to go on with, around the id; NULL: by the error.
     unsigned columns, rows;
     uint32_t last; // The request whose answer ends it.
     bool answered;
@@ -43,13 +43,13 @@ static void end(struct operation *op, int code, const char *why)
     if (code == RUNNER_OK) {
         call_result(op->call, json_pack("{s:I}", "bytes", (json_int_t)op->sent));
     } else {
-        (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
-                          op->resize ? "resize of" : "input for", op->id, why,
-                          op->next != NULL         ? op->next
-                          : code == RUNNER_REFUSED ? "detach the writer first, or: runner attach "
-                                                     "--take-over "
-                                                   : "runner get ",
-                          op->id);
+        const char *next = op->next != NULL             ? op->next
+                           : code == RUNNER_UNREACHABLE ? "runner doctor"
+                                                        : "runner get ";
+        (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s%s",
+                          op->resize ? "resize of" : "input for", op->id, why, next,
+                          next[strlen(next) - 1] == ' ' ? op->id : "",
+                          op->option != NULL ? op->option : "");
         call_error(op->call, &error);
     }
     uv_close((uv_handle_t *)&op->timer, on_closed);
@@ -108,8 +108,13 @@ static void take_error(struct operation *op, const struct pod_error *e)
 {
     char why[256];
     bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
-    (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
-                   (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
+    podlink_why(e, why);
+    if (e->code == POD_E_UNSUPPORTED && op->close_input) {
+        (void)snprintf(why, sizeof why, "%s", PODLINK_NO_END);
+    } else if (e->code == POD_E_BUSY) {
+        op->next = op->resize ? "runner attach " : "runner send ";
+        op->option = " --take-over";
+    }
     end(op, refused ? RUNNER_REFUSED : RUNNER_FAILED, why);
 }
 
@@ -151,7 +156,8 @@ static void on_over(void *user, int failure)
 {
     struct operation *op = user;
     op->link = NULL;
-    end(op, RUNNER_UNREACHABLE, pod_strerror(failure));
+    end(op, RUNNER_UNREACHABLE,
+        failure == -POD_E_IO ? "its holder does not answer" : pod_strerror(failure));
 }
 
 int session_open_link(const struct session *session, struct podlink_options *options,
