@@ -94,10 +94,16 @@ static void check_space(struct doctor *doctor)
 
 void doctor_state(struct doctor *doctor)
 {
-    if (!exists(doctor->env->state_dir)) {
+    char epoch[4300];
+    bool there = exists(doctor->env->state_dir);
+    (void)snprintf(epoch, sizeof epoch, "%.4100s/epoch", doctor->env->state_dir);
+    if (!exists(epoch) && !exists(doctor->known.registry)) {
         doctor_find(doctor, DOCTOR_NOTE, "state.none", doctor->env->state_dir,
-                    "there is no folder '%s'\nno runner has worked here yet\n%s create ID",
-                    doctor->env->state_dir, doctor->runner);
+                    "there is %s '%s'\nno runner has worked here yet\n%s create ID",
+                    there ? "nothing of a runner in" : "no folder", doctor->env->state_dir,
+                    doctor->runner);
+    }
+    if (!there) {
         return;
     }
     check_rights(doctor);
