@@ -4,6 +4,7 @@
 
 #include "runner/doctor.h"
 #include "runner/os.h"
+#include "runner/service_config.h"
 #include "runner/session.h"
 
 #define SPACE_ERROR (1024u * 1024u)
@@ -30,6 +31,24 @@ static void check_private(struct doctor *doctor, const char *path)
     }
 }
 
+// It is taken as it is, wherever it lies and whoever can read it.
+static void check_services(struct doctor *doctor)
+{
+    uv_fs_t request;
+    char path[4096], why[256], command[4600];
+    service_file_path(doctor->env->state_dir, path);
+    bool there = uv_fs_realpath(NULL, &request, path, NULL) == 0;
+    if (there) {
+        (void)snprintf(path, sizeof path, "%.4000s", (const char *)request.ptr);
+    }
+    uv_fs_req_cleanup(&request);
+    if (there && !doctor_is_private(path, why, command)) {
+        doctor_find(doctor, DOCTOR_WARNING, "rights", path,
+                    "'%s' is not ours alone\n%s; the variables of services may be secrets\n%s",
+                    path, why, command);
+    }
+}
+
 static void check_rights(struct doctor *doctor)
 {
     static const char *const below[] = {"registry", "sessions", "registry/exits",
@@ -47,6 +66,7 @@ static void check_rights(struct doctor *doctor)
         (void)snprintf(path, sizeof path, "%.4000s/token", doctor->known.folders[i].path);
         check_private(doctor, path);
     }
+    check_services(doctor);
 }
 
 // The ended session that takes most of the room.

@@ -359,6 +359,12 @@ static int check_services(const struct runner_env *env)
         (void)snprintf(path, sizeof path, "%.2000s/%.2000s", full, relative);
         (void)uv_os_setenv(SERVICE_CONFIG_ENV, path);
     }
+    if (service_file_awaited(path)) {
+        (void)fprintf(stderr,
+                      "runner: warning: '%s' is not there: no services before "
+                      "`runner service add` makes it\n",
+                      path);
+    }
     int code = service_file_read(path, &services, &error);
     json_decref(services);
     return code == RUNNER_OK ? code : runner_report(env, &error);
