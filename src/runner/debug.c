@@ -17,7 +17,7 @@ static void add_metrics(void *user, pm_debug_metrics *out)
     }
 }
 
-// In the face of who has started a runner by hand; one that starts by itself has its log.
+// Told to who has started the runner by hand; one that starts by itself has its log alone.
 static int refused(struct server *server, const char *address, int result, const char *line,
                    struct runner_error *error)
 {
@@ -25,7 +25,7 @@ static int refused(struct server *server, const char *address, int result, const
     if (!server->env->by_hand) {
         return RUNNER_OK;
     }
-    if (result == PM_ERR_INVALID) { // Wrong for ever: sessions are better served as it was meant.
+    if (result == PM_ERR_INVALID) { // It does not pass, and who typed it is there.
         return runner_fail(error, RUNNER_USAGE, "debug address '%s'\n%s\nrunner serve --help",
                            address, line);
     }

@@ -256,10 +256,10 @@ static int open_all(struct server *server, struct runner_error *error)
               failed != 0 ? ", epoch not written: " : "", failed != 0 ? uv_strerror(failed) : "");
     code = services_open(server, error);
     if (code == RUNNER_OK) {
-        code = control_open(server, error);
-    }
-    if (code == RUNNER_OK) {
         code = debug_open(server, error);
+    }
+    if (code == RUNNER_OK) { // Last: whoever is let in is served.
+        code = control_open(server, error);
     }
     return code;
 }
