@@ -170,6 +170,15 @@ static int begin(struct podlink *link)
     return pod_client_init(&link->client, &options);
 }
 
+void podlink_refusal(const struct pod_error *error, char text[256])
+{
+    const char *ours = pod_strerror(error->code);
+    size_t size = error->text.size < 128 ? error->text.size : 128;
+    bool same = size == strlen(ours) && memcmp(error->text.data, ours, size) == 0;
+    (void)snprintf(text, 256, "%s%s%.*s", ours, size > 0 && !same ? ": " : "", same ? 0 : (int)size,
+                   (const char *)error->text.data);
+}
+
 int podlink_open(const struct podlink_options *options, pm_native native, struct podlink **ret_link)
 {
     struct podlink *link = calloc(1, sizeof *link);
@@ -226,13 +235,4 @@ void podlink_read(struct podlink *link, bool read)
 size_t podlink_unsent(const struct podlink *link)
 {
     return link->unsent;
-}
-
-void podlink_why(const struct pod_error *e, char why[256])
-{
-    const char *known = pod_strerror(e->code);
-    size_t size = e->text.size < 128 ? e->text.size : 128;
-    bool more = size > 0 && (strlen(known) != size || memcmp(known, e->text.data, size) != 0);
-    (void)snprintf(why, 256, "%s%s%.*s", known, more ? ": " : "", more ? (int)size : 0,
-                   (const char *)e->text.data);
 }

@@ -23,6 +23,8 @@ struct podlink_options {
     void (*over)(void *user, int failure);
     void *user;
 };
+// What an ERROR of a pod says, in its words and ours.
+void podlink_refusal(const struct pod_error *error, char text[256]);
 // Takes the connection, also when it fails. 0 or a negated pod_error_code.
 int podlink_open(const struct podlink_options *options, pm_native native,
                  struct podlink **ret_link);
@@ -31,8 +33,6 @@ struct pod_client *podlink_client(struct podlink *link);
 void podlink_flush(struct podlink *link);
 // Whether it is read from.
 void podlink_read(struct podlink *link, bool read);
-// What an error says, and what it says beside that.
-void podlink_why(const struct pod_error *e, char why[256]);
 // Bytes that the other end has not taken.
 size_t podlink_unsent(const struct podlink *link);
 // `over` is not called any more. NULL is allowed.

@@ -18,7 +18,7 @@ struct operation {
     unsigned char *data; // What is typed.
     size_t size, sent;
     bool close_input, resize, last_sent;
-    const char *next, *option; // Command to go on with, around the id; NULL: by the error.
+    const char *next; // Command to go on with, before the id; NULL: by the code of the error.
     unsigned columns, rows;
     uint32_t last; // The request whose answer ends it.
     bool answered;
@@ -46,10 +46,9 @@ static void end(struct operation *op, int code, const char *why)
         const char *next = op->next != NULL             ? op->next
                            : code == RUNNER_UNREACHABLE ? "runner doctor"
                                                         : "runner get ";
-        (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s%s",
+        (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
                           op->resize ? "resize of" : "input for", op->id, why, next,
-                          next[strlen(next) - 1] == ' ' ? op->id : "",
-                          op->option != NULL ? op->option : "");
+                          next[strlen(next) - 1] == ' ' ? op->id : "");
         call_error(op->call, &error);
     }
     uv_close((uv_handle_t *)&op->timer, on_closed);
@@ -106,15 +105,16 @@ static void attach(struct operation *op)
 
 static void take_error(struct operation *op, const struct pod_error *e)
 {
+    if (e->code == POD_E_UNSUPPORTED && op->close_input) {
+        end(op, RUNNER_FAILED, PODLINK_NO_END);
+        return;
+    }
+    if (e->code == POD_E_BUSY) {
+        op->next = op->resize ? "runner attach --take-over " : "runner send --take-over ";
+    }
     char why[256];
     bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
-    podlink_why(e, why);
-    if (e->code == POD_E_UNSUPPORTED && op->close_input) {
-        (void)snprintf(why, sizeof why, "%s", PODLINK_NO_END);
-    } else if (e->code == POD_E_BUSY) {
-        op->next = op->resize ? "runner attach " : "runner send ";
-        op->option = " --take-over";
-    }
+    podlink_refusal(e, why);
     end(op, refused ? RUNNER_REFUSED : RUNNER_FAILED, why);
 }
 

@@ -308,28 +308,6 @@ static void take_attached(struct view *view, const struct pod_attached *attached
 
 static void try_later(struct view *view);
 
-static void refuse(struct view *view, const struct pod_error *e)
-{
-    const struct view_options *options = &view->options;
-    char why[256], next[256];
-    bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
-    podlink_why(e, why);
-    (void)snprintf(next, sizeof next, "%s",
-                   e->code == POD_E_FENCED ? "start the newer runner: runner list" : "runner get ");
-    if (e->code == POD_E_BUSY) {
-        bool attach = options->kind == VIEW_ATTACH;
-        (void)snprintf(why, sizeof why, "%s%s", pod_strerror(e->code),
-                       attach ? "; with --read-only one only looks" : "");
-        (void)snprintf(next, sizeof next, "runner %s %s --take-over", attach ? "attach" : "send",
-                       options->id);
-    }
-    fail(view,
-         e->code == POD_E_INVALID ? RUNNER_USAGE
-         : refused                ? RUNNER_REFUSED
-                                  : RUNNER_FAILED,
-         why, next);
-}
-
 // `end`: of the channel that is asked for.
 static void refuse_offset(struct view *view, const uint64_t end[POD_CHANNELS])
 {
@@ -342,11 +320,19 @@ static void refuse_offset(struct view *view, const uint64_t end[POD_CHANNELS])
 
 static void take_error(struct view *view, const struct pod_error *e)
 {
+    char why[256], busy[80];
+    bool sends = view->options.kind == VIEW_SEND;
+    bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
     if (e->code == POD_E_BUSY && view->connected_once && monotonic_ms() < view->deadline) {
         podlink_close(view->link); // It has not seen the end of our last connection yet.
         view->link = NULL;
         view->attached = false;
         try_later(view);
+        return;
+    }
+    if (e->code == POD_E_INVALID && !view->attached &&
+        pod_client_status(podlink_client(view->link)) > 0) { // It tells how much there is.
+        podlink_flush(view->link);
         return;
     }
     if (view->last_request != 0 && e->request == view->last_request) { // No input to close.
@@ -357,12 +343,18 @@ static void take_error(struct view *view, const struct pod_error *e)
         }
         return;
     }
-    if (e->code == POD_E_INVALID && !view->attached &&
-        pod_client_status(podlink_client(view->link)) > 0) { // It tells how much there is.
-        podlink_flush(view->link);
-        return;
-    }
-    refuse(view, e);
+    podlink_refusal(e, why);
+    (void)snprintf(busy, sizeof busy, "%s%s --take-over ",
+                   sends ? "" : "look on with --read-only, or: ",
+                   sends ? "runner send" : "runner attach");
+    fail(view,
+         e->code == POD_E_INVALID ? RUNNER_USAGE
+         : refused                ? RUNNER_REFUSED
+                                  : RUNNER_FAILED,
+         why,
+         e->code == POD_E_BUSY     ? busy
+         : e->code == POD_E_FENCED ? "start the newer runner: runner list"
+                                   : "runner get ");
 }
 
 static void take_exit(struct view *view, const struct pod_exit *exit)
