@@ -29,6 +29,16 @@ static void take_key(struct options *o, const char *name, struct view_options *v
     }
 }
 
+// The id, and options before it and behind it.
+static const char *next_option(struct options *o, struct view_options *view)
+{
+    const char *name = options_next(o);
+    if (name == NULL && view->id == NULL && (view->id = options_argument(o)) != NULL) {
+        name = options_next(o);
+    }
+    return name;
+}
+
 static int run(struct options *o, struct view_options *view)
 {
     if (o->code == RUNNER_OK && view->id == NULL) {
@@ -43,8 +53,7 @@ int cli_attach(const struct runner_env *env, int argc, char **argv)
     struct view_options view = VIEW_OPTIONS_INIT;
     const char *name;
     view.kind = VIEW_ATTACH;
-    view.id = options_argument(&o);
-    while (o.code == RUNNER_OK && (name = options_next(&o)) != NULL) {
+    while (o.code == RUNNER_OK && (name = next_option(&o, &view)) != NULL) {
         if (strcmp(name, "--read-only") == 0) {
             view.read_only = true;
         } else if (strcmp(name, "--take-over") == 0) {
@@ -69,8 +78,7 @@ int cli_logs(const struct runner_env *env, int argc, char **argv)
     const char *name;
     view.kind = VIEW_LOGS;
     view.read_only = true;
-    view.id = options_argument(&o);
-    while (o.code == RUNNER_OK && (name = options_next(&o)) != NULL) {
+    while (o.code == RUNNER_OK && (name = next_option(&o, &view)) != NULL) {
         if (strcmp(name, "--follow") == 0 || strcmp(name, "-f") == 0) {
             view.follow = true;
         } else if (strcmp(name, "--stderr") == 0) {
@@ -91,14 +99,15 @@ int cli_send(const struct runner_env *env, int argc, char **argv)
     char text[65536];
     const char *name;
     view.kind = VIEW_SEND;
-    view.id = options_argument(&o);
-    while (o.code == RUNNER_OK && (name = options_next(&o)) != NULL) {
+    while (o.code == RUNNER_OK && (name = next_option(&o, &view)) != NULL) {
         if (strcmp(name, "--enter") == 0) {
             view.enter = true;
         } else if (strcmp(name, "--close") == 0) {
             view.close_input = true;
         } else if (strcmp(name, "--take-over") == 0) {
             view.take_over = true;
+        } else if (strcmp(name, "--timeout") == 0) {
+            view.timeout_ms = options_number(&o, name);
         } else {
             return options_unknown(&o, name);
         }

@@ -1,4 +1,5 @@
 // Commands about the runner itself, and what all commands share.
+#include <processmgr/processmgr.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,8 +125,36 @@ int cli_events(const struct runner_env *env, int argc, char **argv)
     return code == RUNNER_OK ? code : runner_report(env, &error);
 }
 
+// Whose the registry is; false: nobody's who lives.
+static bool owner_of(const struct runner_env *env, struct pm_registry_owner *ret_owner)
+{
+    char registry[4200];
+    (void)snprintf(registry, sizeof registry, "%.4100s/registry", env->state_dir);
+    return pm_registry_owner(registry, ret_owner) == PM_OK && ret_owner->proof == PM_PROOF_ALIVE;
+}
+
+// Its socket goes before its lock: only with both gone can another one serve.
+static int wait_for_end(const struct runner_env *env, const struct pm_registry_owner *owner)
+{
+    struct pm_registry_owner now = PM_REGISTRY_OWNER_INIT;
+    struct runner_error error;
+    uint64_t deadline = monotonic_ms() + CLIENT_TIMEOUT_MS;
+    while (client_probe(env) == PM_OK || (owner_of(env, &now) && now.epoch == owner->epoch)) {
+        if (monotonic_ms() > deadline) {
+            (void)runner_fail(&error, RUNNER_TIMEOUT,
+                              "end of the runner\nprocess %llu has not ended within %d s\n"
+                              "runner doctor",
+                              (unsigned long long)owner->pid, CLIENT_TIMEOUT_MS / 1000);
+            return runner_report(env, &error);
+        }
+        uv_sleep(10);
+    }
+    return RUNNER_OK;
+}
+
 int cli_shutdown(const struct runner_env *env, int argc, char **argv)
 {
+    struct pm_registry_owner owner = PM_REGISTRY_OWNER_INIT;
     struct options o = {.env = env, .argc = argc, .at = 1, .argv = argv};
     struct runner_env quiet = *env;
     struct runner_error error;
@@ -142,17 +171,14 @@ int cli_shutdown(const struct runner_env *env, int argc, char **argv)
         return o.code;
     }
     quiet.no_start = true;
+    (void)owner_of(env, &owner);
     int code = client_ask(&quiet, "runner.shutdown", json_pack("{s:b}", "stop_sessions", all),
                           &result, &error);
     if (code != RUNNER_OK) {
         return runner_report(env, &error);
     }
     json_decref(result);
-    uint64_t deadline = monotonic_ms() + CLIENT_TIMEOUT_MS;
-    while (client_probe(env) == PM_OK && monotonic_ms() < deadline) {
-        uv_sleep(10);
-    }
-    return RUNNER_OK;
+    return wait_for_end(env, &owner);
 }
 
 // Asks until another instance answers, or the same binary again.

@@ -49,7 +49,7 @@ static json_t *own_environment(void)
 
 struct creation {
     json_t *params, *env, *labels;
-    bool clean, attach, sized;
+    bool clean, attach, sized, pipes;
 };
 
 static void set_number(struct creation *c, struct options *o, const char *option, const char *name)
@@ -85,6 +85,7 @@ static void take_option(struct creation *c, struct options *o, const char *name)
 {
     if (strcmp(name, "--pipes") == 0) {
         (void)json_object_set_new(c->params, "mode", json_string("pipes"));
+        c->pipes = true;
     } else if (strcmp(name, "--size") == 0) {
         set_size(c, o, options_value(o, name));
     } else if (strcmp(name, "--cwd") == 0) {
@@ -137,7 +138,8 @@ static void add_defaults(struct creation *c)
     if (json_object_get(c->params, "cwd") == NULL && uv_cwd(path, &size) == 0) {
         (void)json_object_set_new(c->params, "cwd", json_string(path));
     }
-    if (!c->sized && os_terminal_size(&columns, &rows) && columns <= 32767 && rows <= 32767) {
+    if (!c->sized && !c->pipes && os_terminal_size(&columns, &rows) && columns <= 32767 &&
+        rows <= 32767) {
         (void)json_object_set_new(c->params, "columns", json_integer(columns));
         (void)json_object_set_new(c->params, "rows", json_integer(rows));
     }
@@ -187,7 +189,7 @@ static void print_created(const struct runner_env *env, json_t *session)
 int cli_create(const struct runner_env *env, int argc, char **argv)
 {
     struct options o = {.env = env, .argc = argc, .at = 1, .argv = argv};
-    struct creation c = {json_object(), json_array(), json_object(), false, false, false};
+    struct creation c = {json_object(), json_array(), json_object(), false, false, false, false};
     struct runner_error error;
     const char *name, *id = options_argument(&o);
     json_t *session = NULL;
@@ -197,6 +199,9 @@ int cli_create(const struct runner_env *env, int argc, char **argv)
     }
     if (o.code == RUNNER_OK && (id == NULL || id[0] == '-')) {
         o.code = runner_usage(env, argv[0], "the id of the session comes first");
+    }
+    if (o.code == RUNNER_OK && c.sized && c.pipes) {
+        o.code = runner_usage(env, argv[0], "pipes have no size: --pipes or --size");
     }
     code = o.code;
     if (code == RUNNER_OK) {

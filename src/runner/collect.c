@@ -361,6 +361,23 @@ void session_collect(struct session *session)
     }
 }
 
+// Whose end nobody tells: it has no Handle, and is not asked at the moment.
+static bool is_unwatched(const struct session *session)
+{
+    return session->process == NULL && session->link == NULL && session->settled &&
+           (session->state == SESSION_RUNNING || session->state == SESSION_UNREACHABLE) &&
+           session->create == NULL && !session->collecting && !session->unread;
+}
+
+void sessions_watch(struct server *server)
+{
+    for (struct session *s = server->sessions; s != NULL; s = s->next) {
+        if (is_unwatched(s) && session_is_free(s)) {
+            session_collect(s);
+        }
+    }
+}
+
 bool session_is_free(const struct session *session)
 {
     struct pod_dir dir = POD_DIR_INIT;

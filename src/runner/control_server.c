@@ -159,6 +159,20 @@ void call_notify(struct call *call, uint64_t serial, const char *method, json_t 
     }
 }
 
+// The answer to what is not even tried.
+static json_t *refuse(const struct rpc_request *request, bool known, bool fits)
+{
+    struct runner_error error;
+    if (!known) {
+        return rpc_fault(request->id, RPC_UNKNOWN_METHOD, "no such method");
+    }
+    (void)runner_fail(&error, fits ? RUNNER_REFUSED : RUNNER_USAGE, "call of %s\n%s",
+                      request->method,
+                      fits ? "too many at once on this connection: read answers first"
+                           : "it is longer than 1 MiB");
+    return rpc_error(request->id, &error);
+}
+
 static void on_line(void *user, const char *line, size_t size)
 {
     struct conn *conn = user;
@@ -172,10 +186,7 @@ static void on_line(void *user, const char *line, size_t size)
     bool fits = size <= rpc_line_max(request.method);
     struct call *call = known && fits && conn->calls < CALLS_MAX ? calloc(1, sizeof *call) : NULL;
     if (call == NULL) {
-        reply = !known  ? rpc_fault(request.id, RPC_UNKNOWN_METHOD, "no such method")
-                : !fits ? rpc_fault(request.id, RPC_RUNNER - RUNNER_USAGE,
-                                    "the call is longer than 1 MiB")
-                        : rpc_fault(request.id, RPC_RUNNER - RUNNER_REFUSED, "too many at once");
+        reply = refuse(&request, known, fits);
         if (request.id != NULL) {
             send_message(conn, reply);
         } else {

@@ -17,29 +17,45 @@ static void add_metrics(void *user, pm_debug_metrics *out)
     }
 }
 
-void debug_open(struct server *server)
+// Told to who has started the runner by hand; one that starts by itself has its log alone.
+static int refused(struct server *server, const char *address, int result, const char *line,
+                   struct runner_error *error)
+{
+    log_write(server->log, LOG_WARNING, "debug.failed", NULL, "address '%s': %s", address, line);
+    if (!server->env->by_hand) {
+        return RUNNER_OK;
+    }
+    if (result == PM_ERR_INVALID) { // It does not pass, and who typed it is there.
+        return runner_fail(error, RUNNER_USAGE, "debug address '%s'\n%s\nrunner serve --help",
+                           address, line);
+    }
+    (void)fprintf(stderr, "runner: warning: no debug page: address '%s': %s\n", address, line);
+    return RUNNER_OK;
+}
+
+int debug_open(struct server *server, struct runner_error *error)
 {
     struct pm_debug_options options = PM_DEBUG_OPTIONS_INIT;
-    struct pm_error error = PM_ERROR_INIT;
+    struct pm_error detail = PM_ERROR_INIT;
     char address[OS_DEBUG_ADDRESS_MAX], line[1024];
     size_t size = sizeof address;
     if (uv_os_getenv(DEBUG_ADDRESS_ENV, address, &size) != 0 || address[0] == '\0') {
         os_debug_address(server->env->state_dir, address, sizeof address);
     }
     if (strcmp(address, "off") == 0) {
-        return;
+        return RUNNER_OK;
     }
     options.address = address;
     options.title = "runner";
     options.metrics = add_metrics;
     options.user = server;
-    if (pm_debug_server_start(server->manager, &options, &server->debug, &error) != PM_OK) {
-        (void)pm_error_format(&error, line, sizeof line);
-        log_write(server->log, LOG_WARNING, "debug.failed", NULL, "address '%s': %s", address,
-                  line);
-        return;
+    int result = pm_debug_server_start(server->manager, &options, &server->debug, &detail);
+    if (result != PM_OK) {
+        (void)pm_error_format(&detail, line, sizeof line);
+        return refused(server, address, result, line, error);
     }
     log_write(server->log, LOG_INFO, "debug.serving", NULL, "%s", debug_address(server));
+    return RUNNER_OK;
 }
 
 void debug_close(struct server *server)

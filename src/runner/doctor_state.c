@@ -4,6 +4,8 @@
 
 #include "runner/doctor.h"
 #include "runner/os.h"
+#include "runner/service_config.h"
+#include "runner/session.h"
 
 #define SPACE_ERROR (1024u * 1024u)
 #define SPACE_WARNING (32u * 1024u * 1024u)
@@ -29,6 +31,24 @@ static void check_private(struct doctor *doctor, const char *path)
     }
 }
 
+// It is taken as it is, wherever it lies and whoever can read it.
+static void check_services(struct doctor *doctor)
+{
+    uv_fs_t request;
+    char path[4096], why[256], command[4600];
+    service_file_path(doctor->env->state_dir, path);
+    bool there = uv_fs_realpath(NULL, &request, path, NULL) == 0;
+    if (there) {
+        (void)snprintf(path, sizeof path, "%.4000s", (const char *)request.ptr);
+    }
+    uv_fs_req_cleanup(&request);
+    if (there && !doctor_is_private(path, why, command)) {
+        doctor_find(doctor, DOCTOR_WARNING, "rights", path,
+                    "'%s' is not ours alone\n%s; the variables of services may be secrets\n%s",
+                    path, why, command);
+    }
+}
+
 static void check_rights(struct doctor *doctor)
 {
     static const char *const below[] = {"registry", "sessions", "registry/exits",
@@ -46,6 +66,7 @@ static void check_rights(struct doctor *doctor)
         (void)snprintf(path, sizeof path, "%.4000s/token", doctor->known.folders[i].path);
         check_private(doctor, path);
     }
+    check_services(doctor);
 }
 
 // The ended session that takes most of the room.
@@ -93,10 +114,16 @@ static void check_space(struct doctor *doctor)
 
 void doctor_state(struct doctor *doctor)
 {
-    if (!exists(doctor->env->state_dir)) {
+    char epoch[4300];
+    bool there = exists(doctor->env->state_dir);
+    (void)snprintf(epoch, sizeof epoch, "%.4100s/epoch", doctor->env->state_dir);
+    if (!exists(epoch) && !exists(doctor->known.registry)) {
         doctor_find(doctor, DOCTOR_NOTE, "state.none", doctor->env->state_dir,
-                    "there is no folder '%s'\nno runner has worked here yet\n%s create ID",
-                    doctor->env->state_dir, doctor->runner);
+                    "there is %s '%s'\nno runner has worked here yet\n%s create ID",
+                    there ? "nothing of a runner in" : "no folder", doctor->env->state_dir,
+                    doctor->runner);
+    }
+    if (!there) {
         return;
     }
     check_rights(doctor);
@@ -194,6 +221,37 @@ static void check_record(struct doctor *doctor, const struct known_record *recor
 // Folders of sessions
 // ------------------------------------------------------------------------------------------------
 
+// The one whose folder it is, whatever is in there; NULL: nobody's who is proven to live.
+static const struct known_record *living_holder(const struct doctor *doctor,
+                                                const struct known_folder *folder)
+{
+    char path[4096];
+    for (size_t i = 0; i < doctor->known.records_count; i++) {
+        const struct known_record *record = &doctor->known.records[i];
+        session_folder(doctor->env->state_dir, record->id, path);
+        if (record->proof == PM_PROOF_ALIVE && strcmp(path, folder->path) == 0) {
+            return record;
+        }
+    }
+    return NULL;
+}
+
+static void untrusted_folder(struct doctor *doctor, const struct known_folder *folder)
+{
+    const struct known_record *holder = living_holder(doctor, folder);
+    const char *slash = strrchr(folder->path, '/');
+    char quoted[4400];
+    doctor_quote(holder != NULL ? holder->id : slash != NULL ? slash + 1 : folder->path, quoted);
+    doctor_find(
+        doctor, DOCTOR_ERROR, "session.unproven", folder->path,
+        "the folder '%s' cannot be trusted: %s\nnothing in it is used or deleted%s\n%s %s %s",
+        folder->path, pm_strerror(folder->result),
+        holder != NULL ? "; its holder lives, and has to be ended before it can be forgotten"
+                       : "; the next runner shows it under its own name, until it is told to "
+                         "forget it",
+        doctor->runner, holder != NULL ? "kill" : "forget", quoted);
+}
+
 static void check_folder(struct doctor *doctor, const struct known_folder *folder)
 {
     const struct known_record *record =
@@ -203,13 +261,7 @@ static void check_folder(struct doctor *doctor, const struct known_folder *folde
         return; // Its rights were told.
     }
     if (folder->result != PM_OK && folder->result != PM_ERR_NOT_FOUND) {
-        const char *slash = strrchr(folder->path, '/');
-        doctor_find(doctor, DOCTOR_ERROR, "session.unproven", folder->path,
-                    "the folder '%s' cannot be trusted: %s\nnothing in it is used or deleted; the "
-                    "next runner shows it under its own name, until it is told to forget it\n"
-                    "%s forget '%s'",
-                    folder->path, pm_strerror(folder->result), doctor->runner,
-                    slash != NULL ? slash + 1 : folder->path);
+        untrusted_folder(doctor, folder);
     } else if (folder->starting && !doctor->runner_lives) {
         doctor_find(
             doctor, DOCTOR_NOTE, "start.unfinished", folder->path,

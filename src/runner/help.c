@@ -66,9 +66,11 @@ const char help_create[] =
     "  --attach           attach to it at once\n";
 
 const char help_list[] =
-    "Shows all sessions, those that have ended too until they are destroyed or forgotten.\n"
+    "Shows all sessions, those that have ended too until they are destroyed, forgotten, or older "
+    "and\n"
+    "more than what is kept: `serve --keep-for`, `--keep-records`; 7 days and 1000 of them.\n"
     "\n"
-    "States: starting, running, ended, lost (its holder died: how it ended is not known),\n"
+    "States: running, ended, lost (its holder died: how it ended is not known),\n"
     "unreachable (its holder lives and does not answer), unproven (its folder is not to be "
     "trusted).\n";
 
@@ -92,9 +94,10 @@ const char help_attach[] =
 const char help_send[] =
     "Types into a session, as its writer for a moment. Without a text: stdin, to its end.\n"
     "\n"
-    "  --enter      the Enter key after the text; a line end in a session with pipes\n"
-    "  --close      close its stdin after it (sessions with pipes)\n"
-    "  --take-over  also while somebody is attached, who then only looks\n";
+    "  --enter       the Enter key after the text; a line end in a session with pipes\n"
+    "  --close       close its stdin after it (sessions with pipes)\n"
+    "  --take-over   also while somebody is attached, who then only looks\n"
+    "  --timeout MS  how long all of it may take; else as long as the child does not read\n";
 
 const char help_resize[] = "Changes the size of its terminal, such as 100x30.\n";
 
@@ -108,7 +111,7 @@ const char help_logs[] =
 
 const char help_stop[] =
     "Ends its child politely (SIGTERM to all of its tree), by force after the grace. Record and\n"
-    "output stay until it is destroyed or forgotten.\n"
+    "output stay until it is destroyed or forgotten, or for some time: see `list --help`.\n"
     "\n"
     "  --grace MS   from the one to the other\n"
     "  --exit-code  the child's exit code in place of 0; 128 + signal\n";
@@ -135,6 +138,8 @@ const char help_upgrade[] =
     "the file that it was started from, which may have been replaced. The new one has to prove\n"
     "itself first; if it is not ready within 10 s the old one comes back.\n";
 
-const char help_shutdown[] = "Ends the runner. Sessions go on, and the next runner finds them.\n"
-                             "\n"
-                             "  --stop-sessions  stop all of them first\n";
+const char help_shutdown[] =
+    "Ends the runner, and waits until another one could serve. Sessions go on, and the next\n"
+    "runner finds them.\n"
+    "\n"
+    "  --stop-sessions  stop all of them first\n";

@@ -189,6 +189,25 @@ static int find_state(const char *wanted, char path[4096], struct runner_error *
     return RUNNER_OK;
 }
 
+// Whoever only looks, or starts no runner, makes no folder.
+static int take_state(const struct runner_env *env, const struct runner_command *command,
+                      const char *wanted, char path[4096], struct runner_error *error)
+{
+    uv_fs_t request;
+    bool looks = command->run == cli_who || command->run == cli_doctor;
+    bool starts = command->run == cli_serve || (!env->no_start && command->run != cli_shutdown);
+    if (starts && !looks) {
+        return open_state(wanted, path, error);
+    }
+    int code = find_state(wanted, path, error);
+    if (code == RUNNER_OK && !looks) {
+        bool exists = uv_fs_lstat(NULL, &request, path, NULL) == 0;
+        uv_fs_req_cleanup(&request);
+        code = exists ? open_state(wanted, path, error) : code;
+    }
+    return code;
+}
+
 static bool asks_for_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -248,9 +267,6 @@ int main(int argc, char **argv)
     }
     // Whoever only asks what it is touches nothing.
     bool check_only = argc == 2 && strcmp(argv[1], "--self-check") == 0;
-    bool only_looks = command->run == cli_who || command->run == cli_doctor;
-    int code = check_only   ? RUNNER_OK
-               : only_looks ? find_state(wanted, state, &error)
-                            : open_state(wanted, state, &error);
+    int code = check_only ? RUNNER_OK : take_state(&env, command, wanted, state, &error);
     return code == RUNNER_OK ? command->run(&env, argc, argv) : runner_report(&env, &error);
 }

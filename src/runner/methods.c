@@ -123,6 +123,8 @@ static void method_create(struct server *server, struct call *call, json_t *para
     const char *base = json_string_value(json_object_get(params, "env_base"));
     const char *cwd = json_string_value(json_object_get(params, "cwd"));
     const char *full = json_string_value(json_object_get(params, "on_full"));
+    bool sized =
+        json_object_get(params, "columns") != NULL || json_object_get(params, "rows") != NULL;
     int code = RUNNER_OK;
     if (mode != NULL && strcmp(mode, "pty") != 0 && strcmp(mode, "pipes") != 0) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'mode'\nit is \"pty\" or \"pipes\"");
@@ -131,6 +133,9 @@ static void method_create(struct server *server, struct call *call, json_t *para
                            "parameter 'env_base'\nit is \"inherit\" or \"empty\"");
     } else if (full != NULL && strcmp(full, "drop") != 0 && strcmp(full, "wait") != 0) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'on_full'\nit is \"drop\" or \"wait\"");
+    } else if (mode != NULL && strcmp(mode, "pipes") == 0 && sized) {
+        code = runner_fail(&error, RUNNER_USAGE,
+                           "parameters 'columns', 'rows'\npipes have no size: a terminal has");
     } else if (cwd != NULL && !os_is_absolute(cwd)) {
         code = runner_fail(&error, RUNNER_USAGE, "parameter 'cwd'\nit has to be absolute");
     } else if (!rpc_valid_id(json_string_value(json_object_get(params, "id")))) {
@@ -167,28 +172,39 @@ static void method_locate(struct session *session, struct call *call, json_t *pa
                                 "state", session_state_name((int)session->state)));
 }
 
-static bool refuse_over(struct session *session, struct call *call, const char *what)
+// One that has ended, or that is only a folder of which nobody knows whose it is.
+static bool refuse_input(struct session *session, struct call *call, const char *what)
 {
     struct runner_error error;
-    if (!session_is_over(session)) {
+    if (session->aside) {
+        (void)runner_fail(&error, RUNNER_DAMAGED, "%s session '%s'\n%s\nrunner doctor", what,
+                          session->id, session->problem);
+    } else if (session_is_over(session)) {
+        (void)runner_fail(&error, RUNNER_NO_SESSION,
+                          "%s session '%s'\nit has ended\nrunner logs %s", what, session->id,
+                          session->id);
+    } else {
         return false;
     }
-    (void)runner_fail(&error, RUNNER_NO_SESSION, "%s session '%s'\nit has ended\nrunner logs %s",
-                      what, session->id, session->id);
     call_error(call, &error);
     return true;
 }
 
 static void method_send(struct session *session, struct call *call, json_t *params)
 {
-    if (!refuse_over(session, call, "input for")) {
+    struct runner_error error;
+    if (json_object_get(params, "text") != NULL && json_object_get(params, "data_base64") != NULL) {
+        (void)runner_fail(&error, RUNNER_USAGE,
+                          "parameter 'text'\neither it or 'data_base64'\nsee docs/control.md");
+        call_error(call, &error);
+    } else if (!refuse_input(session, call, "input for")) {
         session_send(session, call, params);
     }
 }
 
 static void method_resize(struct session *session, struct call *call, json_t *params)
 {
-    if (!refuse_over(session, call, "resize of")) {
+    if (!refuse_input(session, call, "resize of")) {
         session_resize(session, call, params);
     }
 }
@@ -253,18 +269,31 @@ static void method_destroy(struct session *session, struct call *call, json_t *p
     }
 }
 
+// Under whose name it is ended: one that was set aside may be the folder of another.
+static const char *name_of_holder(const struct session *session)
+{
+    for (const struct session *s = session->server->sessions; s != NULL; s = s->next) {
+        if (s->process != NULL && strcmp(s->path, session->path) == 0) {
+            return s->id;
+        }
+    }
+    return session->id;
+}
+
 static void method_forget(struct session *session, struct call *call, json_t *params)
 {
     struct runner_error error;
+    bool unproven = session->state == SESSION_UNPROVEN;
     (void)params;
-    if (session_is_over(session) || (session->state == SESSION_UNPROVEN &&
-                                     !session->aside_passing && session_is_free(session))) {
+    if (session_is_over(session) ||
+        (unproven && !session->aside_passing && session_is_free(session))) {
         erase(session, call);
         return;
     }
     (void)runner_fail(&error, RUNNER_REFUSED,
-                      "forget of session '%s'\nit has not ended (%s)\nrunner destroy %s",
-                      session->id, session_state_name((int)session->state), session->id);
+                      "forget of session '%s'\nit has not ended (%s)\nrunner %s %s", session->id,
+                      session_state_name((int)session->state), unproven ? "kill" : "destroy",
+                      unproven ? name_of_holder(session) : session->id);
     call_error(call, &error);
 }
 

@@ -7,6 +7,10 @@
 
 #include "pod/client.h"
 
+// Of the input of a terminal.
+#define PODLINK_NO_END                                                                             \
+    "the input of a terminal cannot be closed: type its end-of-file character, mostly Ctrl-D"
+
 struct podlink;
 struct podlink_options {
     uv_loop_t *loop;
@@ -19,6 +23,8 @@ struct podlink_options {
     void (*over)(void *user, int failure);
     void *user;
 };
+// What an ERROR of a pod says, in its words and ours.
+void podlink_refusal(const struct pod_error *error, char text[256]);
 // Takes the connection, also when it fails. 0 or a negated pod_error_code.
 int podlink_open(const struct podlink_options *options, pm_native native,
                  struct podlink **ret_link);

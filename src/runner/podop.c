@@ -43,13 +43,12 @@ static void end(struct operation *op, int code, const char *why)
     if (code == RUNNER_OK) {
         call_result(op->call, json_pack("{s:I}", "bytes", (json_int_t)op->sent));
     } else {
+        const char *next = op->next != NULL             ? op->next
+                           : code == RUNNER_UNREACHABLE ? "runner doctor"
+                                                        : "runner get ";
         (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
-                          op->resize ? "resize of" : "input for", op->id, why,
-                          op->next != NULL         ? op->next
-                          : code == RUNNER_REFUSED ? "detach the writer first, or: runner attach "
-                                                     "--take-over "
-                                                   : "runner get ",
-                          op->id);
+                          op->resize ? "resize of" : "input for", op->id, why, next,
+                          next[strlen(next) - 1] == ' ' ? op->id : "");
         call_error(op->call, &error);
     }
     uv_close((uv_handle_t *)&op->timer, on_closed);
@@ -106,10 +105,16 @@ static void attach(struct operation *op)
 
 static void take_error(struct operation *op, const struct pod_error *e)
 {
+    if (e->code == POD_E_UNSUPPORTED && op->close_input) {
+        end(op, RUNNER_FAILED, PODLINK_NO_END);
+        return;
+    }
+    if (e->code == POD_E_BUSY) {
+        op->next = op->resize ? "runner attach --take-over " : "runner send --take-over ";
+    }
     char why[256];
     bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
-    (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
-                   (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
+    podlink_refusal(e, why);
     end(op, refused ? RUNNER_REFUSED : RUNNER_FAILED, why);
 }
 
@@ -151,7 +156,8 @@ static void on_over(void *user, int failure)
 {
     struct operation *op = user;
     op->link = NULL;
-    end(op, RUNNER_UNREACHABLE, pod_strerror(failure));
+    end(op, RUNNER_UNREACHABLE,
+        failure == -POD_E_IO ? "its holder does not answer" : pod_strerror(failure));
 }
 
 int session_open_link(const struct session *session, struct podlink_options *options,

@@ -45,6 +45,7 @@ struct runner_env {
     const char *program;   // Executable of this runner, absolute.
     bool json;             // Output for programs.
     bool no_start;         // Do not start a runner that is not there.
+    bool by_hand;          // `serve` of a person, who is told at once what is wrong.
 };
 
 #define RUNNER_LOG_SIZE 262144u

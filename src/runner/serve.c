@@ -138,6 +138,7 @@ static void on_housekeeping(uv_timer_t *timer)
         if (now >= server->late_until && server->recovered && server->held != NULL) {
             methods_release(server, &server->held);
         }
+        sessions_watch(server);
         prune_begin(server);
     } else if (is_quiet(server)) {
         close_server(server);
@@ -259,10 +260,10 @@ static int open_all(struct server *server, struct runner_error *error)
               failed != 0 ? ", epoch not written: " : "", failed != 0 ? uv_strerror(failed) : "");
     code = services_open(server, error);
     if (code == RUNNER_OK) {
-        code = control_open(server, error);
+        code = debug_open(server, error);
     }
-    if (code == RUNNER_OK) {
-        debug_open(server);
+    if (code == RUNNER_OK) { // Last: whoever is let in is served.
+        code = control_open(server, error);
     }
     return code;
 }
@@ -290,6 +291,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
         recover_begin(server);
     } else {
         (void)runner_report(env, &error);
+        services_stop(server); // None was started: only what they share is open.
         close_handles(server);
     }
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
@@ -361,6 +363,12 @@ static int check_services(const struct runner_env *env)
         (void)snprintf(path, sizeof path, "%.2000s/%.2000s", full, relative);
         (void)uv_os_setenv(SERVICE_CONFIG_ENV, path);
     }
+    if (service_file_awaited(path)) {
+        (void)fprintf(stderr,
+                      "runner: warning: '%s' is not there: no services before "
+                      "`runner service add` makes it\n",
+                      path);
+    }
     int code = service_file_read(path, &services, &error);
     json_decref(services);
     return code == RUNNER_OK ? code : runner_report(env, &error);
@@ -395,6 +403,8 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
         }
         (void)uv_os_setenv(name, argv[i + 1]);
     }
+    struct runner_env own = *env;
+    own.by_hand = true;
     int code = check_services(env);
-    return code == RUNNER_OK ? serve(env, PM_NATIVE_INVALID) : code;
+    return code == RUNNER_OK ? serve(&own, PM_NATIVE_INVALID) : code;
 }

@@ -204,6 +204,15 @@ static void on_delay(uv_timer_t *timer)
     start_now(timer->data);
 }
 
+// What was cut shall not look whole: a PATH, for one.
+static void mark_cut(char *text, size_t capacity)
+{
+    static const char mark[] = "...";
+    text[capacity - sizeof mark] = '\0';
+    service_text_trim(text);
+    (void)snprintf(text + strlen(text), sizeof mark, "%s", mark);
+}
+
 static void describe_end(const struct peer_ended *ended, char *text, size_t capacity)
 {
     int at = 0;
@@ -216,7 +225,9 @@ static void describe_end(const struct peer_ended *ended, char *text, size_t capa
             peer_exit_text(&ended->exit, text + at, capacity - (size_t)at);
         }
     }
-    service_text_trim(text);
+    if (at > 0 && (size_t)at >= capacity) {
+        mark_cut(text, capacity);
+    }
 }
 
 // Nobody asked for this end.
@@ -463,6 +474,10 @@ void services_start(struct server *server)
     const char *name;
     if (all == NULL || all->ending) {
         return;
+    }
+    if (service_file_awaited(all->file)) {
+        log_write(server->log, LOG_WARNING, "service.config", NULL,
+                  "'%s' is not there: no services", all->file);
     }
     if (service_file_read(all->file, &list, &all->problem) != RUNNER_OK) {
         log_write(server->log, LOG_ERROR, "service.config", NULL, "%s: %s", all->problem.what,

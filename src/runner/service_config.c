@@ -362,6 +362,20 @@ void service_file_path(const char *state_dir, char path[4096])
     }
 }
 
+bool service_file_awaited(const char *path)
+{
+    char named[2];
+    size_t size = sizeof named;
+    uv_fs_t request;
+    int result = uv_os_getenv(SERVICE_CONFIG_ENV, named, &size);
+    bool wanted = result == UV_ENOBUFS || (result == 0 && named[0] != '\0');
+    result = wanted ? uv_fs_stat(NULL, &request, path, NULL) : 0;
+    if (wanted) {
+        uv_fs_req_cleanup(&request);
+    }
+    return result == UV_ENOENT;
+}
+
 struct source {
     const char *path, *text;
     size_t size;
@@ -382,7 +396,7 @@ static int refuse(const struct source *source, const struct config_problem *prob
             (void)snprintf(names + at, sizeof names - at, "[%zu]", problem->steps[i].index);
         }
     }
-    return runner_fail(error, RUNNER_USAGE,
+    return runner_fail(error, RUNNER_DAMAGED,
                        "configuration '%s', line %u%s%s%s\n%s\nsee docs/services.md", source->path,
                        place.line, names[0] != '\0' ? ": '" : "", names,
                        names[0] != '\0' ? "'" : "", problem->text);
@@ -480,7 +494,7 @@ static int parse(const struct source *source, json_t **ret_root, json_t **ret_se
     json_error_t problem;
     json_t *root = json_loadb(source->text, source->size, JSON_REJECT_DUPLICATES, &problem);
     if (root == NULL) {
-        return runner_fail(error, RUNNER_USAGE,
+        return runner_fail(error, RUNNER_DAMAGED,
                            "configuration '%s', line %d\nno JSON: %s\nsee docs/services.md",
                            source->path, problem.line, problem.text);
     }
@@ -511,7 +525,7 @@ static int read_file(const char *path, char **ret_text, size_t *ret_size,
                    : runner_fail(error, RUNNER_FAILED, "configuration\nout of memory");
     }
     if (result != 0) {
-        return runner_fail(error, RUNNER_USAGE, "configuration '%s'\n%s\nls -la '%s'", path,
+        return runner_fail(error, RUNNER_DAMAGED, "configuration '%s'\n%s\nls -la '%s'", path,
                            uv_strerror(result), path);
     }
     return RUNNER_OK;

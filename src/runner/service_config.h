@@ -71,5 +71,7 @@ int service_file_change(const char *path, const char *name, json_t *object,
                         struct runner_error *error);
 // Where it is: absolute.
 void service_file_path(const char *state_dir, char path[4096]);
+// Whether somebody has named it, and it is not there: a mistake, or one that is still to be made.
+bool service_file_awaited(const char *path);
 
 #endif

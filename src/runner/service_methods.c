@@ -14,7 +14,9 @@ static struct service *find(struct server *server, struct call *call, json_t *pa
     if (service == NULL) {
         (void)runner_fail(&error, RUNNER_NO_SESSION,
                           "service '%s'\nthere is none of this name\nrunner service list", name);
-        call_error(call, &error);
+        // It may stand in a file that could not be read.
+        const struct runner_error *problem = &server->services->problem;
+        call_error(call, problem->code != RUNNER_OK ? problem : &error);
     }
     return service;
 }

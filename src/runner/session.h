@@ -148,6 +148,9 @@ void session_drop_link(struct session *session);
 void session_collect(struct session *session);
 // Whether a trouble passes: it says nothing about what is on the disk.
 bool session_passing(int result);
+// Looks for the ends of those whose record in the registry was set aside: the lock of the folder
+// tells. From time to time.
+void sessions_watch(struct server *server);
 void session_holder_ended(struct session *session);
 void session_fail(struct session *session, enum session_state state, const char *format, ...)
 #if defined(__GNUC__)

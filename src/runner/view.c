@@ -24,7 +24,7 @@ struct view {
     uint64_t stop_at;            // VIEW_LOGS: where it ends. UINT64_MAX: with the session.
     bool connected_once, attached, over, writer;
     uint64_t deadline; // For connecting.
-    uv_timer_t timer;
+    uv_timer_t timer, patience;
     uv_signal_t signals[4];
     // What is typed.
     union {
@@ -308,9 +308,20 @@ static void take_attached(struct view *view, const struct pod_attached *attached
 
 static void try_later(struct view *view);
 
+// `end`: of the channel that is asked for.
+static void refuse_offset(struct view *view, const uint64_t end[POD_CHANNELS])
+{
+    char why[128];
+    unsigned channel = view->options.stderr_only ? POD_CHANNEL_ERR : POD_CHANNEL_OUT;
+    (void)snprintf(why, sizeof why, "so much was never said: it ends at byte %llu",
+                   (unsigned long long)end[channel]);
+    fail(view, RUNNER_USAGE, why, "runner get ");
+}
+
 static void take_error(struct view *view, const struct pod_error *e)
 {
-    char why[256];
+    char why[256], busy[80];
+    bool sends = view->options.kind == VIEW_SEND;
     bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
     if (e->code == POD_E_BUSY && view->connected_once && monotonic_ms() < view->deadline) {
         podlink_close(view->link); // It has not seen the end of our last connection yet.
@@ -319,20 +330,29 @@ static void take_error(struct view *view, const struct pod_error *e)
         try_later(view);
         return;
     }
+    if (e->code == POD_E_INVALID && !view->attached &&
+        pod_client_status(podlink_client(view->link)) > 0) { // It tells how much there is.
+        podlink_flush(view->link);
+        return;
+    }
     if (view->last_request != 0 && e->request == view->last_request) { // No input to close.
         if (view->options.kind == VIEW_SEND) {
-            fail(view, RUNNER_FAILED, pod_strerror(e->code), "");
+            fail(view, RUNNER_FAILED,
+                 e->code == POD_E_UNSUPPORTED ? PODLINK_NO_END : pod_strerror(e->code),
+                 "runner get ");
         }
         return;
     }
-    (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
-                   (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
+    podlink_refusal(e, why);
+    (void)snprintf(busy, sizeof busy, "%s%s --take-over ",
+                   sends ? "" : "look on with --read-only, or: ",
+                   sends ? "runner send" : "runner attach");
     fail(view,
          e->code == POD_E_INVALID ? RUNNER_USAGE
          : refused                ? RUNNER_REFUSED
                                   : RUNNER_FAILED,
          why,
-         e->code == POD_E_BUSY     ? "runner attach --take-over, or --read-only: "
+         e->code == POD_E_BUSY     ? busy
          : e->code == POD_E_FENCED ? "start the newer runner: runner list"
                                    : "runner get ");
 }
@@ -385,6 +405,9 @@ static void on_message(void *user, const struct pod_message *message)
     case POD_ERROR:
         take_error(view, &message->u.error);
         break;
+    case POD_STATE: // Asked for when the offset was refused, and for nothing else.
+        refuse_offset(view, message->u.state.end);
+        break;
     case POD_EXIT:
         take_exit(view, &message->u.exit);
         break;
@@ -424,16 +447,26 @@ static void on_over(void *user, int failure)
     if (failure == -POD_E_AUTH || failure == -POD_E_SESSION || failure == -POD_E_VERSION) {
         fail(view, RUNNER_REFUSED, pod_strerror(failure), "runner doctor");
     } else if (!view->connected_once && failure == -POD_E_IO) {
-        fail(view, RUNNER_TIMEOUT, "its holder does not answer", "runner doctor");
+        fail(view, RUNNER_UNREACHABLE, "its holder does not answer", "runner doctor");
     } else {
         view->deadline = monotonic_ms() + RECONNECT_MS;
         try_later(view);
     }
 }
 
+static void take_end(void *user, const struct pod_message *message)
+{
+    struct pod_exit *exit = user;
+    if (message->type == POD_EXIT) {
+        *exit = message->u.exit;
+    }
+}
+
 // It has ended: the rest stands in the file that is left. true: so it was.
 static bool read_rest(struct view *view)
 {
+    static const uint64_t all[POD_CHANNELS] = {0, 0};
+    struct pod_exit exit = {.kind = 0};
     bool claimed;
     uint8_t *text;
     size_t size;
@@ -451,9 +484,12 @@ static bool read_rest(struct view *view)
         }
         return false;
     }
-    fail(view, result == PM_ERR_INVALID ? RUNNER_USAGE : RUNNER_DAMAGED,
-         result == PM_ERR_INVALID ? "so much was never said" : "its record is damaged",
-         "runner get ");
+    if (result == PM_ERR_INVALID &&
+        pod_exit_read(&view->dir, all, take_end, &exit, &claimed) == PM_OK) {
+        refuse_offset(view, exit.end);
+    } else {
+        fail(view, RUNNER_DAMAGED, "its record is damaged", "runner get ");
+    }
     return true;
 }
 
@@ -580,6 +616,15 @@ static void open_input(struct view *view)
     }
 }
 
+static void on_patience_over(uv_timer_t *timer)
+{
+    struct view *view = timer->data;
+    fail(view, RUNNER_TIMEOUT,
+         view->attached ? "the child does not read: not all was taken in time"
+                        : "its holder cannot be reached in time",
+         "runner get ");
+}
+
 static void close_all(uv_handle_t *handle, void *unused)
 {
     (void)unused;
@@ -595,6 +640,7 @@ static void close_view(struct view *view)
         view->link = NULL;
     }
     uv_close((uv_handle_t *)&view->timer, NULL);
+    uv_close((uv_handle_t *)&view->patience, NULL);
     for (size_t i = 0; view->raw && i < sizeof view->signals / sizeof view->signals[0]; i++) {
         uv_close((uv_handle_t *)&view->signals[i], NULL);
     }
@@ -644,6 +690,29 @@ static int tell_end(const struct view *view)
     return view->options.exit_code && view->has_exit ? child_code(view) : RUNNER_OK;
 }
 
+// Whether the id is the name of a folder that is shown under it, since it is not known whose it is.
+static bool is_untrusted(const struct view *view)
+{
+    char path[4096 + RUNNER_ID_MAX + 16], expected[4096], id[RUNNER_ID_MAX + 1];
+    struct pod_dir dir = POD_DIR_INIT;
+    uint8_t *text = NULL;
+    size_t size = 0;
+    (void)snprintf(path, sizeof path, "%s/sessions/%s", view->env->state_dir, view->options.id);
+    bool simple = rpc_valid_id(view->options.id) && strpbrk(view->options.id, "/\\") == NULL;
+    int result = simple ? pod_dir_open(path, &dir) : PM_ERR_NOT_FOUND;
+    if (result == PM_OK) {
+        result = pod_file_read(&dir, FILE_SESSION, SESSION_FILE_MAX, &text, &size);
+    }
+    pod_dir_close(&dir);
+    bool known = result == PM_OK && session_described((const char *)text, size, id);
+    if (known) {
+        session_folder(view->env->state_dir, id, expected);
+        known = strcmp(expected, path) == 0;
+    }
+    free(text);
+    return result != PM_ERR_NOT_FOUND && !known;
+}
+
 static int open_folder(struct view *view)
 {
     char name[4200];
@@ -664,6 +733,11 @@ static int open_folder(struct view *view)
     }
     pod_dir_close(&view->dir);
     (void)snprintf(name, sizeof name, "its folder '%s': %s", view->folder, pm_strerror(result));
+    if (result == PM_ERR_NOT_FOUND && is_untrusted(view)) {
+        fail(view, RUNNER_DAMAGED, "what is in the folder of this name cannot be trusted",
+             "runner doctor");
+        return view->error.code;
+    }
     fail(view, result == PM_ERR_NOT_FOUND ? RUNNER_NO_SESSION : RUNNER_DAMAGED,
          result == PM_ERR_NOT_FOUND ? "there is none of this id" : name,
          result == PM_ERR_NOT_FOUND ? "runner list" : "runner doctor");
@@ -689,7 +763,11 @@ int view_run(const struct runner_env *env, const struct view_options *options)
     view->stop_at = UINT64_MAX;
     view->deadline = monotonic_ms() + HANDSHAKE_MS;
     (void)uv_timer_init(&view->loop, &view->timer);
-    view->timer.data = view;
+    (void)uv_timer_init(&view->loop, &view->patience);
+    view->timer.data = view->patience.data = view;
+    if (options->timeout_ms != 0) {
+        (void)uv_timer_start(&view->patience, on_patience_over, options->timeout_ms, 0);
+    }
     if (open_folder(view) == RUNNER_OK) {
         open_input(view);
         open_signals(view);

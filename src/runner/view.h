@@ -21,7 +21,8 @@ struct view_options {
     int detach_key;   // Its control character; -1: none.
     const char *text; // VIEW_SEND: in place of stdin.
     size_t text_size;
-    bool enter; // The Enter key after it.
+    bool enter;          // The Enter key after it.
+    uint64_t timeout_ms; // VIEW_SEND: for all of it; 0: as long as it takes.
 };
 #define VIEW_OPTIONS_INIT                                                                          \
     {                                                                                              \

@@ -416,7 +416,7 @@ std::string wrong_with(const std::string &text)
         json_decref(services);
         return "";
     }
-    EXPECT_EQ(error.code, RUNNER_USAGE);
+    EXPECT_EQ(error.code, RUNNER_DAMAGED);
     std::string what = error.what;
     return what.substr(what.find("line")) + " | " + error.why;
 }
