@@ -215,6 +215,16 @@ static void holder_program(const struct runner_env *env, char path[4096])
                    last != NULL ? (int)(last + 1 - env->program) : 0, env->program, exe ? dot : "");
 }
 
+// One of this id that has ended has its key until the manager has noted that.
+static bool wait_for_dead(pm_manager *manager, const char *key)
+{
+    pm_process *process = NULL;
+    bool gone = pm_find(manager, key, &process) == PM_OK && !pm_process_alive(process) &&
+                pm_process_wait(process, 1000, NULL) == PM_OK;
+    (void)pm_process_unref(process);
+    return gone;
+}
+
 static int spawn_holder(struct create *create, pm_native theirs)
 {
     struct session *session = create->session;
@@ -235,6 +245,9 @@ static int spawn_holder(struct create *create, pm_native theirs)
     spec.stderr_slot.kind = PM_STDIO_FILE_APPEND;
     spec.stderr_slot.path = errors;
     int result = pm_spawn(create->server->manager, &spec, &create->process, &detail);
+    if (result == PM_ERR_EXISTS && wait_for_dead(create->server->manager, session->id)) {
+        result = pm_spawn(create->server->manager, &spec, &create->process, &detail);
+    }
     if (result != PM_OK) {
         (void)pm_error_format(&detail, line, sizeof line);
         (void)runner_fail(&create->error, result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
