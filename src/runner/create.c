@@ -7,6 +7,7 @@
 #include "poddaemon/folder.h"
 #include "runner/placement.h"
 #include "runner/session.h"
+#include "runner/tree.h"
 
 #define READY_MS 5000  // From the start of the holder to its first word.
 #define BEGIN_MS 35000 // And on to the proof of the child's exec, which has 30 s.
@@ -314,7 +315,7 @@ static void work_clean(uv_work_t *work)
         (void)pm_forget(create->server->manager, session->id);
     }
     if (create->made) {
-        (void)os_remove_tree(session->path);
+        (void)tree_remove(session->path);
     }
 }
 

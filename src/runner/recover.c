@@ -7,6 +7,7 @@
 
 #include "runner/placement.h"
 #include "runner/session.h"
+#include "runner/tree.h"
 #include "runner/upgrade.h"
 
 #define READERS_MAX 2    // Workers that look at what is left: others are needed for other things.
@@ -146,7 +147,7 @@ static void drop_half_made(const struct recovery *recovery, const struct folder 
     free_to_go = free_to_go && (found != NULL || pod_dir_lock(&dir) == PM_OK);
     pod_dir_close(&dir);
     if (free_to_go) {
-        (void)os_remove_tree(folder->path);
+        (void)tree_remove(folder->path);
         (void)pm_forget(recovery->server->manager, id != NULL ? id : "-");
         log_write(recovery->server->log, LOG_WARNING, "session.dropped", id,
                   "its start, or its removal, did not come to its end: '%s'", folder->path);

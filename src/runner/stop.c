@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "runner/session.h"
+#include "runner/tree.h"
 
 #define LEAVE_MS 6000 // The holder of one that is over goes by itself after 5 s at most.
 #define LEAVE_LOOK_MS 20
@@ -152,7 +153,7 @@ int session_remove_folder(const char *path)
     if (result != PM_OK && result != PM_ERR_NOT_FOUND) {
         return session_passing(result) ? UV_EAGAIN : UV_EACCES;
     }
-    return os_remove_tree(path);
+    return tree_remove(path);
 }
 
 // ------------------------------------------------------------------------------------------------
