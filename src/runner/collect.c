@@ -82,7 +82,7 @@ static int write_lost(const struct look *look, struct pod_dir *dir)
     }
     result = pod_file_put(&file, look->lost, strlen(look->lost));
     if (result == PM_OK) {
-        result = pod_file_commit(dir, &file, FILE_LOST);
+        result = pod_file_commit(dir, &file, FILE_LOST, POD_SYNC_NAME);
     } else {
         pod_file_abandon(dir, &file);
     }

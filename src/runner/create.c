@@ -167,16 +167,17 @@ static int take_params(struct create *create, struct session *session)
 // The holder, in a worker
 // ------------------------------------------------------------------------------------------------
 
-static int put_file(struct pod_dir *dir, const char *name, const void *data, size_t size)
+// Its name is on the disk with the one that it gets when the session has begun.
+static int put_description(struct pod_dir *dir, const char *text)
 {
     struct pod_new_file file;
     int result = pod_file_begin(dir, &file);
     if (result != PM_OK) {
         return result;
     }
-    result = pod_file_put(&file, data, size);
+    result = pod_file_put(&file, text, strlen(text));
     if (result == PM_OK) {
-        return pod_file_commit(dir, &file, name);
+        return pod_file_commit(dir, &file, FILE_STARTING, POD_SYNC_BYTES);
     }
     pod_file_abandon(dir, &file);
     return result;
@@ -195,7 +196,7 @@ static int make_folder(struct create *create, const char *path)
         result = pod_token_make(&dir, create->token);
     }
     if (result == PM_OK) {
-        result = put_file(&dir, FILE_STARTING, create->meta, strlen(create->meta));
+        result = put_description(&dir, create->meta);
     }
     pod_dir_close(&dir);
     return result;

@@ -40,6 +40,7 @@ struct recovery {
     struct folder *folders;
     unsigned tries;
     struct pm_recover_report report;
+    struct placement_home home;
     int result;
     uint64_t began;
 };
@@ -112,7 +113,7 @@ static struct found *find_process(const struct recovery *recovery, const char *i
     return found;
 }
 
-static void begin_session(struct session *session, struct found *found)
+static void begin_session(struct recovery *recovery, struct session *session, struct found *found)
 {
     struct server *server = session->server;
     session->state = SESSION_UNREACHABLE;
@@ -122,9 +123,10 @@ static void begin_session(struct session *session, struct found *found)
         found->used = true;
         session->process = found->process;
         session->daemon_pid = pm_process_pid(found->process);
-        struct placement placement;
-        placement_look(session->daemon_pid, &placement);
-        placement_warn(&placement, session->warnings);
+        if (!recovery->home.looked) {
+            placement_home(&recovery->home);
+        }
+        placement_check(&recovery->home, session->daemon_pid, session->warnings);
     }
 }
 
@@ -259,7 +261,7 @@ static void take_folder(struct recovery *recovery, const struct folder *folder)
         set_aside(server, folder, "its description is damaged");
         session_remove(session);
     } else if (session != NULL) {
-        begin_session(session, find_process(recovery, folder->id));
+        begin_session(recovery, session, find_process(recovery, folder->id));
         if (session->process == NULL) {
             (void)pm_find(server->manager, session->id, &session->process);
         }
@@ -283,7 +285,7 @@ static void take_strays(struct recovery *recovery)
                                       ? session_add(recovery->server, found->key)
                                       : NULL;
         if (session != NULL) {
-            begin_session(session, found);
+            begin_session(recovery, session, found);
         }
     }
 }
