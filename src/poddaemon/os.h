@@ -105,7 +105,7 @@ typedef void pod_source_data(void *user, const void *data, int64_t count);
 int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native, bool terminal,
                     pod_source_data *data, void *user);
 void pod_source_close(struct pod_source *source);
-// At most so many bytes are read from now on, none at 0. Only where POD_CAN_PAUSE.
+// At most so many bytes are read from now on, none at 0.
 void pod_source_room(struct pod_source *source, size_t room);
 // Reads what is there now, also in the pause after a trouble. Where it is read without us, nothing
 // has to be done.
