@@ -1,5 +1,6 @@
 #include "runner/podlink.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,6 +168,15 @@ static int begin(struct podlink *link)
     }
     options.nonce = nonce;
     return pod_client_init(&link->client, &options);
+}
+
+void podlink_refusal(const struct pod_error *error, char text[256])
+{
+    const char *ours = pod_strerror(error->code);
+    size_t size = error->text.size < 128 ? error->text.size : 128;
+    bool same = size == strlen(ours) && memcmp(error->text.data, ours, size) == 0;
+    (void)snprintf(text, 256, "%s%s%.*s", ours, size > 0 && !same ? ": " : "", same ? 0 : (int)size,
+                   (const char *)error->text.data);
 }
 
 int podlink_open(const struct podlink_options *options, pm_native native, struct podlink **ret_link)

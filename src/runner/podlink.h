@@ -19,6 +19,8 @@ struct podlink_options {
     void (*over)(void *user, int failure);
     void *user;
 };
+// What an ERROR of a pod says, in its words and ours.
+void podlink_refusal(const struct pod_error *error, char text[256]);
 // Takes the connection, also when it fails. 0 or a negated pod_error_code.
 int podlink_open(const struct podlink_options *options, pm_native native,
                  struct podlink **ret_link);

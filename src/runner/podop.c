@@ -108,8 +108,7 @@ static void take_error(struct operation *op, const struct pod_error *e)
 {
     char why[256];
     bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
-    (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
-                   (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
+    podlink_refusal(e, why);
     end(op, refused ? RUNNER_REFUSED : RUNNER_FAILED, why);
 }
 

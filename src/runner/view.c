@@ -310,7 +310,8 @@ static void try_later(struct view *view);
 
 static void take_error(struct view *view, const struct pod_error *e)
 {
-    char why[256];
+    char why[256], busy[80];
+    bool sends = view->options.kind == VIEW_SEND;
     bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
     if (e->code == POD_E_BUSY && view->connected_once && monotonic_ms() < view->deadline) {
         podlink_close(view->link); // It has not seen the end of our last connection yet.
@@ -325,14 +326,16 @@ static void take_error(struct view *view, const struct pod_error *e)
         }
         return;
     }
-    (void)snprintf(why, sizeof why, "%s%s%.*s", pod_strerror(e->code), e->text.size > 0 ? ": " : "",
-                   (int)(e->text.size < 128 ? e->text.size : 128), (const char *)e->text.data);
+    podlink_refusal(e, why);
+    (void)snprintf(busy, sizeof busy, "%s%s --take-over ",
+                   sends ? "" : "look on with --read-only, or: ",
+                   sends ? "runner send" : "runner attach");
     fail(view,
          e->code == POD_E_INVALID ? RUNNER_USAGE
          : refused                ? RUNNER_REFUSED
                                   : RUNNER_FAILED,
          why,
-         e->code == POD_E_BUSY     ? "runner attach --take-over, or --read-only: "
+         e->code == POD_E_BUSY     ? busy
          : e->code == POD_E_FENCED ? "start the newer runner: runner list"
                                    : "runner get ");
 }

@@ -40,8 +40,10 @@ int os_private_dir(const char *path, struct runner_error *error)
 {
     struct stat info;
     if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        return runner_fail(error, RUNNER_FAILED, "folder '%s'\ncannot be made: %s\nls -ld '%s/..'",
-                           path, strerror(errno), path);
+        const char *slash = strrchr(path, '/');
+        int parent = slash == NULL ? 0 : slash == path ? 1 : (int)(slash - path);
+        return runner_fail(error, RUNNER_FAILED, "folder '%s'\ncannot be made: %s\nls -ld '%.*s'",
+                           path, strerror(errno), parent > 0 ? parent : 1, parent > 0 ? path : ".");
     }
     if (lstat(path, &info) != 0) {
         return runner_fail(error, RUNNER_FAILED, "folder '%s'\n%s\nls -ld '%s'", path,
