@@ -42,6 +42,7 @@ if(NOT WIN32)
     check_symbol_exists(issetugid unistd.h HAVE_ISSETUGID)
     check_symbol_exists(getpeereid "sys/types.h;unistd.h" HAVE_GETPEEREID)
     check_symbol_exists(prlimit sys/resource.h HAVE_PRLIMIT)
+    check_struct_has_member(ucontext_t uc_mcontext.pc ucontext.h HAVE_UCONTEXT_PC)
 
     set(CMAKE_REQUIRED_LIBRARIES Threads::Threads)
     check_symbol_exists(pthread_condattr_setclock pthread.h HAVE_PTHREAD_CONDATTR_SETCLOCK)

@@ -143,6 +143,7 @@ struct pmi_registry {
     struct pmi_os_lock owner_lock;
     struct pmi_identity self;
     uint64_t epoch;
+    atomic_uint changes; // Of records of this boot; counted when they are done, the key still held.
 };
 
 // ------------------------------------------------------------------------------------------------

@@ -340,6 +340,7 @@ int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state s
     rec.epoch = r->epoch;
     pmi_mutex_lock(&r->lock);
     int result = write_record(&r->boot, &rec, false, &err->os_code);
+    atomic_fetch_add(&r->changes, 1);
     pmi_mutex_unlock(&r->lock);
     if (result != PM_OK) {
         atomic_fetch_add(&m->registry_failures, 1);
@@ -355,6 +356,7 @@ void pmi_registry_drop(pm_manager *m, const pm_process *p)
     pmi_record_file_name(p->key, name);
     pmi_mutex_lock(&m->registry.lock);
     (void)pmi_os_file_remove(&m->registry.boot, name);
+    atomic_fetch_add(&m->registry.changes, 1);
     pmi_mutex_unlock(&m->registry.lock);
 }
 
@@ -677,6 +679,7 @@ static void drop_starting(struct recovery *rc, struct pmi_os_process *op, const 
     pmi_os_process_abandon(op); // Does nothing to one that is gone.
     pmi_mutex_lock(&r->lock);
     (void)pmi_os_file_remove(&r->boot, name);
+    atomic_fetch_add(&r->changes, 1);
     pmi_mutex_unlock(&r->lock);
     rc->report.dropped++;
 }
@@ -709,29 +712,39 @@ static int recover_claimed(struct recovery *rc, pm_process *p, const struct pmi_
     return result;
 }
 
-// Claims the key, then looks whether the record still is the one that was read before.
-static int recover_record(struct recovery *rc, const struct pmi_record *rec, const char *name)
+// The key is claimed: the record still is the one that was read before, or nothing is done.
+static int recover_if_same(struct recovery *rc, pm_process *p, const struct pmi_record *rec,
+                           const char *name)
 {
     struct pmi_record now;
     const char *problem;
+    int result = read_record(&rc->m->registry.boot, name, &now, &problem);
+    if (result != PM_OK) {
+        unclaim(rc->m, p);
+        return result == PM_ERR_NOT_FOUND ? PM_OK : result; // It has ended meanwhile.
+    }
+    if (now.id.pid == rec->id.pid && now.id.start == rec->id.start) {
+        result = recover_claimed(rc, p, &now, name);
+    } else {
+        unclaim(rc->m, p); // Ended and started anew: likewise.
+    }
+    pmi_record_clear(&now);
+    return result;
+}
+
+// Claims the key first. `changes`: how many there had been when the record was read.
+static int recover_record(struct recovery *rc, const struct pmi_record *rec, const char *name,
+                          unsigned changes)
+{
     pm_process *p = from_record(rc->m, rec);
     if (p == NULL) {
         return PM_ERR_NO_MEMORY;
     }
     int result = PM_OK;
     if (claim(rc->m, p)) {
-        result = read_record(&rc->m->registry.boot, name, &now, &problem);
-        if (result != PM_OK) {
-            unclaim(rc->m, p);
-            result = result == PM_ERR_NOT_FOUND ? PM_OK : result; // It has ended meanwhile.
-        } else {
-            if (now.id.pid == rec->id.pid && now.id.start == rec->id.start) {
-                result = recover_claimed(rc, p, &now, name);
-            } else {
-                unclaim(rc->m, p); // Ended and started anew: likewise.
-            }
-            pmi_record_clear(&now);
-        }
+        result = atomic_load(&rc->m->registry.changes) == changes
+                     ? recover_claimed(rc, p, rec, name)
+                     : recover_if_same(rc, p, rec, name);
     }
     pmi_process_drop(p);
     return result;
@@ -741,6 +754,7 @@ static int recover_one(struct recovery *rc, const char *name)
 {
     struct pmi_record rec;
     const char *problem;
+    unsigned changes = atomic_load(&rc->m->registry.changes);
     int result = read_record(&rc->m->registry.boot, name, &rec, &problem);
     if (result == PM_ERR_CORRUPT) {
         quarantine(rc, name, problem);
@@ -750,7 +764,7 @@ static int recover_one(struct recovery *rc, const char *name)
         return PM_OK; // It ended while we were looking.
     }
     if (result == PM_OK) {
-        result = recover_record(rc, &rec, name);
+        result = recover_record(rc, &rec, name, changes);
         pmi_record_clear(&rec);
     }
     return result;

@@ -28,7 +28,7 @@ int pod_token_make(struct pod_dir *dir, uint8_t ret_token[POD_TOKEN_SIZE])
         pod_file_abandon(dir, &file);
         return result;
     }
-    result = pod_file_commit(dir, &file, POD_FILE_TOKEN);
+    result = pod_file_commit(dir, &file, POD_FILE_TOKEN, POD_SYNC_NONE);
     if (result == PM_OK) {
         memcpy(ret_token, token, sizeof token);
     }

@@ -42,14 +42,20 @@ int pod_dir_lock(struct pod_dir *dir);
 // PM_ERR_TOO_BIG.
 int pod_file_read(struct pod_dir *dir, const char *name, size_t max, uint8_t **ret_bytes,
                   size_t *ret_size);
-// Writes, and has it on the disk before it gets its name.
+// What is on the disk, safe from an end of the system, when a file has its name.
+enum pod_sync {
+    POD_SYNC_NONE = 0, // Nothing: of no use after that.
+    POD_SYNC_BYTES,    // What is in it; its name with the next one of the folder.
+    POD_SYNC_NAME      // That, too.
+};
 struct pod_new_file {
     pm_native file;
     bool named; // It has its name, whatever else failed: it must not be made once more.
 };
 int pod_file_begin(struct pod_dir *dir, struct pod_new_file *ret_file);
 int pod_file_put(struct pod_new_file *file, const void *data, size_t size);
-int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name);
+int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name,
+                    enum pod_sync sync);
 // Has the names in the folder on the disk: what is left to do when `named` is set and
 // pod_file_commit() failed.
 int pod_dir_sync(struct pod_dir *dir);
@@ -99,7 +105,7 @@ typedef void pod_source_data(void *user, const void *data, int64_t count);
 int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native, bool terminal,
                     pod_source_data *data, void *user);
 void pod_source_close(struct pod_source *source);
-// At most so many bytes are read from now on, none at 0. Only where POD_CAN_PAUSE.
+// At most so many bytes are read from now on, none at 0.
 void pod_source_room(struct pod_source *source, size_t room);
 // Reads what is there now, also in the pause after a trouble. Where it is read without us, nothing
 // has to be done.

@@ -468,9 +468,10 @@ static int do_start(struct pod_conn *conn, const struct pod_message *m)
                    result == -POD_E_UNSUPPORTED ? PM_ERR_UNSUPPORTED : PM_ERR_INVALID, text);
         return 0;
     }
-    if (pod->config.on_full == POD_FULL_WAIT && !POD_CAN_PAUSE) {
+    if (pod->config.on_full == POD_FULL_WAIT && pod->config.mode == POD_MODE_PTY &&
+        !POD_CAN_PAUSE_TERMINAL) {
         fail_start(conn, request, PM_ERR_UNSUPPORTED,
-                   "on_full: the child's output cannot be held back on this system");
+                   "on_full: a terminal's output cannot be held back on this system");
         return 0;
     }
     result = pod_child_start(pod, &error);

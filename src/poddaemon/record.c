@@ -36,7 +36,7 @@ static int write_once(struct pod *pod, bool without_output)
         pod_file_abandon(&pod->dir, &target.file);
         return result;
     }
-    result = pod_file_commit(&pod->dir, &target.file, POD_FILE_EXIT);
+    result = pod_file_commit(&pod->dir, &target.file, POD_FILE_EXIT, POD_SYNC_NAME);
     pod->record_named = target.file.named;
     return result;
 }

@@ -82,7 +82,7 @@ static int write_lost(const struct look *look, struct pod_dir *dir)
     }
     result = pod_file_put(&file, look->lost, strlen(look->lost));
     if (result == PM_OK) {
-        result = pod_file_commit(dir, &file, FILE_LOST);
+        result = pod_file_commit(dir, &file, FILE_LOST, POD_SYNC_NAME);
     } else {
         pod_file_abandon(dir, &file);
     }
@@ -145,28 +145,20 @@ static void work_look(uv_work_t *work)
 // The last thing that is done with it: it may be gone then.
 static void answer_waiters(struct session *session)
 {
-    struct waiter *waiter = session->waiters;
-    struct runner_error error = {.code = RUNNER_OK};
-    json_t *json = waiter != NULL ? session_json(session) : NULL;
-    bool destroy = false;
-    session->waiters = NULL;
-    for (struct waiter *w = waiter; w != NULL; w = w->next) {
-        destroy = destroy || w->destroy;
-    }
-    if (destroy && session_erase(session, &error) != RUNNER_OK) {
-        session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
-    }
-    while (waiter != NULL) {
-        struct waiter *next = waiter->next;
-        if (waiter->destroy && error.code != RUNNER_OK) {
-            call_error(waiter->call, &error);
-        } else {
-            call_result(waiter->call, json_incref(json));
+    struct waiter **at = &session->waiters;
+    while (*at != NULL) {
+        struct waiter *waiter = *at;
+        if (waiter->destroy) {
+            at = &waiter->next;
+            continue;
         }
+        *at = waiter->next;
+        call_result(waiter->call, session_json(session));
         free(waiter);
-        waiter = next;
     }
-    json_decref(json);
+    if (session->waiters != NULL) {
+        session_erase(session);
+    }
 }
 
 static void describe_exit(const struct session *session, char text[128])
@@ -392,7 +384,9 @@ bool session_is_free(const struct session *session)
 
 void session_holder_ended(struct session *session)
 {
-    if (session->link == NULL) {
+    if (session->leave_until != 0) {
+        session_erase(session);
+    } else if (session->link == NULL) {
         session_collect(session);
     } // Else its connection ends at once, after what is still in it.
 }

@@ -10,6 +10,7 @@
 #include "runner/server.h"
 
 #define ANSWER_MS 5000            // For what a runner answers at once.
+#define SERVED_MS 1000            // The same, where another one wants to serve.
 #define CLIENT_LINE_MAX 67108864u // What a service answers may be long.
 
 struct queued {
@@ -188,21 +189,48 @@ static void tell_silent(const struct runner_env *env, struct runner_error *error
                       env->state_dir, pid, ANSWER_MS / 1000, env->state_dir);
 }
 
-// One that is just being killed still takes connections for a moment: it has to answer something
-// before it is trusted with a request that must not be repeated.
+// Whether it serves, and does not just end. Twice: libuv hands out signals last, so one that came
+// before us may be behind the first question.
+static int ask_whether_it_serves(struct client *client, int64_t timeout_ms,
+                                 struct runner_error *error)
+{
+    int code = RUNNER_OK;
+    for (int i = 0; i < 2 && code == RUNNER_OK; i++) {
+        json_t *info = NULL;
+        code = client_call(client, "runner.info", NULL, timeout_ms, &info, error);
+        json_decref(info);
+    }
+    return code;
+}
+
+bool client_is_served(const struct runner_env *env)
+{
+    struct runner_env quiet = *env;
+    struct runner_error error;
+    struct client *client = NULL;
+    quiet.no_start = true;
+    int code = client_connect(&quiet, &client, &error);
+    if (code == RUNNER_OK) {
+        code = ask_whether_it_serves(client, SERVED_MS, &error);
+        (void)client_close(client);
+    }
+    return code == RUNNER_OK || code == RUNNER_TIMEOUT; // One that was stopped holds it, too.
+}
+
+// One that is just being killed still takes connections for a moment, and one that ends until its
+// services have ended: it has to answer something before it is trusted with a request that must not
+// be repeated.
 int client_open(const struct runner_env *env, struct client **ret_client,
                 struct runner_error *error)
 {
-    int code = RUNNER_UNREACHABLE;
-    for (int i = 0; i < 5 && code == RUNNER_UNREACHABLE; i++) {
+    uint64_t deadline = monotonic_ms() + SERVER_LEAVE_MS;
+    for (;;) {
         struct client *client = NULL;
-        json_t *info = NULL;
-        code = client_connect(env, &client, error);
+        int code = client_connect(env, &client, error);
         if (code != RUNNER_OK) {
             return code;
         }
-        code = client_call(client, "runner.info", NULL, ANSWER_MS, &info, error);
-        json_decref(info);
+        code = ask_whether_it_serves(client, ANSWER_MS, error);
         if (code == RUNNER_TIMEOUT) {
             (void)client_close(client);
             tell_silent(env, error);
@@ -213,9 +241,11 @@ int client_open(const struct runner_env *env, struct client **ret_client,
             return RUNNER_OK;
         }
         (void)client_close(client);
+        if (code != RUNNER_UNREACHABLE || monotonic_ms() > deadline) {
+            return code;
+        }
         uv_sleep(10);
     }
-    return code;
 }
 
 struct client *client_close(struct client *client)

@@ -31,6 +31,8 @@ int client_ask(const struct runner_env *env, const char *method, json_t *params,
 int runner_start(const struct runner_env *env, struct runner_error *error);
 // PM_OK: one takes connections. PM_ERR_NOT_FOUND: none.
 int client_probe(const struct runner_env *env);
+// Whether there is one that answers, or could: not one that is about to end.
+bool client_is_served(const struct runner_env *env);
 uint64_t monotonic_ms(void);
 
 #endif

@@ -7,6 +7,7 @@
 #include "poddaemon/folder.h"
 #include "runner/placement.h"
 #include "runner/session.h"
+#include "runner/tree.h"
 
 #define READY_MS 5000  // From the start of the holder to its first word.
 #define BEGIN_MS 35000 // And on to the proof of the child's exec, which has 30 s.
@@ -167,16 +168,17 @@ static int take_params(struct create *create, struct session *session)
 // The holder, in a worker
 // ------------------------------------------------------------------------------------------------
 
-static int put_file(struct pod_dir *dir, const char *name, const void *data, size_t size)
+// Its name is on the disk with the one that it gets when the session has begun.
+static int put_description(struct pod_dir *dir, const char *text)
 {
     struct pod_new_file file;
     int result = pod_file_begin(dir, &file);
     if (result != PM_OK) {
         return result;
     }
-    result = pod_file_put(&file, data, size);
+    result = pod_file_put(&file, text, strlen(text));
     if (result == PM_OK) {
-        return pod_file_commit(dir, &file, name);
+        return pod_file_commit(dir, &file, FILE_STARTING, POD_SYNC_BYTES);
     }
     pod_file_abandon(dir, &file);
     return result;
@@ -195,7 +197,7 @@ static int make_folder(struct create *create, const char *path)
         result = pod_token_make(&dir, create->token);
     }
     if (result == PM_OK) {
-        result = put_file(&dir, FILE_STARTING, create->meta, strlen(create->meta));
+        result = put_description(&dir, create->meta);
     }
     pod_dir_close(&dir);
     return result;
@@ -214,6 +216,16 @@ static void holder_program(const struct runner_env *env, char path[4096])
     bool exe = dot != NULL && last != NULL && dot > last && strlen(dot) == 4;
     (void)snprintf(path, 4096, "%.*sprocessmgr-poddaemon%s",
                    last != NULL ? (int)(last + 1 - env->program) : 0, env->program, exe ? dot : "");
+}
+
+// One of this id that has ended has its key until the manager has noted that.
+static bool wait_for_dead(pm_manager *manager, const char *key)
+{
+    pm_process *process = NULL;
+    bool gone = pm_find(manager, key, &process) == PM_OK && !pm_process_alive(process) &&
+                pm_process_wait(process, 1000, NULL) == PM_OK;
+    (void)pm_process_unref(process);
+    return gone;
 }
 
 static int spawn_holder(struct create *create, pm_native theirs)
@@ -236,6 +248,9 @@ static int spawn_holder(struct create *create, pm_native theirs)
     spec.stderr_slot.kind = PM_STDIO_FILE_APPEND;
     spec.stderr_slot.path = errors;
     int result = pm_spawn(create->server->manager, &spec, &create->process, &detail);
+    if (result == PM_ERR_EXISTS && wait_for_dead(create->server->manager, session->id)) {
+        result = pm_spawn(create->server->manager, &spec, &create->process, &detail);
+    }
     if (result != PM_OK) {
         (void)pm_error_format(&detail, line, sizeof line);
         (void)runner_fail(&create->error, result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
@@ -302,7 +317,7 @@ static void work_clean(uv_work_t *work)
         (void)pm_forget(create->server->manager, session->id);
     }
     if (create->made) {
-        (void)os_remove_tree(session->path);
+        (void)tree_remove(session->path);
     }
 }
 

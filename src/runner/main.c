@@ -117,9 +117,11 @@ static int open_state(const char *wanted, char path[4096], struct runner_error *
     if (wanted == NULL) {
         int result = pm_default_state_dir("processmgr-runner", &standard);
         if (result != PM_OK) {
-            return runner_fail(error, RUNNER_FAILED,
-                               "state folder\n%s\nname one: --state DIR, or PROCESSMGR_STATE",
-                               pm_strerror(result));
+            return runner_fail(
+                error, RUNNER_FAILED,
+                "state folder\nthere is no place for the usual one, in the user's home: "
+                "%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                pm_strerror(result));
         }
         wanted = standard;
     }
@@ -176,9 +178,11 @@ static int find_state(const char *wanted, char path[4096], struct runner_error *
     if (wanted == NULL) { // This makes its parents, which are the user's.
         int result = pm_default_state_dir("processmgr-runner", &standard);
         if (result != PM_OK) {
-            return runner_fail(error, RUNNER_FAILED,
-                               "state folder\n%s\nname one: --state DIR, or PROCESSMGR_STATE",
-                               pm_strerror(result));
+            return runner_fail(
+                error, RUNNER_FAILED,
+                "state folder\nthere is no place for the usual one, in the user's home: "
+                "%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                pm_strerror(result));
         }
         wanted = standard;
     }
@@ -235,6 +239,20 @@ static int drop_json(struct runner_env *env, int argc, char **argv)
     return to;
 }
 
+// What is said to a runner is JSON; `send` has another way for what it types. 0: all of it is text.
+static int find_no_text(const struct runner_command *command, int argc, char **argv)
+{
+    int end = command->run == cli_send && argc > 2 ? 2 : argc;
+    for (int i = 1; i < end; i++) {
+        json_t *text = json_string(argv[i]);
+        json_decref(text);
+        if (text == NULL) {
+            return i;
+        }
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct runner_env env = {.json = false};
@@ -264,6 +282,10 @@ int main(int argc, char **argv)
     argv += at;
     if (asks_for_help(argc, argv)) {
         return print_command_help(command);
+    }
+    int no_text = find_no_text(command, argc, argv);
+    if (no_text != 0) {
+        return runner_usage(&env, command->name, "argument %d is no UTF-8", no_text);
     }
     // Whoever only asks what it is touches nothing.
     bool check_only = argc == 2 && strcmp(argv[1], "--self-check") == 0;

@@ -21,10 +21,12 @@ struct method {
         WAITS = 0,
         EARLY,
         LATE,
+        MAKES,
         ERASES
     } when; // EARLY: not for the registry; LATE: also until all that is left of ended sessions has
-            // been read; ERASES: also while a worker removes what is left of this one, for another
-            // of its id could be made in between.
+            // been read; MAKES: also while one of this id is being removed; ERASES: also while a
+            // worker removes what is left of this one, for another of its id could be made in
+            // between.
 };
 
 struct held {
@@ -216,8 +218,9 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
     bool holder = session->process != NULL && pm_process_alive(session->process);
     if (session->state == SESSION_UNPROVEN && holder && kind == ASK_KILL) {
         // By its record in the registry, which is proven; nothing of its folder is needed.
-        session_wait(session, call, false);
-        session_kill_holder(session);
+        if (session_wait(session, call, false)) {
+            session_kill_holder(session);
+        }
         return;
     }
     if (session->state == SESSION_UNPROVEN) {
@@ -226,8 +229,10 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
         call_error(call, &error);
         return;
     }
-    session_wait(session, call, destroy);
-    session_stop(session, kind, (uint32_t)json_integer_value(json_object_get(params, "grace_ms")));
+    if (session_wait(session, call, destroy)) {
+        session_stop(session, kind,
+                     (uint32_t)json_integer_value(json_object_get(params, "grace_ms")));
+    }
 }
 
 static void method_stop(struct session *session, struct call *call, json_t *params)
@@ -250,13 +255,8 @@ static void method_kill(struct session *session, struct call *call, json_t *para
 
 static void erase(struct session *session, struct call *call)
 {
-    struct runner_error error;
-    json_t *json = session_json(session);
-    if (session_erase(session, &error) != RUNNER_OK) {
-        json_decref(json);
-        call_error(call, &error);
-    } else {
-        call_result(call, json);
+    if (session_wait(session, call, true)) {
+        session_erase(session);
     }
 }
 
@@ -386,7 +386,7 @@ static const struct method methods[] = {
     {"runner.shutdown", runner_shutdown, NULL, FIELDS(shutdown_fields), WAITS},
     {"runner.upgrade", upgrade_begin, NULL, FIELDS(upgrade_fields), WAITS},
     {"runner.subscribe", runner_subscribe, NULL, NONE, EARLY},
-    {"session.create", method_create, NULL, FIELDS(create_fields), WAITS},
+    {"session.create", method_create, NULL, FIELDS(create_fields), MAKES},
     {"session.list", method_list, NULL, NONE, LATE},
     {"session.get", NULL, method_get, FIELDS(id_fields), WAITS},
     {"session.locate", NULL, method_locate, FIELDS(id_fields), WAITS},
@@ -453,13 +453,14 @@ static void run(struct server *server, const struct method *method, struct call 
         hold(&server->held, method, call, params);
         return;
     }
-    if (method->server != NULL) {
-        method->server(server, call, params);
-        return;
-    }
     const char *id = json_string_value(json_object_get(params, "id"));
-    struct session *session = session_find(server, id);
-    if (session == NULL) {
+    struct session *session =
+        method->when == MAKES || method->session != NULL ? session_find(server, id) : NULL;
+    if (method->when == MAKES && session != NULL && session_is_going(session)) {
+        hold(&session->held, method, call, params);
+    } else if (method->server != NULL) {
+        method->server(server, call, params);
+    } else if (session == NULL) {
         (void)runner_fail(&error, RUNNER_NO_SESSION,
                           "session '%s'\nthere is none of this id\n"
                           "runner list",

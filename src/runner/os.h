@@ -21,8 +21,8 @@ int os_open_read(const char *path);
 int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_size);
 // Replaces a small file (temporary file, rename), 0600. 0 or a negative uv error.
 int os_write_file(const char *path, const void *data, size_t size);
-// Removes a folder and what is in it; links are removed, not followed. 0 or a negative uv error.
-int os_remove_tree(const char *path);
+// Removes a file or link, or an empty folder; 0 also if it is not there. 0 or a negative uv error.
+int os_remove_name(const char *path, bool folder);
 
 // Whether a program names a file, and not one that is searched in PATH.
 bool os_has_separator(const char *program);

@@ -24,6 +24,14 @@ struct placement {
 void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct placement *ret);
 // The same about one that runs, without moving it.
 void placement_look(uint64_t pid, struct placement *ret);
+// For many that run: what is the same for all is looked at once.
+struct placement_home {
+    bool looked;
+    struct placement inside; // Of one that is where we are.
+};
+void placement_home(struct placement_home *ret);
+// Adds what there is to warn of.
+void placement_check(const struct placement_home *home, uint64_t pid, json_t *warnings);
 // Adds what there is to warn of.
 void placement_warn(const struct placement *placement, json_t *warnings);
 #define PLACEMENT_PREFIX "processmgr-pod-"

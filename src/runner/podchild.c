@@ -20,7 +20,6 @@
 #define RETRY_MS 50
 #define STUCK_MS 1000     // The journal cannot be read or written now.
 #define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
-#define CREATES_MAX 100   // Tries, while the holder before it ends.
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
 #define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
 #define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
@@ -62,7 +61,6 @@ struct podchild {
     struct runner_error failed;
     uv_timer_t timer, stop_timer;
     unsigned handles, calls; // Not closed, not answered yet.
-    unsigned creates;
 };
 
 static void connect_now(struct podchild *pod);
@@ -744,25 +742,10 @@ static json_t *create_params(const struct podchild *pod)
                      pod->options.name);
 }
 
-static void on_create_again(uv_timer_t *timer)
-{
-    struct podchild *pod = timer->data;
-    if (pod->stopping) {
-        finish(pod);
-    } else {
-        create(pod);
-    }
-}
-
 static void on_created(void *user, json_t *result, const struct runner_error *error)
 {
     struct podchild *pod = user;
     if (!is_answered(pod)) {
-        return;
-    }
-    // It is dead, and the manager has not noted it yet.
-    if (error != NULL && error->code == RUNNER_EXISTS && pod->creates++ < CREATES_MAX) {
-        (void)uv_timer_start(&pod->timer, on_create_again, RETRY_MS, 0);
         return;
     }
     if (error != NULL) {
@@ -784,23 +767,9 @@ static void on_created(void *user, json_t *result, const struct runner_error *er
     }
 }
 
-// The holder of the session before it, which has told its end and is about to leave.
-static bool holder_lives(const struct podchild *pod)
-{
-    pm_process *process = NULL;
-    bool lives = pm_find(pod->options.server->manager, pod->id, &process) == PM_OK &&
-                 pm_process_alive(process);
-    (void)pm_process_unref(process);
-    return lives;
-}
-
 static void create(struct podchild *pod)
 {
     pod->state = POD_CHILD_CREATING;
-    if (holder_lives(pod) && pod->creates++ < CREATES_MAX) {
-        (void)uv_timer_start(&pod->timer, on_create_again, RETRY_MS, 0);
-        return;
-    }
     ask_runner(pod, "session.create", create_params(pod), on_created);
 }
 

@@ -244,7 +244,8 @@ static struct session **list_ended(struct server *server, size_t *ret_count)
 static bool is_due(const struct server *server, const struct session *session, size_t newer)
 {
     bool old = server->keep_ms > 0 && session->claimed_ms + (int64_t)server->keep_ms < wall_ms();
-    return !session->pruning && session->works == 0 &&
+    bool left = session->process == NULL || session_holder_left(session);
+    return !session->pruning && session->works == 0 && left && !session_is_going(session) &&
            (old || (server->keep_records > 0 && newer >= server->keep_records));
 }
 

@@ -7,6 +7,7 @@
 
 #include "runner/placement.h"
 #include "runner/session.h"
+#include "runner/tree.h"
 #include "runner/upgrade.h"
 
 #define READERS_MAX 2    // Workers that look at what is left: others are needed for other things.
@@ -39,6 +40,7 @@ struct recovery {
     struct folder *folders;
     unsigned tries;
     struct pm_recover_report report;
+    struct placement_home home;
     int result;
     uint64_t began;
 };
@@ -111,7 +113,7 @@ static struct found *find_process(const struct recovery *recovery, const char *i
     return found;
 }
 
-static void begin_session(struct session *session, struct found *found)
+static void begin_session(struct recovery *recovery, struct session *session, struct found *found)
 {
     struct server *server = session->server;
     session->state = SESSION_UNREACHABLE;
@@ -121,9 +123,10 @@ static void begin_session(struct session *session, struct found *found)
         found->used = true;
         session->process = found->process;
         session->daemon_pid = pm_process_pid(found->process);
-        struct placement placement;
-        placement_look(session->daemon_pid, &placement);
-        placement_warn(&placement, session->warnings);
+        if (!recovery->home.looked) {
+            placement_home(&recovery->home);
+        }
+        placement_check(&recovery->home, session->daemon_pid, session->warnings);
     }
 }
 
@@ -146,7 +149,7 @@ static void drop_half_made(const struct recovery *recovery, const struct folder 
     free_to_go = free_to_go && (found != NULL || pod_dir_lock(&dir) == PM_OK);
     pod_dir_close(&dir);
     if (free_to_go) {
-        (void)os_remove_tree(folder->path);
+        (void)tree_remove(folder->path);
         (void)pm_forget(recovery->server->manager, id != NULL ? id : "-");
         log_write(recovery->server->log, LOG_WARNING, "session.dropped", id,
                   "its start, or its removal, did not come to its end: '%s'", folder->path);
@@ -258,7 +261,7 @@ static void take_folder(struct recovery *recovery, const struct folder *folder)
         set_aside(server, folder, "its description is damaged");
         session_remove(session);
     } else if (session != NULL) {
-        begin_session(session, find_process(recovery, folder->id));
+        begin_session(recovery, session, find_process(recovery, folder->id));
         if (session->process == NULL) {
             (void)pm_find(server->manager, session->id, &session->process);
         }
@@ -282,7 +285,7 @@ static void take_strays(struct recovery *recovery)
                                       ? session_add(recovery->server, found->key)
                                       : NULL;
         if (session != NULL) {
-            begin_session(session, found);
+            begin_session(recovery, session, found);
         }
     }
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/control_client.h"
 #include "runner/debug.h"
 #include "runner/prune.h"
 #include "runner/service_config.h"
@@ -15,6 +16,7 @@
 #define END_ALL_MS 20000  // For sessions that shall end, too.
 #define SERVICES_MS 10000 // For services, whatever times they have for themselves.
 #define END_LOOK_MS 10
+#define LEAVE_LOOK_MS 20
 
 struct ended { // The end of a holder, told on a thread of the manager.
     struct ended *next;
@@ -195,7 +197,13 @@ static int open_manager(struct server *server, struct runner_error *error)
     options.event = on_event;
     options.log = on_manager_log;
     options.user = server;
-    int result = pm_open(&options, &server->manager, &detail);
+    uint64_t deadline = monotonic_ms() + SERVER_LEAVE_MS;
+    int result;
+    // Whoever has it and does not answer is about to end, or to serve.
+    while ((result = pm_open(&options, &server->manager, &detail)) == PM_ERR_REGISTRY_BUSY &&
+           monotonic_ms() < deadline && !client_is_served(server->env)) {
+        uv_sleep(LEAVE_LOOK_MS);
+    }
     if (result == PM_OK) {
         return RUNNER_OK;
     }
@@ -213,15 +221,22 @@ static int open_manager(struct server *server, struct runner_error *error)
 
 static void init_handles(struct server *server)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
     (void)uv_async_init(&server->loop, &server->wake, on_wake);
     server->wake.data = server;
     (void)uv_timer_init(&server->loop, &server->housekeeping);
     server->housekeeping.data = server;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, LOOK_MS, LOOK_MS);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
         (void)uv_signal_init(&server->loop, &server->signals[i]);
         server->signals[i].data = server;
+    }
+}
+
+// Not before: until then they end us, however long it waits for the one before it.
+static void take_signals(struct server *server)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)uv_signal_start(&server->signals[i], on_signal, numbers[i]);
     }
 }
@@ -250,6 +265,7 @@ static int open_all(struct server *server, struct runner_error *error)
     if (code != RUNNER_OK) {
         return code;
     }
+    take_signals(server);
     server->log = log_open(state);
     log_listen(server->log, on_log_line, server);
     prune_open(server);

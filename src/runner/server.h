@@ -15,6 +15,9 @@
 // Part of what `serve` says then, in its last words.
 #define SERVED_BY_ANOTHER "another runner"
 
+// A runner that ends is gone by then: what it waits for, and the end of its registry.
+#define SERVER_LEAVE_MS 30000
+
 struct session;
 struct held;
 struct control;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runner/post.h"
+#include "runner/tree.h"
 
 const char *service_state_name(int state)
 {
@@ -401,7 +402,7 @@ static void drop(struct service *service)
     service_log_close(service->log);
     service->log = NULL;
     if (service->removed) {
-        (void)os_remove_tree(service->folder);
+        (void)tree_remove(service->folder);
         service_tell(service, "service.removed");
     }
     uv_close((uv_handle_t *)&service->delay, on_timer_closed);

@@ -469,12 +469,17 @@ static void take_answer(struct session *session, const struct pod_message *messa
     }
 }
 
-// Nothing more to ask: the pod is left alone.
+// Nothing more to ask: the pod is left alone. One that is claimed may stay for somebody who does
+// not read, but how it ended can be told.
 static void leave_alone(struct session *session)
 {
+    bool claimed = session->claim_sent;
     if (session->link != NULL && session->welcomed && session->asks == NULL &&
-        (!session->stopping || session->claim_sent)) {
+        (!session->stopping || claimed)) {
         session_drop_link(session);
+        if (claimed) {
+            session_collect(session);
+        }
     }
 }
 

@@ -97,8 +97,9 @@ struct session {
     unsigned attempts; // To connect, without success.
     uv_timer_t *retry, *patience;
     bool stopping, ending_holder, removed;
-    bool pruning; // A worker removes what is left of it.
-    bool spared;  // That cannot be done: not tried again by this runner.
+    bool pruning;         // A worker removes what is left of it.
+    bool spared;          // That cannot be done: not tried again by this runner.
+    uint64_t leave_until; // Of its holder, before it is removed; 0: that is not under way.
     uint32_t stop_grace_ms;
     enum ask_kind stop_kind;
     unsigned works; // Under way in workers, and session_hold(): it is not freed before.
@@ -163,15 +164,21 @@ bool session_is_over(const struct session *session);
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh);
 // Ends it; the waiters are answered when it has ended.
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms);
-void session_wait(struct session *session, struct call *call, bool destroy);
+// false: no memory, which the call was told.
+bool session_wait(struct session *session, struct call *call, bool destroy);
 void session_fail_waiters(struct session *session, const struct runner_error *error);
 // Whether nobody holds it: then it may be forgotten, whatever is in its folder.
 bool session_is_free(const struct session *session);
 // Removes a folder. Whatever comes in between, the next runner ends what was begun, and takes it
 // for nothing else: the end of the session was told already. 0 or a negative uv error.
 int session_remove_folder(const char *path);
-// Removes folder and records of one that is over, and the session with it.
-int session_erase(struct session *session, struct runner_error *error);
+// Whether the holder of one that is over has left altogether, so that there can be another.
+bool session_holder_left(const struct session *session);
+// Removes one that is over, folder and records, when its holder has left, and answers those who
+// wait for that.
+void session_erase(struct session *session);
+// Whether that is asked for, or a worker does it: who wants another of this id waits.
+bool session_is_going(const struct session *session);
 
 // What `holder is ended` is done by: kills it and its tree in a worker.
 void session_end_holder(struct session *session);

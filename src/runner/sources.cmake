@@ -47,6 +47,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/session.c
     src/runner/start.c
     src/runner/stop.c
+    src/runner/tree.c
     src/runner/upgrade.c
     src/runner/view.c
     src/runner/who.c)

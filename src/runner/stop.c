@@ -4,6 +4,10 @@
 #include <stdlib.h>
 
 #include "runner/session.h"
+#include "runner/tree.h"
+
+#define LEAVE_MS 6000 // The holder of one that is over goes by itself after 5 s at most.
+#define LEAVE_LOOK_MS 20
 
 struct ending {
     uv_work_t work;
@@ -57,17 +61,29 @@ void session_end_holder(struct session *session)
     session_hold(session);
 }
 
-void session_fail_waiters(struct session *session, const struct runner_error *error)
+// error: NULL if there is none.
+static void answer_all(struct waiter *waiter, json_t *json, const struct runner_error *error)
 {
-    struct waiter *waiter = session->waiters;
-    session->waiters = NULL;
-    session->stopping = false; // A later stop begins anew.
     while (waiter != NULL) {
         struct waiter *next = waiter->next;
-        call_error(waiter->call, error);
+        if (error != NULL) {
+            call_error(waiter->call, error);
+        } else {
+            call_result(waiter->call, json_incref(json));
+        }
         free(waiter);
         waiter = next;
     }
+}
+
+void session_fail_waiters(struct session *session, const struct runner_error *error)
+{
+    struct waiter *waiters = session->waiters;
+    session->waiters = NULL;
+    session->stopping = false; // A later stop begins anew.
+    session->leave_until = 0;
+    answer_all(waiters, NULL, error);
+    methods_release(session->server, &session->held); // Who wanted another of this id.
 }
 
 static void on_patience_over(uv_timer_t *timer)
@@ -109,7 +125,7 @@ void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms
     (void)session_ask(session, kind, NULL);
 }
 
-void session_wait(struct session *session, struct call *call, bool destroy)
+bool session_wait(struct session *session, struct call *call, bool destroy)
 {
     struct runner_error error;
     struct waiter *waiter = malloc(sizeof *waiter);
@@ -117,10 +133,11 @@ void session_wait(struct session *session, struct call *call, bool destroy)
         (void)runner_fail(&error, RUNNER_FAILED, "stop of session '%s'\nout of memory",
                           session->id);
         call_error(call, &error);
-        return;
+        return false;
     }
     *waiter = (struct waiter){session->waiters, call, destroy};
     session->waiters = waiter;
+    return true;
 }
 
 int session_remove_folder(const char *path)
@@ -136,21 +153,86 @@ int session_remove_folder(const char *path)
     if (result != PM_OK && result != PM_ERR_NOT_FOUND) {
         return session_passing(result) ? UV_EAGAIN : UV_EACCES;
     }
-    return os_remove_tree(path);
+    return tree_remove(path);
 }
 
-int session_erase(struct session *session, struct runner_error *error)
+// ------------------------------------------------------------------------------------------------
+// Removal
+// ------------------------------------------------------------------------------------------------
+
+bool session_holder_left(const struct session *session)
+{
+    // Its record in the registry goes with the Handle's: an end that is only seen is not enough.
+    return session->process != NULL ? pm_process_wait(session->process, 0, NULL) == PM_OK
+                                    : session_is_free(session);
+}
+
+bool session_is_going(const struct session *session)
+{
+    const struct waiter *waiter = session->waiters;
+    while (waiter != NULL && !waiter->destroy) {
+        waiter = waiter->next;
+    }
+    return session->pruning || waiter != NULL;
+}
+
+static void erase_now(struct session *session)
 {
     struct server *server = session->server;
+    struct runner_error error;
     int result = session_remove_folder(session->path);
     if (result != 0) {
-        return runner_fail(error, RUNNER_FAILED,
-                           "removal of session '%s'\nfolder '%s': %s\nls -la '%s'", session->id,
-                           session->path, uv_strerror(result), session->path);
+        (void)runner_fail(&error, RUNNER_FAILED,
+                          "removal of session '%s'\nfolder '%s': %s\nls -la '%s'", session->id,
+                          session->path, uv_strerror(result), session->path);
+        session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
+        session_fail_waiters(session, &error);
+        return;
     }
+    struct waiter *waiters = session->waiters;
+    json_t *json = session_json(session);
+    session->waiters = NULL;
     (void)pm_forget(server->manager, session->id);
     session_log(session, LOG_INFO, "session.destroyed", "record and log are removed");
     session_notify(session, "session.destroyed");
-    session_remove(session);
-    return RUNNER_OK;
+    session_remove(session); // Those who want another of this id go on.
+    answer_all(waiters, json, NULL);
+    json_decref(json);
+}
+
+static void on_leave(uv_timer_t *timer)
+{
+    session_erase(timer->data);
+}
+
+// It tells the end of the session before its own, and stays for somebody who does not read.
+static void wait_for_holder(struct session *session)
+{
+    uint64_t now = uv_now(&session->server->loop);
+    struct runner_error error;
+    if (session->leave_until == 0) {
+        session->leave_until = now + LEAVE_MS;
+    }
+    if (now >= session->leave_until + KILL_MARGIN_MS) {
+        (void)runner_fail(&error, RUNNER_TIMEOUT,
+                          "removal of session '%s'\nit has ended, and its holder does not leave\n"
+                          "runner doctor",
+                          session->id);
+        session_fail_waiters(session, &error);
+        return;
+    }
+    if (now >= session->leave_until) {
+        session_end_holder(session);
+    }
+    (void)uv_timer_start(session->patience, on_leave, LEAVE_LOOK_MS, 0);
+}
+
+void session_erase(struct session *session)
+{
+    (void)uv_timer_stop(session->patience);
+    if (session_holder_left(session)) {
+        erase_now(session);
+    } else {
+        wait_for_holder(session);
+    }
 }

@@ -93,6 +93,36 @@ TEST_F(Pod, TheTerminalLoopsSurviveErrors)
     }
 }
 
+#ifdef PM_TEST_WRITE_FAULTS_PATH
+TEST_F(Pod, NothingIsLostWhenWritesToAConnectionFailForAMoment)
+{
+    for (uint32_t mode : Modes()) {
+        const uint64_t total = 2u << 20;
+        Options options;
+        options.mode = mode;
+        options.ring = 4u << 20;
+        options.daemon_env = {"LD_PRELOAD=" PM_TEST_WRITE_FAULTS_PATH};
+        Session *session = Create("writes-" + std::to_string(mode),
+                                  {"pod-count", std::to_string(total), "7", "wait"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        auto viewer = Attached(session, POD_ROLE_VIEWER, 0);
+        ASSERT_NE(viewer, nullptr);
+        birth->keep = viewer->keep = false;
+        birth->check_letters = viewer->check_letters = true;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        for (Client *client : {birth.get(), viewer.get()}) {
+            ASSERT_TRUE(Until([&] { return client->received[0] == total; })) << client->received[0];
+            EXPECT_EQ(client->wrong_letters, 0u) << client->first_wrong;
+        }
+        for (int i = 0; i < 50; i++)
+            EXPECT_EQ(Status(session).end[0], total);
+        birth->Type("x");
+        ASSERT_TRUE(Until([&] { return birth->exits == 1 && viewer->exits == 1; }));
+        EXPECT_EQ(birth->exit.code, 7u);
+    }
+}
+#endif
+
 TEST_F(Pod, AFullDiskDoesNotEndTheLogNorTheSession)
 {
     Options options;

@@ -2,15 +2,14 @@
 // slow, and nobody else, nor one that is gone or takes nothing, holds the child up.
 #ifndef _WIN32
 #include <signal.h>
-#include <unistd.h>
 #endif
+#include <chrono>
+#include <thread>
 
 #include "pod_fixture.h"
 
 namespace pod
 {
-
-#ifndef _WIN32
 
 static constexpr uint32_t Ring = 65536;
 static constexpr uint32_t WithoutAck = POD_FEATURE_STDERR | POD_FEATURE_CLAIM; // An older client.
@@ -33,12 +32,14 @@ class Flow : public Pod
         return session;
     }
 
-    // Says nothing new for a while.
+    // It has begun, and says nothing new for a while.
     bool IsHeld(Session *session)
     {
         uint64_t end = Status(session).end[0];
+        if (end == 0)
+            return false;
         for (int quiet = 0; quiet < 5; quiet++) {
-            usleep(20000);
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
             uint64_t now = Status(session).end[0];
             if (now != end)
                 return false;
@@ -212,7 +213,9 @@ TEST_F(Flow, AStopAndAKillDoNotWaitForTheWriter)
         other->Ask(kill ? pod_client_kill(&other->link->client)
                         : pod_client_stop(&other->link->client, 400));
         ASSERT_TRUE(Until([&] { return other->exits == 1; }));
-        EXPECT_EQ(other->exit.kind, POD_EXIT_SIGNALED);
+        if (!contract::OnWindows()) {
+            EXPECT_EQ(other->exit.kind, POD_EXIT_SIGNALED);
+        }
     }
 }
 
@@ -244,6 +247,8 @@ TEST_F(Flow, AStopBehindTheChildsEndWaitsForNobody)
         EXPECT_EQ(other->exit.end[0], 90000u);
     }
 }
+
+#ifndef _WIN32
 
 // Somebody that the child has left behind writes quicker than the writer reads.
 TEST_F(Flow, WhoFloodsBehindTheChildsEndIsNotWaitedFor)
@@ -294,7 +299,8 @@ TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
     ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
     ASSERT_EQ(pod_file_remove(&session->dir, "s"), PM_OK);
     ASSERT_EQ(pm_process_signal(session->daemon, SIGUSR1, PM_SCOPE_PROCESS), PM_OK);
-    usleep(300000); // Nothing shows that it sleeps; if it does not yet, this is an easy case.
+    std::this_thread::sleep_for(std::chrono::milliseconds(
+        300)); // Nothing shows that it sleeps; if it does not yet, this is an easy case.
     uint64_t next = writer->link->client.tracker.next[0];
     writer->Go();
     ASSERT_TRUE(Until([&] { return writer->link->client.tracker.next[0] > next + 6 * Ring; }));
@@ -332,9 +338,10 @@ TEST_F(Flow, ASmallRingOfATerminalLosesNothing)
 
 #else
 
-TEST_F(Pod, AChildThatShallWaitForItsWriterIsRefusedByName)
+TEST_F(Pod, ATerminalThatShallWaitForItsWriterIsRefusedByName)
 {
     Options options;
+    options.mode = POD_MODE_PTY;
     options.on_full = POD_FULL_WAIT;
     EXPECT_EQ(Create("waits", {"pod-echo"}, options), nullptr);
     EXPECT_EQ(birth_error.code, POD_E_START);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <random>
 #include <thread>
 #ifndef _WIN32
@@ -175,6 +176,50 @@ TEST_F(Pod, AStalledViewerCostsTheOthersNothing)
         ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
     }
 }
+
+#ifdef __linux__
+// Processor time of the holder for all that the child says, in ns; 0: not known.
+static uint64_t TimeOf(uint64_t pid)
+{
+    uint64_t time = 0;
+    std::ifstream("/proc/" + std::to_string(pid) + "/schedstat") >> time;
+    return time;
+}
+
+// Its processor time, and not how long it takes: others are on the machine, too.
+TEST_F(Pod, AStalledViewerCostsTheHolderNoTime)
+{
+    const uint64_t total = 16u << 20;
+    uint64_t least[2] = {UINT64_MAX, UINT64_MAX}; // Without one, with one.
+    for (int round = 0; round < 6; round++) {
+        Options options;
+        options.mode = POD_MODE_PIPES;
+        options.ring = 256 * 1024;
+        Session *session =
+            Create("time-" + std::to_string(round),
+                   {"pod-count", std::to_string(total), "0", "wait", "first"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        std::unique_ptr<Client> stalled;
+        if (round % 2 != 0) {
+            stalled = Attached(session, POD_ROLE_VIEWER, 0);
+            ASSERT_NE(stalled, nullptr);
+            stalled->Stall();
+        }
+        uint64_t pid = pm_process_pid(session->daemon), before = TimeOf(pid);
+        if (before == 0)
+            GTEST_SKIP() << "no /proc to look into";
+        birth->Attach(POD_ROLE_WRITER, POD_FROM_NOW);
+        birth->keep = false;
+        ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+        birth->Type("g");
+        birth->Close(); // Else the slower of two readers is measured.
+        ASSERT_TRUE(contract::Eventually([&] { return Status(session).end[0] == total; }));
+        least[round % 2] = std::min(least[round % 2], TimeOf(pid) - before);
+    }
+    printf("%.1f ms without, %.1f ms with one\n", (double)least[0] / 1e6, (double)least[1] / 1e6);
+    EXPECT_LE(least[1], least[0] * 3 / 2);
+}
+#endif
 
 TEST_F(Pod, AChildThatNeverReadsBlocksNothing)
 {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@ static struct {
     int error, skip, count;
 } plans[PLANS_MAX];
 static int plans_count = -1;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void read_plans(void)
 {
@@ -30,8 +32,8 @@ static void read_plans(void)
     }
 }
 
-// Whether this call is to fail; errno is set then.
-static int fails(const char *call)
+// What this call is to meet; 0: nothing. Under the lock: a runner has workers.
+static int next_fault(const char *call)
 {
     if (plans_count < 0) {
         read_plans();
@@ -46,18 +48,29 @@ static int fails(const char *call)
         }
         if (plans[i].count > 0) {
             plans[i].count--;
-            if (plans[i].error == POD_FAULT_DIE) {
-                (void)kill(getpid(), SIGKILL);
-            }
-            if (plans[i].error == POD_FAULT_LATE) {
-                (void)sleep(1);
-                return 0;
-            }
-            errno = plans[i].error;
-            return 1;
+            return plans[i].error;
         }
     }
     return 0;
+}
+
+// Whether this call is to fail; errno is set then.
+static int fails(const char *call)
+{
+    (void)pthread_mutex_lock(&lock);
+    int error = next_fault(call);
+    (void)pthread_mutex_unlock(&lock);
+    if (error == POD_FAULT_DIE) {
+        (void)kill(getpid(), SIGKILL);
+    }
+    if (error == POD_FAULT_LATE) {
+        (void)sleep(1);
+        return 0;
+    }
+    if (error != 0) {
+        errno = error;
+    }
+    return error != 0;
 }
 
 static const char *target(int fd)

@@ -26,6 +26,7 @@ extern "C" {
 #include "runner/restart.h"
 #include "runner/service_config.h"
 #include "runner/service_log.h"
+#include "runner/tree.h"
 }
 
 namespace
@@ -628,7 +629,7 @@ class JournalFile : public ::testing::Test
     void TearDown() override
     {
         journal_close(&journal);
-        (void)os_remove_tree(folder.c_str());
+        (void)tree_remove(folder.c_str());
     }
     void begin(uint64_t session)
     {

@@ -231,10 +231,12 @@ int pod_file_put(struct pod_new_file *file, const void *data, size_t size)
     return write_all((int)file->file, data, size);
 }
 
-int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name)
+int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name,
+                    enum pod_sync sync)
 {
     int fd = (int)file->file;
-    int result = POD_SYS(fsync)(fd) < 0 ? pod_error_of(errno) : PM_OK;
+    bool synced = sync == POD_SYNC_NONE || POD_SYS(fsync)(fd) == 0;
+    int result = synced ? PM_OK : pod_error_of(errno);
     if (close(fd) < 0 && result == PM_OK && errno != EINTR) {
         result = pod_error_of(errno); // A network file system may tell only now.
     }
@@ -247,7 +249,7 @@ int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *
         return result;
     }
     file->named = true;
-    return pod_dir_sync(dir);
+    return sync == POD_SYNC_NAME ? pod_dir_sync(dir) : PM_OK;
 }
 
 int pod_dir_sync(struct pod_dir *dir)

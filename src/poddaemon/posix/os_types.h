@@ -12,8 +12,8 @@
 #define POD_SYS(name) name
 #endif
 
-#define POD_HAS_SESSIONS true // pm_spec::new_session
-#define POD_CAN_PAUSE true    // pod_source_room()
+#define POD_HAS_SESSIONS true       // pm_spec::new_session
+#define POD_CAN_PAUSE_TERMINAL true // pod_source_room() of one.
 
 struct pod_dir {
     int fd; // -1: closed.

@@ -7,6 +7,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "pmi_config.h"
 #include "poddaemon/os.h"
 
 void pod_process_settle(int *argc, char ***argv)
@@ -122,7 +123,7 @@ static void say_stack(const void *context)
     pc = (uintptr_t)at->uc_mcontext.gregs[REG_RIP];
     frame = (uintptr_t)at->uc_mcontext.gregs[REG_RBP];
     low = (uintptr_t)at->uc_mcontext.gregs[REG_RSP];
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__) && defined(HAVE_UCONTEXT_PC)
     pc = (uintptr_t)at->uc_mcontext.pc;
     frame = (uintptr_t)at->uc_mcontext.regs[29];
     low = (uintptr_t)at->uc_mcontext.sp;

@@ -115,8 +115,8 @@ static void on_source(uv_poll_t *poll, int status, int events)
             return;
         }
         all += size;
-        if (size < capacity && !source->terminal) {
-            return; // A pipe that gave less is empty; if not, we are called again.
+        if (source->terminal ? last < TERMINAL_READ : size < capacity) {
+            return; // One that gave less is empty; if not, we are called again.
         }
     }
 }

@@ -255,10 +255,11 @@ static int move(struct pod_dir *dir, const char *from, const char *to, DWORD fla
     return result;
 }
 
-int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name)
+int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name,
+                    enum pod_sync sync)
 {
     HANDLE handle = (HANDLE)file->file;
-    int result = FlushFileBuffers(handle) ? PM_OK : last_error();
+    int result = sync == POD_SYNC_NONE || FlushFileBuffers(handle) ? PM_OK : last_error();
     (void)CloseHandle(handle);
     file->file = PM_NATIVE_INVALID;
     if (result == PM_OK) {

@@ -5,7 +5,8 @@
 #include <uv.h>
 
 #define POD_HAS_SESSIONS false // pm_spec::new_session
-#define POD_CAN_PAUSE false    // pod_source_room(): a read is under way all the time.
+// pod_source_room() of one: a pseudoconsole is closed only while somebody reads it.
+#define POD_CAN_PAUSE_TERMINAL false
 
 struct pod_dir {
     void *handle; // NULL: closed.

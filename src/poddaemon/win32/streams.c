@@ -17,6 +17,7 @@ struct pod_reader {
     uv_pipe_t pipe;
     pod_source_data *data; // NULL: closed.
     void *user;
+    size_t room; // So much is read; 0: nothing, and libuv has been told.
 };
 
 static void on_reader_closed(uv_handle_t *handle)
@@ -27,9 +28,9 @@ static void on_reader_closed(uv_handle_t *handle)
 static void give_buffer(uv_handle_t *handle, size_t size, uv_buf_t *buffer)
 {
     static char bytes[READ_SIZE]; // Empty between two reads.
-    (void)handle;
+    const struct pod_reader *reader = handle->data;
     (void)size;
-    *buffer = uv_buf_init(bytes, sizeof bytes);
+    *buffer = uv_buf_init(bytes, (unsigned)(reader->room < READ_SIZE ? reader->room : READ_SIZE));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
@@ -37,7 +38,7 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
     struct pod_reader *reader = stream->data;
     if (count == UV_ENOMEM || count == UV_ENOBUFS) {
         reader->data(reader->user, NULL, PM_ERR_NO_MEMORY);
-        if (reader->data != NULL) {
+        if (reader->data != NULL && reader->room > 0) {
             (void)uv_read_start(stream, give_buffer, on_read);
         }
     } else if (count != 0) { // Any other error of a pipe is its end.
@@ -57,6 +58,7 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
     }
     reader->data = data;
     reader->user = user;
+    reader->room = SIZE_MAX;
     (void)uv_pipe_init(loop, &reader->pipe, 0);
     reader->pipe.data = reader;
     int result = pod_pipe_open(&reader->pipe, native);
@@ -71,13 +73,22 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
 
 void pod_source_room(struct pod_source *source, size_t room)
 {
-    (void)source;
-    (void)room;
+    struct pod_reader *reader = source->reader;
+    if (reader == NULL) {
+        return;
+    }
+    bool stopped = reader->room == 0;
+    reader->room = room;
+    if (room == 0 && !stopped) {
+        uv_read_stop((uv_stream_t *)&reader->pipe);
+    } else if (room > 0 && stopped) {
+        (void)uv_read_start((uv_stream_t *)&reader->pipe, give_buffer, on_read);
+    }
 }
 
 void pod_source_look(struct pod_source *source)
 {
-    (void)source; // A read is under way all the time.
+    (void)source; // A read is under way, unless it is held.
 }
 
 void pod_source_close(struct pod_source *source)

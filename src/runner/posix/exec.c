@@ -19,12 +19,10 @@ int os_exec(const char *program, char *const argv[])
 
 int os_own_program(char *path, size_t capacity)
 {
-#ifdef __linux__
-    // The file itself, also when it has been replaced or removed.
-    return snprintf(path, capacity, "/proc/%ld/exe", (long)getpid()) < (int)capacity
-               ? 0
-               : UV_ENAMETOOLONG;
-#else
-    return uv_exepath(path, &capacity);
-#endif
+    // The file itself, also when it has been replaced or removed. Where there is no such thing its
+    // name has to do.
+    if (snprintf(path, capacity, "/proc/%ld/exe", (long)getpid()) >= (int)capacity) {
+        return UV_ENAMETOOLONG;
+    }
+    return access(path, X_OK) == 0 ? 0 : uv_exepath(path, &capacity);
 }

@@ -49,8 +49,10 @@ int os_private_dir(const char *path, struct runner_error *error)
 {
     struct stat info;
     if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        return runner_fail(error, RUNNER_FAILED, "folder '%s'\ncannot be made: %s\nls -ld '%s/..'",
-                           path, strerror(errno), path);
+        const char *slash = strrchr(path, '/');
+        int parent = slash == NULL ? 0 : slash == path ? 1 : (int)(slash - path);
+        return runner_fail(error, RUNNER_FAILED, "folder '%s'\ncannot be made: %s\nls -ld '%.*s'",
+                           path, strerror(errno), parent > 0 ? parent : 1, parent > 0 ? path : ".");
     }
     if (lstat(path, &info) != 0) {
         return runner_fail(error, RUNNER_FAILED, "folder '%s'\n%s\nls -ld '%s'", path,
@@ -214,37 +216,10 @@ bool os_has_name(const char *variable, const char *name)
     return strncmp(variable, name, length) == 0 && variable[length] == '=';
 }
 
-static int remove_entries(const char *path)
+int os_remove_name(const char *path, bool folder)
 {
-    uv_fs_t request;
-    uv_dirent_t entry;
-    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
-    while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
-        char below[4096];
-        if (snprintf(below, sizeof below, "%s/%s", path, entry.name) >= (int)sizeof below) {
-            result = UV_ENAMETOOLONG;
-        } else {
-            result = os_remove_tree(below);
-        }
-    }
-    uv_fs_req_cleanup(&request);
-    return result < 0 ? result : 0;
-}
-
-int os_remove_tree(const char *path)
-{
-    struct stat info;
-    if (lstat(path, &info) != 0) {
-        return errno == ENOENT ? 0 : -errno;
-    }
-    if (!S_ISDIR(info.st_mode)) {
-        return POD_SYS(unlink)(path) == 0 || errno == ENOENT ? 0 : -errno;
-    }
-    int result = remove_entries(path);
-    if (result == 0 && rmdir(path) != 0 && errno != ENOENT) {
-        result = -errno;
-    }
-    return result;
+    int result = folder ? rmdir(path) : POD_SYS(unlink)(path);
+    return result == 0 || errno == ENOENT ? 0 : -errno;
 }
 
 void os_allow_batch_file(struct pm_spec *spec)

@@ -189,21 +189,40 @@ static void judge(const char *group, const char *problem, struct placement *plac
                    group, known ? unit.name : "it", problem[0] != '\0' ? "; " : "", problem);
 }
 
+void placement_home(struct placement_home *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    ret->looked = true;
+    if (inspect_cgroup(&inspect_real_roots, (uint64_t)getpid(), ret->inside.group)) {
+        judge(ret->inside.group, "", &ret->inside);
+    }
+}
+
 void placement_look(uint64_t pid, struct placement *ret)
 {
+    struct placement_home home;
     struct placement placement;
-    char ours[4096];
+    placement_home(&home);
     memset(&placement, 0, sizeof placement);
-    if (inspect_cgroup(&inspect_real_roots, (uint64_t)getpid(), ours) &&
-        inspect_cgroup(&inspect_real_roots, pid, placement.group)) {
-        if (strcmp(ours, placement.group) == 0) {
-            judge(ours, "", &placement);
+    if (home.inside.group[0] != '\0' && inspect_cgroup(&inspect_real_roots, pid, placement.group)) {
+        if (strcmp(home.inside.group, placement.group) == 0) {
+            placement = home.inside;
         } else {
             placement.kind =
                 strstr(placement.group, ".scope") != NULL ? PLACEMENT_SCOPE : PLACEMENT_GROUP;
         }
     }
     *ret = placement;
+}
+
+void placement_check(const struct placement_home *home, uint64_t pid, json_t *warnings)
+{
+    char group[4096];
+    // Not asked where nothing follows from it: the kernel takes its time for that.
+    if (home->inside.warning[0] != '\0' && inspect_cgroup(&inspect_real_roots, pid, group) &&
+        strcmp(home->inside.group, group) == 0) {
+        placement_warn(&home->inside, warnings);
+    }
 }
 
 void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct placement *ret)

@@ -193,50 +193,19 @@ bool os_has_name(const char *variable, const char *name)
     return _strnicmp(variable, name, length) == 0 && variable[length] == '=';
 }
 
-static int remove_entries(const char *path)
-{
-    uv_fs_t request;
-    uv_dirent_t entry;
-    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
-    while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
-        char below[4096];
-        if (snprintf(below, sizeof below, "%s/%s", path, entry.name) >= (int)sizeof below) {
-            result = UV_ENAMETOOLONG;
-        } else {
-            result = os_remove_tree(below);
-        }
-    }
-    uv_fs_req_cleanup(&request);
-    return result < 0 ? result : 0;
-}
-
-static int remove_one(const char *path)
-{
-    uv_fs_t request;
-    int result = uv_fs_lstat(NULL, &request, path, NULL);
-    bool folder = result == 0 && (request.statbuf.st_mode & S_IFMT) == S_IFDIR;
-    uv_fs_req_cleanup(&request);
-    if (result != 0) {
-        return result == UV_ENOENT ? 0 : result;
-    }
-    result = folder ? remove_entries(path) : 0;
-    if (result == 0) {
-        result = folder ? uv_fs_rmdir(NULL, &request, path, NULL)
-                        : uv_fs_unlink(NULL, &request, path, NULL);
-        uv_fs_req_cleanup(&request);
-    }
-    return result == UV_ENOENT ? 0 : result;
-}
-
 // What somebody has open cannot be removed: virus scanners look into new files.
-int os_remove_tree(const char *path)
+int os_remove_name(const char *path, bool folder)
 {
     int result = UV_EBUSY;
     for (int i = 0; i < 20 && result != 0; i++) {
-        result = remove_one(path);
-        if (result != 0) {
+        uv_fs_t request;
+        if (i > 0) {
             uv_sleep(25);
         }
+        result = folder ? uv_fs_rmdir(NULL, &request, path, NULL)
+                        : uv_fs_unlink(NULL, &request, path, NULL);
+        uv_fs_req_cleanup(&request);
+        result = result == UV_ENOENT ? 0 : result;
     }
     return result;
 }

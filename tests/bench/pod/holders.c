@@ -140,6 +140,11 @@ static void on_message(void *user, const struct pod_message *message)
 {
     struct holder_client *client = user;
     switch (message->type) {
+    case POD_WELCOME:
+        if (client->attach != NULL && pod_client_attach(&client->client, client->attach) < 0) {
+            holders_die("attach");
+        }
+        break;
     case POD_OUTPUT:
         client->received += message->u.output.data.size;
         break;
@@ -235,12 +240,9 @@ static void connect_pod(struct holder *holder, struct holder_client *client, boo
     uint64_t from = replay ? POD_FROM_KEPT : POD_FROM_NOW;
     struct pod_attach attach = {.role = POD_ROLE_WRITER, .from = {from, from}};
     attach.flags = POD_ATTACH_TAKE_OVER;
+    client->attach = &attach;
     holders_check(pod_connect(&holder->dir, holder->name, &native), NULL);
     pod_greet(holder, client, native);
-    if (pod_client_attach(&client->client, &attach) < 0) {
-        holders_die("attach");
-    }
-    pod_flush(client);
     while (!client->attached) {
         pod_turn(client);
     }

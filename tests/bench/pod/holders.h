@@ -27,9 +27,10 @@ enum holder_kind {
 struct holder_client {
     enum holder_kind kind;
     int fd;
-    uint64_t received, skipped; // Bytes of output.
-    bool attached;              // Of a pod: it has said so.
-    struct pod_client client;   // Of a pod.
+    uint64_t received, skipped;      // Bytes of output.
+    bool attached;                   // Of a pod: it has said so.
+    const struct pod_attach *attach; // Asked for with the proof, as `runner attach` does.
+    struct pod_client client;        // Of a pod.
 };
 
 struct holder {
