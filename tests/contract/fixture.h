@@ -24,6 +24,9 @@ bool OnValgrind(); // PM_TEST_VALGRIND says so.
 bool OnWindows();
 // SIGCHLD is ignored, or SA_NOCLDWAIT is set: no child leaves a status, ours or the host's own.
 bool HostGetsNoStatuses();
+// Where the library has no kernel object for a process, or the kernel is older than 6.15, a status
+// that its parent has not taken, or somebody else has, is lost. Everywhere else it is known.
+bool KernelTells(pm_process *process);
 // We are PID 1 or a subreaper: what the children of our children leave behind is ours to wait for.
 bool OrphansComeToUs();
 std::string SelfPath();

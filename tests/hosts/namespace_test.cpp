@@ -76,7 +76,7 @@ int NestedPart(const Args &a)
     NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
     pm_exit record = PM_EXIT_INIT;
     NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
-    if (KernelTells(info.best_effort)) {
+    if (KernelTells(process)) {
         NEED(record.kind == PM_EXIT_EXITED && record.code == 5);
     }
     pm_process_unref(process);

@@ -25,12 +25,6 @@ bool IsTrueOrLost(const pm_exit &record, bool exact, pm_exit_kind kind, int numb
            (kind == PM_EXIT_EXITED ? static_cast<int>(record.code) : record.signal) == number;
 }
 
-bool BestEffort(pm_process *process)
-{
-    pm_info info = PM_INFO_INIT;
-    return pm_process_info(process, &info) != PM_OK || info.best_effort;
-}
-
 int64_t NowMs()
 {
     return std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -80,7 +74,7 @@ int SigchldPart(const Args &a)
     for (int code : {0, 1, 7, 42, 127, 128, 255}) {
         Child child({"exit", std::to_string(code)});
         NEED(pm_spawn(manager, child.Get(), &process, &error) == PM_OK);
-        bool exact = KernelTells(BestEffort(process));
+        bool exact = KernelTells(process);
         NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
         NEED(IsTrueOrLost(record, exact, PM_EXIT_EXITED, code));
         pm_process_unref(process);
@@ -90,7 +84,7 @@ int SigchldPart(const Args &a)
         child->stdout_slot.kind = PM_STDIO_NULL;
         child->die_with_parent = dies_with_us;
         NEED(pm_spawn(manager, child.Get(), &process, &error) == PM_OK);
-        bool exact = KernelTells(BestEffort(process));
+        bool exact = KernelTells(process);
         NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
         NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
         NEED(IsTrueOrLost(record, exact, PM_EXIT_SIGNALED, SIGTERM));
@@ -254,7 +248,7 @@ int NeverPart(const Args &a)
     for (int i = 0; i < 2; i++) {
         std::string file = a.at(0) + "/payload-" + std::to_string(i);
         if (StartPayload(manager, "d", file, &process) != 0 ||
-            NeverTold(process, KernelTells(BestEffort(process)), options.status_pending_ms) != 0) {
+            NeverTold(process, KernelTells(process), options.status_pending_ms) != 0) {
             return 1;
         }
         pm_process_unref(process);
@@ -300,7 +294,7 @@ int LatePart(const Args &a)
         if (StartPayload(managers[i], "d", file, &processes[i]) != 0) {
             return 1;
         }
-        told = KernelTells(BestEffort(processes[i]));
+        told = KernelTells(processes[i]);
         NEED(pm_process_stop(processes[i], nullptr, nullptr) == PM_OK);
         NEED(!pm_process_alive(processes[i]));
     }
