@@ -465,7 +465,7 @@ class InPlace : public State, public testing::WithParamInterface<bool>
     }
 };
 
-INSTANTIATE_TEST_SUITE_P(Of, InPlace, testing::Bool(),
+INSTANTIATE_TEST_SUITE_P(Things, InPlace, testing::Bool(),
                          [](const testing::TestParamInfo<bool> &info) {
                              return info.param ? "AStranger" : "Ours";
                          });
