@@ -37,6 +37,11 @@ int Slowness()
     return scale * (factor > 0 ? factor : 1);
 }
 
+int Times(int full, int quick)
+{
+    return getenv("PM_TEST_FULL") != nullptr ? full : quick;
+}
+
 bool OnValgrind()
 {
     return getenv("PM_TEST_VALGRIND") != nullptr;

@@ -19,6 +19,8 @@ namespace contract
 int Slowness();
 // One bound for every wait; longer where everything is slower.
 int64_t Patience();
+// How often a case does it: the full number if PM_TEST_FULL is set, else the quick one.
+int Times(int full, int quick);
 bool OnWine();
 bool OnValgrind(); // PM_TEST_VALGRIND says so.
 bool OnWindows();
