@@ -10,6 +10,7 @@
 //   sigchld=ignore          SIGCHLD is ignored
 //   sigchld=nocldwait       the environment asks the test program to set SA_NOCLDWAIT, which does
 //                           not survive exec
+//   sigmask=full            all signals are blocked
 //   pid1                    the program is PID 1 of a pid namespace
 //   pid1=foreign-proc       ... without a /proc of its own: it sees the one of the namespace around it
 //   nested                  the program is a child of PID 1 in a pid namespace within another one
@@ -396,6 +397,14 @@ static void set_sigchld(const char *how)
         give_up("SIGCHLD");
 }
 
+static void block_signals(void)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+        give_up("sigprocmask");
+}
+
 static void make_host(char *condition, char **program)
 {
     char *value = strchr(condition, '=');
@@ -407,6 +416,8 @@ static void make_host(char *condition, char **program)
         deny(value);
     else if (strcmp(condition, "sigchld") == 0)
         set_sigchld(value);
+    else if (strcmp(condition, "sigmask") == 0)
+        block_signals();
     else if (strcmp(condition, "pid1") == 0)
         enter_namespace(strcmp(value, "foreign-proc") != 0);
     else if (strcmp(condition, "nested") == 0)

@@ -282,7 +282,8 @@ TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
     options.on_full = POD_FULL_WAIT;
     options.wait_s = 2;
     // It sleeps for 2 s when it listens again.
-    options.daemon_env = {"POD_FAULTS=socket:998:1:1,bind:998:1:1"};
+    const std::string sign = folder + "/asleep.sign";
+    options.daemon_env = {"POD_FAULTS=socket:998:1:1,bind:998:1:1", "POD_LATE_SIGN=" + sign};
     Session *session = Create("asleep", {"pod-tick", "3000"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth.reset();
@@ -294,7 +295,7 @@ TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
     ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
     ASSERT_EQ(pod_file_remove(&session->dir, "s"), PM_OK);
     ASSERT_EQ(pm_process_signal(session->daemon, SIGUSR1, PM_SCOPE_PROCESS), PM_OK);
-    usleep(300000); // Nothing shows that it sleeps; if it does not yet, this is an easy case.
+    ASSERT_TRUE(contract::Eventually([&] { return access(sign.c_str(), F_OK) == 0; }));
     uint64_t next = writer->link->client.tracker.next[0];
     writer->Go();
     ASSERT_TRUE(Until([&] { return writer->link->client.tracker.next[0] > next + 6 * Ring; }));
