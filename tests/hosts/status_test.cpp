@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <utility>
 
 using namespace contract;
 using namespace hosts;
@@ -200,6 +201,49 @@ int AdoptsPart(const Args &a)
 }
 const RoleAdder adopts_part("host-adopts", AdoptsPart);
 
+// Its own parent takes the status of each daemon at once: where the kernel tells us as well, every
+// end is known. args: folder.
+int EndsPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry";
+    pm_options options = OptionsFor(registry);
+    options.status_pending_ms = 10000;
+#ifdef PM_TEST_LAUNCHER_PATH
+    options.launcher_path = PM_TEST_LAUNCHER_PATH;
+#endif
+    pm_manager *manager = nullptr;
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGTRAP, SIGABRT, SIGBUS,
+                           SIGFPE,  SIGKILL, SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE, SIGALRM,
+                           SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS};
+    std::vector<std::pair<pm_exit_kind, int>> ends;
+    for (int code = 0, step = Times(1, 17); code < 256; code += step) {
+        ends.push_back({PM_EXIT_EXITED, code});
+    }
+    for (int number : signals) {
+        ends.push_back({PM_EXIT_SIGNALED, number});
+    }
+    for (const auto &[kind, number] : ends) {
+        pm_process *process = nullptr;
+        pm_exit record = PM_EXIT_INIT;
+        Child daemon({kind == PM_EXIT_EXITED ? "exit" : "raise", std::to_string(number)});
+        daemon->mode = PM_MODE_DAEMON;
+        daemon->key = "d";
+        NEED(pm_spawn(manager, daemon.Get(), &process, &error) == PM_OK);
+        NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
+        if (!IsTrueOrLost(record, KernelTells(process), kind, number)) {
+            printf("%d %d: kind %d, code %u, signal %d\n", kind, number, record.kind, record.code,
+                   record.signal);
+            return 1;
+        }
+        pm_process_unref(process);
+    }
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    return 0;
+}
+const RoleAdder ends_part("host-ends", EndsPart);
+
 // ------------------------------------------------------------------------------------------------
 // Orphans of somebody else
 // ------------------------------------------------------------------------------------------------
@@ -353,6 +397,11 @@ TEST_F(StatusHosts, UnderASubreaperThatWaitsNobodyIsAdopted)
 {
     // The control of the two above.
     Play({"subreaper=reaps"}, {"host-adopts", folder, "20", "another's"});
+}
+
+TEST_F(StatusHosts, UnderASubreaperThatWaitsEveryEndOfADaemonIsReported)
+{
+    Play({"subreaper=reaps"}, {"host-ends", folder});
 }
 
 TEST_F(StatusHosts, UnderAParentThatNeverWaitsADeathIsKnownAtOnceAndItsStatusLost)
