@@ -64,9 +64,7 @@ struct facts {
 static struct facts known_facts;
 static atomic_int facts_state;
 
-// In a pid namespace without a mount of its own /proc is that of the namespace around it, in which
-// each of our numbers is a stranger's, also for the stub that is to prove who it is.
-static bool proc_is_foreign(void)
+bool pmi_proc_is_foreign(void)
 {
     struct stat self, numbered;
     char path[64];
@@ -79,7 +77,7 @@ static int learn_facts(struct facts *ret_facts)
 {
     struct stat st;
     memset(ret_facts, 0, sizeof(*ret_facts));
-    if (proc_is_foreign())
+    if (pmi_proc_is_foreign())
         return PM_ERR_IDENTITY;
     int e = pmi_boot_id(ret_facts->boot_id);
     if (e == 0 && stat("/proc/self/ns/pid", &st) == 0)
