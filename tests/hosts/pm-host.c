@@ -12,7 +12,7 @@
 //                           not survive exec
 //   sigmask=full            all signals are blocked
 //   pid1                    the program is PID 1 of a pid namespace
-//   pid1=foreign-proc       ... without a /proc of its own: it sees the one of the namespace around it
+//   pid1=foreign-proc       ... and sees the /proc of the namespace around it
 //   nested                  the program is a child of PID 1 in a pid namespace within another one
 //   subreaper=self          the program is a subreaper
 //   subreaper=reaps         orphans come to a subreaper that waits for them at once
