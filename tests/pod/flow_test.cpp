@@ -5,6 +5,8 @@
 #include <unistd.h>
 #endif
 
+#include <fstream>
+
 #include "pod_fixture.h"
 
 namespace pod
@@ -295,7 +297,7 @@ TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
     ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
     ASSERT_EQ(pod_file_remove(&session->dir, "s"), PM_OK);
     ASSERT_EQ(pm_process_signal(session->daemon, SIGUSR1, PM_SCOPE_PROCESS), PM_OK);
-    ASSERT_TRUE(contract::Eventually([&] { return access(sign.c_str(), F_OK) == 0; }));
+    ASSERT_TRUE(contract::Eventually([&] { return std::ifstream(sign).good(); }));
     uint64_t next = writer->link->client.tracker.next[0];
     writer->Go();
     ASSERT_TRUE(Until([&] { return writer->link->client.tracker.next[0] > next + 6 * Ring; }));
