@@ -144,8 +144,11 @@ static void handle_exit(pm_manager *m, pm_process *p)
     if (result == PM_ERR_TIMEOUT) {
         return; // Not dead after all: it stays watched.
     }
+    // Out of the list first: who has just waited for it himself (pmi_reactor_resume) would watch it
+    // again between the two, and its token would come here when nobody holds a reference for it.
+    bool ours = unlink_watched(m, p);
     pmi_os_reactor_unwatch(&m->os, &p->os);
-    if (!unlink_watched(m, p)) {
+    if (!ours) {
         return;
     }
     if (result == PM_OK) {
@@ -184,22 +187,15 @@ static void watch_again(pm_manager *m)
 }
 
 // Whoever waited has seen the end: the reactor need not wake up for it. Its reference is dropped
-// once no token of the process is on its way; there is no new one, since it is paused.
-static void retire(pm_manager *m, pm_process *p)
-{
-    bool taken = unlink_watched(m, p);
-    pmi_os_reactor_release(&m->os);
-    if (taken) {
-        pmi_process_drop(p);
-    }
-}
-
+// once no token of the process is on its way; there is no new one, since it is paused, and nobody
+// who waits after us watches it again, since it leaves the list under the same lock.
 void pmi_reactor_resume(pm_manager *m, pm_process *p)
 {
     bool ended = atomic_load(&p->state) == PM_STATE_ENDED;
     bool held = ended && pmi_os_reactor_hold(&m->os);
     pmi_mutex_lock(&m->lock);
     bool last = --p->direct_waiters == 0 && !m->closed && !p->no_os && p->watch_link != NULL;
+    bool retired = last && held && unlink_locked(m, p);
     if (last && !held) {
         p->unwatched = pmi_os_reactor_pause(&m->os, &p->os, p, false) != PM_OK;
         if (p->unwatched) {
@@ -208,10 +204,11 @@ void pmi_reactor_resume(pm_manager *m, pm_process *p)
         }
     }
     pmi_mutex_unlock(&m->lock);
-    if (held && last) {
-        retire(m, p);
-    } else if (held) {
+    if (held) {
         pmi_os_reactor_release(&m->os);
+    }
+    if (retired) {
+        pmi_process_drop(p);
     }
 }
 

@@ -64,10 +64,21 @@ struct facts {
 static struct facts known_facts;
 static atomic_int facts_state;
 
+bool pmi_proc_is_foreign(void)
+{
+    struct stat self, numbered;
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%ld", (long)getpid());
+    return stat("/proc/self", &self) == 0 &&
+           (stat(path, &numbered) == 0 ? numbered.st_ino != self.st_ino : errno == ENOENT);
+}
+
 static int learn_facts(struct facts *ret_facts)
 {
     struct stat st;
     memset(ret_facts, 0, sizeof(*ret_facts));
+    if (pmi_proc_is_foreign())
+        return PM_ERR_IDENTITY;
     int e = pmi_boot_id(ret_facts->boot_id);
     if (e == 0 && stat("/proc/self/ns/pid", &st) == 0)
         ret_facts->pidns = (uint64_t)st.st_ino;

@@ -31,6 +31,10 @@ int pmi_stat_read(pid_t pid, struct pmi_stat *ret_stat);
 // Name of a process as the kernel keeps it, cut; "" if it does not tell.
 void pmi_process_name(pid_t pid, char *name, size_t capacity);
 
+// In a pid namespace without a mount of its own /proc is that of the namespace around it, in which
+// each of our numbers is a stranger's, also for the stub that is to prove who it is.
+bool pmi_proc_is_foreign(void);
+
 // Identity of a process that `pidfd` (-1 = none) pins or that is our unreaped child.
 // PM_OK; PM_ERR_GONE; PM_ERR_IDENTITY: the system does not tell.
 int pmi_identity_of(pid_t pid, int pidfd, struct pmi_identity *ret_id);

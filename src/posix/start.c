@@ -34,7 +34,9 @@ int pmi_exec_reached(pid_t pid)
     struct pmi_stat stat;
     if (pmi_stat_read(pid, &stat) != PM_OK)
         return -1;
-    return ((uint64_t)stat.flags & fork_no_exec) == 0;
+    if (((uint64_t)stat.flags & fork_no_exec) == 0)
+        return 1;
+    return pmi_proc_is_foreign() ? -1 : 0; // Many of its processes have never called exec.
 }
 
 // Waits for a child that is about to end and takes its status: its exit code, or -1.

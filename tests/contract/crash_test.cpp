@@ -191,7 +191,7 @@ std::map<uint64_t, std::string> LivingPayloads(const std::string &out)
 // payload ran twice.
 TEST_F(Crash, NoKillOfTheStarterMakesADaemonUnknown)
 {
-    const int rounds = OnWindows() ? 12 : 200;
+    const int rounds = OnWindows() ? 12 : Times(1000, 200);
     const unsigned longest_us = // A few starts.
         (OnWindows() ? 500000u : 20000u) * static_cast<unsigned>(Slowness());
     std::mt19937 random(12345);

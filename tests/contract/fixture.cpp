@@ -13,6 +13,7 @@
 #include <csignal>
 #include <dirent.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -34,6 +35,11 @@ int Slowness()
     const char *more = getenv("PM_TEST_SCALE");
     int factor = more != nullptr ? atoi(more) : 1;
     return scale * (factor > 0 ? factor : 1);
+}
+
+int Times(int full, int quick)
+{
+    return getenv("PM_TEST_FULL") != nullptr ? full : quick;
 }
 
 bool OnValgrind()
@@ -154,6 +160,11 @@ bool HostGetsNoStatuses()
     return false;
 }
 
+bool KernelTells(pm_process *)
+{
+    return true;
+}
+
 bool OrphansComeToUs()
 {
     return false;
@@ -270,6 +281,16 @@ bool HostGetsNoStatuses()
     struct sigaction action = {};
     sigaction(SIGCHLD, nullptr, &action);
     return action.sa_handler == SIG_IGN || (action.sa_flags & SA_NOCLDWAIT) != 0;
+}
+
+bool KernelTells(pm_process *process)
+{
+    pm_info info = PM_INFO_INIT;
+    utsname name = {};
+    int major = 0, minor = 0;
+    return pm_process_info(process, &info) == PM_OK && !info.best_effort && uname(&name) == 0 &&
+           sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+           (major > 6 || (major == 6 && minor >= 15));
 }
 
 bool OrphansComeToUs()

@@ -19,11 +19,16 @@ namespace contract
 int Slowness();
 // One bound for every wait; longer where everything is slower.
 int64_t Patience();
+// How often a case does it: the full number if PM_TEST_FULL is set, else the quick one.
+int Times(int full, int quick);
 bool OnWine();
 bool OnValgrind(); // PM_TEST_VALGRIND says so.
 bool OnWindows();
 // SIGCHLD is ignored, or SA_NOCLDWAIT is set: no child leaves a status, ours or the host's own.
 bool HostGetsNoStatuses();
+// Where the library has no kernel object for a process, or the kernel is older than 6.15, a status
+// that its parent has not taken, or somebody else has, is lost. Everywhere else it is known.
+bool KernelTells(pm_process *process);
 // We are PID 1 or a subreaper: what the children of our children leave behind is ours to wait for.
 bool OrphansComeToUs();
 std::string SelfPath();

@@ -194,6 +194,39 @@ int Tree(const Args &a)
     return leave ? 0 : Sleep({});
 }
 
+// The request to end in good order: it is not lost from the construction on.
+class StopRequest
+{
+  public:
+    StopRequest()
+    {
+#ifdef _WIN32
+        (void)pm_stop_event_open(&event);
+#else
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigprocmask(SIG_BLOCK, &set, nullptr);
+#endif
+    }
+
+    bool Await() const
+    {
+#ifdef _WIN32
+        return WaitForSingleObject(reinterpret_cast<HANDLE>(event), life_ms) == WAIT_OBJECT_0;
+#else
+        timespec limit = {life_ms / 1000, 0};
+        return sigtimedwait(&set, nullptr, &limit) == SIGTERM;
+#endif
+    }
+
+  private:
+#ifdef _WIN32
+    pm_native event = PM_NATIVE_INVALID;
+#else
+    sigset_t set;
+#endif
+};
+
 // A daemon's program: says by a file that it runs, ends in good order when asked to.
 int Payload(const Args &a)
 {
@@ -201,26 +234,29 @@ int Payload(const Args &a)
     if (file == nullptr) {
         return 1;
     }
+    StopRequest request;
 #ifdef _WIN32
-    pm_native event = PM_NATIVE_INVALID;
-    if (pm_stop_event_open(&event) != PM_OK) {
-        return 1;
-    }
     fprintf(file, "pid %lu\n", GetCurrentProcessId());
-    fclose(file);
-    return WaitForSingleObject(reinterpret_cast<HANDLE>(event), life_ms) == WAIT_OBJECT_0 ? 5 : 1;
 #else
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigprocmask(SIG_BLOCK, &set, nullptr);
     fprintf(file, "pid %ld ppid %ld sid %ld pgid %ld\n", static_cast<long>(getpid()),
             static_cast<long>(getppid()), static_cast<long>(getsid(0)),
             static_cast<long>(getpgrp()));
-    fclose(file);
-    timespec limit = {life_ms / 1000, 0};
-    return sigtimedwait(&set, nullptr, &limit) == SIGTERM ? 5 : 1;
 #endif
+    fclose(file);
+    return request.Await() ? 5 : 1;
+}
+
+// Asked to end it does so only when all the others have been asked as well, each of which says so
+// by a file. args: folder, its own name, how many they are.
+int Together(const Args &a)
+{
+    StopRequest request;
+    Say("ready");
+    if (!request.Await()) {
+        return 1;
+    }
+    WriteFile(a.at(0) + "/" + a.at(1), "asked");
+    return Eventually([&] { return ListFolder(a.at(0)).size() >= std::stoul(a.at(2)); }) ? 5 : 1;
 }
 
 #ifndef _WIN32
@@ -372,7 +408,7 @@ std::map<std::string, Role> &Roles()
         {"env", Env},         {"cwd", Cwd},
         {"argv", Argv},       {"tree", Tree},
         {"payload", Payload}, {"controller", Controller},
-        {"spawner", Spawner},
+        {"spawner", Spawner}, {"together", Together},
 #ifndef _WIN32
         {"raise", Raise},     {"sigstate", SigState},
         {"fds", Fds},         {"stop-self", StopSelf},

@@ -46,9 +46,6 @@ class Stage
 // Plays a part that says nothing when all is well. The last thing that a case does: it may skip.
 void Play(const Args &conditions, const Args &part);
 
-// Where the library says that it has no kernel object for a process, or the kernel is older than
-// 6.15, a status that its parent has not taken, or somebody else has, is lost.
-bool KernelTells(bool best_effort);
 // A user that is nobody else's.
 std::string StrangeUser();
 

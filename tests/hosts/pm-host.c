@@ -10,7 +10,9 @@
 //   sigchld=ignore          SIGCHLD is ignored
 //   sigchld=nocldwait       the environment asks the test program to set SA_NOCLDWAIT, which does
 //                           not survive exec
+//   sigmask=full            all signals are blocked
 //   pid1                    the program is PID 1 of a pid namespace
+//   pid1=foreign-proc       ... and sees the /proc of the namespace around it
 //   nested                  the program is a child of PID 1 in a pid namespace within another one
 //   subreaper=self          the program is a subreaper
 //   subreaper=reaps         orphans come to a subreaper that waits for them at once
@@ -199,7 +201,7 @@ static void unshare_as_user(void)
 }
 
 // The child returns as PID 1 of a new namespace; we wait for it and exit as it did.
-static void enter_namespace(void)
+static void enter_namespace(bool own_proc)
 {
     if (unshare(CLONE_NEWPID | CLONE_NEWNS) < 0) {
         if (errno != EPERM)
@@ -209,8 +211,8 @@ static void enter_namespace(void)
     pid_t init = fork_bound();
     if (init != 0)
         exit(await(init));
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount("proc", "/proc", "proc", 0, NULL) < 0)
+    if (own_proc && (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+                     mount("proc", "/proc", "proc", 0, NULL) < 0))
         give_up("mount of /proc");
 }
 
@@ -322,7 +324,7 @@ static void be_subreaper(const char *how)
 static void nest(void)
 {
     for (int level = 0; level < 2; level++) {
-        enter_namespace();
+        enter_namespace(true);
         pid_t next = fork_bound();
         if (next != 0)
             reap_all(next);
@@ -395,6 +397,14 @@ static void set_sigchld(const char *how)
         give_up("SIGCHLD");
 }
 
+static void block_signals(void)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+        give_up("sigprocmask");
+}
+
 static void make_host(char *condition, char **program)
 {
     char *value = strchr(condition, '=');
@@ -406,8 +416,10 @@ static void make_host(char *condition, char **program)
         deny(value);
     else if (strcmp(condition, "sigchld") == 0)
         set_sigchld(value);
+    else if (strcmp(condition, "sigmask") == 0)
+        block_signals();
     else if (strcmp(condition, "pid1") == 0)
-        enter_namespace();
+        enter_namespace(strcmp(value, "foreign-proc") != 0);
     else if (strcmp(condition, "nested") == 0)
         nest();
     else if (strcmp(condition, "subreaper") == 0)

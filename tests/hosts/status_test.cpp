@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <utility>
 
 using namespace contract;
 using namespace hosts;
@@ -23,12 +24,6 @@ bool IsTrueOrLost(const pm_exit &record, bool exact, pm_exit_kind kind, int numb
     }
     return record.kind == kind &&
            (kind == PM_EXIT_EXITED ? static_cast<int>(record.code) : record.signal) == number;
-}
-
-bool BestEffort(pm_process *process)
-{
-    pm_info info = PM_INFO_INIT;
-    return pm_process_info(process, &info) != PM_OK || info.best_effort;
 }
 
 int64_t NowMs()
@@ -111,7 +106,7 @@ int SigchldPart(const Args &a)
     for (int code : {0, 1, 7, 42, 127, 128, 255}) {
         Child child({"exit", std::to_string(code)});
         NEED(pm_spawn(manager, child.Get(), &process, &error) == PM_OK);
-        bool exact = KernelTells(BestEffort(process));
+        bool exact = KernelTells(process);
         NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
         NEED(IsTrueOrLost(record, exact, PM_EXIT_EXITED, code));
         pm_process_unref(process);
@@ -121,7 +116,7 @@ int SigchldPart(const Args &a)
         child->stdout_slot.kind = PM_STDIO_NULL;
         child->die_with_parent = dies_with_us;
         NEED(pm_spawn(manager, child.Get(), &process, &error) == PM_OK);
-        bool exact = KernelTells(BestEffort(process));
+        bool exact = KernelTells(process);
         NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
         NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
         NEED(IsTrueOrLost(record, exact, PM_EXIT_SIGNALED, SIGTERM));
@@ -237,6 +232,49 @@ int AdoptsPart(const Args &a)
 }
 const RoleAdder adopts_part("host-adopts", AdoptsPart);
 
+// Its own parent takes the status of each daemon at once: where the kernel tells us as well, every
+// end is known. args: folder.
+int EndsPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry";
+    pm_options options = OptionsFor(registry);
+    options.status_pending_ms = 10000;
+#ifdef PM_TEST_LAUNCHER_PATH
+    options.launcher_path = PM_TEST_LAUNCHER_PATH;
+#endif
+    pm_manager *manager = nullptr;
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGTRAP, SIGABRT, SIGBUS,
+                           SIGFPE,  SIGKILL, SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE, SIGALRM,
+                           SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS};
+    std::vector<std::pair<pm_exit_kind, int>> ends;
+    for (int code = 0, step = Times(1, 17); code < 256; code += step) {
+        ends.push_back({PM_EXIT_EXITED, code});
+    }
+    for (int number : signals) {
+        ends.push_back({PM_EXIT_SIGNALED, number});
+    }
+    for (const auto &[kind, number] : ends) {
+        pm_process *process = nullptr;
+        pm_exit record = PM_EXIT_INIT;
+        Child daemon({kind == PM_EXIT_EXITED ? "exit" : "raise", std::to_string(number)});
+        daemon->mode = PM_MODE_DAEMON;
+        daemon->key = "d";
+        NEED(pm_spawn(manager, daemon.Get(), &process, &error) == PM_OK);
+        NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
+        if (!IsTrueOrLost(record, KernelTells(process), kind, number)) {
+            printf("%d %d: kind %d, code %u, signal %d\n", kind, number, record.kind, record.code,
+                   record.signal);
+            return 1;
+        }
+        pm_process_unref(process);
+    }
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    return 0;
+}
+const RoleAdder ends_part("host-ends", EndsPart);
+
 // ------------------------------------------------------------------------------------------------
 // Orphans of somebody else
 // ------------------------------------------------------------------------------------------------
@@ -285,7 +323,7 @@ int NeverPart(const Args &a)
     for (int i = 0; i < 2; i++) {
         std::string file = a.at(0) + "/payload-" + std::to_string(i);
         if (StartPayload(manager, "d", file, &process) != 0 ||
-            NeverTold(process, KernelTells(BestEffort(process)), options.status_pending_ms) != 0) {
+            NeverTold(process, KernelTells(process), options.status_pending_ms) != 0) {
             return 1;
         }
         pm_process_unref(process);
@@ -331,7 +369,7 @@ int LatePart(const Args &a)
         if (StartPayload(managers[i], "d", file, &processes[i]) != 0) {
             return 1;
         }
-        told = KernelTells(BestEffort(processes[i]));
+        told = KernelTells(processes[i]);
         NEED(pm_process_stop(processes[i], nullptr, nullptr) == PM_OK);
         NEED(!pm_process_alive(processes[i]));
     }
@@ -390,6 +428,11 @@ TEST_F(StatusHosts, UnderASubreaperThatWaitsNobodyIsAdopted)
 {
     // The control of the two above.
     Play({"subreaper=reaps"}, {"host-adopts", folder, "20", "another's"});
+}
+
+TEST_F(StatusHosts, UnderASubreaperThatWaitsEveryEndOfADaemonIsReported)
+{
+    Play({"subreaper=reaps"}, {"host-ends", folder});
 }
 
 TEST_F(StatusHosts, UnderAParentThatNeverWaitsADeathIsKnownAtOnceAndItsStatusLost)

@@ -3,8 +3,8 @@
 #ifndef _WIN32
 #include <signal.h>
 #endif
-#include <chrono>
-#include <thread>
+
+#include <fstream>
 
 #include "pod_fixture.h"
 
@@ -287,7 +287,8 @@ TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
     options.on_full = POD_FULL_WAIT;
     options.wait_s = 2;
     // It sleeps for 2 s when it listens again.
-    options.daemon_env = {"POD_FAULTS=socket:998:1:1,bind:998:1:1"};
+    const std::string sign = folder + "/asleep.sign";
+    options.daemon_env = {"POD_FAULTS=socket:998:1:1,bind:998:1:1", "POD_LATE_SIGN=" + sign};
     Session *session = Create("asleep", {"pod-tick", "3000"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth.reset();
@@ -299,8 +300,7 @@ TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)
     ASSERT_TRUE(contract::Eventually([&] { return IsHeld(session); }));
     ASSERT_EQ(pod_file_remove(&session->dir, "s"), PM_OK);
     ASSERT_EQ(pm_process_signal(session->daemon, SIGUSR1, PM_SCOPE_PROCESS), PM_OK);
-    std::this_thread::sleep_for(std::chrono::milliseconds(
-        300)); // Nothing shows that it sleeps; if it does not yet, this is an easy case.
+    ASSERT_TRUE(contract::Eventually([&] { return std::ifstream(sign).good(); }));
     uint64_t next = writer->link->client.tracker.next[0];
     writer->Go();
     ASSERT_TRUE(Until([&] { return writer->link->client.tracker.next[0] > next + 6 * Ring; }));

@@ -499,7 +499,24 @@ TEST_F(Pod, AskingOnAndOnWithoutReadingEndsThatConnection)
     EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
 }
 
-TEST_F(Pod, PlantedLinksAndForeignOwnersAreRefused)
+// Pod with folders that somebody has prepared.
+class Folders : public Pod
+{
+  protected:
+    void ExpectRefused(const std::vector<Session *> &all)
+    {
+        for (Session *session : all) {
+            auto client = StartDaemon(session, Options());
+            ASSERT_NE(client, nullptr);
+            ASSERT_TRUE(Until([&] { return client->Over(); })) << session->id;
+            ASSERT_EQ(client->errors.size(), 1u) << session->id;
+            EXPECT_EQ(client->errors[0].code, POD_E_START) << session->id;
+            EXPECT_TRUE(contract::Eventually([&] { return !pm_process_alive(session->daemon); }));
+        }
+    }
+};
+
+TEST_F(Folders, WithPlantedLinksAndOpenToOthersAreRefused)
 {
     // A folder that others may enter.
     Session *open_folder = MakeFolder("open");
@@ -520,24 +537,7 @@ TEST_F(Pod, PlantedLinksAndForeignOwnersAreRefused)
     // A FIFO in the place of the lock.
     Session *fifo = MakeFolder("fifo");
     ASSERT_EQ(mkfifo((fifo->path + "/lock").c_str(), 0600), 0);
-    std::vector<Session *> all = {open_folder, link_folder, open_token,
-                                  link_token,  two_names,   fifo};
-    if (geteuid() == 0) {
-        Session *foreign = MakeFolder("foreign");
-        ASSERT_EQ(chown(foreign->path.c_str(), 12345, 12345), 0);
-        Session *foreign_token = MakeFolder("foreign-token");
-        ASSERT_EQ(chown((foreign_token->path + "/token").c_str(), 12345, 12345), 0);
-        all.push_back(foreign);
-        all.push_back(foreign_token);
-    }
-    for (Session *session : all) {
-        auto client = StartDaemon(session, Options());
-        ASSERT_NE(client, nullptr);
-        ASSERT_TRUE(Until([&] { return client->Over(); })) << session->id;
-        ASSERT_EQ(client->errors.size(), 1u) << session->id;
-        EXPECT_EQ(client->errors[0].code, POD_E_START) << session->id;
-        EXPECT_TRUE(contract::Eventually([&] { return !pm_process_alive(session->daemon); }));
-    }
+    ExpectRefused({open_folder, link_folder, open_token, link_token, two_names, fifo});
     // A log that is a link to somewhere: the session starts, nothing is written there.
     Session *log_link = MakeFolder("log-link");
     contract::WriteFile(folder + "/victim", "mine\n");
@@ -548,6 +548,17 @@ TEST_F(Pod, PlantedLinksAndForeignOwnersAreRefused)
     client->Ask(pod_client_status(&client->link->client));
     ASSERT_TRUE(Until([&] { return client->states == 1; }));
     EXPECT_GT(client->state.faults[POD_FAULT_LOG], 0u);
+}
+
+TEST_F(Folders, OfForeignOwnersAreRefused)
+{
+    if (geteuid() != 0)
+        GTEST_SKIP() << "needs root to give a file away";
+    Session *foreign = MakeFolder("foreign");
+    ASSERT_EQ(chown(foreign->path.c_str(), 12345, 12345), 0);
+    Session *foreign_token = MakeFolder("foreign-token");
+    ASSERT_EQ(chown((foreign_token->path + "/token").c_str(), 12345, 12345), 0);
+    ExpectRefused({foreign, foreign_token});
 }
 
 TEST_F(Pod, AnotherUserIsSentAway)

@@ -19,6 +19,17 @@ static struct {
 static int plans_count = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+// Whoever waits for it sees that we sleep from now on.
+static void come_late(void)
+{
+    const char *sign = getenv("POD_LATE_SIGN");
+    int fd = sign != NULL ? open(sign, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    (void)sleep(1);
+}
+
 static void read_plans(void)
 {
     const char *text = getenv("POD_FAULTS");
@@ -64,7 +75,7 @@ static int fails(const char *call)
         (void)kill(getpid(), SIGKILL);
     }
     if (error == POD_FAULT_LATE) {
-        (void)sleep(1);
+        come_late();
         return 0;
     }
     if (error != 0) {

@@ -2,7 +2,8 @@
 //
 //   CALL:ERRNO:SKIP:COUNT,...     the first SKIP calls are as ever, COUNT fail, the rest as ever
 //
-// ERRNO 999: the process is killed in place of the call; 998: the call comes a second later.
+// ERRNO 999: the process is killed in place of the call; 998: the call comes a second later,
+// and the file that POD_LATE_SIGN names is made before.
 //
 // CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to;
 // of openat also the name of the file.

@@ -33,7 +33,7 @@ PLANTS = [
     ("the user is not looked at", "src/poddaemon/posix/endpoint.c", "if (!is_ours(fd)) {\n        (void)close(fd);\n        return PM_ERR_ACCESS;",
      "if (false) {\n        (void)close(fd);\n        return PM_ERR_ACCESS;", "AnotherUserIsSentAway"),
     ("links are followed", "src/poddaemon/posix/files.c", "flags | O_NOFOLLOW | O_CLOEXEC", "flags | O_CLOEXEC",
-     "PlantedLinksAndForeignOwnersAreRefused"),
+     "Folders.WithPlantedLinksAndOpenToOthersAreRefused"),
     ("mute connections stay", "src/poddaemon/peer.c", "birth ? POD_START_MS : POD_PROVE_MS", "10000000",
      "MuteConnectionsAreDroppedInTimeAndKeepNobodyOut"),
     ("the child lives without the daemon", "src/poddaemon/child.c", "spec->die_with_parent = true;",

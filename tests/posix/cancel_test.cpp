@@ -50,7 +50,7 @@ TEST_F(Cancel, AtRandomDuringStartsLeavesNothing)
 {
     std::minstd_rand random(1);
     Work work{manager};
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < Times(1000, 200); i++) {
         pthread_t thread;
         int before = work.rounds;
         ASSERT_EQ(0, pthread_create(&thread, nullptr, StartForEver, &work));

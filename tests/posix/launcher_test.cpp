@@ -255,7 +255,7 @@ class LauncherHit : public Contract
 
 TEST_F(LauncherHit, KilledAtRandomLeavesADaemonOrNothing)
 {
-    Rounds(Victim::launcher, SIGKILL, 150);
+    Rounds(Victim::launcher, SIGKILL, Times(500, 150));
 }
 
 TEST_F(LauncherHit, StoppedAtRandomLeavesADaemonOrNothing)
@@ -265,7 +265,7 @@ TEST_F(LauncherHit, StoppedAtRandomLeavesADaemonOrNothing)
 
 TEST_F(LauncherHit, ItsStubKilledAtRandomLeavesADaemonOrNothing)
 {
-    Rounds(Victim::stub, SIGKILL, 150);
+    Rounds(Victim::stub, SIGKILL, Times(500, 150));
 }
 
 TEST_F(LauncherHit, ItsStubStoppedAtRandomLeavesADaemonOrNothing)

@@ -2,12 +2,14 @@
 
 #include "fixture.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -635,10 +637,35 @@ TEST_F(Pty, ByTheThousandLeaveNothingBehind)
     EXPECT_TRUE(Eventually([&] { return Stats().ended == Stats().started; }));
 }
 
+TEST_F(Pty, EveryEndIsReported)
+{
+    const int step = Times(1, 17);
+    for (int code = 0; code < 256; code += step) {
+        Shown child({"exit", std::to_string(code)});
+        pm_exit record = Wait(Spawn(child));
+        EXPECT_EQ(PM_EXIT_EXITED, record.kind) << code;
+        EXPECT_EQ(static_cast<uint32_t>(code), record.code);
+    }
+    for (int number : {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGTRAP, SIGABRT, SIGBUS,
+                       SIGFPE,  SIGKILL, SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE, SIGALRM,
+                       SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS}) {
+        Shown child({"raise", std::to_string(number)});
+        pm_exit record = Wait(Spawn(child));
+        EXPECT_EQ(PM_EXIT_SIGNALED, record.kind) << number;
+        EXPECT_EQ(number, record.signal);
+    }
+}
+
 TEST_F(Pty, ManyAtOnceAreAllReal)
 {
+    // Each has a few descriptors.
+    struct rlimit limit = {};
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2048) {
+        limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 2048);
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
     std::vector<pm_process *> shown;
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 256; i++) {
         Shown child({"on-terminal"});
         shown.push_back(Spawn(child));
     }

@@ -3,6 +3,7 @@
 
 #include "races.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +11,9 @@
 #include <set>
 #include <sstream>
 #include <thread>
+
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -26,9 +30,35 @@ using Clock = std::chrono::steady_clock;
 
 const int threads = 4;
 
-// Looks every few milliseconds for children of ours that are dead and that nobody waits for. A
-// launcher may be seen dead for the moment before its starter has waited for it, but not for
-// longer.
+// The 22nd field of a line of stat, whose rest behind the name begins with the third.
+std::string StartOf(const std::string &rest)
+{
+    std::istringstream fields(rest);
+    std::string field;
+    for (int i = 3; i <= 22; i++) {
+        fields >> field;
+    }
+    return field;
+}
+
+// Dead children of a thread of ours that nobody has waited for: number and start.
+std::set<std::string> ZombiesOf(const std::string &task)
+{
+    std::set<std::string> found;
+    std::istringstream children(ReadFile("/proc/self/task/" + task + "/children"));
+    for (std::string pid; children >> pid;) {
+        std::string stat = ReadFile("/proc/" + pid + "/stat");
+        size_t at = stat.rfind(')');
+        if (at != std::string::npos && stat.compare(at, 3, ") Z") == 0) {
+            found.insert(pid + " " + StartOf(stat.substr(at + 2)));
+        }
+    }
+    return found;
+}
+
+// Looks every few milliseconds for zombies of ours. Each child that ends is one for the moment
+// until the thread that waits for it has run, and a look may fall into it: so the same one may be
+// seen, but not again and again. In looks, not in time: on a busy machine both have to wait.
 class Sampler
 {
   public:
@@ -36,58 +66,30 @@ class Sampler
     {
     }
 
-    // How long the same zombie was seen, in milliseconds.
-    int64_t End()
+    void End()
     {
         over = true;
         thread.join();
-        return longest;
     }
 
+    // How many looks there were, how many of them saw a zombie, and the most that saw the same one.
     std::atomic<int> samples{0};
+    int with_zombies = 0, longest = 0;
 
   private:
-    static std::set<std::string> Zombies()
-    {
-        std::set<std::string> found;
-        for (const auto &task : ListFolder("/proc/self/task")) {
-            std::istringstream children(ReadFile("/proc/self/task/" + task + "/children"));
-            for (std::string pid; children >> pid;) {
-                std::string stat = ReadFile("/proc/" + pid + "/stat");
-                size_t at = stat.rfind(')');
-                if (at != std::string::npos && stat.compare(at, 3, ") Z") == 0) {
-                    found.insert(pid + " " + StartOf(stat.substr(at + 2)));
-                }
-            }
-        }
-        return found;
-    }
-
-    // The 22nd field of the line; the rest begins with the third.
-    static std::string StartOf(const std::string &rest)
-    {
-        std::istringstream fields(rest);
-        std::string field;
-        for (int i = 3; i <= 22; i++) {
-            fields >> field;
-        }
-        return field;
-    }
-
     void Look()
     {
-        std::map<std::string, Clock::time_point> seen;
+        std::map<std::string, int> seen;
         while (!over) {
-            std::map<std::string, Clock::time_point> still;
-            for (const auto &zombie : Zombies()) {
-                auto now = Clock::now();
-                auto before = seen.find(zombie);
-                still[zombie] = before != seen.end() ? before->second : now;
-                longest = std::max<int64_t>(longest,
-                                            std::chrono::duration_cast<std::chrono::milliseconds>(
-                                                now - still[zombie])
-                                                .count());
+            std::map<std::string, int> still;
+            for (const auto &task : ListFolder("/proc/self/task")) {
+                for (const auto &zombie : ZombiesOf(task)) {
+                    auto before = seen.find(zombie);
+                    still[zombie] = before != seen.end() ? before->second + 1 : 1;
+                    longest = std::max(longest, still[zombie]);
+                }
             }
+            with_zombies += !still.empty();
             seen = still;
             samples++;
             std::this_thread::sleep_for(std::chrono::milliseconds(10)); // The distance of samples.
@@ -95,7 +97,6 @@ class Sampler
     }
 
     std::atomic<bool> over{false};
-    int64_t longest = 0;
     std::thread thread; // The last one: it uses all others.
 };
 
@@ -139,6 +140,9 @@ std::string Cycle(pm_manager *manager, const std::string &key)
         problem = std::string("wait: ") + pm_error_name(code);
     } else if (record.kind == PM_EXIT_EXITED || pm_process_alive(process)) {
         problem = "it was not killed";
+    } else if (!ZombiesOf(std::to_string(syscall(SYS_gettid))).empty()) {
+        // The launcher is a child of this thread, which has waited for it when the start returns.
+        problem = "its launcher is a zombie";
     }
     pm_process_unref(process);
     code = problem.empty() ? pm_forget(manager, key.c_str()) : PM_OK;
@@ -179,9 +183,10 @@ TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
     auto start = Clock::now();
     EXPECT_EQ("", Cycles(manager, cycles));
     auto took = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
-    const int64_t longest = sampler.End();
+    sampler.End();
     EXPECT_GT(sampler.samples, 1);
-    EXPECT_LT(longest, 1000 * Slowness()) << "a zombie of ours";
+    // Seen so far: one look, two on a busy machine.
+    EXPECT_LE(sampler.longest, 10 * Slowness()) << "a zombie of ours";
     EXPECT_TRUE(Eventually([&] { return OpenDescriptors() == descriptors; }))
         << OpenDescriptors() << " descriptors, before " << descriptors;
     // Less than a few bytes a cycle, and not a byte more with more of them.
@@ -202,7 +207,9 @@ TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
                                       },
                                       nullptr));
     RecordProperty("milliseconds", static_cast<int>(took.count()));
-    RecordProperty("longest_zombie_ms", static_cast<int>(longest));
+    RecordProperty("samples", sampler.samples);
+    RecordProperty("samples_with_zombies", sampler.with_zombies);
+    RecordProperty("samples_of_one_zombie", sampler.longest);
     RecordProperty("memory", std::to_string(static_cast<long>(now) - static_cast<long>(memory)));
 }
 

@@ -212,7 +212,9 @@ TEST_F(AtOnce, AThiefBesideAThousandChildrenMakesNoFalseStatus)
             << "the child has a copy of our memory: only its status tells of a failed exec";
     }
     const int children = Rounds(10000, 1000);
-    Open();
+    pm_options options = DefaultOptions();
+    options.status_pending_ms = 10000; // The thief may be held up in the middle of its wait.
+    Open(options);
     std::atomic<bool> over{false};
     std::atomic<int> stolen{0}, told{0};
     std::thread thief([&] {
@@ -237,12 +239,14 @@ TEST_F(AtOnce, AThiefBesideAThousandChildrenMakesNoFalseStatus)
             if (batch[i] == nullptr) {
                 continue;
             }
+            const int number = first + static_cast<int>(i);
             pm_exit record = Wait(batch[i]);
-            lost += record.kind == PM_EXIT_LOST;
-            if (record.kind != PM_EXIT_LOST) {
-                EXPECT_EQ(PM_EXIT_EXITED, record.kind) << "child " << first + static_cast<int>(i);
-                EXPECT_EQ((static_cast<uint32_t>(first) + i) % 256, record.code)
-                    << "child " << first + static_cast<int>(i);
+            if (record.kind == PM_EXIT_LOST) {
+                EXPECT_FALSE(KernelTells(batch[i])) << "child " << number;
+                lost++;
+            } else {
+                EXPECT_EQ(PM_EXIT_EXITED, record.kind) << "child " << number;
+                EXPECT_EQ(static_cast<uint32_t>(number) % 256, record.code) << "child " << number;
             }
         }
     }
@@ -254,6 +258,88 @@ TEST_F(AtOnce, AThiefBesideAThousandChildrenMakesNoFalseStatus)
     EXPECT_EQ(children, told);
     RecordProperty("stolen", stolen);
     RecordProperty("lost", lost);
+}
+
+// Waits to be killed: SIGTERM stays pending, so that everybody can see that it was sent. args: what
+// makes it even harder to stop.
+int Unmoved(const std::vector<std::string> &args)
+{
+    const std::string how = args.empty() ? "" : args[0];
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    if (how == "tree" && fork() == 0) {
+        alarm(120);
+        for (;;) {
+            pause(); // Holds the pipe.
+        }
+    }
+    printf("ready\n");
+    fflush(stdout);
+    if (how == "stopped") {
+        raise(SIGSTOP);
+    }
+    alarm(120);
+    for (;;) {
+        pause();
+    }
+}
+const RoleAdder unmoved("unmoved", Unmoved);
+
+// Whether it has been asked to end, or has ended.
+bool WasAsked(uint64_t pid)
+{
+    const std::string status = ReadFile("/proc/" + std::to_string(pid) + "/status");
+    const char name[] = "ShdPnd:";
+    const size_t at = status.find(name);
+    return !PidAlive(pid) || at == std::string::npos ||
+           (strtoull(status.c_str() + at + sizeof name - 1, nullptr, 16) &
+            uint64_t{1} << (SIGTERM - 1)) != 0;
+}
+
+// How many the library was said to have stopped, and how many had not even been asked by then.
+struct Visits {
+    std::vector<uint64_t> pids;
+    int killed = 0, unasked = 0;
+};
+
+void Visit(void *user, pm_process *, const pm_stop_report *report)
+{
+    auto *visits = static_cast<Visits *>(user);
+    visits->killed += report->ended_by_action == PM_STOP_KILL;
+    for (uint64_t pid : visits->pids) {
+        visits->unasked += !WasAsked(pid);
+    }
+}
+
+TEST_F(AtOnce, AHundredDeafChildrenTakeOneGrace)
+{
+    const int children = 100;
+    const auto patience = static_cast<uint32_t>(Patience());
+    Visits visits;
+    Open();
+    for (int i = 0; i < children && !HasFailure(); i++) {
+        Child child({"unmoved", i % 10 == 0 ? "stopped" : i % 10 == 1 ? "tree" : ""});
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        child->stop = {2,
+                       {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 300},
+                        {PM_STOP_KILL, PM_SCOPE_TREE, patience}}};
+        pm_process *process = Spawn(child);
+        ASSERT_NE(nullptr, process);
+        EXPECT_EQ("ready", ReadLine(process));
+        visits.pids.push_back(pm_process_pid(process));
+    }
+    auto start = std::chrono::steady_clock::now();
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 2 * Patience(), Visit, &visits, &report));
+    auto took = std::chrono::steady_clock::now() - start;
+    EXPECT_EQ(static_cast<size_t>(children), report.stopped);
+    EXPECT_EQ(children, visits.killed);
+    EXPECT_EQ(0, visits.unasked) << "not before the grace of the first one was over";
+    RecordProperty("stop_all_ms",
+                   std::to_string(
+                       std::chrono::duration_cast<std::chrono::milliseconds>(took).count()));
 }
 
 TEST_F(AtOnce, AThousandChildrenStopTogether)

@@ -11,7 +11,9 @@
 namespace races
 {
 
-// The full count if PM_TEST_FULL is set, else the quick one; fewer where everything is slower.
+// Times(), and where everything is slower: of the quick number only so many that they take about as
+// long as elsewhere, for somebody waits for that run; in full 10,000 at most, for a sanitizer
+// reports a race also when it does no harm, and needs fewer rounds to meet it.
 int Rounds(int full, int quick);
 
 // A program of the system in place of this one: it starts in a fraction of the time.
