@@ -4,7 +4,9 @@
 #include <signal.h>
 #endif
 
+#include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "pod_fixture.h"
 
