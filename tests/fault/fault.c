@@ -580,7 +580,7 @@ int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, 
     return clone(run, stack, flags, argument, parent_tid, tls, child_tid);
 }
 
-#ifdef PM_FAULT_COVERAGE // Given together with --coverage.
+#ifdef PM_FAULT_COVERAGE // PROCESSMGR_FAULT_COVERAGE
 extern void __gcov_dump(void);
 #endif
 
