@@ -442,9 +442,15 @@ void DaemonOptions(Run &run)
 {
     run.Open(true);
     Sleeper child;
+    const uint32_t group = 0;
     child.spec.mode = PM_MODE_DAEMON;
     child.spec.key = "one";
     AskForOptions(child.spec);
+    if (child.spec.groups_of_user) {
+        child.spec.groups_of_user = false;
+        child.spec.supplementary_groups = &group;
+        child.spec.supplementary_groups_count = 1;
+    }
     pm_process *process = run.Spawn(child.spec);
     run.Stop(process);
     run.Wait(process, PM_EXIT_SIGNALED, 0, true);
@@ -525,6 +531,24 @@ void MissingProgram(Run &run)
     run.Close();
 }
 
+// The program is looked for, and so is the place for a registry.
+void Search(Run &run)
+{
+    const std::string state = run.file + ".state";
+    setenv("XDG_STATE_HOME", state.c_str(), 1);
+    char *place = nullptr;
+    run.Do("state", [&](pm_error *) { return pm_default_state_dir("fault", &place); });
+    run.Expect(place != nullptr && place == state + "/fault", "the folder for state");
+    pm_free(place);
+    run.Open(false);
+    Shell child("exit 6");
+    child.spec.program = "sh";
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 6);
+    pm_process_unref(process);
+    run.Close();
+}
+
 void StopOne(Run &run)
 {
     run.Open(false);
@@ -566,6 +590,10 @@ void StopAll(Run &run)
     run.Do("stats", [&](pm_error *) { return pm_stats(run.manager, &stats); });
     run.Expect(stats.running == 3, "running " + std::to_string(stats.running));
     run.Do("scan", [&](pm_error *) { return pm_leak_scan(run.manager, nullptr); });
+    run.Do("list", [&](pm_error *) {
+        return pm_list(
+            run.manager, [](void *, pm_process *) { return 0; }, nullptr);
+    });
     run.Do("stop all", [&](pm_error *) {
         return pm_stop_all(run.manager, kPatience, nullptr, nullptr, nullptr);
     });
@@ -600,6 +628,61 @@ void Daemon(Run &run)
     run.Wait(process, PM_EXIT_SIGNALED, 0, true);
     pm_process_unref(process);
     run.Close();
+}
+
+// The host has closed 0 to 2, so what we open is there at first, and has to make way.
+class Crowded
+{
+  public:
+    Crowded()
+    {
+        for (int i = 0; i < 3; i++) {
+            kept[i] = fcntl(i, F_DUPFD_CLOEXEC, 100);
+            close(i);
+        }
+    }
+    ~Crowded()
+    {
+        for (int i = 0; i < 3; i++) {
+            dup2(kept[i], i);
+            close(kept[i]);
+        }
+    }
+
+  private:
+    int kept[3];
+};
+
+void CrowdedPipes(Run &run)
+{
+    Crowded crowded;
+    Pipes(run);
+}
+
+void CrowdedKeeper(Run &run)
+{
+    Crowded crowded;
+    DieWithParent(run);
+}
+
+// To get a descriptor with a number that one of ours may have, too.
+void CrowdedDaemon(Run &run)
+{
+    Crowded crowded;
+    run.Open(true);
+    Sleeper child;
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    pm_extra extra = {fd, 60};
+    child.spec.mode = PM_MODE_DAEMON;
+    child.spec.key = "one";
+    child.spec.extras = &extra;
+    child.spec.extras_count = 1;
+    pm_process *process = run.Spawn(child.spec);
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0, true);
+    pm_process_unref(process);
+    run.Close();
+    close(fd);
 }
 
 void MissingDaemon(Run &run)
@@ -793,11 +876,15 @@ const Scenario kScenarios[] = {
     {"Options", Options},
     {"DaemonOptions", DaemonOptions},
     {"MissingProgram", MissingProgram},
+    {"Search", Search},
     {"StopOne", StopOne},
     {"OwnTree", OwnTree},
     {"StopAll", StopAll},
     {"DieWithParent", DieWithParent},
     {"Daemon", Daemon},
+    {"CrowdedPipes", CrowdedPipes},
+    {"CrowdedKeeper", CrowdedKeeper},
+    {"CrowdedDaemon", CrowdedDaemon},
     {"MissingDaemon", MissingDaemon},
     {"Recover", Recover},
     {"CallersLoop", CallersLoop},
