@@ -549,6 +549,21 @@ void Search(Run &run)
     run.Close();
 }
 
+// The host has asked the kernel for no statuses: it waits for our children, too.
+void NoStatuses(Run &run)
+{
+    signal(SIGCHLD, SIG_IGN);
+    run.Open(false);
+    Shell child("exit 7");
+    Program missing("/etc/passwd", {});
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 7, true);
+    pm_process_unref(process);
+    run.Expect(pm_spawn(run.manager, &missing.spec, nullptr, nullptr) < 0, "started");
+    run.Close();
+    signal(SIGCHLD, SIG_DFL);
+}
+
 void StopOne(Run &run)
 {
     run.Open(false);
@@ -617,6 +632,25 @@ void DieWithParent(Run &run)
     run.Close();
 }
 
+// The whole group ends with a parent that ends without a word: the rig tells who is left.
+void ParentEnds(Run &run)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        Shell child("sleep 1000 & exec sleep 1000");
+        child.spec.die_with_parent = true;
+        run.Open(false);
+        pm_process_unref(run.Spawn(child.spec));
+        if (run.problems.empty())
+            pm_fault_leave();
+        fputs(run.problems.c_str(), stderr);
+        _exit(1);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    run.Expect(status == 0, "the parent ended with status " + std::to_string(status));
+}
+
 void Daemon(Run &run)
 {
     run.Open(true);
@@ -663,6 +697,23 @@ void CrowdedKeeper(Run &run)
 {
     Crowded crowded;
     DieWithParent(run);
+}
+
+void CrowdedFork(Run &run)
+{
+    Crowded crowded;
+    pm_fault_deny("clone");
+    run.Open(false);
+    Shell child("exit 7");
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    pm_extra extra = {fd, 60};
+    child.spec.extras = &extra;
+    child.spec.extras_count = 1;
+    pm_process *process = run.Spawn(child.spec);
+    run.Wait(process, PM_EXIT_EXITED, 7);
+    pm_process_unref(process);
+    run.Close();
+    close(fd);
 }
 
 // To get a descriptor with a number that one of ours may have, too.
@@ -877,12 +928,15 @@ const Scenario kScenarios[] = {
     {"DaemonOptions", DaemonOptions},
     {"MissingProgram", MissingProgram},
     {"Search", Search},
+    {"NoStatuses", NoStatuses},
     {"StopOne", StopOne},
     {"OwnTree", OwnTree},
     {"StopAll", StopAll},
     {"DieWithParent", DieWithParent},
+    {"ParentEnds", ParentEnds},
     {"Daemon", Daemon},
     {"CrowdedPipes", CrowdedPipes},
+    {"CrowdedFork", CrowdedFork},
     {"CrowdedKeeper", CrowdedKeeper},
     {"CrowdedDaemon", CrowdedDaemon},
     {"MissingDaemon", MissingDaemon},
