@@ -227,6 +227,7 @@ class Run
     std::string problems, failures;
     pm_manager *manager = nullptr;
     bool listens = false;
+    bool once = true; // The fault is soon over.
 };
 
 // A Spec with its arguments.
@@ -632,14 +633,16 @@ void DieWithParent(Run &run)
     run.Close();
 }
 
-// The whole group ends with a parent that ends without a word: the rig tells who is left.
+// All of the tree ends with a parent that ends without a word: the rig tells who is left.
 void ParentEnds(Run &run)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        Shell child("sleep 1000 & exec sleep 1000");
+        // Who has left the session is found in /proc, unless that is closed for good.
+        Shell child(run.once ? "setsid sleep 1000 & sleep 1000 & exec sleep 1000"
+                             : "sleep 1000 & exec sleep 1000");
         child.spec.die_with_parent = true;
-        run.Open(false);
+        run.Open(false, PM_LOOP_OWN, true);
         pm_process_unref(run.Spawn(child.spec));
         if (run.problems.empty())
             pm_fault_leave();
@@ -978,6 +981,7 @@ void PlayAndLook(const Scenario &scenario, const std::string &folder, pm_fault_m
                  int target, int variant, int out)
 {
     Run run(folder);
+    run.once = mode != PM_FAULT_STICKY;
     size_t descriptors = CountEntries("/proc/self/fd");
     std::string mask = Mask();
     pm_fault_arm(mode, target, variant);

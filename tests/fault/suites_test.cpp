@@ -175,7 +175,7 @@ const Weather kWeathers[] = {{"AThirdOfTheCallsIsInterrupted", "PM_FAULT_EINTR=3
                              {"SignalsAtOneKilohertz", "PM_FAULT_STORM=1"},
                              {"TheClockJumps", "PM_FAULT_CLOCK=1"}};
 
-// The first of them in each run, the others with PM_TEST_FULL.
+// The first three in each run, the others with PM_TEST_FULL.
 const char *const kSuites[] = {"contract_normal", "contract_daemon", "options", "pty",
                                "subreaper",       "posix_host",      "races"};
 constexpr size_t kQuickSuites = 3;
