@@ -375,11 +375,17 @@ void Terminal(Run &run)
 {
     run.Open(false);
     Shell child("read line; echo got $line; read more; exit 3");
+    // With a number that ours have to stay above of.
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    pm_extra extra = {fd, 60};
     child.spec.mode = PM_MODE_PTY;
+    child.spec.extras = &extra;
+    child.spec.extras_count = 1;
     child.spec.stdin_slot.kind = PM_STDIO_DEFAULT;
     child.spec.stdout_slot.kind = PM_STDIO_DEFAULT;
     child.spec.stderr_slot.kind = PM_STDIO_DEFAULT;
     pm_process *process = run.Spawn(child.spec);
+    close(fd);
     if (process == nullptr)
         return run.Close();
     run.Do("write", [&](pm_error *) {

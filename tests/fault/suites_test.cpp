@@ -175,10 +175,25 @@ const Weather kWeathers[] = {{"AThirdOfTheCallsIsInterrupted", "PM_FAULT_EINTR=3
                              {"SignalsAtOneKilohertz", "PM_FAULT_STORM=1"},
                              {"TheClockJumps", "PM_FAULT_CLOCK=1"}};
 
+struct Suite {
+    const char *name;
+    int slowness; // In a storm: what PM_TEST_SCALE is multiplied with.
+};
+
 // The first three in each run, the others with PM_TEST_FULL.
-const char *const kSuites[] = {"contract_normal", "contract_daemon", "options", "pty",
-                               "subreaper",       "posix_host",      "races"};
+const Suite kSuites[] = {{"contract_normal", 1}, {"contract_daemon", 1}, {"options", 1}, {"pty", 1},
+                         {"subreaper", 1},       {"posix_host", 1},      {"races", 4}};
 constexpr size_t kQuickSuites = 3;
+
+void PrintTo(const Weather &weather, std::ostream *out)
+{
+    *out << weather.name;
+}
+
+void PrintTo(const Suite &suite, std::ostream *out)
+{
+    *out << suite.name;
+}
 
 // Tests of which a storm hits more than the library.
 struct Calm {
@@ -195,12 +210,12 @@ const Calm kCalm[] = {
      "Subreaper.AStopOfOneTree*:Subreaper.TheHostsOwnChildren*"},
 };
 
-using Storm = std::tuple<const char *, Weather>; // The suite, and what it is in.
+using Storm = std::tuple<Suite, Weather>;
 
-std::string FilterOf(const char *suite, const Weather &weather)
+std::string FilterOf(const Suite &suite, const Weather &weather)
 {
     for (const Calm &calm : kCalm)
-        if (strcmp(calm.suite, suite) == 0 && strcmp(calm.weather, weather.name) == 0)
+        if (strcmp(calm.suite, suite.name) == 0 && strcmp(calm.weather, weather.name) == 0)
             return std::string("*-") + calm.tests;
     return "*";
 }
@@ -212,8 +227,9 @@ class Storms : public testing::TestWithParam<Storm>
 TEST_P(Storms, ChangeNothing)
 {
     const auto &[suite, weather] = GetParam();
-    Outcome outcome = RunSuite(suite, FilterOf(suite, weather), {weather.variable});
-    EXPECT_EQ(0, outcome.status) << suite << " with " << weather.variable << "\n"
+    const std::string scale = "PM_TEST_SCALE=" + std::to_string(suite.slowness * Scale());
+    Outcome outcome = RunSuite(suite.name, FilterOf(suite, weather), {weather.variable, scale});
+    EXPECT_EQ(0, outcome.status) << suite.name << " with " << weather.variable << "\n"
                                  << Tail(outcome.output);
     EXPECT_NE(std::string::npos, outcome.output.find("[  PASSED  ]"));
     EXPECT_EQ(std::string::npos, outcome.output.find("[  PASSED  ] 0 tests"));
@@ -222,10 +238,10 @@ TEST_P(Storms, ChangeNothing)
 
 std::string NameOf(const testing::TestParamInfo<Storm> &info)
 {
-    return std::string(std::get<1>(info.param).name) + "_" + std::get<0>(info.param);
+    return std::string(std::get<1>(info.param).name) + "_" + std::get<0>(info.param).name;
 }
 
-std::vector<const char *> SuitesToday()
+std::vector<Suite> SuitesToday()
 {
     const size_t all = std::size(kSuites);
     return {kSuites, kSuites + (getenv("PM_TEST_FULL") != nullptr ? all : kQuickSuites)};
