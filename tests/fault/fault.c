@@ -350,6 +350,15 @@ int pmi_fault_fcntl(int fd, int command, ...)
     return fcntl(fd, pmi_fault_without("cloexec") ? F_DUPFD : F_DUPFD_CLOEXEC, argument);
 }
 
+struct dirent *pmi_fault_readdir(DIR *dir);
+struct dirent *pmi_fault_readdir(DIR *dir)
+{
+    // Where few processes are a look takes no time, and nobody new comes meanwhile.
+    if (pmi_fault_without("complete looks"))
+        (void)nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    return FAILS(readdir, EIO) ? NULL : readdir(dir);
+}
+
 // Pipes, sockets and counters in memory have no errors of a disk.
 static bool is_on_disk(int fd)
 {
@@ -409,7 +418,6 @@ WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags), E
 WRAP(int, -1, mkostemp, (char *name, int flags), (name, flags), EMFILE, ENOSPC, EACCES)
 WRAP(DIR *, NULL, opendir, (const char *path), (path), EMFILE, ENOMEM)
 WRAP(DIR *, NULL, fdopendir, (int fd), (fd), ENOMEM)
-WRAP(struct dirent *, NULL, readdir, (DIR * dir), (dir), EIO)
 WRAP(int, -1, access, (const char *path, int mode), (path, mode), EACCES)
 WRAP(int, -1, faccessat, (int dir, const char *path, int mode, int flags), (dir, path, mode, flags),
      EACCES, ENOMEM)
