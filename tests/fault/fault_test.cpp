@@ -427,7 +427,6 @@ void AskForOptions(pm_spec &spec)
     spec.nice_value = 3;
     spec.rlimits = kLimits;
     spec.rlimits_count = 1;
-    spec.no_new_privileges = true;
     if (geteuid() == 0) {
         spec.run_as_user = "nobody";
         spec.run_as_group = "root";
@@ -499,6 +498,7 @@ void Files(Run &run)
     pm_extra extra = {pair[1], 7};
     child.spec.env = env;
     child.spec.cwd = "/tmp";
+    child.spec.no_new_privileges = true;
     child.spec.extras = &extra;
     child.spec.extras_count = 1;
     child.spec.stdin_slot = {PM_STDIO_FILE_READ, "/dev/null", PM_NATIVE_INVALID};
