@@ -731,15 +731,37 @@ bool pmi_family_alive(struct pmi_os_process *op)
     return is_anybody_left(op);
 }
 
-static bool has_any_mark(pid_t pid, const uint64_t *marks, size_t count)
+// -1: cannot be told for the moment.
+static int has_any_mark(pid_t pid, const uint64_t *marks, size_t count)
 {
     struct marks found;
-    bool any = false;
     if (!read_marks(pid, &found))
-        return false;
-    for (size_t i = 0; i < count && !any; i++)
-        any = marks[i] != 0 && has_mark(&found, marks[i]);
-    return any;
+        return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO ? -1 : 0;
+    for (size_t i = 0; i < count; i++)
+        if (marks[i] != 0 && has_mark(&found, marks[i]))
+            return 1;
+    return 0;
+}
+
+// Whether it lives and has a mark; -1 as above.
+static int signal_if_marked(pid_t pid, const uint64_t *marks, size_t count, int signal_number)
+{
+    int pidfd = -1, has = has_any_mark(pid, marks, count);
+    struct pmi_stat stat;
+    if (has <= 0)
+        return has;
+#ifdef HAVE_PIDFD
+    pidfd = pmi_sys_pidfd_open(pid);
+#endif
+    has = has_any_mark(pid, marks, count);
+    if (has > 0) {
+        int result = pmi_stat_read(pid, &stat);
+        has = result == PM_OK ? !pmi_stat_is_dead(&stat) : result == PM_ERR_GONE ? 0 : -1;
+    }
+    if (has > 0 && signal_number != 0)
+        deliver(signal_number, pid, pidfd);
+    (void)pmi_sys_close(pidfd);
+    return has;
 }
 
 // Whoever has a mark, wherever the kernel has put it; 0 only looks. How many; -1 = cannot be told.
@@ -748,27 +770,18 @@ static int signal_marked(const uint64_t *marks, size_t count, int signal_number)
     DIR *proc = opendir("/proc");
     struct dirent *entry;
     int found = 0;
+    bool all_seen = true;
     if (proc == NULL)
         return -1;
-    while ((entry = readdir(proc)) != NULL) {
-        struct pmi_stat stat;
+    while (errno = 0, (entry = readdir(proc)) != NULL) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        if (pid <= 1 || !has_any_mark(pid, marks, count))
-            continue;
-        int pidfd = -1;
-#ifdef HAVE_PIDFD
-        pidfd = pmi_sys_pidfd_open(pid);
-#endif
-        if (has_any_mark(pid, marks, count) && pmi_stat_read(pid, &stat) == PM_OK &&
-            !pmi_stat_is_dead(&stat)) {
-            found++;
-            if (signal_number != 0)
-                deliver(signal_number, pid, pidfd);
-        }
-        (void)pmi_sys_close(pidfd);
+        int has = pid <= 1 ? 0 : signal_if_marked(pid, marks, count, signal_number);
+        found += has > 0;
+        all_seen = all_seen && has >= 0;
     }
+    all_seen = all_seen && errno == 0;
     (void)closedir(proc);
-    return found;
+    return found > 0 || all_seen ? found : -1;
 }
 
 void pmi_family_kill_marked(const uint64_t *marks, size_t count)

@@ -46,9 +46,10 @@ int pmi_os_stream_read(struct pmi_os_stream *s, struct pmi_os_process *op, void 
             *ret_count = 0;
             return PM_OK;
         }
+        bool ready = !s->terminal || pmi_pty_is_readable(s->fd);
         ssize_t n = -1;
-        errno = EAGAIN;
-        if (!s->terminal || pmi_pty_is_readable(s->fd))
+        errno = EAGAIN; // Not before: that look may have been interrupted.
+        if (ready)
             n = pmi_sys_read(s->fd, buffer, capacity);
         if (n >= 0) {
             if (n > 0)

@@ -115,7 +115,12 @@ __attribute__((constructor)) static void read_environment(void)
 
 bool pmi_fault_without(const char *guard)
 {
-    return strcmp(without, guard) == 0;
+    if (strcmp(without, guard) != 0)
+        return false;
+    // Asked before and after the moment that the lock is there for: it is to be long enough.
+    if (strcmp(guard, "reap lock") == 0)
+        (void)poll(NULL, 0, 1);
+    return true;
 }
 
 void pm_fault_arm(enum pm_fault_mode mode, int target, int variant)
@@ -345,6 +350,15 @@ int pmi_fault_fcntl(int fd, int command, ...)
     return fcntl(fd, pmi_fault_without("cloexec") ? F_DUPFD : F_DUPFD_CLOEXEC, argument);
 }
 
+struct dirent *pmi_fault_readdir(DIR *dir);
+struct dirent *pmi_fault_readdir(DIR *dir)
+{
+    // Where few processes are a look takes no time, and nobody new comes meanwhile.
+    if (pmi_fault_without("complete looks"))
+        (void)nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    return FAILS(readdir, EIO) ? NULL : readdir(dir);
+}
+
 // Pipes, sockets and counters in memory have no errors of a disk.
 static bool is_on_disk(int fd)
 {
@@ -404,7 +418,6 @@ WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags), E
 WRAP(int, -1, mkostemp, (char *name, int flags), (name, flags), EMFILE, ENOSPC, EACCES)
 WRAP(DIR *, NULL, opendir, (const char *path), (path), EMFILE, ENOMEM)
 WRAP(DIR *, NULL, fdopendir, (int fd), (fd), ENOMEM)
-WRAP(struct dirent *, NULL, readdir, (DIR * dir), (dir), EIO)
 WRAP(int, -1, access, (const char *path, int mode), (path, mode), EACCES)
 WRAP(int, -1, faccessat, (int dir, const char *path, int mode, int flags), (dir, path, mode, flags),
      EACCES, ENOMEM)
@@ -570,12 +583,12 @@ int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, 
     void *tls = va_arg(list, void *);
     pid_t *child_tid = va_arg(list, pid_t *);
     va_end(list);
-    if (FAILS(clone, EAGAIN, ENOMEM, EPERM, ENOSYS))
+    if (FAILS(clone, EAGAIN, ENOMEM, EPERM, ENOSYS, EINVAL))
         return -1;
     return clone(run, stack, flags, argument, parent_tid, tls, child_tid);
 }
 
-#ifdef PM_FAULT_COVERAGE // Given together with --coverage.
+#ifdef PM_FAULT_COVERAGE // PROCESSMGR_FAULT_COVERAGE
 extern void __gcov_dump(void);
 #endif
 
@@ -618,8 +631,9 @@ int pmi_fault_waitid(idtype_t type, id_t id, siginfo_t *info, int options)
     return waitid(pmi_fault_without("own wait") ? P_ALL : type, id, info, options);
 }
 
-// What the library asks of the kernel by number.
-static bool syscall_fails(long number, long first)
+// What the library asks of the kernel by number. Each that it names is a case here, or stands as
+// safe in symbols.txt: Symbols.CallsByNumberAreAllKnown.
+static bool syscall_fails(long number, const long a[6])
 {
     switch (number) {
     case SYS_pidfd_open:
@@ -633,7 +647,7 @@ static bool syscall_fails(long number, long first)
     case SYS_waitid:
         // P_PIDFD (3) is what old kernels and filters do not know.
         return is_interrupted() ||
-               (first == 3 ? FAILS(waitid, EINTR, EINVAL, EPERM) : FAILS(waitid, EINTR));
+               (a[0] == 3 ? FAILS(waitid, EINTR, EINVAL, EPERM) : FAILS(waitid, EINTR));
     case SYS_futex:
         return is_interrupted() || FAILS(futex, EINTR);
     case SYS_setsid:
@@ -644,6 +658,17 @@ static bool syscall_fails(long number, long first)
         return FAILS(chdir, EACCES, EIO);
     case SYS_dup3:
         return FAILS(dup3, EMFILE, EBUSY);
+    case SYS_fcntl:
+        // To keep a descriptor through exec, that the host may have closed. The marks of the others
+        // are best effort.
+        return a[1] == F_SETFD && a[2] == 0 && FAILS(fcntl, EBADF);
+    case SYS_write:
+        // "0" to a control group, or the announcement to a keeper, which may be gone.
+        return a[2] == 1 ? FAILS(write, EBUSY, EAGAIN, ENODEV) : FAILS(write, EPIPE);
+    case SYS_read:
+        return FAILS(read, ECONNRESET); // The keeper's answer.
+    case SYS_nanosleep:
+        return is_interrupted() || FAILS(nanosleep, EINTR);
     case SYS_prctl:
         return FAILS(prctl, EINVAL);
     case SYS_execve:
@@ -666,6 +691,8 @@ static bool syscall_fails(long number, long first)
         return FAILS(setresuid, EAGAIN, EPERM);
     case SYS_timer_create:
         return FAILS(timer_create, EAGAIN, ENOMEM);
+    case SYS_timer_settime:
+        return FAILS(timer_settime, EPERM); // A filter.
     default:
         return false;
     }
@@ -680,7 +707,7 @@ long pmi_fault_syscall(long number, ...)
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(list, long);
     va_end(list);
-    if (syscall_fails(number, a[0]))
+    if (syscall_fails(number, a))
         return -1;
     if (without[0] != '\0') {
         if (number == SYS_pidfd_send_signal && a[1] == SIGCONT && pmi_fault_without("SIGCONT"))

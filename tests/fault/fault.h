@@ -8,7 +8,7 @@
 //   PM_FAULT_STORM=1        a signal every millisecond, for the tests' own threads
 //   PM_FAULT_CLOCK=1        the wall clock jumps by an hour, to and fro, 20 times a second
 //   PM_FAULT_DENY=A[,B]     these system calls do not exist (ENOSYS)
-//   PM_FAULT_WITHOUT=G      the guard G is missing: see guards in fault.c
+//   PM_FAULT_WITHOUT=G      the guard G is missing: see kGuards in suites_test.cpp
 #ifndef PM_TEST_FAULT_H
 #define PM_TEST_FAULT_H
 

@@ -1,10 +1,11 @@
 // Command lines of Windows: whatever the arguments, the programs that split the line again get the
-// same ones. An input is the arguments, argv[0] first, each ended by a NUL, or by a line end where
-// there is no NUL at all.
+// same ones, also through cmd.exe, which is to see nothing in them. An input is the arguments,
+// argv[0] first, each ended by a NUL, or by a line end where there is no NUL at all.
 //
 // The splitting below is written from Microsoft's rules, not from our quoting:
 // https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments
 // https://learn.microsoft.com/windows/win32/api/shellapi/nf-shellapi-commandlinetoargvw
+// https://learn.microsoft.com/windows-server/administration/windows-commands/cmd
 #include <processmgr/processmgr.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,9 @@ const struct fuzz_word fuzz_words[] = {
     FUZZ_WORD("\v"),   FUZZ_WORD("\r"),     FUZZ_WORD("\x01"),    FUZZ_WORD("\n"),
     FUZZ_WORD("\n\n"), FUZZ_WORD("\0"),     FUZZ_WORD("a b"),     FUZZ_WORD("C:\\Program Files\\"),
     FUZZ_WORD(".bat"), FUZZ_WORD(".CMD"),   FUZZ_WORD("::$DATA"), FUZZ_WORD("\\.."),
-    FUZZ_WORD("/."),   FUZZ_WORDS_END};
+    FUZZ_WORD("/."),   FUZZ_WORD("%"),      FUZZ_WORD("%PATH%"),  FUZZ_WORD("%cd:~,%"),
+    FUZZ_WORD("^"),    FUZZ_WORD("&"),      FUZZ_WORD("!"),       FUZZ_WORD("\x1a"),
+    FUZZ_WORDS_END};
 
 // The programs that split differ in two places. All of them have to get our arguments.
 struct splitter {
@@ -157,6 +160,76 @@ static void check_batch(const char *path)
     free(other);
 }
 
+// What cmd.exe makes of variables outside of batch files: a percent sign that no other one follows,
+// or that one follows at once, is one; "%cd:~,%" is nothing; there must be no other name.
+static void expand_percents(const char *text, char *out)
+{
+    static const char nothing[] = "%cd:~,%";
+    while (*text != '\0') {
+        const char *end = *text == '%' ? strchr(text + 1, '%') : NULL;
+        if (end == NULL || end == text + 1) {
+            *out++ = *text++;
+        } else {
+            FUZZ_CHECK(strncmp(text, nothing, sizeof(nothing) - 1) == 0);
+            text = end + 1;
+        }
+    }
+    *out = '\0';
+}
+
+// Everything that means something to cmd.exe is quoted, and no quotation is left open.
+static void check_quoting(const char *text)
+{
+    bool quoted = false;
+    for (; *text != '\0'; text++) {
+        quoted = quoted != (*text == '"');
+        FUZZ_CHECK(quoted || strchr("&|<>()^!,;=%\r\n", *text) == NULL);
+    }
+    FUZZ_CHECK(!quoted);
+}
+
+static void check_batch_line(char *line, const char *expected, size_t expected_size, size_t count)
+{
+    static const char before[] = "C:\\cmd.exe /e:ON /v:OFF /d /c \"";
+    size_t size = strlen(line), found_size;
+    FUZZ_CHECK(size > sizeof(before) && strncmp(line, before, sizeof(before) - 1) == 0);
+    // Of the text behind /c the first and the last mark go, since there are more of them.
+    FUZZ_CHECK(line[size - 1] == '"' && strchr(line + sizeof(before) - 1, '"') != line + size - 1);
+    line[size - 1] = '\0';
+    char *text = fuzz_alloc(size), *out = fuzz_alloc(size + 1);
+    expand_percents(line + sizeof(before) - 1, text);
+    check_quoting(text);
+    for (int shell_name = 0; shell_name < 2; shell_name++) {
+        // Marks are doubled for cmd.exe, which only the newer runtimes read as one.
+        size_t found = split(text, (struct splitter){shell_name != 0, true}, out, &found_size);
+        fuzz_check_same(text, expected, expected_size, out, found_size);
+        FUZZ_CHECK(found == count);
+    }
+    free(out);
+    free(text);
+}
+
+// The first of them is the batch file here.
+static void check_batch_join(const char *const *argv, const char *expected, size_t size,
+                             size_t count)
+{
+    char *line = NULL;
+    const char *bad = NULL, *expected_bad = NULL;
+    for (size_t i = count; i > 0; i--) {
+        if (strpbrk(argv[i - 1], i == 1 ? "\r\n\x1a\"" : "\r\n\x1a") != NULL) {
+            expected_bad = argv[i - 1];
+        }
+    }
+    int result = pmi_cmdline_join_batch("C:\\cmd.exe", argv[0], argv, &line, &bad);
+    FUZZ_CHECK(bad == expected_bad);
+    FUZZ_CHECK(result == (bad == NULL ? PM_OK : PM_ERR_INVALID));
+    FUZZ_CHECK((line != NULL) == (result == PM_OK));
+    if (line != NULL) {
+        check_batch_line(line, expected, size, count);
+    }
+    free(line);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *argv[ARGS_MAX + 1];
@@ -180,6 +253,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (size_t i = 0; i < count; i++) {
         check_batch(argv[i]);
+    }
+    // A name that ends in a backslash is none of a file.
+    if (count > 0 && (argv[0][0] == '\0' || argv[0][strlen(argv[0]) - 1] != '\\')) {
+        check_batch_join(argv, text, used, count);
     }
     free(line);
     free(text);
