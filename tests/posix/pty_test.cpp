@@ -903,7 +903,8 @@ int PatientHost(const std::vector<std::string> &args)
     pid_t job = tcgetpgrp(0);
     becomes([] { return true; });
     Line(in_front() || job <= 1 ? "the job has lost it" : "the job has it");
-    kill(-job, SIGKILL);
+    if (job > 1)
+        kill(-job, SIGKILL);
     Line(becomes(in_front) ? "back" : "lost");
     start("on-front"); // Ctrl-Z is typed.
     Line(becomes([&] {
