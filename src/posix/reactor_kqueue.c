@@ -226,6 +226,8 @@ size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capa
         struct timespec rest = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
         n = PMI_SYS(kevent)(om->poll_fd, NULL, 0, events, EVENTS_MAX, ms < 0 ? NULL : &rest);
     } while (n < 0 && errno == EINTR && pmi_now_ms() < deadline);
+    if (n < 0 && errno != EINTR)
+        pmi_reactor_rest(deadline);
 
     size_t count = 0;
     for (int i = 0; i < n; i++) {
