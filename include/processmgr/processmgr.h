@@ -1231,8 +1231,8 @@ PM_API bool pm_process_alive(pm_process *process);
  * @param process the Handle.
  * @param timeout_ms in milliseconds; 0 polls; PM_FOREVER.
  * @param ret_exit filled up to its size; may be NULL.
- * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead, not our child, and
- * its parent has not collected the status yet; known or `lost` within
+ * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead; but not our child,
+ * and its parent has not collected the status yet, or held by a tracer; known or `lost` within
  *         pm_options::status_pending_ms); PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: up to timeout_ms. Thread safety: any thread. Since: 0.1.0.
  */

@@ -242,6 +242,7 @@ static int start_busy(struct pmi_os_manager *om, int64_t deadline, struct pm_err
         pmi_mutex_lock(&keeper->lock);
         keeper->process = process;
         keeper->socket_fd = fds.control[0];
+        keeper->ended = false;
         fds.control[0] = -1;
         // Only to wait for it soon if it dies early: a failure here costs no more than that.
         (void)pmi_os_reactor_watch(om, &keeper->process, PMI_KEEPER_TOKEN(om));
@@ -304,7 +305,7 @@ static void leave(struct pmi_os_manager *om)
 {
     struct pmi_keeper *keeper = &om->keeper;
     pmi_mutex_lock(&keeper->lock);
-    if (keeper->ended && !collect_locked(om)) // The end was that of one before it.
+    if (keeper->ended && !collect_locked(om)) // That was the end of one before it.
         (void)pmi_os_reactor_watch(om, &keeper->process, PMI_KEEPER_TOKEN(om));
     keeper->ended = false;
     keeper->busy = false;

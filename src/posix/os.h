@@ -95,7 +95,7 @@ struct pmi_keeper {
     struct pmi_mutex lock;
     struct pmi_cond changed; // Of `busy`.
     bool busy;
-    bool ended;    // The reactor has seen it meanwhile.
+    bool ended;    // The reactor has seen its end meanwhile, and watches it no more.
     int socket_fd; // -1 = not running.
     struct pmi_os_process process;
 };

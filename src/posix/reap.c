@@ -105,6 +105,12 @@ void pmi_reap_left(void)
     pmi_mutex_unlock(&left_lock);
 }
 
+void pmi_reap_forget_parent(void)
+{
+    pmi_mutex_init(&left_lock);
+    atomic_store(&left_count, 0);
+}
+
 static void remember(pid_t pid)
 {
     pmi_mutex_lock(&left_lock);

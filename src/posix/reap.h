@@ -30,5 +30,7 @@ void pmi_child_kill(pid_t pid, int pidfd);
 
 // Looks again at those for whom there was no thread to be had.
 void pmi_reap_left(void);
+// In the copy that a fork of the host has made: they are the parent's.
+void pmi_reap_forget_parent(void);
 
 #endif
