@@ -41,12 +41,12 @@ void AllowAnyTracer()
 }
 
 // Traces a process, and lets it go on at every stop. With "children" those that it makes are traced
-// as well, from their first moment on, and go nowhere. Collects nobody. args: pid ["children"]
+// as well, from their first moment on, and go nowhere; its threads are not. Collects nobody. args:
+// pid ["children"]
 int Tracer(const Args &args)
 {
     pid_t pid = std::stoi(args.at(0));
-    long options =
-        args.size() > 1 ? PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE : 0;
+    long options = args.size() > 1 ? PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK : 0;
     if (ptrace(PTRACE_SEIZE, pid, nullptr, options) != 0) {
         Say("no");
         return 0;
