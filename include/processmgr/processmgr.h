@@ -218,7 +218,8 @@ struct pm_stdio {
 /** One more descriptor or handle for the child. */
 struct pm_extra {
     pm_native source; /**< The caller's; stays the caller's. */
-    int target;       /**< POSIX: its number in the child, >= 3, each once. Windows: 0; the child
+    int target;       /**< POSIX: its number in the child, >= 3, each once, and not the last one
+                           that RLIMIT_NOFILE allows the caller. Windows: 0; the child
                            finds it under the same value as in the caller. */
 };
 
@@ -597,8 +598,8 @@ enum pm_leak_policy {
 struct pm_options {
     size_t size;              /**< sizeof(struct pm_options): use PM_OPTIONS_INIT. */
     const char *registry_dir; /**< Folder for daemons' records, made (0700, owner-only) if missing;
-                                   its parent must exist. NULL = no registry, so no daemons. See
-                                   pm_default_state_dir(). */
+                                   its parent must exist, and a link is not followed. NULL = no
+                                   registry, so no daemons. See pm_default_state_dir(). */
     enum pm_loop loop;
     uint32_t launcher_timeout_ms; /**< 0 = 10000. */
     uint32_t status_pending_ms;   /**< 0 = 5000: how long a dead daemon's status may be pending
@@ -935,7 +936,8 @@ PM_API void pm_free(void *memory);
  * @return PM_OK; PM_ERR_INVALID, PM_ERR_UNSUPPORTED (a field, named in the detail); PM_ERR_BUSY
  *         (own_process: another manager of this program has it);
  *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
- * folder is not ours alone); PM_ERR_NOT_A_DIRECTORY; PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
+ * folder is not ours alone, or may not be made); PM_ERR_NOT_A_DIRECTORY (also a link);
+ *         PM_ERR_NOT_FOUND (where it is to be made); PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
  *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.
  * Blocking: file system. Thread safety: any thread. Since: 0.1.0.
  */
@@ -1239,8 +1241,8 @@ PM_API bool pm_process_alive(pm_process *process);
  * @param process the Handle.
  * @param timeout_ms in milliseconds; 0 polls; PM_FOREVER.
  * @param ret_exit filled up to its size; may be NULL.
- * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead, not our child, and
- * its parent has not collected the status yet; known or `lost` within
+ * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead; but not our child,
+ * and its parent has not collected the status yet, or held by a tracer; known or `lost` within
  *         pm_options::status_pending_ms); PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: up to timeout_ms. Thread safety: any thread. Since: 0.1.0.
  */

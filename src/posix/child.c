@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -24,6 +25,11 @@
 #endif
 #ifndef HAVE_RT_SIGPROCMASK
 #include <grp.h>
+#endif
+#if defined(HAVE_PROC_PIDLISTFDS)
+#include <libproc.h>
+#elif defined(HAVE_KERN_PROC_NFDS)
+#include <sys/sysctl.h>
 #endif
 
 #if defined(__has_attribute)
@@ -219,6 +225,36 @@ IN_CHILD static bool mark_listed(void)
 
 #endif
 
+// What the system tells of this table beside its limit, which may be as good as none: where it
+// ends, or how many above 2 are open in it.
+#if defined(HAVE_PROC_PIDLISTFDS)
+IN_CHILD static void look_at_table(int *end, int *count)
+{
+    int size = proc_pidinfo(getpid(), PROC_PIDLISTFDS, 0, NULL, 0); // Room for all of it.
+    if (size > 0)
+        *end = size / (int)sizeof(struct proc_fdinfo);
+    (void)count;
+}
+#elif defined(HAVE_KERN_PROC_NFDS)
+IN_CHILD static void look_at_table(int *end, int *count)
+{
+    int name[4] = {CTL_KERN, KERN_PROC, KERN_PROC_NFDS, 0}, all;
+    size_t size = sizeof(all);
+    if (sysctl(name, 4, &all, &size, NULL, 0) < 0)
+        return;
+    for (int fd = 0; fd < 3; fd++)
+        all -= fcntl(fd, F_GETFD) >= 0;
+    *count = all;
+    *end = INT_MAX;
+}
+#else
+IN_CHILD static void look_at_table(int *end, int *count)
+{
+    (void)end;
+    (void)count;
+}
+#endif
+
 // Marks every descriptor above 2 close-on-exec. The targets above 2 are made after this.
 IN_CHILD static void mark_all(void)
 {
@@ -232,11 +268,12 @@ IN_CHILD static void mark_all(void)
     // The limit may have been lowered after descriptors above it were opened.
     const int least = 4096, most = 1 << 20;
     struct rlimit limit;
-    int end = least;
+    int end = least, count = INT_MAX;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max > (rlim_t)least)
         end = limit.rlim_max < (rlim_t)most ? (int)limit.rlim_max : most;
-    for (int fd = 3; fd < end; fd++)
-        (void)CALL_set_fd_flags(fd, FD_CLOEXEC);
+    look_at_table(&end, &count);
+    for (int fd = 3; fd < end && count > 0; fd++)
+        count -= CALL_set_fd_flags(fd, FD_CLOEXEC) >= 0;
 }
 
 IN_CHILD static int fail(struct pmi_child_plan *plan, enum pm_stage stage, int e)

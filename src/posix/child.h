@@ -35,7 +35,7 @@ enum pmi_child_progress {
     PMI_CHILD_EXEC,      // Last thing before execve: from here on its death may be the program's.
     PMI_CHILD_FAILED,    // stage and error are valid; the child is about to _exit.
     PMI_CHILD_NOT_APART, // keep_below could not be done: nothing was touched.
-    PMI_CHILD_OVERDUE    // Stored by the starter, who has killed it at the deadline.
+    PMI_CHILD_OVERDUE    // Stored by the starter: the deadline came first.
 };
 
 // All memory is prepared by the starter. With CLONE_VM the child writes progress, stage and error

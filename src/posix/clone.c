@@ -16,6 +16,7 @@
 #include "low_fds.h"
 #include "quiet.h"
 #include "raw_clone.h"
+#include "reap.h"
 #include "sys.h"
 
 #include <linux/futex.h>
@@ -155,18 +156,11 @@ static bool await_death(pid_t pid, int pidfd, atomic_int *present)
 {
     int64_t deadline = pmi_now_ms() + KILL_WAIT_MS;
     while (atomic_load(present) != 0) {
-        struct pollfd in = {.fd = pidfd, .events = POLLIN};
-        siginfo_t info = {0};
-        if (pidfd >= 0 && pmi_sys_poll(&in, 1, 1) > 0)
-            return true;
-        int r =
-            pidfd >= 0 ? 0 : pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
-        if (r < 0 || info.si_pid == pid)
+        if (pmi_child_has_ended(pid, pidfd))
             return true;
         if (pmi_now_ms() >= deadline)
             return false;
-        if (pidfd < 0)
-            pmi_sleep_ms(1);
+        pmi_sleep_ms(1);
     }
     return true;
 }
@@ -215,7 +209,7 @@ static int clone_once(struct pmi_child_plan *plan, void **stack, int64_t deadlin
     int pid = call_clone(by, (char *)*stack + STACK_SIZE, flags, plan, ret_pidfd, present);
     int e = errno;
     if (pid >= 0 && !await_departure(present, deadline)) {
-        pmi_kill_child(pid, *ret_pidfd);
+        pmi_child_kill(pid, *ret_pidfd);
         if (!await_death(pid, *ret_pidfd, present))
             *stack = NULL;
         plan->progress = PMI_CHILD_OVERDUE;
@@ -234,14 +228,13 @@ static bool try_with_our_table(struct pmi_child_plan *plan, void **stack, int64_
                                pid_t *ret_pid, int *ret_pidfd, int *ret_errno)
 {
     struct pmi_low_loan loan;
-    siginfo_t info;
     if (find_way() == WAY_VFORK || !pmi_low_fds_lend(plan->low_fds, plan, &loan))
         return false;
     *ret_errno = clone_once(plan, stack, deadline, ret_pid, ret_pidfd);
     bool refused = *ret_errno == 0 && plan->progress == PMI_CHILD_NOT_APART;
     pmi_low_fds_take_back(plan->low_fds, plan, &loan, refused);
     if (refused) {
-        (void)pmi_sys_waitid(P_PID, (id_t)*ret_pid, &info, WEXITED);
+        (void)pmi_child_end(*ret_pid, *ret_pidfd);
         (void)pmi_sys_close(*ret_pidfd);
         plan->progress = PMI_CHILD_NOT_REACHED;
     }

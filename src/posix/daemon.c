@@ -2,11 +2,13 @@
 #include "daemon.h"
 
 #include "error.h"
+#include "guards.h"
 #include "identity.h"
 #include "launcher/launch_plan.h"
 #include "launcher/launcher.h"
 #include "options.h"
 #include "reactor.h"
+#include "reap.h"
 #include "start.h"
 #include "sys.h"
 #include "zombies.h"
@@ -46,6 +48,18 @@ static int open_self(void)
 #endif
 }
 
+// Whether the number still holds it. Where that cannot be told, it does.
+static bool is_self(int fd)
+{
+    struct stat here, self;
+    if (PMI_WITHOUT("slot check"))
+        return true;
+    if (PMI_SYS(fstat)(fd, &here) < 0)
+        return errno != EBADF;
+    return PMI_SYS(stat)("/proc/self/exe", &self) < 0 ||
+           (here.st_dev == self.st_dev && here.st_ino == self.st_ino);
+}
+
 // Over a moment later.
 static bool is_want(int e)
 {
@@ -76,38 +90,45 @@ int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path
 
 void pmi_posix_launcher_close(struct pmi_os_manager *om)
 {
-    om->exe_fd = pmi_sys_close(om->exe_fd);
+    int fd = atomic_exchange(&om->exe_fd, -1);
+    if (fd >= 0 && is_self(fd))
+        (void)pmi_sys_close(fd);
     free(om->launcher_path);
     om->launcher_path = NULL;
 }
 
-// What could not be opened with the manager may be there now.
-static int open_self_late(struct pmi_os_manager *om)
+// Opens it where that could not be done with the manager, and where the host has closed it: a file
+// of its own may have the number now.
+static int renew_self(struct pmi_os_manager *om)
 {
-    int none = -1, fd = open_self();
-    if (fd >= 0 && !atomic_compare_exchange_strong(&om->exe_fd, &none, fd))
+    int before = atomic_load(&om->exe_fd);
+    if (before >= 0 && is_self(before))
+        return PM_OK;
+    int fd = open_self(), e = errno;
+    if (!atomic_compare_exchange_strong(&om->exe_fd, &before, fd))
         (void)pmi_sys_close(fd);
-    return fd < 0 && is_want(errno) ? pmi_error_from_errno(errno) : PM_OK;
+    return fd < 0 && is_want(e) ? pmi_error_from_errno(e) : PM_OK;
 }
 
 int pmi_posix_launcher_argv(struct pmi_os_manager *om, struct pmi_launcher_argv *command,
                             struct pm_error *err)
 {
     int result = PM_OK;
-    if (om->exe_fd < 0 && om->launcher_path == NULL && pmi_launcher_is_wired())
-        result = open_self_late(om);
+    if (om->launcher_path == NULL && pmi_launcher_is_wired())
+        result = renew_self(om);
     if (result != PM_OK)
         return pmi_fail_code(err, PM_STAGE_LAUNCHER, result);
-    if (om->exe_fd < 0 && om->launcher_path == NULL) {
+    command->exe_fd = atomic_load(&om->exe_fd);
+    if (command->exe_fd < 0 && om->launcher_path == NULL) {
         (void)pmi_fail_code(err, PM_STAGE_LAUNCHER, PM_ERR_NO_LAUNCHER);
         pmi_fail_hint(err, "call pm_launcher_main() first in main(), or install %s",
                       PMI_LAUNCHER_INSTALL_PATH);
         return err->code;
     }
     // The program that runs, not what has its name by now: an update on disk does not matter.
-    (void)snprintf(command->path, sizeof(command->path), "/proc/self/fd/%d", om->exe_fd);
-    command->program = om->exe_fd >= 0 ? command->path : om->launcher_path;
-    command->argv[0] = om->exe_fd >= 0 ? "processmgr-launcher" : om->launcher_path;
+    (void)snprintf(command->path, sizeof(command->path), "/proc/self/fd/%d", command->exe_fd);
+    command->program = command->exe_fd >= 0 ? command->path : om->launcher_path;
+    command->argv[0] = command->exe_fd >= 0 ? "processmgr-launcher" : om->launcher_path;
     command->argv[1] = PMI_LAUNCHER_MARKER;
     command->argv[2] = NULL;
     return PM_OK;
@@ -292,8 +313,8 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
     }
     // The number in the launcher's path must not be one that a target replaces before exec.
     int exe = -1;
-    if (d->om->exe_fd >= 0 && d->om->exe_fd < d->floor) {
-        exe = pmi_sys_dup_above(d->om->exe_fd, d->floor);
+    if (command.exe_fd >= 0 && command.exe_fd < d->floor) {
+        exe = pmi_sys_dup_above(command.exe_fd, d->floor);
         if (exe < 0)
             return fail_errno(d, PM_STAGE_LAUNCHER);
         (void)snprintf(command.path, sizeof(command.path), "/proc/self/fd/%d", exe);
@@ -309,7 +330,7 @@ static int launch_launcher(struct daemon_start *d, struct pmi_child_fd *fds)
         .report_fd = -1,
         .keeper_fd = -1,
         .low_fds = &d->om->low_fds,
-        .program_fd = exe >= 0 ? exe : d->om->exe_fd,
+        .program_fd = exe >= 0 ? exe : command.exe_fd,
         .cgroup_fd = -1,
     };
     result =
@@ -443,7 +464,8 @@ static int collect_launcher(struct daemon_start *d)
            pmi_now_ms() < last)
         pmi_sleep_ms(1);
     pmi_os_process_close(&d->launcher);
-    // LOST, or pending for good: the host ignores SIGCHLD on an old kernel; the gate will tell.
+    // LOST, or pending for good: the host ignores SIGCHLD on an old kernel, or a tracer has the
+    // launcher; the gate will tell.
     if (result == PM_ERR_STATUS_PENDING)
         return PM_OK;
     if (result != PM_OK || (record.kind == PM_EXIT_EXITED && record.code != 0) ||
@@ -727,9 +749,8 @@ static void end_orphan(void *context, pid_t pid)
         !is_of_launcher(orphans->d, &stat))
         return;
     // Our child and not waited for: the number is still its own.
-    memset(&info, 0, sizeof(info));
     (void)pmi_sys_kill(pid, SIGKILL);
-    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid == 0)
+    if (pmi_child_take(pid, -1, &info, NULL) == 0 && info.si_pid == 0)
         orphans->left++;
 }
 

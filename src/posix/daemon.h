@@ -19,6 +19,7 @@ struct pmi_launcher_argv {
     const char *program;
     const char *argv[3];
     char path[64];
+    int exe_fd; // Of the program itself, which `program` leads through; -1 = it has a path.
 };
 // PM_ERR_NO_LAUNCHER (err is filled).
 int pmi_posix_launcher_argv(struct pmi_os_manager *om, struct pmi_launcher_argv *ret_command,

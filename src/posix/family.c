@@ -4,6 +4,7 @@
 #include "group.h"
 #include "guards.h"
 #include "identity.h"
+#include "reap.h"
 #include "sys.h"
 #include "zombies.h"
 
@@ -18,6 +19,26 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
+
+// Whose this process is: of the manager that was opened by the process of this number. A forked
+// copy is nobody's yet. No lock, which another thread might have had at that fork.
+static atomic_int owner_pid;
+
+bool pmi_family_take_process(struct pm_error *err)
+{
+    int before = atomic_load(&owner_pid), self = (int)getpid();
+    if (before != self && atomic_compare_exchange_strong(&owner_pid, &before, self))
+        return true;
+    (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_BUSY);
+    pmi_fail_field(err, "own_process");
+    pmi_fail_hint(err, "another manager of this program has it");
+    return false;
+}
+
+void pmi_family_release_process(void)
+{
+    atomic_store(&owner_pid, 0);
+}
 
 #if defined(HAVE_CHILD_SUBREAPER) && defined(HAVE_PRLIMIT) && defined(SYS_prlimit64)
 
@@ -96,9 +117,6 @@ static bool read_marks(pid_t pid, struct marks *ret_marks)
     return errno == EPERM && read_marks_file(pid, ret_marks);
 }
 
-// Whose this process is: of the manager that was opened by the process of this number. A forked
-// copy is nobody's yet. No lock, which another thread might have had at that fork.
-static atomic_int owner_pid;
 // The prefixes of its marks, the latest one and the one before.
 static _Atomic uint64_t prefixes[2];
 
@@ -173,17 +191,6 @@ static int check_host(struct pmi_family *family, struct pm_error *err)
     return result == PM_OK ? PM_OK : refuse(err, result, "listing the children");
 }
 
-static bool take_process(void)
-{
-    int before = atomic_load(&owner_pid), self = (int)getpid();
-    return before != self && atomic_compare_exchange_strong(&owner_pid, &before, self);
-}
-
-static void release_process(void)
-{
-    atomic_store(&owner_pid, 0);
-}
-
 static int set_reaper(bool on)
 {
     return (int)PMI_SYS(syscall)(SYS_prctl, PR_SET_CHILD_SUBREAPER, (long)on, 0L, 0L, 0L);
@@ -193,18 +200,18 @@ int pmi_family_open(struct pmi_family *family, struct pm_error *err)
 {
     int before = 0;
     int result = check_host(family, err);
-    if (result == PM_OK && !take_process())
-        result = refuse(err, PM_ERR_BUSY, "another manager of this program has it");
     if (result != PM_OK)
         return result;
+    if (!pmi_family_take_process(err))
+        return err->code;
     result = draw_prefix(family);
     if (result != PM_OK) {
-        release_process();
+        pmi_family_release_process();
         return refuse(err, result, "no random number");
     }
     if (PMI_SYS(syscall)(SYS_prctl, PR_GET_CHILD_SUBREAPER, &before, 0L, 0L, 0L) < 0 ||
         set_reaper(!PMI_WITHOUT("subreaper")) < 0) {
-        release_process();
+        pmi_family_release_process();
         pmi_fail(err, PM_STAGE_CHECK, errno);
         pmi_fail_field(err, "own_process");
         return err->code;
@@ -221,9 +228,9 @@ void pmi_family_close(struct pmi_family *family)
     if (!family->open)
         return;
     (void)collect(family);
-    release_process();
     if (!family->was_reaper)
         (void)set_reaper(false);
+    pmi_family_release_process();
     pmi_mutex_lock(&family->lock);
     family->open = false;
     while (family->condemned != NULL) {
@@ -554,22 +561,14 @@ static bool is_orphan(pid_t pid)
 static bool take_status(pid_t pid)
 {
     siginfo_t info;
-    int r = -1;
-    memset(&info, 0, sizeof(info));
-    errno = EINVAL;
+    int pidfd = -1;
 #ifdef HAVE_PIDFD
-    int pidfd = pmi_sys_pidfd_open(pid);
-    if (pidfd >= 0 && !is_orphan(pid)) {
-        (void)pmi_sys_close(pidfd);
-        return false; // Somebody else has waited for it, and the number is a stranger's.
-    }
-    if (pidfd >= 0)
-        r = pmi_sys_waitid((idtype_t)PMI_SYS_P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);
-    (void)pmi_sys_close(pidfd);
+    pidfd = pmi_sys_pidfd_open(pid);
 #endif
-    if (r < 0 && errno != ECHILD && is_orphan(pid))
-        r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
-    return r == 0 && info.si_pid != 0;
+    // Else somebody has waited for it, and the number is a stranger's.
+    bool taken = is_orphan(pid) && pmi_child_take(pid, pidfd, &info, NULL) == 0 && info.si_pid != 0;
+    (void)pmi_sys_close(pidfd);
+    return taken;
 }
 
 static void kill_orphan(pid_t pid, uint64_t mark)
@@ -594,16 +593,15 @@ static void look_at_child(void *context, pid_t pid)
     const struct pmi_os_process *leader = find_leader_locked(family, pid);
     uint64_t mark = leader != NULL ? leader->mark : issued_mark(pid);
     struct pmi_condemned *condemned = mark != 0 ? find_condemned_locked(family, mark) : NULL;
-    siginfo_t info;
     if (condemned != NULL)
         condemned->seen = true;
     if ((leader != NULL && !PMI_WITHOUT("handle first")) ||
         (mark == 0 && !PMI_WITHOUT("orphan mark")) || is_expected_locked(family, mark))
         return;
-    memset(&info, 0, sizeof(info));
-    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) != 0)
+    int look = pmi_child_look(pid);
+    if (look < 0)
         return;
-    if (info.si_pid == pid) {
+    if (look > 0) {
         orphans->taken += take_status(pid);
         return;
     }

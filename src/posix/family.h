@@ -48,6 +48,11 @@ struct pmi_birth {
 int pmi_family_open(struct pmi_family *family, struct pm_error *err);
 void pmi_family_close(struct pmi_family *family);
 
+// For the file that knows the system: once at a time in a process; a forked copy is another. False:
+// PM_ERR_BUSY (err is filled).
+bool pmi_family_take_process(struct pm_error *err);
+void pmi_family_release_process(void);
+
 // Around a start: between the two nobody with this mark is waited for. `op` stays where it is until
 // pmi_family_left(); NULL = the start has failed.
 int pmi_family_expect(struct pmi_family *family, struct pmi_birth *birth, struct pm_error *err);

@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "identity.h"
+#include "reap.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -20,11 +21,14 @@ int pmi_family_open(struct pmi_family *family, struct pm_error *err)
 {
     struct procctl_reaper_status status;
     memset(&status, 0, sizeof(status));
+    if (!pmi_family_take_process(err))
+        return err->code;
     if (PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_STATUS, &status) == 0)
         family->was_reaper = (status.rs_flags & REAPER_STATUS_OWNED) != 0;
     if (!family->was_reaper && PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_ACQUIRE, NULL) < 0) {
         pmi_fail(err, PM_STAGE_CHECK, errno);
         pmi_fail_field(err, "own_process");
+        pmi_family_release_process();
         return err->code;
     }
     family->open = true;
@@ -33,8 +37,11 @@ int pmi_family_open(struct pmi_family *family, struct pm_error *err)
 
 void pmi_family_close(struct pmi_family *family)
 {
-    if (family->open && !family->was_reaper)
+    if (!family->open)
+        return;
+    if (!family->was_reaper)
         (void)PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_RELEASE, NULL);
+    pmi_family_release_process();
     family->open = false;
     free(family->trees);
     family->trees = NULL;
@@ -135,9 +142,7 @@ static int look(const struct pmi_family *family, pid_t subtree, bool take, struc
         bool orphan = (list[i].pi_flags & REAPER_PIDINFO_CHILD) != 0;
         if (!is_meant(family, subtree, &list[i]))
             continue;
-        memset(&info, 0, sizeof(info));
-        if (orphan && take &&
-            pmi_sys_waitid(P_PID, (id_t)list[i].pi_pid, &info, WEXITED | WNOHANG) == 0 &&
+        if (orphan && take && pmi_child_take(list[i].pi_pid, -1, &info, NULL) == 0 &&
             info.si_pid == list[i].pi_pid)
             found.taken++;
         else

@@ -67,19 +67,30 @@ static int prove_private(int fd, struct pm_error *err, const char *path)
     return PM_OK;
 }
 
+static bool is_link(const char *path)
+{
+    struct stat st;
+    return fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
 static int open_folder(const char *path, bool create, struct pmi_os_dir *ret_dir,
                        struct pm_error *err)
 {
     // The umask may have taken even our own rights, and then it could not be opened. Not through a
     // link: somebody may have put one there since.
-    if (create && mkdir(path, 0700) == 0)
+    int made = create ? mkdir(path, 0700) : 0, not_made = errno;
+    if (create && made == 0)
         (void)fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
     int fd = pmi_sys_open(path, FOLDER_FLAGS, 0);
     if (fd < 0 && create && give_rights(AT_FDCWD, path, 0700))
         fd = pmi_sys_open(path, FOLDER_FLAGS, 0);
     if (fd < 0) {
+        // That it is not there says nothing of why it could not be made.
+        int e = errno == ENOENT && made < 0 && not_made != EEXIST ? not_made : errno;
         // A link is ELOOP or ENOTDIR, by system.
-        pmi_fail(err, PM_STAGE_REGISTRY, errno == ELOOP ? ENOTDIR : errno);
+        pmi_fail(err, PM_STAGE_REGISTRY, e == ELOOP ? ENOTDIR : e);
+        if (is_link(path))
+            pmi_fail_hint(err, "%s is a link, which is not followed", path);
         return err->code;
     }
     int result = prove_private(fd, err, path);

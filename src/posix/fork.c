@@ -4,10 +4,10 @@
 #include "start.h"
 
 #include "quiet.h"
+#include "reap.h"
 #include "sys.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #ifndef MAP_ANONYMOUS
@@ -17,30 +17,19 @@
 // How often to look past the pipe.
 #define LOOK_MS 20
 
-static bool has_ended(pid_t pid)
-{
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    int r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
-    return (r < 0 && errno == ECHILD) || (r == 0 && info.si_pid == pid);
-}
-
-// Until exec, failure, or death. A child that has not made it by the deadline is killed.
+// Until exec, failure, or death; or the deadline: PMI_CHILD_OVERDUE.
 static void await_exec(pid_t pid, struct pmi_child_plan *plan, int pipe_fd, int64_t deadline)
 {
     for (;;) {
         int64_t rest = deadline == PMI_NEVER ? LOOK_MS : deadline - pmi_now_ms();
         if (rest <= 0 && !(plan->progress == PMI_CHILD_EXEC && pmi_exec_reached(pid) == 1)) {
-            siginfo_t info;
-            (void)pmi_sys_kill(pid, SIGKILL);
-            (void)pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
             plan->progress = PMI_CHILD_OVERDUE;
             return;
         }
         struct pollfd in = {.fd = pipe_fd, .events = POLLIN};
         if (pmi_sys_poll(&in, 1, rest <= 0 ? 0 : rest < LOOK_MS ? (int)rest : LOOK_MS) > 0)
             return;
-        if (plan->progress == PMI_CHILD_FAILED || has_ended(pid))
+        if (plan->progress == PMI_CHILD_FAILED || pmi_child_look(pid) != 0)
             return;
         if (plan->progress == PMI_CHILD_EXEC && pmi_exec_reached(pid) == 1)
             return;
@@ -104,9 +93,7 @@ int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid
     pipe_fds[1] = pmi_sys_close(pipe_fds[1]);
     e = open_pidfd(pid, &pidfd);
     if (e != 0) {
-        siginfo_t info;
-        (void)pmi_sys_kill(pid, SIGKILL);
-        (void)pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED);
+        (void)pmi_child_end(pid, -1);
         goto out;
     }
     await_exec(pid, shared, pipe_fds[0], deadline);

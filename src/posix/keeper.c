@@ -80,8 +80,14 @@ enum {
 };
 
 // ------------------------------------------------------------------------------------------------
-// The manager's side. "Locked": om->keeper.lock is held.
+// The manager's side. "Locked": om->keeper.lock is held. "Busy": the keeper is ours alone.
 // ------------------------------------------------------------------------------------------------
+
+void pmi_keeper_init(struct pmi_keeper *keeper)
+{
+    pmi_mutex_init(&keeper->lock);
+    pmi_cond_init(&keeper->changed);
+}
 
 struct message {
     char bytes[MESSAGE_MOST];
@@ -181,7 +187,7 @@ static int open_start_fds(struct pmi_os_manager *om, struct start_fds *fds)
 }
 
 static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds, int64_t deadline,
-                         struct pm_error *err)
+                         struct pmi_os_process *op, struct pm_error *err)
 {
     struct pmi_launcher_argv command;
     int result = pmi_posix_launcher_argv(om, &command, err);
@@ -204,11 +210,11 @@ static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds,
         .fds_count = fds->parent >= 0 ? 6 : 5,
         .report_fd = -1,
         .keeper_fd = -1,
-        .program_fd = om->exe_fd,
+        .program_fd = command.exe_fd,
         .cgroup_fd = -1,
     };
     struct pmi_started started;
-    result = pmi_launch(NULL, &plan, deadline, &om->keeper.process, &started, err);
+    result = pmi_launch(NULL, &plan, deadline, op, &started, err);
     pmi_os_environ_free(env);
     if (result != PM_OK) {
         pmi_fail_hint(err, "the keeper could not be started from %s (at %s)", command.program,
@@ -219,9 +225,10 @@ static int launch_keeper(struct pmi_os_manager *om, const struct start_fds *fds,
     return result;
 }
 
-static int start_locked(struct pmi_os_manager *om, int64_t deadline, struct pm_error *err)
+static int start_busy(struct pmi_os_manager *om, int64_t deadline, struct pm_error *err)
 {
     struct pmi_keeper *keeper = &om->keeper;
+    struct pmi_os_process process = PMI_OS_PROCESS_INIT;
     struct start_fds fds = {.control = {-1, -1}, .plan = -1, .parent = -1, .null = -1};
     int e = open_start_fds(om, &fds);
     int result = PM_OK;
@@ -230,12 +237,16 @@ static int start_locked(struct pmi_os_manager *om, int64_t deadline, struct pm_e
         result = err->code;
     }
     if (result == PM_OK)
-        result = launch_keeper(om, &fds, deadline, err);
+        result = launch_keeper(om, &fds, deadline, &process, err);
     if (result == PM_OK) {
+        pmi_mutex_lock(&keeper->lock);
+        keeper->process = process;
         keeper->socket_fd = fds.control[0];
+        keeper->ended = false;
         fds.control[0] = -1;
         // Only to wait for it soon if it dies early: a failure here costs no more than that.
         (void)pmi_os_reactor_watch(om, &keeper->process, PMI_KEEPER_TOKEN(om));
+        pmi_mutex_unlock(&keeper->lock);
     }
     (void)pmi_sys_close(fds.control[0]);
     (void)pmi_sys_close(fds.control[1]);
@@ -245,7 +256,7 @@ static int start_locked(struct pmi_os_manager *om, int64_t deadline, struct pm_e
     return result;
 }
 
-// Waits for the keeper if it has ended, and forgets it then.
+// Takes the status of a keeper that has ended, and forgets it then. True: there is none.
 static bool collect_locked(struct pmi_os_manager *om)
 {
     struct pmi_keeper *keeper = &om->keeper;
@@ -260,11 +271,54 @@ static bool collect_locked(struct pmi_os_manager *om)
     return true;
 }
 
+// Whoever is busy with it looks again: see leave().
 void pmi_keeper_on_exit(struct pmi_os_manager *om)
 {
+    struct pmi_keeper *keeper = &om->keeper;
+    pmi_mutex_lock(&keeper->lock);
+    keeper->ended = keeper->busy;
+    if (keeper->busy)
+        pmi_os_reactor_unwatch(om, &keeper->process);
+    else
+        (void)collect_locked(om);
+    pmi_mutex_unlock(&keeper->lock);
+}
+
+// PM_OK: it is ours until leave(). PM_ERR_TIMEOUT.
+static int enter(struct pmi_keeper *keeper, int64_t deadline)
+{
+    int result = PM_OK;
+    pmi_mutex_lock(&keeper->lock);
+    while (keeper->busy && result == PM_OK) {
+        if (pmi_now_ms() >= deadline)
+            result = PM_ERR_TIMEOUT;
+        else
+            pmi_cond_wait(&keeper->changed, &keeper->lock, deadline);
+    }
+    if (result == PM_OK)
+        keeper->busy = true;
+    pmi_mutex_unlock(&keeper->lock);
+    return result;
+}
+
+static void leave(struct pmi_os_manager *om)
+{
+    struct pmi_keeper *keeper = &om->keeper;
+    pmi_mutex_lock(&keeper->lock);
+    if (keeper->ended && !collect_locked(om)) // That was the end of one before it.
+        (void)pmi_os_reactor_watch(om, &keeper->process, PMI_KEEPER_TOKEN(om));
+    keeper->ended = false;
+    keeper->busy = false;
+    pmi_cond_broadcast(&keeper->changed);
+    pmi_mutex_unlock(&keeper->lock);
+}
+
+static bool collect_busy(struct pmi_os_manager *om)
+{
     pmi_mutex_lock(&om->keeper.lock);
-    (void)collect_locked(om);
+    bool none = collect_locked(om);
     pmi_mutex_unlock(&om->keeper.lock);
+    return none;
 }
 
 static struct message announcement(int theirs, const struct pmi_cgroup *cgroup)
@@ -282,13 +336,13 @@ static struct message announcement(int theirs, const struct pmi_cgroup *cgroup)
 }
 
 // Sends our end of the announcement; a keeper that died meanwhile is replaced once.
-static int enlist_locked(struct pmi_os_manager *om, const struct message *message, int64_t deadline,
-                         struct pm_error *err)
+static int enlist_busy(struct pmi_os_manager *om, const struct message *message, int64_t deadline,
+                       struct pm_error *err)
 {
     int e = EPIPE;
     for (int round = 0; round < 2 && e != 0; round++) {
-        if (collect_locked(om)) {
-            int result = start_locked(om, deadline, err);
+        if (collect_busy(om)) {
+            int result = start_busy(om, deadline, err);
             if (result != PM_OK)
                 return result;
         }
@@ -302,7 +356,17 @@ static int enlist_locked(struct pmi_os_manager *om, const struct message *messag
         return PM_OK;
     pmi_fail(err, PM_STAGE_KEEPER, e);
     pmi_fail_field(err, "die_with_parent");
+    pmi_keeper_explain(om, err);
     return err->code;
+}
+
+void pmi_keeper_explain(struct pmi_os_manager *om, struct pm_error *err)
+{
+    if (err->stage != PM_STAGE_KEEPER || err->code != PM_ERR_BROKEN_PIPE)
+        return;
+    err->code = PM_ERR_LAUNCHER;
+    pmi_fail_hint(err, "the keeper, %s, has ended at once: is it a launcher of this library?",
+                  om->launcher_path != NULL ? om->launcher_path : "this program");
 }
 
 int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup, int64_t deadline,
@@ -320,9 +384,14 @@ int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup
         result = err->code;
     } else {
         struct message message = announcement(pair[1], cgroup);
-        pmi_mutex_lock(&om->keeper.lock);
-        result = enlist_locked(om, &message, deadline, err);
-        pmi_mutex_unlock(&om->keeper.lock);
+        result = enter(&om->keeper, deadline);
+        if (result == PM_OK) {
+            result = enlist_busy(om, &message, deadline, err);
+            leave(om);
+        } else {
+            (void)pmi_fail_code(err, PM_STAGE_KEEPER, result);
+            pmi_fail_field(err, "die_with_parent");
+        }
     }
     (void)pmi_sys_close(pair[1]);
     if (result != PM_OK) {
@@ -336,19 +405,21 @@ int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup
 void pmi_keeper_stop(struct pmi_os_manager *om)
 {
     struct pmi_keeper *keeper = &om->keeper;
-    pmi_mutex_lock(&keeper->lock);
-    if (!collect_locked(om)) {
+    (void)enter(keeper, PMI_NEVER); // Starts have deadlines.
+    if (!collect_busy(om)) {
         int64_t deadline = pmi_now_ms() + LEAVE_MS;
-        struct message leave = plain_message('B');
-        (void)send_it(keeper->socket_fd, &leave, deadline);
+        struct message good_bye = plain_message('B');
+        (void)send_it(keeper->socket_fd, &good_bye, deadline);
         if (pmi_os_process_wait(&keeper->process, deadline) != PM_OK)
             // SIGKILL alone: it has no tree, and must not get the time to kill others.
             (void)pmi_os_process_signal(&keeper->process, SIGKILL, PM_SCOPE_PROCESS);
         (void)pmi_os_process_wait(&keeper->process, pmi_now_ms() + LEAVE_MS);
-        for (int64_t last = pmi_now_ms() + LEAVE_MS; !collect_locked(om) && pmi_now_ms() < last;)
+        for (int64_t last = pmi_now_ms() + LEAVE_MS; !collect_busy(om) && pmi_now_ms() < last;)
             pmi_sleep_ms(1);
     }
-    pmi_mutex_unlock(&keeper->lock);
+    leave(om);
+    pmi_cond_destroy(&keeper->changed);
+    pmi_mutex_destroy(&keeper->lock);
 }
 
 // ------------------------------------------------------------------------------------------------

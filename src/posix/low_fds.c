@@ -5,6 +5,7 @@
 #include "kernel.h"
 #include "sys.h"
 
+#include <string.h>
 #include <sys/stat.h>
 
 // Above what a launcher and its stub are given by number, below the first 64: every table has room
@@ -133,11 +134,28 @@ static bool lend_all(struct pmi_low_fds *low, struct pmi_child_plan *plan,
     return true;
 }
 
+// Whether a path leads, or may lead, through a number of the table itself. A link to such a path is
+// not looked for.
+static bool names_descriptor(const char *path)
+{
+    return strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/dev/fd/", 8) == 0 ||
+           strstr(path, "/../") != NULL || strstr(path, "/./") != NULL ||
+           strstr(path, "//") != NULL;
+}
+
+// Whether the child finds in the low end all that its plan asks for.
+static bool is_low(const struct pmi_child_plan *plan)
+{
+    bool program =
+        plan->program_fd >= 0 ? plan->program_fd < HIGHEST : !names_descriptor(plan->program);
+    return program && plan->fds_count <= PMI_LOW_FDS && plan->report_fd < 0 &&
+           (plan->cwd == NULL || !names_descriptor(plan->cwd));
+}
+
 bool pmi_low_fds_lend(struct pmi_low_fds *low, struct pmi_child_plan *plan,
                       struct pmi_low_loan *loan)
 {
-    if (low == NULL || low->count < 2 || plan->fds_count > PMI_LOW_FDS || plan->report_fd >= 0 ||
-        plan->program_fd >= HIGHEST)
+    if (low == NULL || low->count < 2 || !is_low(plan))
         return false;
     loan->slots_count = 0;
     loan->old_fds = plan->fds;

@@ -41,7 +41,7 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
             return result;
         }
     }
-    pmi_mutex_init(&om->keeper.lock);
+    pmi_keeper_init(&om->keeper);
     pmi_spawner_init(&om->spawner);
     pmi_low_fds_open(&om->low_fds);
     om->caller_loop = options->caller_loop;
@@ -60,7 +60,6 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
     pmi_keeper_stop(om);
     pmi_family_close(&om->family);
     pmi_low_fds_close(&om->low_fds);
-    pmi_mutex_destroy(&om->keeper.lock);
     pmi_posix_launcher_close(om);
     pmi_reactor_close(om);
     om->open = false; // And no more: who holds a Handle may be in the family's lock just now.

@@ -335,6 +335,15 @@ void pmi_options_release(struct pmi_resolved_options *options)
     *options = (struct pmi_resolved_options){.groups = NULL};
 }
 
+void pmi_options_name_field(const struct pm_spec *spec, struct pm_error *err)
+{
+    if (strcmp(err->field, "supplementary_groups") != 0 || spec->supplementary_groups != NULL)
+        return;
+    pmi_fail_field(err, spec->groups_of_user        ? "groups_of_user"
+                        : spec->run_as_user != NULL ? "run_as_user"
+                                                    : "run_as_group");
+}
+
 void pmi_fail_option(struct pm_error *err, int field)
 {
     static const char *const names[PMI_FIELDS] = {

@@ -20,4 +20,7 @@ void pmi_options_release(struct pmi_resolved_options *options);
 // Names the field of a failure that a child has told: enum pmi_option_field.
 void pmi_fail_option(struct pm_error *err, int field);
 
+// Names a field that the Spec has: what was done for one may be a part of another.
+void pmi_options_name_field(const struct pm_spec *spec, struct pm_error *err);
+
 #endif

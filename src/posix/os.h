@@ -88,10 +88,14 @@ struct pmi_os_stream {
         .fd = -1, .last = -1                                                                       \
     }
 
-// The process that ends the trees of die_with_parent starts when we are gone (keeper.c). Guarded by
-// `lock`, which is made by pmi_os_manager_open.
+// The process that ends the trees of die_with_parent starts when we are gone (keeper.c). `lock` is
+// never held for long: a start that has to wait makes itself the only one by `busy`, and the others
+// wait for that, each up to its own deadline. What is below is changed with the lock alone.
 struct pmi_keeper {
     struct pmi_mutex lock;
+    struct pmi_cond changed; // Of `busy`.
+    bool busy;
+    bool ended;    // The reactor has seen its end meanwhile, and watches it no more.
     int socket_fd; // -1 = not running.
     struct pmi_os_process process;
 };
@@ -104,9 +108,7 @@ struct pmi_spawner {
     struct pmi_thread thread;
     bool running;
     bool quit;
-    void (*run)(void *); // Request under way; NULL = idle.
-    void *arg;
-    uint64_t taken, done; // Tickets.
+    struct pmi_spawner_order *order; // Under way; NULL = idle.
 };
 
 // Low numbers for a child's descriptors (low_fds.h).

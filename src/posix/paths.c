@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(HAVE_GETRANDOM) || defined(HAVE_GETENTROPY)
+#include <sys/random.h>
+#endif
 #include <sys/stat.h>
 
 // ------------------------------------------------------------------------------------------------
@@ -236,8 +239,28 @@ int pmi_os_default_state_dir(const char *app, char **ret_path)
 // The rest
 // ------------------------------------------------------------------------------------------------
 
+// From the kernel at once: without a descriptor, and in a root without /dev.
+static bool random_by_call(void *buffer, size_t size)
+{
+#ifdef HAVE_GETRANDOM
+    ssize_t n;
+    do
+        n = PMI_SYS(getrandom)(buffer, size, 0);
+    while (n < 0 && errno == EINTR);
+    return n == (ssize_t)size;
+#elif defined(HAVE_GETENTROPY)
+    return PMI_SYS(getentropy)(buffer, size) == 0;
+#else
+    (void)buffer;
+    (void)size;
+    return false;
+#endif
+}
+
 int pmi_os_random(void *buffer, size_t size)
 {
+    if (random_by_call(buffer, size))
+        return PM_OK;
     int fd = pmi_sys_open("/dev/urandom", O_RDONLY, 0);
     if (fd < 0)
         return pmi_error_from_errno(errno);

@@ -11,6 +11,7 @@
 #include "kernel.h"
 #include "kqueue.h"
 #include "reactor.h"
+#include "reap.h"
 #include "start.h"
 #include "terminal.h"
 #include "waiter.h"
@@ -23,8 +24,8 @@
 
 // How long an abandoned start may take to die.
 #define ABANDON_MS 2000
-// How long the status of a child that has ended may take to come.
-#define LATE_STATUS_MS 1000
+// How long a look at a child that has ended waits for its status.
+#define LATE_STATUS_MS 20
 
 // ------------------------------------------------------------------------------------------------
 // Make and unmake
@@ -46,8 +47,17 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
     return result != PM_OK ? result : pmi_waiter_start(pid, child, &id, &op->waiter, &op->exit_fd);
 }
 
+static bool has_ended(const struct pmi_os_process *op)
+{
+    struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
+    return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
+}
+
 void pmi_os_process_close(struct pmi_os_process *op)
 {
+    // Nobody asks any more for a status that did not come.
+    if (op->child && !op->reaped && op->exit_fd >= 0 && has_ended(op))
+        (void)pmi_child_collect(op->pid, op->pidfd, pmi_now_ms());
     pmi_family_left(op);
     if (op->waiter != NULL)
         pmi_waiter_close(op->waiter);
@@ -87,18 +97,14 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
             op->waiter = NULL;
             op->exit_fd = op->pidfd;
         }
-        if (op->child && pmi_os_process_reap(op, &record) == PM_ERR_TIMEOUT)
-            pmi_reap_later(op->pid);
+        if (op->child && pmi_os_process_reap(op, &record) != PM_OK) {
+            (void)pmi_child_collect(op->pid, op->pidfd, pmi_now_ms());
+            op->reaped = true;
+        }
         if (has_whole_tree(op))
             pmi_process_end_tree(op);
     }
     pmi_os_process_close(op);
-}
-
-static bool has_ended(const struct pmi_os_process *op)
-{
-    struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
-    return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
 }
 
 int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id)
@@ -146,13 +152,6 @@ static int open_proven(const struct pmi_identity *id, int *ret_pidfd)
     return pmi_os_identity_check(id);
 }
 
-// Asks the kernel without taking anything.
-static bool is_our_child(pid_t pid)
-{
-    siginfo_t info;
-    return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
-}
-
 int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id,
                         struct pmi_os_process *op, struct pmi_started *ret_started)
 {
@@ -174,7 +173,7 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
     opened.start = id->start;
     opened.pidns = id->pidns;
     opened.pidfs = id->pidfs;
-    result = pmi_process_attach(&opened, pid, pidfd, is_our_child(pid));
+    result = pmi_process_attach(&opened, pid, pidfd, pmi_child_look(pid) >= 0);
     if (result != PM_OK) {
         (void)pmi_sys_close(pidfd);
         return result;
@@ -200,11 +199,7 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 // Asked of the kernel by another way than poll().
 static bool is_dead_child(const struct pmi_os_process *op)
 {
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    return op->child && !op->reaped &&
-           pmi_sys_waitid(P_PID, (id_t)op->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-           info.si_pid == op->pid;
+    return op->child && !op->reaped && pmi_child_look(op->pid) > 0;
 }
 
 int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
@@ -306,31 +301,6 @@ static int ask_kernel(const struct pmi_os_process *op, struct pm_exit *record)
     return result;
 }
 
-// waitid for our child without blocking: 0 and info->si_pid 0 while it lives; 0 and the status; -1.
-static int take_status(const struct pmi_os_process *op, siginfo_t *info, struct pm_exit *usage)
-{
-    memset(info, 0, sizeof(*info));
-#ifdef PMI_SYS_HAVE_WAITID_USAGE
-    struct pmi_sys_usage ru = {0};
-    int r = -1;
-    errno = EINVAL;
-#ifdef HAVE_PIDFD
-    if (op->pidfd >= 0)
-        r = pmi_sys_waitid_usage(PMI_SYS_P_PIDFD, op->pidfd, info, WEXITED | WNOHANG, &ru);
-#endif
-    if (r < 0 && errno != ECHILD) // Before Linux 5.4, or a seccomp filter.
-        r = pmi_sys_waitid_usage(P_PID, op->pid, info, WEXITED | WNOHANG, &ru);
-    usage->usage_known = r == 0;
-    usage->user_us = (uint64_t)ru.user_s * 1000000 + (uint64_t)ru.user_us;
-    usage->system_us = (uint64_t)ru.system_s * 1000000 + (uint64_t)ru.system_us;
-    usage->max_rss_kib = (uint64_t)ru.max_rss;
-    return r;
-#else
-    usage->usage_known = false;
-    return pmi_sys_waitid(P_PID, (id_t)op->pid, info, WEXITED | WNOHANG);
-#endif
-}
-
 // Our child, whose status somebody else has, or nobody: the host ignores SIGCHLD, or a thief
 // waited.
 static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
@@ -346,6 +316,18 @@ static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
     return PM_OK;
 }
 
+// It has ended, if perhaps only now. A tracer may keep the status to itself; and macOS and FreeBSD
+// tell a kqueue of the end a moment before there is a status to take.
+static int take_late(const struct pmi_os_process *op, siginfo_t *info, struct pm_exit *usage)
+{
+    int64_t last = has_kqueue(op) ? pmi_now_ms() + LATE_STATUS_MS : 0;
+    int r;
+    while ((r = pmi_child_take(op->pid, op->pidfd, info, usage)) == 0 && info->si_pid == 0 &&
+           pmi_now_ms() < last)
+        pmi_sleep_ms(1);
+    return r;
+}
+
 static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
 {
     siginfo_t info;
@@ -354,15 +336,16 @@ static int reap_child(struct pmi_os_process *op, struct pm_exit *record)
     if (op->waiter != NULL && !has_ended(op))
         return PM_ERR_TIMEOUT;
     pmi_group_remember(op);
-    // macOS and FreeBSD tell a kqueue of the end a moment before there is a status to take.
-    int64_t last = has_kqueue(op) && has_ended(op) ? pmi_now_ms() + LATE_STATUS_MS : 0;
-    int r;
-    while ((r = take_status(op, &info, &usage)) == 0 && info.si_pid == 0 && pmi_now_ms() < last)
-        pmi_sleep_ms(1);
+    int r = pmi_child_take(op->pid, op->pidfd, &info, &usage);
+    if (r == 0 && info.si_pid == 0) {
+        if (!has_ended(op))
+            return PM_ERR_TIMEOUT;
+        r = take_late(op, &info, &usage);
+    }
     if (r < 0)
         return recover_status(op, record);
     if (info.si_pid == 0)
-        return PM_ERR_TIMEOUT;
+        return PM_ERR_STATUS_PENDING;
     if (info.si_code == CLD_EXITED)
         set_exited(record, info.si_status);
     else

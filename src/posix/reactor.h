@@ -8,7 +8,7 @@ int pmi_reactor_open(struct pmi_os_manager *om, uint32_t *ret_os_code);
 void pmi_reactor_close(struct pmi_os_manager *om);
 
 // The token under which the keeper is watched: never given to the core, but handed to
-// pmi_keeper_on_exit(). No lock is held then.
+// pmi_keeper_on_exit().
 #define PMI_KEEPER_TOKEN(om) ((void *)&(om)->keeper)
 
 // A pipe, or an eventfd with one number for both ends: non-blocking, sticky until drained.
@@ -16,6 +16,10 @@ int pmi_wake_open(int fds[2]);
 void pmi_wake_close(int fds[2]);
 void pmi_wake_set(const int fds[2]);
 void pmi_wake_drain(const int fds[2]);
+
+// Takes a moment, but none beyond the deadline: a poll has failed, and its callers are loops. The
+// host has closed what it does not know, or there is no memory.
+void pmi_reactor_rest(int64_t deadline);
 
 // Milliseconds for poll() and its kind: -1 for PMI_NEVER, never beyond an int.
 int pmi_poll_timeout(int64_t deadline);

@@ -98,6 +98,8 @@ size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capa
     do
         n = PMI_SYS(epoll_wait)(om->poll_fd, events, 1, pmi_poll_timeout(deadline));
     while (n < 0 && errno == EINTR && pmi_now_ms() < deadline);
+    if (n < 0 && errno != EINTR)
+        pmi_reactor_rest(deadline);
     // Waited for without the lock, taken with it.
     pmi_mutex_lock(&om->tokens_lock);
     if (n > 0)

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "identity.h"
 #include "keeper.h"
+#include "reap.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -84,10 +85,8 @@ static int watch_exit(int kq, pid_t pid)
 // Whether the number `pid` still is the process that is meant.
 static bool is_same(pid_t pid, bool child, const struct pmi_identity *id)
 {
-    siginfo_t info;
     if (child)
-        return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 ||
-               errno != ECHILD;
+        return pmi_child_look(pid) >= 0 || errno != ECHILD;
     return pmi_os_identity_check(id) != PM_ERR_GONE;
 }
 
@@ -226,6 +225,8 @@ size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capa
         struct timespec rest = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
         n = PMI_SYS(kevent)(om->poll_fd, NULL, 0, events, EVENTS_MAX, ms < 0 ? NULL : &rest);
     } while (n < 0 && errno == EINTR && pmi_now_ms() < deadline);
+    if (n < 0 && errno != EINTR)
+        pmi_reactor_rest(deadline);
 
     size_t count = 0;
     for (int i = 0; i < n; i++) {

@@ -14,6 +14,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#define REST_MS 50
+
 // ------------------------------------------------------------------------------------------------
 // Waiter
 // ------------------------------------------------------------------------------------------------
@@ -133,6 +135,12 @@ int pmi_poll_timeout(int64_t deadline)
         return -1;
     int64_t rest = deadline - pmi_now_ms();
     return rest <= 0 ? 0 : rest > INT_MAX ? INT_MAX : (int)rest;
+}
+
+void pmi_reactor_rest(int64_t deadline)
+{
+    int rest = pmi_poll_timeout(deadline);
+    pmi_sleep_ms(rest < 0 || rest > REST_MS ? REST_MS : (uint32_t)rest);
 }
 
 #ifndef HAVE_KQUEUE
@@ -327,6 +335,8 @@ size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capa
         n = gather(om, &timeout);
         ready = pmi_sys_poll(set->fds, n, timeout);
     } while (ready < 0 && errno == EINTR && pmi_now_ms() < deadline);
+    if (ready < 0 || (ready > 0 && (set->fds[0].revents & POLLNVAL) != 0))
+        pmi_reactor_rest(deadline);
     if (ready <= 0)
         return 0;
     pmi_wake_drain(om->wake_fds);

@@ -28,6 +28,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/reactor_epoll.c
     src/posix/reactor_kqueue.c
     src/posix/reactor_threads.c
+    src/posix/reap.c
     src/posix/spawner.c
     src/posix/start.c
     src/posix/stdio.c

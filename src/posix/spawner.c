@@ -4,6 +4,12 @@
 
 #include <assert.h>
 
+struct pmi_spawner_order {
+    void (*run)(void *);
+    void *arg;
+    bool done;
+};
+
 void pmi_spawner_init(struct pmi_spawner *spawner)
 {
     *spawner = (struct pmi_spawner){.running = false};
@@ -16,24 +22,24 @@ static void serve(void *arg)
     struct pmi_spawner *spawner = arg;
     pmi_mutex_lock(&spawner->lock);
     for (;;) {
-        while (spawner->run == NULL && !spawner->quit)
+        while (spawner->order == NULL && !spawner->quit)
             pmi_cond_wait(&spawner->changed, &spawner->lock, PMI_NEVER);
-        if (spawner->run == NULL)
+        struct pmi_spawner_order *order = spawner->order;
+        if (order == NULL)
             break;
-        void (*run)(void *) = spawner->run;
-        void *request = spawner->arg;
         pmi_mutex_unlock(&spawner->lock);
-        run(request);
+        order->run(order->arg);
         pmi_mutex_lock(&spawner->lock);
-        spawner->run = NULL;
-        spawner->done++;
+        order->done = true;
+        spawner->order = NULL;
         pmi_cond_broadcast(&spawner->changed);
     }
     pmi_mutex_unlock(&spawner->lock);
 }
 
-int pmi_spawner_run(struct pmi_spawner *spawner, void (*run)(void *), void *arg)
+int pmi_spawner_run(struct pmi_spawner *spawner, void (*run)(void *), void *arg, int64_t deadline)
 {
+    struct pmi_spawner_order order = {.run = run, .arg = arg};
     int result = PM_OK;
     pmi_mutex_lock(&spawner->lock);
     assert(!spawner->quit);
@@ -41,15 +47,16 @@ int pmi_spawner_run(struct pmi_spawner *spawner, void (*run)(void *), void *arg)
         result = pmi_thread_start(&spawner->thread, serve, spawner);
         spawner->running = result == PM_OK;
     }
+    while (result == PM_OK && spawner->order != NULL) {
+        if (pmi_now_ms() >= deadline)
+            result = PM_ERR_TIMEOUT;
+        else
+            pmi_cond_wait(&spawner->changed, &spawner->lock, deadline);
+    }
     if (result == PM_OK) {
-        // First come, first served.
-        uint64_t ticket = spawner->taken++;
-        while (spawner->done != ticket)
-            pmi_cond_wait(&spawner->changed, &spawner->lock, PMI_NEVER);
-        spawner->arg = arg;
-        spawner->run = run;
+        spawner->order = &order;
         pmi_cond_broadcast(&spawner->changed);
-        while (spawner->done == ticket)
+        while (!order.done)
             pmi_cond_wait(&spawner->changed, &spawner->lock, PMI_NEVER);
     }
     pmi_mutex_unlock(&spawner->lock);

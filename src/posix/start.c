@@ -10,18 +10,15 @@
 #include "identity.h"
 #include "keeper.h"
 #include "options.h"
+#include "reap.h"
 #include "sys.h"
 #include "terminal.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <string.h>
-
-#define UNREAPED_MAX 64
 
 // ------------------------------------------------------------------------------------------------
 // Launch
@@ -37,101 +34,6 @@ int pmi_exec_reached(pid_t pid)
     if (((uint64_t)stat.flags & fork_no_exec) == 0)
         return 1;
     return pmi_proc_is_foreign() ? -1 : 0; // Many of its processes have never called exec.
-}
-
-// Waits for a child that is about to end and takes its status: its exit code, or -1.
-static int reap_failed(pid_t pid)
-{
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    if (pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED) < 0)
-        return -1; // The host ignores SIGCHLD, or somebody was faster.
-    return info.si_code == CLD_EXITED ? info.si_status : -1;
-}
-
-// Asked of the kernel, not of a waiter thread: that one may not have run yet.
-static bool has_ended(pid_t pid, int pidfd)
-{
-    struct pollfd in = {.fd = pidfd, .events = POLLIN};
-    if (pidfd >= 0)
-        return pmi_sys_poll(&in, 1, 0) > 0;
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    int r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
-    return r < 0 || info.si_pid == pid;
-}
-
-static void *reap_it(void *arg)
-{
-    (void)reap_failed((pid_t)(intptr_t)arg);
-    return NULL;
-}
-
-void pmi_kill_child(pid_t pid, int pidfd)
-{
-#ifdef HAVE_PIDFD
-    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0)
-        return;
-#else
-    (void)pidfd;
-#endif
-    (void)pmi_sys_kill(pid, SIGKILL); // The number is still its own.
-}
-
-// Killed children that no thread could be started for. Looked at by each later start.
-static struct pmi_mutex unreaped_lock = PMI_MUTEX_INIT;
-static pid_t unreaped[UNREAPED_MAX];
-static atomic_size_t unreaped_count;
-
-static void reap_unreaped(void)
-{
-    if (atomic_load(&unreaped_count) == 0)
-        return;
-    pmi_mutex_lock(&unreaped_lock);
-    size_t left = 0;
-    for (size_t i = 0; i < atomic_load(&unreaped_count); i++) {
-        siginfo_t info;
-        memset(&info, 0, sizeof(info));
-        if (pmi_sys_waitid(P_PID, (id_t)unreaped[i], &info, WEXITED | WNOHANG) == 0 &&
-            info.si_pid == 0)
-            unreaped[left++] = unreaped[i];
-    }
-    atomic_store(&unreaped_count, left);
-    pmi_mutex_unlock(&unreaped_lock);
-}
-
-static void remember_unreaped(pid_t pid)
-{
-    pmi_mutex_lock(&unreaped_lock);
-    size_t count = atomic_load(&unreaped_count);
-    if (count < UNREAPED_MAX) {
-        unreaped[count] = pid;
-        atomic_store(&unreaped_count, count + 1);
-    }
-    pmi_mutex_unlock(&unreaped_lock);
-}
-
-void pmi_reap_later(pid_t pid)
-{
-    pthread_t thread;
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): never an address.
-    if (pthread_create(&thread, NULL, reap_it, (void *)(intptr_t)pid) == 0)
-        (void)pthread_detach(thread);
-    else
-        remember_unreaped(pid);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-// Killed.
-static void reap_overdue(pid_t pid, int pidfd)
-{
-    if (has_ended(pid, pidfd))
-        (void)reap_failed(pid);
-    else
-        pmi_reap_later(pid);
 }
 
 void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
@@ -179,52 +81,51 @@ void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)
 // Memory was not shared after all (an emulator): the plan says nothing, only the process does.
 static void await_silent_exec(pid_t pid, int pidfd, int64_t deadline)
 {
-    while (!has_ended(pid, pidfd) && pmi_exec_reached(pid) == 0) {
-        if (pmi_now_ms() >= deadline)
-            pmi_kill_child(pid, pidfd);
+    while (!pmi_child_has_ended(pid, pidfd) && pmi_exec_reached(pid) == 0 &&
+           pmi_now_ms() < deadline)
         pmi_sleep_ms(1);
-    }
 }
 
-// The child has left the starter's memory: by exec, or not. On failure it is waited for.
+// Whether it is its program, or was.
+static bool has_become_program(pid_t pid, int pidfd)
+{
+    int reached = pmi_exec_reached(pid);
+    return reached == 1 || (reached < 0 && !pmi_child_has_ended(pid, pidfd));
+}
+
+// The child has left the starter's memory: by exec, or not. On failure it is killed, if it is not
+// dead or dying, and waited for.
 static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64_t deadline,
                   struct pm_error *err)
 {
-    int code;
-    // The child's own timer may have ended it: the rest is as with any death.
-    int died = pmi_now_ms() >= deadline ? PM_ERR_TIMEOUT : PM_ERR_DIED_BEFORE_EXEC;
     switch (plan->progress) {
     case PMI_CHILD_OVERDUE:
-        reap_overdue(pid, pidfd);
-        return pmi_fail_code(err, PM_STAGE_EXEC, PM_ERR_TIMEOUT);
+    case PMI_CHILD_RUNNING:
+        break;
     case PMI_CHILD_FAILED:
         // On its way out, unless somebody has stopped it just there.
-        if (!has_ended(pid, pidfd))
-            pmi_kill_child(pid, pidfd);
-        (void)reap_failed(pid);
+        (void)pmi_child_end(pid, pidfd);
         pmi_fail_in_child(plan, err);
         return err->code;
-    case PMI_CHILD_RUNNING: // Killed, and perhaps not quite dead yet.
-        (void)reap_failed(pid);
-        return pmi_fail_code(err, PM_STAGE_EXEC, died);
     case PMI_CHILD_EXEC:
         // Dead already? A short program, or killed on the last step of its way there.
-        if (!has_ended(pid, pidfd) || pmi_exec_reached(pid) != 0)
+        if (!pmi_child_has_ended(pid, pidfd) || pmi_exec_reached(pid) != 0)
             return PM_OK;
-        (void)reap_failed(pid);
-        return pmi_fail_code(err, PM_STAGE_EXEC, died);
+        break;
     default:
+        await_silent_exec(pid, pidfd, deadline);
+        if (has_become_program(pid, pidfd))
+            return PM_OK;
         break;
     }
-    await_silent_exec(pid, pidfd, deadline);
-    if (!has_ended(pid, pidfd) || pmi_exec_reached(pid) == 1)
-        return PM_OK;
-    code = reap_failed(pid);
-    if (code > 0) {
+    // The child's own timer may have ended it.
+    bool overdue = plan->progress == PMI_CHILD_OVERDUE || pmi_now_ms() >= deadline;
+    int code = pmi_child_end(pid, pidfd);
+    if (plan->progress == PMI_CHILD_NOT_REACHED && code > 0) {
         pmi_fail(err, PM_STAGE_EXEC, code); // See child_main in clone.c.
         return err->code;
     }
-    return pmi_fail_code(err, PM_STAGE_EXEC, pmi_now_ms() >= deadline ? PM_ERR_TIMEOUT : died);
+    return pmi_fail_code(err, PM_STAGE_EXEC, overdue ? PM_ERR_TIMEOUT : PM_ERR_DIED_BEFORE_EXEC);
 }
 
 struct birth {
@@ -273,7 +174,7 @@ static bool is_first_thread(void)
 static void abandon_born(const struct birth *birth, bool group)
 {
     (void)pmi_sys_kill(group ? -birth->pid : birth->pid, SIGKILL);
-    (void)reap_failed(birth->pid);
+    (void)pmi_child_end(birth->pid, birth->pidfd);
 }
 
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
@@ -283,13 +184,13 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
     struct pmi_os_process born = PMI_OS_PROCESS_INIT;
     int result = PM_OK, lift_error = 0;
 
-    reap_unreaped();
+    pmi_reap_left();
     plan->progress = PMI_CHILD_NOT_REACHED;
     plan->exec_retries = 0;
     if (deadline <= pmi_now_ms())
         result = pmi_fail_code(err, PM_STAGE_FORK, PM_ERR_TIMEOUT);
     else if (om != NULL && !(om->caller_loop && is_first_thread())) {
-        result = pmi_spawner_run(&om->spawner, give_birth, &birth);
+        result = pmi_spawner_run(&om->spawner, give_birth, &birth, deadline);
         if (result != PM_OK)
             (void)pmi_fail_code(err, PM_STAGE_FORK, result);
     } else
@@ -401,9 +302,12 @@ static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         if (result != PM_OK)
             return result;
         result = pmi_launch(om, child, plan->deadline, op, started, err);
-        if (result == PM_OK || err->stage != PM_STAGE_KEEPER || round > 0 ||
-            (err->os_code != EPIPE && err->os_code != ECONNRESET))
+        if (result == PM_OK || err->stage != PM_STAGE_KEEPER || err->code != PM_ERR_BROKEN_PIPE)
             return result;
+        if (round > 0) {
+            pmi_keeper_explain(om, err);
+            return err->code;
+        }
     }
 }
 
@@ -508,9 +412,12 @@ static int start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct 
                  struct pmi_os_stream streams[3], struct pmi_started *ret_started,
                  struct pm_error *err)
 {
-    return plan->mode == PM_MODE_DAEMON
-               ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
-               : start_normal(om, plan, op, streams, ret_started, err);
+    int result = plan->mode == PM_MODE_DAEMON
+                     ? pmi_posix_start_daemon(om, plan, op, streams, ret_started, err)
+                     : start_normal(om, plan, op, streams, ret_started, err);
+    if (result != PM_OK)
+        pmi_options_name_field(plan->spec, err);
+    return result;
 }
 
 // The process, which was `pid`, has been killed and waited for; but its program has run.

@@ -10,7 +10,7 @@
 // case: the keeper takes a closed announcement socket as the sign that the pid may have been waited
 // for. On failure nothing is left. Fills best_effort, exec_retries and fallbacks of `started`.
 // A failure when the program may have run already leaves the number of the process, which has been
-// waited for, in op->pid: what it has left behind is the caller's to end.
+// killed, in op->pid: what it has left behind is the caller's to end.
 // With `om` the child is made on the manager's spawner thread; NULL = on this thread.
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
                struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err);
@@ -31,17 +31,10 @@ void pmi_process_end_tree(struct pmi_os_process *op);
 int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool child);
 
 // The two ways to make the process of a plan, with every signal blocked: 0 or errno. The plan's
-// progress tells how far it came. A child that has not left us by the deadline (a time of
-// pmi_now_ms) is killed: PMI_CHILD_OVERDUE. ret_pidfd may be set to -1 (no pidfd on this kernel).
+// progress tells how far it came; PMI_CHILD_OVERDUE: it has not left us by the deadline (a time of
+// pmi_now_ms) and is the caller's to end. ret_pidfd may be set to -1 (no pidfd on this kernel).
 int pmi_clone_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
 int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid, int *ret_pidfd);
-
-// Kills a child of ours that was not waited for.
-void pmi_kill_child(pid_t pid, int pidfd);
-
-// Waits for a killed child of ours on a thread of its own: one that is caught in the kernel (a dead
-// network file system) dies when that lets it go.
-void pmi_reap_later(pid_t pid);
 
 // Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1
 // cannot be told.
@@ -69,8 +62,9 @@ bool pmi_is_inheritable(int fd);
 // Closes everything that was not taken out.
 void pmi_stdio_release(struct pmi_stdio_plan *stdio);
 
-// Runs run(arg) on the spawner thread and waits for it. PM_OK or why there is no such thread.
-int pmi_spawner_run(struct pmi_spawner *spawner, void (*run)(void *), void *arg);
+// Runs run(arg) on the spawner thread, once nobody else's runs there, and waits for its end. PM_OK;
+// PM_ERR_TIMEOUT: it was not its turn by the deadline; or why there is no such thread.
+int pmi_spawner_run(struct pmi_spawner *spawner, void (*run)(void *), void *arg, int64_t deadline);
 void pmi_spawner_init(struct pmi_spawner *spawner);
 void pmi_spawner_stop(struct pmi_spawner *spawner);
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 static const char *const slot_names[3] = {"stdin_slot", "stdout_slot", "stderr_slot"};
 
@@ -163,11 +164,15 @@ static int prepare_slot(const struct pmi_plan *plan, size_t slot, struct pmi_std
 // The numbers that this system gives a meaning to: the core cannot know them.
 static int check_extras(const struct pmi_plan *plan, struct pm_error *err)
 {
+    struct rlimit limit;
+    rlim_t end = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
     for (size_t i = 0; i < plan->extras_count; i++) {
         int target = plan->extras[i].target;
         const char *what = NULL;
         if (target < 3)
             what = "the target is below 3";
+        else if (end != RLIM_INFINITY && (rlim_t)target + 1 >= end)
+            what = "RLIMIT_NOFILE leaves no number above the target, as a start needs";
         else if (PMI_SYS(fcntl)((int)plan->extras[i].source, F_GETFD) < 0)
             what = "the source is not open";
         for (size_t k = 0; k < i && what == NULL; k++)

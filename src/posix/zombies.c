@@ -7,6 +7,7 @@
 #include "family.h"
 #include "identity.h"
 #include "proctable.h"
+#include "reap.h"
 #include "sys.h"
 
 #include <dirent.h>
@@ -157,21 +158,13 @@ struct zombie_visit {
     void *context;
 };
 
-static bool is_dead(pid_t pid)
-{
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    return pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-           info.si_pid == pid;
-}
-
 // Dead is what waitid says: the letter Z is also shown by a process whose first thread has ended
 // while others run.
 static void look_at(void *context, pid_t pid)
 {
     const struct zombie_visit *visit = context;
     struct pmi_stat stat;
-    if (!is_dead(pid) || pmi_family_awaits(pid))
+    if (pmi_child_look(pid) <= 0 || pmi_family_awaits(pid))
         return;
     if (pmi_stat_read(pid, &stat) != PM_OK)
         return; // Somebody has just waited for it.
@@ -194,27 +187,9 @@ int pmi_os_zombies(void (*visit)(void *context, const struct pmi_zombie *zombie)
 bool pmi_os_zombie_is_there(const struct pmi_zombie *zombie)
 {
     struct pmi_stat stat;
-    return is_dead((pid_t)zombie->pid) && pmi_stat_read((pid_t)zombie->pid, &stat) == PM_OK &&
+    return pmi_child_look((pid_t)zombie->pid) > 0 &&
+           pmi_stat_read((pid_t)zombie->pid, &stat) == PM_OK &&
            (uint64_t)stat.starttime == zombie->start;
-}
-
-static int take_status(pid_t pid, int pidfd)
-{
-    siginfo_t info;
-    memset(&info, 0, sizeof(info));
-    int r = -1;
-    errno = EINVAL;
-#ifdef HAVE_PIDFD
-    if (pidfd >= 0)
-        r = pmi_sys_waitid((idtype_t)PMI_SYS_P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);
-#else
-    (void)pidfd;
-#endif
-    // Without a pidfd, or where waitid takes none (Linux before 5.4, a filter): by the number,
-    // whose start time was looked at just now.
-    if (r < 0 && errno != ECHILD)
-        r = pmi_sys_waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
-    return r == 0 && info.si_pid == pid ? PM_OK : PM_ERR_GONE;
 }
 
 // The pidfd is opened first and the start time read after it: if that is the zombie's, the number
@@ -228,9 +203,11 @@ int pmi_os_zombie_reap(const struct pmi_zombie *zombie)
     if (pidfd < 0 && (errno == EMFILE || errno == ENFILE))
         return PM_ERR_NO_DESCRIPTORS;
 #endif
-    int result = pmi_os_zombie_is_there(zombie) ? take_status(pid, pidfd) : PM_ERR_GONE;
+    siginfo_t info;
+    bool taken = pmi_os_zombie_is_there(zombie) && pmi_child_take(pid, pidfd, &info, NULL) == 0 &&
+                 info.si_pid == pid;
     (void)pmi_sys_close(pidfd);
-    return result;
+    return taken ? PM_OK : PM_ERR_GONE;
 }
 
 uint64_t pmi_os_parent_of(uint64_t pid)

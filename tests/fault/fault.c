@@ -26,6 +26,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -437,6 +438,8 @@ WRAP(int, -1, renameat, (int from_dir, const char *from, int to_dir, const char 
 WRAP(int, -1, ftruncate, (int fd, off_t size), (fd, size), EIO)
 WRAP(int, -1, fsync, (int fd), (fd), EIO, ENOSPC)
 WRAP(char *, NULL, getcwd, (char *buffer, size_t size), (buffer, size), ENOENT, ENOMEM)
+WRAP_INTERRUPTIBLE(ssize_t, -1, getrandom, (void *buffer, size_t size, unsigned flags),
+                   (buffer, size, flags), EINTR, ENOSYS)
 WRAP_INTERRUPTIBLE(int, -1, flock, (int fd, int operation), (fd, operation), ENOLCK, EINTR)
 WRAP_INTERRUPTIBLE(ssize_t, -1, pread, (int fd, void *buffer, size_t size, off_t at),
                    (fd, buffer, size, at), EINTR, EIO)

@@ -409,6 +409,10 @@ int UnprivilegedHost(const std::vector<std::string> &a)
     Child child({"exit", "0"});
     if (a.at(0) == "user")
         child->run_as_user = "0", child->run_as_group = "0";
+    else if (a.at(0) == "group")
+        child->run_as_group = "0";
+    else if (a.at(0) == "groups")
+        child->run_as_user = "0", child->groups_of_user = true;
     else if (a.at(0) == "nice")
         child->set_nice = true, child->nice_value = getpriority(PRIO_PROCESS, 0) - 1;
     int result = pm_spawn(manager, child.Get(), nullptr, &error);
@@ -420,7 +424,9 @@ const RoleAdder unprivileged_host("unprivileged-host", UnprivilegedHost);
 
 TEST_F(Credentials, WithoutTheRightToItFailTheStart)
 {
-    for (auto [what, said] : {std::pair{"user", "PM_ERR_ACCESS supplementary_groups"},
+    for (auto [what, said] : {std::pair{"user", "PM_ERR_ACCESS run_as_user"},
+                              std::pair{"group", "PM_ERR_ACCESS run_as_group"},
+                              std::pair{"groups", "PM_ERR_ACCESS groups_of_user"},
                               std::pair{"nice", "PM_ERR_ACCESS nice_value"}}) {
         Child host({"unprivileged-host", what});
         host->stdout_slot.kind = PM_STDIO_PIPE;
@@ -797,6 +803,92 @@ TEST_F(ControlGroup, OfAFailedStartIsRemoved)
     EXPECT_EQ(nullptr, TrySpawn(child, &code));
     EXPECT_EQ(PM_ERR_NOT_FOUND, code);
     EXPECT_TRUE(Left().empty());
+}
+
+// ------------------------------------------------------------------------------------------------
+// Refusals that name what is wrong
+// ------------------------------------------------------------------------------------------------
+
+TEST_F(Options, ATargetBeyondTheLimitOnDescriptorsIsRefusedByItsIndex)
+{
+    rlimit limit = {};
+    ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+    for (bool daemon : {false, true}) {
+        for (int target : {static_cast<int>(limit.rlim_cur) - 1, 2000000}) {
+            Child child({"exit", "0"});
+            if (daemon) {
+                child->mode = PM_MODE_DAEMON;
+                child->key = "far";
+            }
+            child.extras = {{0, 5}, {0, target}};
+            int code = 0;
+            pm_error error = PM_ERROR_INIT;
+            EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
+            EXPECT_EQ(PM_ERR_INVALID, code) << ErrorText(error);
+            EXPECT_EQ(PM_STAGE_CHECK, error.stage);
+            EXPECT_STREQ("extras", error.field);
+            EXPECT_NE(nullptr, strstr(error.hint, "extras[1]")) << error.hint;
+        }
+    }
+}
+
+// What is named as the helper and is none.
+TEST_F(Options, AKeeperThatIsNoneIsNamed)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    options.launcher_path = "/bin/true";
+    ASSERT_EQ(PM_OK, Close());
+    Open(options);
+    Child child({"exit", "0"});
+    child->die_with_parent = true;
+    int code = 0;
+    pm_error error = PM_ERROR_INIT;
+    EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
+    EXPECT_EQ(PM_ERR_LAUNCHER, code) << ErrorText(error);
+    EXPECT_EQ(PM_STAGE_KEEPER, error.stage);
+    EXPECT_STREQ("die_with_parent", error.field);
+    EXPECT_NE(nullptr, strstr(error.hint, "/bin/true")) << error.hint;
+}
+
+// args: a registry folder
+int Opener(const std::vector<std::string> &args)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    if (geteuid() == 0 && (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0))
+        return 1;
+    options.registry_dir = args.at(0).c_str();
+    int result = pm_open(&options, &manager, &error);
+    printf("%s %s %s\n", pm_error_name(result), error.field, error.hint);
+    return 0;
+}
+const RoleAdder opener("opener", Opener);
+
+TEST_F(Options, AFolderThatMayNotBeMadeIsAMatterOfRights)
+{
+    std::string closed = folder + "/closed";
+    ASSERT_EQ(0, mkdir(closed.c_str(), 0555));
+    Child child({"opener", closed + "/registry"});
+    child->stdout_slot.kind = PM_STDIO_PIPE;
+    EXPECT_EQ("PM_ERR_ACCESS registry_dir registry folder " + closed + "/registry",
+              ReadLine(Spawn(child)));
+}
+
+TEST_F(Options, ARegistryFolderThatIsALinkIsCalledOne)
+{
+    std::string real = folder + "/real", link = folder + "/link";
+    ASSERT_EQ(0, mkdir(real.c_str(), 0700));
+    ASSERT_EQ(0, symlink(real.c_str(), link.c_str()));
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *other = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    for (const std::string &path : {link, link + "/"}) {
+        options.registry_dir = path.c_str();
+        EXPECT_EQ(PM_ERR_NOT_A_DIRECTORY, pm_open(&options, &other, &error));
+        EXPECT_STREQ("registry_dir", error.field);
+        EXPECT_EQ(link + " is a link, which is not followed", error.hint);
+    }
 }
 
 } // namespace

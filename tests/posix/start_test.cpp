@@ -3,7 +3,11 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include <sys/resource.h>
+
 #include "fixture.h"
+
+extern "C" int pmi_os_random(void *buffer, size_t size);
 
 using namespace contract;
 
@@ -40,6 +44,20 @@ TEST_F(Start, LeavesTheHostsBuffersAlone)
     }
     fclose(buffer);
     EXPECT_EQ("once", ReadFile(path));
+}
+
+// Nonces need no descriptor, and no /dev.
+TEST_F(Start, RandomNumbersNeedNoDescriptor)
+{
+    rlimit limit = {};
+    ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+    rlimit none = {0, limit.rlim_max};
+    uint64_t numbers[2] = {};
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &none));
+    int result = pmi_os_random(numbers, sizeof numbers);
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+    EXPECT_EQ(PM_OK, result);
+    EXPECT_NE(numbers[0], numbers[1]);
 }
 
 } // namespace
