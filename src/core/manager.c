@@ -623,7 +623,10 @@ PM_API int pm_default_state_dir(const char *app, char **ret_path)
         strcmp(app, ".") == 0 || strcmp(app, "..") == 0) {
         return PM_ERR_INVALID;
     }
-    return pmi_os_default_state_dir(app, ret_path);
+    int cancel = pmi_cancel_off();
+    int result = pmi_os_default_state_dir(app, ret_path);
+    pmi_cancel_restore(cancel);
+    return result;
 }
 
 PM_API int pm_stop_event_open(pm_native *ret_native)

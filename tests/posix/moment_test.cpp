@@ -592,4 +592,15 @@ TEST_F(Moment, ARecordThatWasGivenIsTheSameAfterARecovery)
     EXPECT_NE("", text);
 }
 
+TEST_F(Moment, ALivingDaemonIsNotForgottenBeforeItIsRecovered)
+{
+    Open();
+    StartDaemon("k");
+    ASSERT_EQ(PM_OK, Close());
+    Open();
+    EXPECT_EQ(PM_ERR_BUSY, pm_forget(manager, "k"));
+    EXPECT_EQ(PM_OK, pm_recover(manager, nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_ERR_BUSY, pm_forget(manager, "k"));
+}
+
 } // namespace
