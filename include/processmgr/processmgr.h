@@ -36,8 +36,10 @@
  *     pm_process_wait() or pm_process_stop() waits, else when the call is over. The shared library
  *     stays in memory after dlclose() or FreeLibrary() (not on macOS).
  *   - The library installs no signal handler, changes no process-wide state (but the subreaper bit,
- *     where pm_options::own_process asks for it), never prints, exits or
- *     aborts. In the copy that a fork() of the host makes every call answers PM_ERR_FORKED.
+ *     where pm_options::own_process asks for it), never prints, exits or aborts.
+ *   - In the copy that a fork() of the host makes every call on what is the parent's answers
+ *     PM_ERR_FORKED; those without an error code say false or 0. pm_process_pid() and
+ *     pm_process_stream() go on, and references may be dropped. A manager of its own works.
  */
 #ifndef PROCESSMGR_PROCESSMGR_H
 #define PROCESSMGR_PROCESSMGR_H
@@ -190,7 +192,8 @@ enum pm_mode {
 enum pm_state {
     PM_STATE_STARTING = 0,
     PM_STATE_RUNNING,
-    PM_STATE_STATUS_PENDING, /**< Dead; the OS does not tell the status yet. */
+    PM_STATE_STATUS_PENDING, /**< Dead; the OS does not tell the status yet: of a daemon that is not
+                                  our child, or of a child that a debugger holds. */
     PM_STATE_ENDED,          /**< The exit record is final. */
     PM_STATE_STOPPED /**< POSIX: alive, stopped by a signal (Ctrl-Z, or the terminal of others). */
 };
@@ -581,7 +584,8 @@ struct pm_event {
 };
 
 /** One line for the host's log, without a newline. May be called on any thread, never under a lock
- *  of the library; must not call pm_close(). line: borrowed for the call. */
+ *  of the library; must not call pm_close(). What is found at an exit (its record could not be
+ *  written) is told where the callbacks run. line: borrowed for the call. */
 typedef void pm_log_sink(void *user, enum pm_log_level level, const char *line);
 /** One event; runs on the dispatcher. event: borrowed for the call. */
 typedef void pm_event_sink(void *user, const struct pm_event *event);
@@ -603,7 +607,7 @@ struct pm_options {
     enum pm_loop loop;
     uint32_t launcher_timeout_ms; /**< 0 = 10000. */
     uint32_t status_pending_ms;   /**< 0 = 5000: how long a dead daemon's status may be pending
-                                       before it is lost. */
+                                       before it is lost. That of our own child never is. */
     uint32_t drain_ms;            /**< 0 = 250: how long a stream may stay silent after the exit. */
     uint32_t leak_sweep_ms;    /**< 0 = 30000: rhythm of the zombie detector; UINT32_MAX = off. Not
                                     run with PM_LOOP_CALLER: call pm_leak_scan(). */
@@ -947,9 +951,13 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
 /**
  * Ends a manager: refuses new starts, stops everything but daemons by their plans, waits for them
  * (and up to pm_options::status_pending_ms for the status of daemons that have just ended), gives
- * up the registry, joins its threads. Handles stay valid: they keep their record, other calls on
- * them answer PM_ERR_CLOSED. From a callback it only marks the manager as closing and returns
- * PM_ERR_WOULD_DEADLOCK; call it again from another thread to finish.
+ * up the registry, joins its threads. Handles stay valid. They keep their record, what
+ * pm_process_info() and pm_process_alive() tell, their exit waitable, and their streams: the rest
+ * of an output can still be read. pm_process_wait() for one that has not ended (a daemon) is
+ * PM_ERR_CLOSED, as are pm_process_stop(), pm_process_signal() and pm_process_resize(); a wait that
+ * is under way goes on, but no callback tells of its end and no record of it is written. From a
+ * callback it only marks the manager as closing and returns PM_ERR_WOULD_DEADLOCK; call it again
+ * from another thread to finish.
  *
  * @param manager the manager, gone on success; NULL does nothing.
  * @param timeout_ms for everything together, in milliseconds; -1 = 10000.
@@ -957,8 +965,10 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
  * NULL.
  * @return PM_OK; PM_ERR_BUSY: something could not be ended in time; the manager is still usable and
  *         takes starts again; PM_ERR_WOULD_DEADLOCK; PM_ERR_FORKED.
- * Blocking: up to timeout_ms. Thread safety: any thread, once; no other call on this manager may be
- * under way or follow, except on its Handles. Since: 0.1.0.
+ * Blocking: up to timeout_ms; POSIX, where there were children with die_with_parent: until the
+ * helper process for these has left, at once unless somebody has stopped it, and at most 6 s.
+ * Thread safety: any thread, once; no other call on this manager may be under way or follow, except
+ * on its Handles. Since: 0.1.0.
  */
 PM_API int pm_close(pm_manager *manager, int64_t timeout_ms, struct pm_stop_all_report *ret_report);
 
@@ -1103,10 +1113,10 @@ PM_API int pm_registry_owner(const char *registry_dir, struct pm_registry_owner 
  *
  * @param manager a manager with a registry.
  * @param key key of the daemon.
- * @return PM_OK; PM_ERR_NOT_FOUND; PM_ERR_BUSY (the daemon lives); PM_ERR_NO_REGISTRY;
- * PM_ERR_INVALID; PM_ERR_IO; PM_ERR_FORKED. Blocking: file system, and up to
- * pm_options::status_pending_ms for the status of one that has just ended. Thread safety: any
- * thread. Since: 0.1.0.
+ * @return PM_OK; PM_ERR_NOT_FOUND; PM_ERR_BUSY (a daemon of this key lives, or may; also one that
+ *         is not recovered yet); PM_ERR_NO_REGISTRY; PM_ERR_INVALID; PM_ERR_IO; PM_ERR_FORKED.
+ * Blocking: file system, and up to pm_options::status_pending_ms for the status of one that has
+ * just ended. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_forget(pm_manager *manager, const char *key);
 
@@ -1201,8 +1211,9 @@ PM_API pm_process *pm_process_unref(pm_process *process);
  *
  * @param process the Handle.
  * @param ret_info filled up to its size; its strings live as long as the reference.
- * @return PM_OK; PM_ERR_INVALID.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * @return PM_OK; PM_ERR_INVALID; PM_ERR_FORKED.
+ * Blocking: no, but for another call that just takes the exit of the same process (a daemon's exit
+ * record is written to the disk then) or signals its tree. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_info(pm_process *process, struct pm_info *ret_info);
 
@@ -1219,7 +1230,8 @@ PM_API uint64_t pm_process_pid(const pm_process *process);
  * Parent of a process, asked of the system now, for display only.
  *
  * @param process the Handle.
- * @return the parent's id; 0 if it has ended, if the system does not tell, or if process is NULL.
+ * @return the parent's id; 0 if it has ended, if the system does not tell, in a forked copy, or if
+ *         process is NULL.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API uint64_t pm_process_parent(pm_process *process);
@@ -1228,7 +1240,8 @@ PM_API uint64_t pm_process_parent(pm_process *process);
  * Whether the process lives, asked of the kernel now.
  *
  * @param process the Handle.
- * @return true if it lives; false if it has ended (its status may still be pending) or is NULL.
+ * @return true if it lives; false if it has ended (its status may still be pending), in a forked
+ *         copy, or if process is NULL.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API bool pm_process_alive(pm_process *process);
@@ -1241,9 +1254,10 @@ PM_API bool pm_process_alive(pm_process *process);
  * @param process the Handle.
  * @param timeout_ms in milliseconds; 0 polls; PM_FOREVER.
  * @param ret_exit filled up to its size; may be NULL.
- * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead; but not our child,
- * and its parent has not collected the status yet, or held by a tracer; known or `lost` within
- *         pm_options::status_pending_ms); PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_TIMEOUT (it lives); PM_ERR_STATUS_PENDING (it is dead. Not our child: its
+ *         parent has not collected the status yet; known or `lost` within
+ *         pm_options::status_pending_ms. Our child: a debugger that traces it has not yet);
+ *         PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
  * Blocking: up to timeout_ms. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_wait(pm_process *process, int64_t timeout_ms, struct pm_exit *ret_exit);
@@ -1251,12 +1265,12 @@ PM_API int pm_process_wait(pm_process *process, int64_t timeout_ms, struct pm_ex
 /**
  * A descriptor (POSIX: poll for readable) or handle (Windows: wait for signalled) for any event
  * loop. When it fires, pm_process_wait(process, 0, ...) gives the record (or
- * PM_ERR_STATUS_PENDING for a process that is not our child). Poll it, do nothing else with it.
+ * PM_ERR_STATUS_PENDING, see there). Poll it, do nothing else with it.
  *
  * @param process the Handle.
  * @param ret_native set to it; the Handle's, valid until its last reference is gone.
- * @return PM_OK; PM_ERR_INVALID; PM_ERR_NO_DESCRIPTORS; PM_ERR_UNSUPPORTED (a recovered daemon on a
- *         system without such an object); PM_ERR_FORKED.
+ * @return PM_OK; PM_ERR_INVALID; PM_ERR_NO_DESCRIPTORS; PM_ERR_UNSUPPORTED (a daemon that had ended
+ *         when it was recovered; a recovered one where there is no such object); PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_exit_waitable(pm_process *process, pm_native *ret_native);
@@ -1287,7 +1301,8 @@ PM_API int pm_process_stop(pm_process *process, const struct pm_stop_plan *plan,
  *        in it later is killed, too.
  * @return PM_OK; PM_ERR_GONE; PM_ERR_ACCESS; PM_ERR_UNSUPPORTED (Windows; a scope that the
  *         containment does not have); PM_ERR_INVALID; PM_ERR_CLOSED; PM_ERR_FORKED.
- * Blocking: no. Thread safety: any thread. Since: 0.1.0.
+ * Blocking: as pm_process_info(); a scope beyond the process may read the process table (for a kill
+ * half a second at most). Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_process_signal(pm_process *process, int signal_number, enum pm_stop_scope scope);
 
@@ -1388,7 +1403,7 @@ PM_API int pm_stream_close(pm_stream *stream);
  *
  * @param stream the stream.
  * @param ret_native set to it; still the stream's.
- * @return PM_OK; PM_ERR_CLOSED (closed or taken); PM_ERR_INVALID.
+ * @return PM_OK; PM_ERR_CLOSED (closed or taken); PM_ERR_INVALID; PM_ERR_FORKED.
  * Blocking: no. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_stream_native(pm_stream *stream, pm_native *ret_native);

@@ -2,6 +2,9 @@
 //
 // Locks, outermost first; a thread that holds one may take those below it, never those above:
 //
+//   pm_manager::reactor_lock  who takes exits from the reactor. Held over a sleep by the reactor's
+//   own
+//                        thread alone, which is the only one to take it then (PM_LOOP_OWN)
 //   pm_manager::leak_lock  what the detector suspects; held for a sweep
 //   (all managers)       their list: a spin lock in manager.c
 //   pm_manager::lock     the list of processes, the event queue, counters, closing
@@ -112,6 +115,7 @@ struct pm_process {
     atomic_bool stopped; // As last seen; written under lock.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
+    int exit_unwritten;  // Why a daemon's exit record is not on disk; final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
     unsigned stop_step; // Last step delivered by a stop under way, under lock.
@@ -192,17 +196,20 @@ struct pm_manager {
     // Reactor.
     struct pmi_thread reactor;
     atomic_bool reactor_stop;
-    struct pmi_mutex reactor_lock; // Who polls.
-    pm_process *watched;           // Each with the reactor's reference; under lock.
-    pm_process *pending;           // Dead, status pending; under reactor_lock.
-    atomic_bool any_unwatched;     // Some that are `watched` are not: see pmi_reactor_resume.
+    _Atomic uint64_t reactor_thread; // Its pmi_thread_self().
+    struct pmi_mutex reactor_lock;   // Who takes exits.
+    pm_process *watched;             // Each with the reactor's reference; under lock.
+    pm_process *pending;             // Dead, status pending; under reactor_lock.
+    atomic_bool any_pending;         // The same, for those who have no time for the lock.
+    atomic_bool any_unwatched;       // Some that are `watched` are not: see pmi_reactor_resume.
+    atomic_bool woken;               // The loop was woken and has not looked yet.
     int64_t next_sweep;
     atomic_int ttys;        // Living processes that share the host's terminal.
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
     uint64_t stop_round;    // Under lock.
     _Atomic int64_t next_stop_watch;
-    int64_t next_orphans;     // own_process; under reactor_lock.
-    atomic_bool orphans_idle; // Nobody is there whose children could come to us.
+    _Atomic int64_t next_orphans; // own_process.
+    atomic_bool orphans_idle;     // Nobody is there whose children could come to us.
 
     // Detector.
     struct pmi_mutex leak_lock;
@@ -321,8 +328,14 @@ void pmi_dispatcher_run(void *manager);
 
 // reactor.c
 void pmi_reactor_run(void *manager);
-// One turn: waits up to the deadline, takes exits. Under no lock.
+// One turn of the loop that the manager has: waits up to the deadline, takes exits. Under no lock.
 void pmi_reactor_turn(pm_manager *m, int64_t deadline);
+void pmi_reactor_wake(pm_manager *m); // Ends the turn under way, or the next one. Any thread.
+// Takes exits beside the loop, which may have no thread to do it now: waits for nothing, and what
+// is the loop's to do stays so.
+void pmi_reactor_look(pm_manager *m);
+// Sleeps until more than `seen` ends were noticed, at most until the deadline. Under no lock.
+void pmi_await_death(pm_manager *m, uint64_t seen, int64_t deadline);
 int pmi_reactor_add(pm_manager *m, pm_process *p);
 void pmi_reactor_forget_all(pm_manager *m); // At close: nobody polls any more.
 // At the end of the last direct wait for a process that the reactor was kept from.

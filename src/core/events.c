@@ -33,7 +33,7 @@ static bool enqueue(pm_manager *m, struct pmi_event *event)
     m->events_tail = &event->next;
     pmi_cond_broadcast(&m->queued);
     if (m->options.loop == PM_LOOP_CALLER) {
-        pmi_os_reactor_wake(&m->os);
+        pmi_reactor_wake(m);
     }
     return true;
 }
@@ -55,7 +55,8 @@ static bool enqueue_embedded(pm_process *p, struct pmi_event *event, enum pm_eve
 void pmi_event_post_ended(pm_process *p)
 {
     pm_manager *m = p->manager;
-    if (m->options.event == NULL && p->on_exit == NULL) {
+    bool unwritten = p->exit_unwritten != PM_OK && m->options.log != NULL;
+    if (m->options.event == NULL && p->on_exit == NULL && !unwritten) {
         return;
     }
     pmi_mutex_lock(&m->lock);
@@ -157,6 +158,10 @@ static void run_one(pm_manager *m, struct pmi_event *e)
     bool ended = e->kind == PM_EVENT_ENDED;
     if (ended) {
         (void)pm_process_wait(p, 0, &record);
+        if (p->exit_unwritten != PM_OK) {
+            // The running record stays: the next recovery will tell the daemon's end as `lost`.
+            pmi_registry_log(m, "exit record", p, p->exit_unwritten);
+        }
     }
     if (m->options.event != NULL) {
         struct pm_event out = {

@@ -14,16 +14,30 @@
 static atomic_flag all_busy = ATOMIC_FLAG_INIT;
 static pm_manager *all_managers;
 
+// A forked copy has neither the managers of its parent, nor the threads that held locks at the
+// fork. No other call of a copy gets as far as a lock before it has a manager of its own.
+static void forget_parent(void)
+{
+    static _Atomic uint64_t whose, who_forgets;
+    uint64_t self = pmi_self_pid();
+    while (atomic_load(&whose) != self) {
+        uint64_t before = atomic_load(&who_forgets);
+        if (before != self && atomic_compare_exchange_strong(&who_forgets, &before, self)) {
+            if (before != 0) {
+                all_managers = NULL;
+                atomic_flag_clear(&all_busy);
+                pmi_os_forget_parent();
+            }
+            atomic_store(&whose, self);
+        } else {
+            pmi_sleep_ms(0); // Another thread is at it.
+        }
+    }
+}
+
 // Held for a few instructions, or for a look at the lists by the detector.
 static void all_lock(void)
 {
-    // A forked copy has neither the managers nor whoever held this at the fork.
-    static _Atomic uint64_t whose;
-    uint64_t before = atomic_load(&whose), self = pmi_self_pid();
-    if (before != self && atomic_compare_exchange_strong(&whose, &before, self) && before != 0) {
-        all_managers = NULL;
-        atomic_flag_clear(&all_busy);
-    }
     while (atomic_flag_test_and_set(&all_busy)) {
         pmi_sleep_ms(0);
     }
@@ -442,6 +456,7 @@ static int open_manager(const struct pm_options *options, pm_manager **ret_manag
 {
     struct pm_error err = PM_ERROR_INIT;
     (void)snprintf(err.action, sizeof err.action, "open");
+    forget_parent();
     pm_manager *m = NULL;
     struct pm_options checked;
     int result = ret_manager == NULL ? pmi_set_error(&err, PM_ERR_INVALID, PM_STAGE_CHECK, NULL)
@@ -509,10 +524,9 @@ static void settle_pending(pm_manager *m, int64_t deadline)
 {
     while (any_pending(m) && pmi_now_ms() < deadline) {
         if (m->options.loop == PM_LOOP_CALLER) {
-            pmi_reactor_turn(m, pmi_now_ms() + PMI_PENDING_POLL_MS);
-        } else {
-            pmi_sleep_ms(PMI_PENDING_POLL_MS);
+            pmi_reactor_look(m);
         }
+        pmi_sleep_ms(PMI_PENDING_POLL_MS);
     }
 }
 
@@ -525,7 +539,7 @@ static void stop_threads(pm_manager *m)
     }
     // First the reactor, so that the dispatcher's queue is complete when it is emptied.
     atomic_store(&m->reactor_stop, true);
-    pmi_os_reactor_wake(&m->os);
+    pmi_reactor_wake(m);
     pmi_thread_join(&m->reactor);
     pmi_mutex_lock(&m->lock);
     m->dispatcher_stop = true;
@@ -609,7 +623,10 @@ PM_API int pm_default_state_dir(const char *app, char **ret_path)
         strcmp(app, ".") == 0 || strcmp(app, "..") == 0) {
         return PM_ERR_INVALID;
     }
-    return pmi_os_default_state_dir(app, ret_path);
+    int cancel = pmi_cancel_off();
+    int result = pmi_os_default_state_dir(app, ret_path);
+    pmi_cancel_restore(cancel);
+    return result;
 }
 
 PM_API int pm_stop_event_open(pm_native *ret_native)

@@ -159,10 +159,10 @@ static uint32_t fallbacks_of(const pm_process *p)
 
 // Fills what the core knows and makes the record final. Under p->lock. A daemon's record is on disk
 // before anybody can see that it has ended: whoever starts its key again must not have the new
-// record taken away by the clean-up of the old one.
-static int finish_record(pm_process *p, struct pm_exit *record)
+// record taken away by the clean-up of the old one. So is the kill of a tree that goes with its
+// leader: who has waited for that will want its port, or its folder.
+static void finish_record(pm_process *p, struct pm_exit *record)
 {
-    int result = PM_OK;
     record->size = sizeof *record;
     if (record->ended_wall_ms == 0) { // Else one that was given before never changes.
         record->stop_step = p->stop_step;
@@ -174,13 +174,16 @@ static int finish_record(pm_process *p, struct pm_exit *record)
         record->uptime_ms = uptime > 0 ? (uint64_t)uptime : 0;
     }
     p->exit = *record;
+    if (p->kill_tree_on_exit && !p->no_os) {
+        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
+    }
     if (p->mode == PM_MODE_DAEMON) {
-        result = pmi_registry_put_exit(p->manager, p);
+        int result = pmi_registry_put_exit(p->manager, p);
+        p->exit_unwritten = result == PM_ERR_CLOSED ? PM_OK : result;
     }
     atomic_fetch_add(&p->manager->ends[p->mode][end_of(&p->exit)], 1);
     atomic_fetch_or(&p->manager->fallback_kinds, fallbacks_of(p));
     pmi_process_set_state(p, PM_STATE_ENDED);
-    return result;
 }
 
 // Under p->lock. True the first time.
@@ -200,25 +203,14 @@ static void announce_death(pm_manager *m)
     pmi_mutex_lock(&m->lock);
     m->deaths++;
     pmi_cond_broadcast(&m->changed);
-    if (m->options.loop == PM_LOOP_CALLER && !m->closed) {
-        pmi_os_reactor_wake(&m->os); // A stop of many that polls.
-    }
     pmi_mutex_unlock(&m->lock);
 }
 
-// What follows once, on the thread that made the record final, outside all locks.
-static void after_end(pm_process *p, int registry_result)
+// What follows once, on the thread that made the record final; that may be one that holds the
+// reactor's lock, so nothing of the host is called.
+static void after_end(pm_process *p)
 {
     pm_manager *m = p->manager;
-    if (registry_result != PM_OK && registry_result != PM_ERR_CLOSED) {
-        // The running record stays: the next recovery will tell the daemon's end as `lost`.
-        pmi_registry_log(m, "exit record", p, registry_result);
-    }
-    if (p->kill_tree_on_exit) {
-        pmi_mutex_lock(&p->lock);
-        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
-        pmi_mutex_unlock(&p->lock);
-    }
     pmi_mutex_lock(&m->lock);
     if (p->listed && atomic_load(&p->user_refs) == 0) {
         pmi_list_remove(m, p);
@@ -226,6 +218,19 @@ static void after_end(pm_process *p, int registry_result)
     pmi_mutex_unlock(&m->lock);
     pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);
     pmi_event_post_ended(p);
+}
+
+// Whose status is ours to take, however long a tracer may keep it.
+static bool is_child(const pm_process *p)
+{
+    return p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
+}
+
+// Under p->lock. Of a daemon that is init's to wait for, the status may never be told.
+static bool is_lost(const pm_process *p)
+{
+    return !is_child(p) &&
+           pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms;
 }
 
 // From the status to the last event, nothing may come between.
@@ -245,7 +250,6 @@ static int reap(pm_process *p)
     }
     struct pm_exit record = PM_EXIT_INIT;
     bool died = false;
-    int registry_result = PM_OK;
     if (PMI_WITHOUT("reap lock")) {
         pmi_mutex_unlock(&p->lock);
     }
@@ -256,7 +260,7 @@ static int reap(pm_process *p)
     if (result == PM_ERR_STATUS_PENDING) {
         died = note_death(p);
         pmi_process_set_state(p, PM_STATE_STATUS_PENDING);
-        if (pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms) {
+        if (is_lost(p)) {
             memset(&record, 0, sizeof record);
             record.kind = PM_EXIT_LOST;
             result = PM_OK;
@@ -264,14 +268,14 @@ static int reap(pm_process *p)
     }
     if (result == PM_OK) {
         died |= note_death(p);
-        registry_result = finish_record(p, &record);
+        finish_record(p, &record);
     }
     pmi_mutex_unlock(&p->lock);
     if (died) {
         announce_death(p->manager);
     }
     if (result == PM_OK) {
-        after_end(p, registry_result);
+        after_end(p);
     }
     return result;
 }
@@ -290,9 +294,9 @@ void pmi_process_end(pm_process *p, const struct pm_exit *record)
     pmi_mutex_lock(&p->lock);
     p->dead_ms = pmi_now_ms();
     p->dead_wall_ms = record->ended_wall_ms != 0 ? record->ended_wall_ms : pmi_wall_ms();
-    int registry_result = finish_record(p, &copy);
+    finish_record(p, &copy);
     pmi_mutex_unlock(&p->lock);
-    after_end(p, registry_result);
+    after_end(p);
 }
 
 void pmi_process_abandon(pm_process *p)
@@ -346,7 +350,7 @@ PM_API uint64_t pm_process_pid(const pm_process *p)
 
 PM_API bool pm_process_alive(pm_process *p)
 {
-    if (p == NULL || p->no_os || atomic_load(&p->state) >= PM_STATE_STATUS_PENDING) {
+    if (check_handle(p) != PM_OK || p->no_os || atomic_load(&p->state) >= PM_STATE_STATUS_PENDING) {
         return false;
     }
     return pmi_os_process_wait(&p->os, 0) == PM_ERR_TIMEOUT;
@@ -375,11 +379,8 @@ PM_API uint64_t pm_process_parent(pm_process *p)
     if (!pm_process_alive(p)) {
         return 0;
     }
-    // Who has made it is its parent, but for what came through the launcher or from an earlier run.
-    bool ours =
-        p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
     int cancel = pmi_cancel_off();
-    uint64_t parent = ours ? p->manager->pid : pmi_os_parent_of(p->pid);
+    uint64_t parent = is_child(p) ? p->manager->pid : pmi_os_parent_of(p->pid);
     pmi_cancel_restore(cancel);
     return parent;
 }

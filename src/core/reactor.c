@@ -3,6 +3,8 @@
 #include "core/core.h"
 
 #define TOKENS_MAX 64
+// Longest time between two looks of who cannot be told of an end.
+#define LOOK_MAX_MS 20
 
 // Takes the process off the list of watched ones; the reactor's reference goes to the caller. Under
 // the manager's lock. false: somebody else has done so.
@@ -101,12 +103,14 @@ static void collect_orphans(pm_manager *m, bool at_once)
     pmi_mutex_lock(&m->lock);
     bool any = m->watched != NULL;
     pmi_mutex_unlock(&m->lock);
-    if (at_once || now >= m->next_orphans || (any && m->next_orphans == PMI_NEVER)) {
+    int64_t next = atomic_load(&m->next_orphans);
+    if (at_once || now >= next || (any && next == PMI_NEVER)) {
         uint64_t reaped;
         any |= pmi_os_orphans_collect(&m->os, &reaped);
-        m->next_orphans = any ? now + PMI_ORPHANS_MS : PMI_NEVER;
+        next = any ? now + PMI_ORPHANS_MS : PMI_NEVER;
+        atomic_store(&m->next_orphans, next);
     }
-    atomic_store(&m->orphans_idle, m->next_orphans == PMI_NEVER);
+    atomic_store(&m->orphans_idle, next == PMI_NEVER);
 }
 
 int pmi_reactor_add(pm_manager *m, pm_process *p)
@@ -131,7 +135,7 @@ int pmi_reactor_add(pm_manager *m, pm_process *p)
     }
     bool orphans = m->options.own_process && atomic_load(&m->orphans_idle);
     if (orphans || (atomic_load(&m->stops_idle) && wants_stops(m))) {
-        pmi_os_reactor_wake(&m->os);
+        pmi_reactor_wake(m);
     }
     return PM_OK;
 }
@@ -200,7 +204,7 @@ void pmi_reactor_resume(pm_manager *m, pm_process *p)
         p->unwatched = pmi_os_reactor_pause(&m->os, &p->os, p, false) != PM_OK;
         if (p->unwatched) {
             atomic_store(&m->any_unwatched, true);
-            pmi_os_reactor_wake(&m->os);
+            pmi_reactor_wake(m);
         }
     }
     pmi_mutex_unlock(&m->lock);
@@ -224,21 +228,27 @@ static void ask_pending(pm_manager *m)
             at = &p->pending_next;
         }
     }
+    atomic_store(&m->any_pending, m->pending != NULL);
 }
 
-void pmi_reactor_turn(pm_manager *m, int64_t deadline)
+// When there is something to do though nobody ends, at the latest.
+static int64_t next_work(pm_manager *m)
+{
+    bool ask = atomic_load(&m->any_pending) || atomic_load(&m->any_unwatched);
+    int64_t next = ask ? pmi_now_ms() + PMI_PENDING_POLL_MS : PMI_NEVER;
+    int64_t orphans = m->options.own_process ? atomic_load(&m->next_orphans) : PMI_NEVER;
+    return orphans < next ? orphans : next;
+}
+
+// Nothing of the host is called: what is to be told is queued.
+static void turn(pm_manager *m, int64_t deadline)
 {
     pmi_mutex_lock(&m->reactor_lock);
     if (atomic_load(&m->any_unwatched)) {
         watch_again(m);
     }
-    if (m->pending != NULL || atomic_load(&m->any_unwatched)) {
-        int64_t soon = pmi_now_ms() + PMI_PENDING_POLL_MS;
-        deadline = soon < deadline ? soon : deadline;
-    }
-    if (m->options.own_process) {
-        deadline = m->next_orphans < deadline ? m->next_orphans : deadline;
-    }
+    int64_t next = next_work(m);
+    deadline = next < deadline ? next : deadline;
     void *tokens[TOKENS_MAX];
     size_t count = pmi_os_reactor_poll(&m->os, tokens, TOKENS_MAX, deadline);
     for (size_t i = 0; i < count; i++) {
@@ -252,9 +262,54 @@ void pmi_reactor_turn(pm_manager *m, int64_t deadline)
     pmi_mutex_unlock(&m->reactor_lock);
 }
 
+void pmi_reactor_wake(pm_manager *m)
+{
+    atomic_store(&m->woken, true);
+    pmi_os_reactor_wake(&m->os);
+}
+
+void pmi_reactor_turn(pm_manager *m, int64_t deadline)
+{
+    atomic_store(&m->woken, false);
+    turn(m, deadline);
+}
+
+void pmi_reactor_look(pm_manager *m)
+{
+    bool timed = next_work(m) != PMI_NEVER;
+    turn(m, 0);
+    // The loop has not heard yet of a wake-up that this poll has taken, nor of the new time.
+    if (atomic_load(&m->woken) || (!timed && next_work(m) != PMI_NEVER)) {
+        pmi_os_reactor_wake(&m->os);
+    }
+}
+
+void pmi_await_death(pm_manager *m, uint64_t seen, int64_t deadline)
+{
+    // The loop of a host may stand in this very call, and so may our own, in a sink.
+    bool looks =
+        m->options.loop == PM_LOOP_CALLER || atomic_load(&m->reactor_thread) == pmi_thread_self();
+    int64_t pause = 1;
+    bool over = false;
+    while (!over) {
+        if (looks) {
+            pmi_reactor_look(m);
+        }
+        int64_t soon = pmi_now_ms() + pause;
+        pause = pause * 2 < LOOK_MAX_MS ? pause * 2 : LOOK_MAX_MS;
+        pmi_mutex_lock(&m->lock);
+        if (m->deaths == seen) {
+            pmi_cond_wait(&m->changed, &m->lock, looks && soon < deadline ? soon : deadline);
+        }
+        over = m->deaths != seen || pmi_now_ms() >= deadline;
+        pmi_mutex_unlock(&m->lock);
+    }
+}
+
 void pmi_reactor_run(void *manager)
 {
     pm_manager *m = manager;
+    atomic_store(&m->reactor_thread, pmi_thread_self());
     bool sweeping = m->options.leak_sweep_ms != UINT32_MAX;
     m->next_sweep = sweeping ? pmi_now_ms() + m->options.leak_sweep_ms : PMI_NEVER;
     while (!atomic_load(&m->reactor_stop)) {
@@ -320,25 +375,13 @@ PM_API int pm_loop_timeout(pm_manager *m, int64_t *ret_timeout_ms)
     if (result != PM_OK) {
         return result;
     }
-    pmi_mutex_lock(&m->reactor_lock);
-    int64_t timeout =
-        m->pending != NULL || atomic_load(&m->any_unwatched) ? PMI_PENDING_POLL_MS : PM_FOREVER;
-    int64_t rest = m->next_orphans - pmi_now_ms();
-    if (m->options.own_process && m->next_orphans != PMI_NEVER &&
-        (timeout == PM_FOREVER || rest < timeout)) {
-        timeout = rest > 0 ? rest : 0;
-    }
-    pmi_mutex_unlock(&m->reactor_lock);
-    int64_t next = atomic_load(&m->next_stop_watch);
-    if (next != PMI_NEVER) {
-        rest = next - pmi_now_ms();
-        rest = rest > 0 ? rest : 0;
-        timeout = timeout == PM_FOREVER || rest < timeout ? rest : timeout;
-    }
+    int64_t next = next_work(m), stops = atomic_load(&m->next_stop_watch);
+    next = stops < next ? stops : next;
     pmi_mutex_lock(&m->lock);
     bool events = m->events != NULL;
     pmi_mutex_unlock(&m->lock);
-    *ret_timeout_ms = events ? 0 : timeout;
+    int64_t rest = next - pmi_now_ms();
+    *ret_timeout_ms = events || rest < 0 ? 0 : next == PMI_NEVER ? PM_FOREVER : rest;
     return PM_OK;
 }
 

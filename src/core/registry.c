@@ -809,7 +809,8 @@ PM_API int pm_forget(pm_manager *m, const char *key)
     pmi_mutex_lock(&m->lock);
     bool listed = pmi_key_is_taken(m, key);
     pmi_mutex_unlock(&m->lock);
-    if (listed) {
+    struct pm_error err = PM_ERROR_INIT; // One of an earlier manager may not be recovered yet.
+    if (listed || pmi_registry_check_key(m, key, &err) == PM_ERR_EXISTS) {
         return PM_ERR_BUSY;
     }
     char name[PMI_RECORD_NAME_MAX];

@@ -475,15 +475,7 @@ static void drive(struct stop_all *all)
         if (advance_all(all, &wake) == 0) {
             return;
         }
-        if (m->options.loop == PM_LOOP_CALLER) {
-            pmi_reactor_turn(m, wake);
-            continue;
-        }
-        pmi_mutex_lock(&m->lock);
-        if (m->deaths == seen) {
-            pmi_cond_wait(&m->changed, &m->lock, wake);
-        }
-        pmi_mutex_unlock(&m->lock);
+        pmi_await_death(m, seen, wake);
     }
 }
 

@@ -135,8 +135,9 @@ PM_API int pm_stream_close(pm_stream *s)
 
 PM_API int pm_stream_native(pm_stream *s, pm_native *ret_native)
 {
-    if (s == NULL || ret_native == NULL) {
-        return PM_ERR_INVALID;
+    int result = check_stream(s);
+    if (result != PM_OK || ret_native == NULL) {
+        return result != PM_OK ? result : PM_ERR_INVALID;
     }
     pm_native native = atomic_load(&s->native);
     if (native == PM_NATIVE_INVALID) {

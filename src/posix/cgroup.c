@@ -314,6 +314,12 @@ void pmi_cgroup_try_remove(struct pmi_cgroup *cgroup)
 static struct pmi_mutex later_lock = PMI_MUTEX_INIT;
 static struct pmi_cgroup *later;
 
+void pmi_cgroup_forget_parent(void)
+{
+    pmi_mutex_init(&later_lock);
+    later = NULL;
+}
+
 static void destroy(struct pmi_cgroup *cgroup)
 {
     (void)pmi_sys_close(cgroup->fd);
@@ -419,6 +425,10 @@ void pmi_cgroup_close(struct pmi_cgroup *cgroup)
 }
 
 void pmi_cgroup_sweep(void)
+{
+}
+
+void pmi_cgroup_forget_parent(void)
 {
 }
 

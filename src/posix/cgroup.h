@@ -29,5 +29,7 @@ void pmi_cgroup_close(struct pmi_cgroup *cgroup);
 void pmi_cgroup_forget(struct pmi_cgroup *cgroup);
 // Removes those that have become empty.
 void pmi_cgroup_sweep(void);
+// See pmi_os_forget_parent().
+void pmi_cgroup_forget_parent(void);
 
 #endif

@@ -119,6 +119,14 @@ static struct pmi_mutex owed_lock = PMI_MUTEX_INIT;
 static struct pmi_owed *owed_list;
 static atomic_bool any_owed;
 
+void pmi_foreground_forget_parent(void)
+{
+    atomic_flag_clear(&lending);
+    pmi_mutex_init(&owed_lock);
+    owed_list = NULL;
+    atomic_store(&any_owed, false);
+}
+
 static void forget(struct pmi_owed *owed)
 {
     (void)pmi_sys_close(owed->fd);

@@ -19,5 +19,7 @@ void pmi_foreground_step_back(const struct pmi_os_process *op);
 void pmi_foreground_end(struct pmi_os_process *op);
 // Takes back what such jobs had and is free now. Whether any is left. last_time: forgets those.
 bool pmi_foreground_take_back(bool last_time);
+// See pmi_os_forget_parent().
+void pmi_foreground_forget_parent(void);
 
 #endif

@@ -65,6 +65,13 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
     om->open = false; // And no more: who holds a Handle may be in the family's lock just now.
 }
 
+void pmi_os_forget_parent(void)
+{
+    atomic_store(&open_managers, 0);
+    pmi_foreground_forget_parent();
+    pmi_cgroup_forget_parent();
+}
+
 void pmi_os_sweep(void)
 {
     pmi_cgroup_sweep();

@@ -122,6 +122,10 @@ enum pmi_win_heard pmi_win_close_windows(DWORD pid)
     return s.heard == PMI_WIN_NOT_ASKED && s.told > 0 ? PMI_WIN_POSTED : s.heard;
 }
 
+void pmi_os_forget_parent(void)
+{
+}
+
 void pmi_os_sweep(void)
 {
 }

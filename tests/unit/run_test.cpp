@@ -117,13 +117,15 @@ TEST_F(RunLoop, WaitsForAPendingStatusWithoutSpinning)
         fake_clock = 1000;
         fake_transfers = 0;
         fake_next.exits_at = timeout_ms == 20 ? FAKE_NEVER : 1010; // 20: it dies of the stop.
-        fake_next.status_stays_pending = true;
+        fake_next.status_at = 21010;
+        fake_next.code = 3;
         options.timeout_ms = timeout_ms;
         EXPECT_EQ(PM_OK, Do());
-        EXPECT_EQ(PM_EXIT_LOST, result.record->kind);
-        EXPECT_GE(6040, fake_clock);
-        EXPECT_LE(6010, fake_clock);
-        EXPECT_GE(300u, fake_transfers) << timeout_ms;
+        EXPECT_EQ(PM_EXIT_EXITED, result.record->kind) << "a child's is never lost by time";
+        EXPECT_EQ(3u, result.record->code);
+        EXPECT_GE(21040, fake_clock);
+        EXPECT_LE(21010, fake_clock);
+        EXPECT_GE(1200u, fake_transfers) << timeout_ms;
         EXPECT_STREQ("", result.output[0]);
         pm_run_result_clear(&result);
     }

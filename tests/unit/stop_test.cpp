@@ -416,19 +416,6 @@ TEST_F(Ladder, CloseThatCannotReapEverythingLeavesAUsableManager)
     fake_clock += 30000;
 }
 
-TEST_F(Ladder, AStatusThatStaysPendingIsLostAndNeverSuccess)
-{
-    fake_next.exits_at = 1500;
-    fake_next.status_stays_pending = true;
-    pm_process *p = Spawn();
-    pm_exit record = PM_EXIT_INIT;
-    EXPECT_EQ(PM_ERR_STATUS_PENDING, pm_process_wait(p, 1000, &record));
-    EXPECT_FALSE(pm_process_alive(p));
-    EXPECT_EQ(PM_OK, pm_process_wait(p, 10000, &record));
-    EXPECT_EQ(PM_EXIT_LOST, record.kind);
-    EXPECT_EQ(500u, record.uptime_ms) << "its life ended when its death was noticed";
-}
-
 TEST_F(Ladder, AHandleFreedEarlyIsStillReapedOnce)
 {
     fake_next.exits_at = 1100;

@@ -11,7 +11,8 @@ int64_t fake_clock;
 struct fake_delivery fake_deliveries[64];
 size_t fake_deliveries_count;
 int fake_start_error, fake_start_stage;
-unsigned fake_reaps, fake_closed, fake_started, fake_steps, fake_transfers;
+unsigned fake_reaps, fake_reap_calls, fake_closed, fake_started, fake_steps, fake_transfers;
+struct fake_hooks fake_hooks;
 static struct pmi_os_process *watched[WATCHED_MAX];
 static size_t watched_count;
 static uint64_t next_pid;
@@ -34,7 +35,8 @@ void fake_reset(void)
     fake_clock = 1000;
     fake_deliveries_count = 0;
     fake_start_error = 0;
-    fake_reaps = fake_closed = fake_started = fake_steps = fake_transfers = 0;
+    memset(&fake_hooks, 0, sizeof fake_hooks);
+    fake_reaps = fake_reap_calls = fake_closed = fake_started = fake_steps = fake_transfers = 0;
     watched_count = 0;
     next_pid = 100;
 }
@@ -66,6 +68,22 @@ int64_t pmi_wall_ms(void)
 void pmi_sleep_ms(uint32_t ms)
 {
     fake_clock += ms;
+}
+
+static void call(void (*hook)(void *user))
+{
+    if (hook != NULL) {
+        hook(fake_hooks.user);
+    }
+}
+
+static int64_t first_death(void)
+{
+    int64_t first = FAKE_NEVER;
+    for (size_t i = 0; i < watched_count; i++) {
+        first = watched[i]->dies_at < first ? watched[i]->dies_at : first;
+    }
+    return first;
 }
 
 // One thread: a lock that is taken twice, or a wait that nobody could end, is a defect of the core.
@@ -114,7 +132,8 @@ void pmi_cond_wait(struct pmi_cond *c, struct pmi_mutex *m, int64_t deadline)
     if (!m->held || deadline == PMI_NEVER) {
         abort();
     }
-    fake_clock = deadline > fake_clock ? deadline : fake_clock;
+    int64_t until = first_death() < deadline ? first_death() : deadline; // Somebody is told of it.
+    fake_clock = until > fake_clock ? until : fake_clock;
 }
 
 void pmi_cond_broadcast(struct pmi_cond *c)
@@ -159,6 +178,10 @@ void pmi_guarded(void (*body)(void *), void (*undo)(void *), void *arg)
 uint64_t pmi_self_pid(void)
 {
     return 1;
+}
+
+void pmi_os_forget_parent(void)
+{
 }
 
 void pmi_os_error_text(uint32_t os_code, char *buffer, size_t capacity)
@@ -254,6 +277,7 @@ int pmi_os_reactor_watch(struct pmi_os_manager *om, struct pmi_os_process *op, v
     if (watched_count == WATCHED_MAX) {
         return PM_ERR_NO_MEMORY;
     }
+    call(fake_hooks.on_watch);
     op->watched = true;
     op->token = token;
     watched[watched_count++] = op;
@@ -301,10 +325,7 @@ void pmi_os_reactor_done(struct pmi_os_manager *om)
 size_t pmi_os_reactor_poll(struct pmi_os_manager *om, void **tokens, size_t capacity,
                            int64_t deadline)
 {
-    int64_t first = FAKE_NEVER;
-    for (size_t i = 0; i < watched_count; i++) {
-        first = watched[i]->dies_at < first ? watched[i]->dies_at : first;
-    }
+    int64_t first = first_death();
     if (!om->wake) {
         int64_t until = first < deadline ? first : deadline;
         if (until == FAKE_NEVER) {
@@ -510,15 +531,20 @@ int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
         abort();
     }
     fake_clock = until > fake_clock ? until : fake_clock;
-    return op->dies_at <= fake_clock ? PM_OK : PM_ERR_TIMEOUT;
+    if (op->dies_at <= fake_clock) {
+        return PM_OK;
+    }
+    call(fake_hooks.on_alive);
+    return PM_ERR_TIMEOUT;
 }
 
 int pmi_os_process_reap(struct pmi_os_process *op, struct pm_exit *ret_exit)
 {
+    fake_reap_calls++;
     if (op->dies_at > fake_clock) {
         return PM_ERR_TIMEOUT;
     }
-    if (op->script.status_stays_pending) {
+    if (op->script.status_at > fake_clock) {
         return PM_ERR_STATUS_PENDING;
     }
     if (op->reaped) {
@@ -547,6 +573,7 @@ int pmi_os_process_act(struct pmi_os_process *op, enum pm_stop_action action,
 {
     int64_t takes = op->script.delivery[action];
     int result = op->script.undeliverable[action];
+    call(fake_hooks.on_act);
     if (fake_deliveries_count < sizeof fake_deliveries / sizeof fake_deliveries[0]) {
         fake_deliveries[fake_deliveries_count++] =
             (struct fake_delivery){fake_clock, op->pid, (int)action, (int)scope};

@@ -28,7 +28,7 @@ struct fake_script {
     bool has_tree;                   // Something else lives in its containment.
     int undeliverable[FAKE_ACTIONS]; // PM_ERR_* for that action; 0 = delivered.
     int64_t delivery[FAKE_ACTIONS];  // Milliseconds that its delivery takes; 0 = none.
-    bool status_stays_pending;
+    int64_t status_at;               // Until then nobody tells how it ended.
     int64_t holds_output; // Until then somebody has the outputs open, besides the process itself.
     int64_t output_every; // Milliseconds between two bytes on each output; 0 = none.
     bool output_fails;    // With PM_ERR_IO.
@@ -93,7 +93,16 @@ extern struct fake_delivery fake_deliveries[64];
 extern size_t fake_deliveries_count;
 extern int fake_start_error, fake_start_stage; // The next start fails so, once.
 extern unsigned fake_reaps;                    // Statuses taken.
-extern unsigned fake_closed;                   // Processes closed.
+extern unsigned fake_reap_calls;               // Asked for.
+// A test's eyes: called in the middle of things, each with `user`.
+struct fake_hooks {
+    void *user;
+    void (*on_act)(void *user);   // By pmi_os_process_act() first, under the lock of the process.
+    void (*on_watch)(void *user); // By pmi_os_reactor_watch() first.
+    void (*on_alive)(void *user); // By pmi_os_process_wait() that has seen one that lives.
+};
+extern struct fake_hooks fake_hooks;
+extern unsigned fake_closed; // Processes closed.
 extern unsigned fake_started;
 extern unsigned fake_steps;     // Deliveries under way.
 extern unsigned fake_transfers; // Calls of pmi_os_streams_transfer.
