@@ -8,6 +8,7 @@
 #include "keeper.h"
 #include "low_fds.h"
 #include "reactor.h"
+#include "reap.h"
 #include "start.h"
 #include "sys.h"
 
@@ -70,6 +71,7 @@ void pmi_os_forget_parent(void)
     atomic_store(&open_managers, 0);
     pmi_foreground_forget_parent();
     pmi_cgroup_forget_parent();
+    pmi_reap_forget_parent();
 }
 
 void pmi_os_sweep(void)
