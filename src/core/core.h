@@ -2,9 +2,7 @@
 //
 // Locks, outermost first; a thread that holds one may take those below it, never those above:
 //
-//   pm_manager::reactor_lock  who takes exits from the reactor. Held over a sleep by the reactor's
-//   own
-//                        thread alone, which is the only one to take it then (PM_LOOP_OWN)
+//   pm_manager::reactor_lock  who takes exits; over a sleep only the reactor's own thread holds it
 //   pm_manager::leak_lock  what the detector suspects; held for a sweep
 //   (all managers)       their list: a spin lock in manager.c
 //   pm_manager::lock     the list of processes, the event queue, counters, closing
