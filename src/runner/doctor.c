@@ -42,6 +42,17 @@ static json_t *text_json(const char *text)
     return json_string(plain);
 }
 
+const char *doctor_id(const char *id, char quoted[4400])
+{
+    static const char plain[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:@";
+    if (id[strspn(id, plain)] == '\0') {
+        return id;
+    }
+    doctor_quote(id, quoted);
+    return quoted;
+}
+
 void doctor_find(struct doctor *doctor, enum doctor_level level, const char *id,
                  const char *subject, const char *format, ...)
 {

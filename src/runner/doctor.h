@@ -58,6 +58,8 @@ void doctor_system(struct doctor *doctor, bool probe);
 bool doctor_is_private(const char *path, char why[256], char command[4600]);
 // The path as the shell of the system takes it.
 void doctor_quote(const char *path, char quoted[4400]);
+// An id as a word of a command line: quoted where it has to be.
+const char *doctor_id(const char *id, char quoted[4400]);
 // Commands of the system, as people type them.
 enum doctor_command {
     DOCTOR_KILL,    // A process.

@@ -7,6 +7,7 @@
 static void check_answer(struct doctor *doctor, const struct known_record *record)
 {
     unsigned long long pid = (unsigned long long)record->pid;
+    char quoted[4400];
     const struct inspect_process *process = inspect_find(&doctor->table, record->pid);
     if (process != NULL && process->stopped) {
         doctor_find(doctor, DOCTOR_ERROR, "pod.silent", record->id,
@@ -20,7 +21,7 @@ static void check_answer(struct doctor *doctor, const struct known_record *recor
         doctor_find(doctor, DOCTOR_ERROR, "pod.silent", record->id,
                     "the holder of session '%s', process %llu, does not answer: %s\nit hangs; its "
                     "child may be fine\n%s kill %s",
-                    record->id, pid, record->detail, doctor->runner, record->id);
+                    record->id, pid, record->detail, doctor->runner, doctor_id(record->id, quoted));
         break;
     case KNOWN_NOBODY:
         doctor_find(doctor, DOCTOR_ERROR, "pod.socket", record->id,
@@ -35,7 +36,7 @@ static void check_answer(struct doctor *doctor, const struct known_record *recor
             doctor, DOCTOR_ERROR, "pod.refused", record->id,
             "the holder of session '%s', process %llu, cannot be asked: %s\nits token or its "
             "folder is not what it was; it can only be ended\n%s kill %s",
-            record->id, pid, record->detail, doctor->runner, record->id);
+            record->id, pid, record->detail, doctor->runner, doctor_id(record->id, quoted));
         break;
     default:
         break;
@@ -75,13 +76,14 @@ static void check_faults(struct doctor *doctor, const struct known_record *recor
     if (faults[POD_FAULT_LOG] > 0 || faults[POD_FAULT_RECORD] > 0) {
         (void)snprintf(folder_hint, sizeof folder_hint, "; the disk is, or was, full");
     }
+    char quoted[4400];
     for (size_t i = 0; i < POD_FAULTS; i++) {
         if (faults[i] > 0) {
             doctor_find(doctor, DOCTOR_WARNING, "pod.faults", record->id,
                         "the holder of session '%s' has met troubles: accept %u, client %u, child "
                         "%u, log %u, record %u\nit has gone on after each%s\n%s get %s",
                         record->id, faults[0], faults[1], faults[2], faults[3], faults[4],
-                        folder_hint, doctor->runner, record->id);
+                        folder_hint, doctor->runner, doctor_id(record->id, quoted));
             break;
         }
     }

@@ -97,7 +97,9 @@ static void check_space(struct doctor *doctor)
     bool no_names = fs->f_files > 0 && fs->f_ffree == 0;
     const struct known_folder *folder = largest(&doctor->known);
     if (folder != NULL) {
-        (void)snprintf(command, sizeof command, "%s destroy %s", doctor->runner, folder->id);
+        char quoted[4400];
+        (void)snprintf(command, sizeof command, "%s destroy %s", doctor->runner,
+                       doctor_id(folder->id, quoted));
     } else {
         (void)doctor_command(DOCTOR_SPACE, doctor->env->state_dir, command);
     }
@@ -257,6 +259,7 @@ static void check_folder(struct doctor *doctor, const struct known_folder *folde
     const struct known_record *record =
         folder->id[0] != '\0' ? known_record_of(&doctor->known, folder->id) : NULL;
     bool told = record != NULL && strcmp(record->state, "exited") != 0; // By its record.
+    char quoted[4400];
     if (folder->result == PM_ERR_ACCESS) {
         return; // Its rights were told.
     }
@@ -272,13 +275,13 @@ static void check_folder(struct doctor *doctor, const struct known_folder *folde
         doctor_find(doctor, DOCTOR_NOTE, "exit.unclaimed", folder->id,
                     "session '%s' has ended, and nobody has been told\nits record waits, also "
                     "across restarts\n%s get %s",
-                    folder->id, doctor->runner, folder->id);
+                    folder->id, doctor->runner, doctor_id(folder->id, quoted));
     } else if (!folder->claimed && !folder->lost && !folder->starting && !told &&
                !doctor->runner_answers) {
         doctor_find(doctor, DOCTOR_WARNING, "holder.dead", folder->id,
                     "session '%s' has no holder and no exit record\nits holder was killed, or the "
                     "machine has restarted: how its child ended is not known\n%s get %s",
-                    folder->id, doctor->runner, folder->id);
+                    folder->id, doctor->runner, doctor_id(folder->id, quoted));
     }
 }
 
