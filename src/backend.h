@@ -213,6 +213,9 @@ int pmi_os_process_open(struct pmi_os_manager *om, const struct pmi_identity *id
 
 int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity *ret_id);
 uint64_t pmi_os_process_pid(const struct pmi_os_process *op);
+// Of a child whose status is pending: whether it is not ours to take any more (the host waits for
+// all, or for none: SIGCHLD), so that only the kernel can tell it, or nobody. Under the lock.
+bool pmi_os_process_status_taken(const struct pmi_os_process *op);
 // enum pm_fallback bits that were used since the start. Under the lock.
 uint32_t pmi_os_process_fallbacks(const struct pmi_os_process *op);
 // Waits until the process has ended (it may not be reaped yet). PM_OK or PM_ERR_TIMEOUT. Not under

@@ -170,15 +170,19 @@ void pmi_key_await(pm_manager *m, const char *key, int64_t deadline)
 {
     pmi_mutex_lock(&m->lock);
     pm_process *p = find_key(m, key);
-    if (p != NULL && atomic_load(&p->state) == PM_STATE_STATUS_PENDING) {
+    enum pm_state state = p != NULL ? (enum pm_state)atomic_load(&p->state) : PM_STATE_STARTING;
+    if (state == PM_STATE_RUNNING || state == PM_STATE_STATUS_PENDING) {
         (void)pm_process_ref(p);
     } else {
         p = NULL;
     }
     pmi_mutex_unlock(&m->lock);
     if (p != NULL) {
-        int64_t left = deadline == PMI_NEVER ? -1 : deadline - pmi_now_ms();
-        (void)pm_process_wait(p, left < -1 ? 0 : left, NULL);
+        int64_t last = pmi_now_ms() + m->options.status_pending_ms + PMI_PENDING_POLL_MS;
+        int64_t left = (deadline < last ? deadline : last) - pmi_now_ms();
+        if (!pm_process_alive(p)) { // Dead, whether anybody has noticed it or not.
+            (void)pm_process_wait(p, left > 0 ? left : 0, NULL);
+        }
         (void)pm_process_unref(p);
     }
 }
@@ -512,7 +516,7 @@ static bool any_pending(pm_manager *m)
     bool found = false;
     pmi_mutex_lock(&m->lock);
     for (pm_process *p = m->first; p != NULL && !found; p = p->next) {
-        found = atomic_load(&p->state) == PM_STATE_STATUS_PENDING;
+        found = p->mode == PM_MODE_DAEMON && atomic_load(&p->state) == PM_STATE_STATUS_PENDING;
     }
     pmi_mutex_unlock(&m->lock);
     return found;
@@ -522,6 +526,8 @@ static bool any_pending(pm_manager *m)
 // tell that it was lost.
 static void settle_pending(pm_manager *m, int64_t deadline)
 {
+    int64_t last = pmi_now_ms() + m->options.status_pending_ms + PMI_PENDING_POLL_MS;
+    deadline = last < deadline ? last : deadline;
     while (any_pending(m) && pmi_now_ms() < deadline) {
         if (m->options.loop == PM_LOOP_CALLER) {
             pmi_reactor_look(m);

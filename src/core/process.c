@@ -226,10 +226,11 @@ static bool is_child(const pm_process *p)
     return p->started.adopted || (!p->recovered && p->started.detachment != PM_DETACH_LAUNCHER);
 }
 
-// Under p->lock. Of a daemon that is init's to wait for, the status may never be told.
+// Under p->lock. Of a daemon that is init's to wait for, and of a child that somebody else has
+// waited for, the status may never be told.
 static bool is_lost(const pm_process *p)
 {
-    return !is_child(p) &&
+    return (!is_child(p) || pmi_os_process_status_taken(&p->os)) &&
            pmi_now_ms() - p->dead_ms >= (int64_t)p->manager->options.status_pending_ms;
 }
 

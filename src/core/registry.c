@@ -350,13 +350,18 @@ int pmi_registry_put(pm_manager *m, const pm_process *p, enum pmi_record_state s
     return PM_OK;
 }
 
-void pmi_registry_drop(pm_manager *m, const pm_process *p)
+static void drop_locked(struct pmi_registry *r, const char *key)
 {
     char name[PMI_RECORD_NAME_MAX];
-    pmi_record_file_name(p->key, name);
+    pmi_record_file_name(key, name);
+    (void)pmi_os_file_remove(&r->boot, name);
+    atomic_fetch_add(&r->changes, 1);
+}
+
+void pmi_registry_drop(pm_manager *m, const pm_process *p)
+{
     pmi_mutex_lock(&m->registry.lock);
-    (void)pmi_os_file_remove(&m->registry.boot, name);
-    atomic_fetch_add(&m->registry.changes, 1);
+    drop_locked(&m->registry, p->key);
     pmi_mutex_unlock(&m->registry.lock);
 }
 
@@ -378,10 +383,11 @@ int pmi_registry_put_exit(pm_manager *m, const pm_process *p)
     pmi_mutex_lock(&r->lock);
     uint32_t os_code = 0;
     int result = r->open ? write_record(&r->exits, &rec, true, &os_code) : PM_ERR_CLOSED;
+    if (result == PM_OK) { // Under the same lock: after it the folders may be closed.
+        drop_locked(r, p->key);
+    }
     pmi_mutex_unlock(&r->lock);
-    if (result == PM_OK) {
-        pmi_registry_drop(m, p);
-    } else if (result != PM_ERR_CLOSED) {
+    if (result != PM_OK && result != PM_ERR_CLOSED) {
         atomic_fetch_add(&m->registry_failures, 1);
     }
     return result;
@@ -796,6 +802,25 @@ PM_API int pm_recover(pm_manager *m, pm_process_visitor *visit, void *user,
     return result;
 }
 
+static int forget(pm_manager *m, const char *key)
+{
+    pmi_key_await(m, key, PMI_NEVER);
+    pmi_mutex_lock(&m->lock);
+    bool listed = pmi_key_is_taken(m, key);
+    pmi_mutex_unlock(&m->lock);
+    struct pm_error err = PM_ERROR_INIT; // One of an earlier manager may not be recovered yet.
+    int result = listed ? PM_ERR_EXISTS : pmi_registry_check_key(m, key, &err);
+    if (result != PM_OK) {
+        return result == PM_ERR_EXISTS ? PM_ERR_BUSY : result;
+    }
+    char name[PMI_RECORD_NAME_MAX];
+    pmi_record_file_name(key, name);
+    pmi_mutex_lock(&m->registry.lock);
+    result = pmi_os_file_remove(&m->registry.exits, name);
+    pmi_mutex_unlock(&m->registry.lock);
+    return result;
+}
+
 PM_API int pm_forget(pm_manager *m, const char *key)
 {
     int result = pmi_check_manager(m);
@@ -805,19 +830,9 @@ PM_API int pm_forget(pm_manager *m, const char *key)
     if (!m->registry.open) {
         return PM_ERR_NO_REGISTRY;
     }
-    pmi_key_await(m, key, PMI_NEVER);
-    pmi_mutex_lock(&m->lock);
-    bool listed = pmi_key_is_taken(m, key);
-    pmi_mutex_unlock(&m->lock);
-    struct pm_error err = PM_ERROR_INIT; // One of an earlier manager may not be recovered yet.
-    if (listed || pmi_registry_check_key(m, key, &err) == PM_ERR_EXISTS) {
-        return PM_ERR_BUSY;
-    }
-    char name[PMI_RECORD_NAME_MAX];
-    pmi_record_file_name(key, name);
-    pmi_mutex_lock(&m->registry.lock);
-    result = pmi_os_file_remove(&m->registry.exits, name);
-    pmi_mutex_unlock(&m->registry.lock);
+    int cancel = pmi_cancel_off();
+    result = forget(m, key);
+    pmi_cancel_restore(cancel);
     return result;
 }
 

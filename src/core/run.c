@@ -234,6 +234,10 @@ static bool is_over(const struct run *r)
     if (r->stopping && r->stopper.done && r->stopper.report.result != PM_OK) {
         return true;
     }
+    // Dead, and a tracer keeps its status.
+    if (r->stopping && r->stopper.done && r->dead && !r->ended && pmi_now_ms() >= r->give_up) {
+        return true;
+    }
     return r->ended && (!r->stopping || r->stopper.done) && !any_output(r);
 }
 
@@ -302,7 +306,11 @@ static int loop(struct run *r)
             result = failed == PM_OK ? drive_stop(r) : failed;
         }
         if (result != PM_OK || is_over(r)) {
-            return result == PM_OK && r->stopping ? r->stopper.report.result : result;
+            if (result == PM_OK && r->stopping) {
+                result = r->stopper.report.result;
+                result = result == PM_OK && !r->ended ? PM_ERR_TIMEOUT : result;
+            }
+            return result;
         }
         result = move_bytes(r, next_wake(r));
         if (result != PM_OK) {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #ifdef __linux__
 #include <sys/vfs.h>
 #endif
@@ -66,11 +67,13 @@ static atomic_int facts_state;
 
 bool pmi_proc_is_foreign(void)
 {
-    struct stat self, numbered;
-    char path[64];
-    (void)snprintf(path, sizeof(path), "/proc/%ld", (long)getpid());
-    return stat("/proc/self", &self) == 0 &&
-           (stat(path, &numbered) == 0 ? numbered.st_ino != self.st_ino : errno == ENOENT);
+    char text[32], *end;
+    ssize_t length = readlink("/proc/self", text, sizeof(text) - 1);
+    if (length <= 0)
+        return false;
+    text[length] = '\0';
+    long number = strtol(text, &end, 10);
+    return end != text && number != (long)getpid();
 }
 
 static int learn_facts(struct facts *ret_facts)

@@ -50,6 +50,7 @@ struct pmi_os_process {
     bool whole_session; // Nobody but its descendants is in its session: they belong to its tree.
     bool condemned;     // Of that tree nobody is to live: each look at it kills.
     bool signalled_by_number;  // For want of another way.
+    bool status_taken;         // By somebody else, or by nobody.
     bool whole_tree;           // own_process: its descendants are its tree, wherever they went.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
     pid_t session;             // Session of its group.

@@ -121,6 +121,11 @@ int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity
     return result;
 }
 
+bool pmi_os_process_status_taken(const struct pmi_os_process *op)
+{
+    return op->status_taken;
+}
+
 uint32_t pmi_os_process_fallbacks(const struct pmi_os_process *op)
 {
     return op->signalled_by_number ? PM_FALLBACK_SIGNAL_BY_NUMBER : 0;
@@ -308,6 +313,7 @@ static int recover_status(struct pmi_os_process *op, struct pm_exit *record)
     if (!has_ended(op))
         return PM_ERR_TIMEOUT;
     int result = ask_kernel(op, record);
+    op->status_taken = true;
     if (result == PM_ERR_STATUS_PENDING)
         return result; // It is just being taken.
     if (result != PM_OK)

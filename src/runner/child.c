@@ -253,11 +253,11 @@ static void child_stop(struct transport *transport)
     }
 }
 
-// Beside a plan that may be under way. Nothing in it blocks.
+// Beside a plan that may be under way. It waits a millisecond.
 static void kill_now(struct child *child)
 {
     const struct pm_stop_plan plan = {.steps_count = 1,
-                                      .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, 0}}};
+                                      .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, 1}}};
     close_pipe(child, PM_STDIN);
     (void)pm_process_stop(child->process, &plan, NULL);
     (void)uv_timer_start(&child->timer, on_give_up, KILLED_MS, 0);

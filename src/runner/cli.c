@@ -133,13 +133,22 @@ static bool owner_of(const struct runner_env *env, struct pm_registry_owner *ret
     return pm_registry_owner(registry, ret_owner) == PM_OK && ret_owner->proof == PM_PROOF_ALIVE;
 }
 
-// Its socket goes before its lock: only with both gone can another one serve.
-static int wait_for_end(const struct runner_env *env, const struct pm_registry_owner *owner)
+// Its socket goes before its lock: only with both gone can another one serve; and one that serves
+// has both.
+static bool has_ended(const struct runner_env *env, const struct pm_registry_owner *owner)
 {
     struct pm_registry_owner now = PM_REGISTRY_OWNER_INIT;
+    if (owner_of(env, &now)) {
+        return owner->epoch != 0 && now.epoch != owner->epoch;
+    }
+    return client_probe(env) != PM_OK;
+}
+
+static int wait_for_end(const struct runner_env *env, const struct pm_registry_owner *owner)
+{
     struct runner_error error;
     uint64_t deadline = monotonic_ms() + CLIENT_TIMEOUT_MS;
-    while (client_probe(env) == PM_OK || (owner_of(env, &now) && now.epoch == owner->epoch)) {
+    while (!has_ended(env, owner)) {
         if (monotonic_ms() > deadline) {
             (void)runner_fail(&error, RUNNER_TIMEOUT,
                               "end of the runner\nprocess %llu has not ended within %d s\n"

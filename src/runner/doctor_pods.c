@@ -45,7 +45,7 @@ static void check_answer(struct doctor *doctor, const struct known_record *recor
 
 static void check_version(struct doctor *doctor, const struct known_record *record)
 {
-    char program[4096];
+    char program[4096], quoted[4400];
     bool replaced = false;
     if (record->version == 0) {
         doctor_find(doctor, DOCTOR_WARNING, "pod.version", record->id,
@@ -53,7 +53,7 @@ static void check_version(struct doctor *doctor, const struct known_record *reco
                     "program %u to %u\nit can be asked, stopped and killed, not attached to\n"
                     "%s stop %s",
                     record->id, record->version_min, record->version_max, (unsigned)POD_VERSION_MIN,
-                    (unsigned)POD_VERSION_MAX, doctor->runner, record->id);
+                    (unsigned)POD_VERSION_MAX, doctor->runner, doctor_id(record->id, quoted));
     } else if (strcmp(record->build, PM_VERSION_STRING) != 0 || record->version < POD_VERSION_MAX) {
         doctor_find(
             doctor, DOCTOR_NOTE, "pod.version", record->id,

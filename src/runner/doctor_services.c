@@ -158,6 +158,7 @@ static bool lives_in_pod(const struct look *look, const char *name)
 static void check_agents(const struct look *look)
 {
     struct doctor *doctor = look->doctor;
+    char quoted[4400];
     for (size_t i = 0; i < doctor->known.folders_count; i++) {
         const struct known_folder *folder = &doctor->known.folders[i];
         const struct known_record *record = known_record_of(&doctor->known, folder->id);
@@ -169,7 +170,7 @@ static void check_agents(const struct look *look)
                         "one ends it\n%s %s%s",
                         folder->id, folder->service, look->file, doctor->runner,
                         doctor->runner_answers ? "destroy " : "list",
-                        doctor->runner_answers ? folder->id : "");
+                        doctor->runner_answers ? doctor_id(folder->id, quoted) : "");
         }
     }
 }

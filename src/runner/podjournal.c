@@ -726,7 +726,7 @@ static void collect_line(struct collect *collect, const char *text, size_t size)
     char *rest;
     json_t *json = NULL;
     uint64_t end = size > 2 && text[0] == '<' ? strtoull(text + 2, &rest, 10) : 0;
-    if (end <= collect->after || collect->more) {
+    if (end <= collect->after || collect->more || *rest != ' ') {
         return;
     }
     if (collect->bytes > 0 && collect->bytes + size > MESSAGES_MAX) {

@@ -203,8 +203,8 @@ int LoweredLimitPart(const Args &a)
         NEED(ReadFile(file) == "fds: 0=/dev/null 1=" + file + " 2=/dev/null 7=/dev/null\n");
         // A target that the limit does not allow.
         child.extras = {{null, static_cast<int>(limit.rlim_cur) + 1}};
-        NEED(pm_spawn(manager, child.Get(), nullptr, &error) == PM_ERR_NO_DESCRIPTORS);
-        NEED(error.stage == PM_STAGE_STDIO);
+        NEED(pm_spawn(manager, child.Get(), nullptr, &error) == PM_ERR_INVALID);
+        NEED(error.stage == PM_STAGE_CHECK && std::string("extras") == error.field);
     }
     NEED(pm_close(manager, -1, nullptr) == PM_OK);
     NEED(Children() == 0 && Records(registry) == 0);

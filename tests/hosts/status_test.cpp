@@ -80,7 +80,7 @@ int AgainPart(const Args &a)
     NEED(pm_forget(manager, "d") == PM_OK);
     NEED(pm_close(manager, -1, nullptr) == PM_OK);
     NEED(Children() == 0 && Records(registry) == 0);
-    printf(pending ? "" : "no status was pending\n");
+    printf(pending || !KernelTells(info.best_effort) ? "" : "no status was pending\n");
     return 0;
 }
 const RoleAdder again_part("host-again", AgainPart);

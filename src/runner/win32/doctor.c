@@ -9,7 +9,11 @@
 
 void doctor_quote(const char *path, char quoted[4400])
 {
-    (void)snprintf(quoted, 4400, "\"%.4300s\"", path); // No path has a quote in it here.
+    (void)snprintf(quoted, 4400, "\"%.4300s\"", path);
+    // No path has these, but an id may: the command finds nothing then, and does nothing else.
+    for (char *c = quoted + 1; c[0] != '\0' && c[1] != '\0'; c++) {
+        *c = (char)(*c == '"' || *c == '%' ? '?' : *c);
+    }
 }
 
 const char *doctor_command(enum doctor_command command, const char *what, char text[4600])

@@ -510,6 +510,12 @@ int pmi_os_process_identity(const struct pmi_os_process *op, struct pmi_identity
     return PM_OK;
 }
 
+bool pmi_os_process_status_taken(const struct pmi_os_process *op)
+{
+    (void)op;
+    return false;
+}
+
 uint32_t pmi_os_process_fallbacks(const struct pmi_os_process *op)
 {
     (void)op;
