@@ -129,7 +129,7 @@ TEST_F(RunLoop, WaitsForAPendingStatusWithoutSpinning)
         } else { // But with a limit of time nobody waits for a tracer.
             EXPECT_EQ(PM_ERR_TIMEOUT, Do());
             EXPECT_TRUE(result.timed_out);
-            EXPECT_GE(1000 + timeout_ms + PM_STOP_SETTLE_MS + 100, fake_clock);
+            EXPECT_GE(1000 + timeout_ms + PM_STOP_SETTLE_MS + 500, fake_clock); // And drain_ms.
         }
         EXPECT_GE(1200u, fake_transfers) << timeout_ms;
         EXPECT_STREQ("", result.output[0]);
