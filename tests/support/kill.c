@@ -1,5 +1,6 @@
-// kill() as the test programs have it. A number that a failed test has read from nowhere is 0 or -1,
-// and those mean our own group, the shell that runs the tests included, and everybody on the machine.
+// kill() as the test programs have it. A number that a failed test has read from nowhere is 0 or
+// -1, and those mean our own group, the shell that runs the tests included, and everybody on the
+// machine.
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
