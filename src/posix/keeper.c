@@ -335,6 +335,27 @@ static struct message announcement(int theirs, const struct pmi_cgroup *cgroup)
     return message;
 }
 
+static bool explain(const struct pmi_os_manager *om, struct pm_error *err)
+{
+    if (err->stage != PM_STAGE_KEEPER || err->code != PM_ERR_BROKEN_PIPE)
+        return false;
+    err->code = PM_ERR_LAUNCHER;
+    pmi_fail_hint(err, "the keeper, %s, has ended at once: is it a launcher of this library?",
+                  om->launcher_path != NULL ? om->launcher_path : "this program");
+    return true;
+}
+
+void pmi_keeper_explain(struct pmi_os_manager *om, struct pm_error *err)
+{
+    int64_t deadline = pmi_now_ms() + LEAVE_MS;
+    if (!explain(om, err) || enter(&om->keeper, deadline) != PM_OK)
+        return;
+    // It is on its way out: who looks for the dead next is not to find it.
+    if (!collect_busy(om) && pmi_os_process_wait(&om->keeper.process, deadline) == PM_OK)
+        (void)collect_busy(om);
+    leave(om);
+}
+
 // Sends our end of the announcement; a keeper that died meanwhile is replaced once.
 static int enlist_busy(struct pmi_os_manager *om, const struct message *message, int64_t deadline,
                        struct pm_error *err)
@@ -354,19 +375,11 @@ static int enlist_busy(struct pmi_os_manager *om, const struct message *message,
     }
     if (e == 0)
         return PM_OK;
+    (void)collect_busy(om);
     pmi_fail(err, PM_STAGE_KEEPER, e);
     pmi_fail_field(err, "die_with_parent");
-    pmi_keeper_explain(om, err);
+    explain(om, err);
     return err->code;
-}
-
-void pmi_keeper_explain(struct pmi_os_manager *om, struct pm_error *err)
-{
-    if (err->stage != PM_STAGE_KEEPER || err->code != PM_ERR_BROKEN_PIPE)
-        return;
-    err->code = PM_ERR_LAUNCHER;
-    pmi_fail_hint(err, "the keeper, %s, has ended at once: is it a launcher of this library?",
-                  om->launcher_path != NULL ? om->launcher_path : "this program");
 }
 
 int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup, int64_t deadline,

@@ -239,10 +239,20 @@ static int drop_json(struct runner_env *env, int argc, char **argv)
     return to;
 }
 
+// Of `send`, where the options may come first: behind its id.
+static int end_of_id(int argc, char **argv)
+{
+    int at = 1;
+    while (at < argc && argv[at][0] == '-') {
+        at += strcmp(argv[at], "--timeout") == 0 ? 2 : 1;
+    }
+    return at < argc ? at + 1 : argc;
+}
+
 // What is said to a runner is JSON; `send` has another way for what it types. 0: all of it is text.
 static int find_no_text(const struct runner_command *command, int argc, char **argv)
 {
-    int end = command->run == cli_send && argc > 2 ? 2 : argc;
+    int end = command->run == cli_send ? end_of_id(argc, argv) : argc;
     for (int i = 1; i < end; i++) {
         json_t *text = json_string(argv[i]);
         json_decref(text);
