@@ -151,6 +151,10 @@ void pmi_list_remove(pm_manager *m, pm_process *p)
     pmi_process_drop(p);
 }
 
+// When a status has been pending for its time, somebody still has to notice that and write a
+// record.
+#define PENDING_SLACK_MS 1000
+
 static pm_process *find_key(pm_manager *m, const char *key)
 {
     pm_process *p = m->first;
@@ -178,7 +182,7 @@ void pmi_key_await(pm_manager *m, const char *key, int64_t deadline)
     }
     pmi_mutex_unlock(&m->lock);
     if (p != NULL) {
-        int64_t last = pmi_now_ms() + m->options.status_pending_ms + PMI_PENDING_POLL_MS;
+        int64_t last = pmi_now_ms() + m->options.status_pending_ms + PENDING_SLACK_MS;
         int64_t left = (deadline < last ? deadline : last) - pmi_now_ms();
         if (!pm_process_alive(p)) { // Dead, whether anybody has noticed it or not.
             (void)pm_process_wait(p, left > 0 ? left : 0, NULL);
@@ -526,7 +530,7 @@ static bool any_pending(pm_manager *m)
 // tell that it was lost.
 static void settle_pending(pm_manager *m, int64_t deadline)
 {
-    int64_t last = pmi_now_ms() + m->options.status_pending_ms + PMI_PENDING_POLL_MS;
+    int64_t last = pmi_now_ms() + m->options.status_pending_ms + PENDING_SLACK_MS;
     deadline = last < deadline ? last : deadline;
     while (any_pending(m) && pmi_now_ms() < deadline) {
         if (m->options.loop == PM_LOOP_CALLER) {
