@@ -114,28 +114,26 @@ static double run_posix_spawn(void)
 
 static int epoll = -1;
 
-static double run_clone(void)
+static double run_with_pidfd(pid_t (*begin)(char *const argv[], int *ret_pidfd))
 {
     int pidfd;
     if (epoll < 0) {
         epoll = bare_epoll_new();
     }
-    (void)bare_clone(target, &pidfd);
+    (void)begin(target, &pidfd);
     double started = bench_now_us();
     bare_epoll_wait(epoll, pidfd);
     return started;
 }
 
+static double run_clone(void)
+{
+    return run_with_pidfd(bare_clone);
+}
+
 static double run_spawner(void)
 {
-    int pidfd;
-    if (epoll < 0) {
-        epoll = bare_epoll_new();
-    }
-    (void)bare_spawner(target, &pidfd);
-    double started = bench_now_us();
-    bare_epoll_wait(epoll, pidfd);
-    return started;
+    return run_with_pidfd(bare_spawner);
 }
 
 #ifdef BENCH_HAVE_UV
