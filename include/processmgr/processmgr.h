@@ -602,8 +602,9 @@ enum pm_leak_policy {
 struct pm_options {
     size_t size;              /**< sizeof(struct pm_options): use PM_OPTIONS_INIT. */
     const char *registry_dir; /**< Folder for daemons' records, made (0700, owner-only) if missing;
-                                   its parent must exist, and a link is not followed. NULL = no
-                                   registry, so no daemons. See pm_default_state_dir(). */
+                                   its parent must exist, and a link is not followed. Of this
+                                   machine alone: what another boot has written counts as ended.
+                                   NULL = no registry, so no daemons. See pm_default_state_dir(). */
     enum pm_loop loop;
     uint32_t launcher_timeout_ms; /**< 0 = 10000. */
     uint32_t status_pending_ms;   /**< 0 = 5000: how long a dead daemon's status may be pending
@@ -942,7 +943,8 @@ PM_API void pm_free(void *memory);
  *         PM_ERR_REGISTRY_BUSY (a living owner: its pid is in the detail); PM_ERR_ACCESS (the
  * folder is not ours alone, or may not be made); PM_ERR_NOT_A_DIRECTORY (also a link);
  *         PM_ERR_NOT_FOUND (where it is to be made); PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
- *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM.
+ *         PM_ERR_NO_SPACE, PM_ERR_IO, PM_ERR_SYSTEM; PM_ERR_IDENTITY (a registry, and
+ *         a /proc that is not of this process's pid namespace, so that nobody can be proven).
  * Blocking: file system. Thread safety: any thread. Since: 0.1.0.
  */
 PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,

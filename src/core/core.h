@@ -10,6 +10,10 @@
 //   pmi_registry::lock   files of the registry
 //   pm_stream::lock      one reader or writer at a time (taken alone, held while it blocks)
 //
+// Those of the backends are below them, but for POSIX's tokens_lock, which is between reactor_lock
+// and leak_lock; whoever has another lock only tries to take it. Of the others (in os.h, and those
+// of lists in reap.c, cgroup.c and foreground.c) nobody holds two.
+//
 // Callbacks, sinks and visitors run outside all of them.
 #ifndef PMI_CORE_H
 #define PMI_CORE_H

@@ -225,6 +225,9 @@ IN_CHILD static bool mark_listed(void)
 
 #endif
 
+// No number above it is looked at one by one.
+#define FDS_MOST (1 << 20)
+
 // What the system tells of this table beside its limit, which may be as good as none: where it
 // ends, or how many above 2 are open in it.
 #if defined(HAVE_PROC_PIDLISTFDS)
@@ -245,7 +248,7 @@ IN_CHILD static void look_at_table(int *end, int *count)
     for (int fd = 0; fd < 3; fd++)
         all -= fcntl(fd, F_GETFD) >= 0;
     *count = all;
-    *end = INT_MAX;
+    *end = FDS_MOST;
 }
 #else
 IN_CHILD static void look_at_table(int *end, int *count)
@@ -266,11 +269,11 @@ IN_CHILD static void mark_all(void)
     if (mark_listed())
         return;
     // The limit may have been lowered after descriptors above it were opened.
-    const int least = 4096, most = 1 << 20;
+    const int least = 4096;
     struct rlimit limit;
     int end = least, count = INT_MAX;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max > (rlim_t)least)
-        end = limit.rlim_max < (rlim_t)most ? (int)limit.rlim_max : most;
+        end = limit.rlim_max < (rlim_t)FDS_MOST ? (int)limit.rlim_max : FDS_MOST;
     look_at_table(&end, &count);
     for (int fd = 3; fd < end && count > 0; fd++)
         count -= CALL_set_fd_flags(fd, FD_CLOEXEC) >= 0;

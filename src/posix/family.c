@@ -268,6 +268,9 @@ static bool is_expected_locked(const struct pmi_family *family, uint64_t mark)
 
 int pmi_family_expect(struct pmi_family *family, struct pmi_birth *birth, struct pm_error *err)
 {
+    birth->room = calloc(1, sizeof(*birth->room));
+    if (birth->room == NULL)
+        return pmi_fail_code(err, PM_STAGE_FORK, PM_ERR_NO_MEMORY);
     pmi_mutex_lock(&family->lock);
     int result = family->next <= NUMBERS ? PM_OK : draw_prefix(family);
     if (result == PM_OK) {
@@ -276,7 +279,10 @@ int pmi_family_expect(struct pmi_family *family, struct pmi_birth *birth, struct
         family->births = birth;
     }
     pmi_mutex_unlock(&family->lock);
-    return result == PM_OK ? PM_OK : pmi_fail_code(err, PM_STAGE_FORK, result);
+    if (result == PM_OK)
+        return PM_OK;
+    free(birth->room);
+    return pmi_fail_code(err, PM_STAGE_FORK, result);
 }
 
 void pmi_family_born(struct pmi_family *family, struct pmi_birth *birth, struct pmi_os_process *op)
@@ -290,9 +296,11 @@ void pmi_family_born(struct pmi_family *family, struct pmi_birth *birth, struct 
         struct pmi_os_process **bucket = bucket_of(family, op->pid);
         op->family = family;
         op->mark = birth->mark;
+        op->room = birth->room;
         op->leader_next = *bucket;
         *bucket = op;
-    }
+    } else
+        free(birth->room);
     pmi_mutex_unlock(&family->lock);
 }
 
@@ -531,15 +539,16 @@ static struct pmi_condemned *find_condemned_locked(struct pmi_family *family, ui
     return at;
 }
 
-// Nobody of that tree is to live, also when its Handle is gone. Without memory those who turn up
-// later are left to the next look at the tree.
-static void condemn(struct pmi_family *family, uint64_t mark)
+// Nobody of that tree is to live, also when its Handle is gone. Its room is gone where it has been
+// condemned before, and nobody was left of it then.
+static void condemn(struct pmi_os_process *op)
 {
+    struct pmi_family *family = op->family;
     pmi_mutex_lock(&family->lock);
-    struct pmi_condemned *condemned = find_condemned_locked(family, mark);
-    if (condemned == NULL && (condemned = malloc(sizeof(*condemned))) != NULL) {
-        *condemned = (struct pmi_condemned){.next = family->condemned, .mark = mark};
-        family->condemned = condemned;
+    if (op->room != NULL && find_condemned_locked(family, op->mark) == NULL) {
+        *op->room = (struct pmi_condemned){.next = family->condemned, .mark = op->mark};
+        family->condemned = op->room;
+        op->room = NULL;
     }
     pmi_mutex_unlock(&family->lock);
 }
@@ -670,7 +679,7 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
     if (signal_number == SIGCONT && is_condemned(op->family, op->mark))
         return PM_OK; // They die stopped or not.
     if (kill) {
-        condemn(op->family, op->mark);
+        condemn(op);
         if (op->group) // At one stroke, and without a descriptor.
             any = pmi_group_signal(op, signal_number) == PM_OK;
     }

@@ -42,6 +42,7 @@
 struct pmi_birth {
     struct pmi_birth *next;
     uint64_t mark;
+    struct pmi_condemned *room;
 };
 
 // PM_ERR_UNSUPPORTED with the reason; PM_ERR_BUSY: another manager has this process.

@@ -224,7 +224,8 @@ bool pmi_group_is_dead(pid_t group)
 }
 
 // Of a session whose leader is gone another process may have the number: then it has no member of
-// ours left, or that process would have got another one.
+// ours left, or that process would have got another one. When ours began was not seen where
+// somebody else had waited for it first: the number's owner is its own last trace, or not ours.
 static enum found look_for_session(const struct pmi_os_process *op, int signal_number)
 {
     struct search search = {.session = op->session,
@@ -237,9 +238,9 @@ static enum found look_for_session(const struct pmi_os_process *op, int signal_n
         return NOBODY;
     if (op->child && !op->reaped)
         return look_for(&search);
-    if (op->session_start == 0)
-        return CANNOT_TELL;
-    if (pmi_stat_read(op->pid, &leader) == PM_OK && leader.starttime != op->session_start)
+    if (pmi_stat_read(op->pid, &leader) == PM_OK &&
+        (op->session_start != 0 ? leader.starttime != op->session_start
+                                : !pmi_stat_is_dead(&leader)))
         return NOBODY;
     return look_for(&search);
 }

@@ -67,6 +67,7 @@ struct pmi_os_process {
     // In a manager that has the process to itself (family.h):
     struct pmi_family *family;          // NULL = not in one.
     uint64_t mark;                      // What its descendants are known by.
+    struct pmi_condemned *room;         // For the day when nobody of them is to live.
     struct pmi_os_process *leader_next; // Under the lock of the family.
 };
 #define PMI_OS_PROCESS_INIT                                                                        \

@@ -18,6 +18,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -59,6 +60,7 @@ void pmi_os_process_close(struct pmi_os_process *op)
     if (op->child && !op->reaped && op->exit_fd >= 0 && has_ended(op))
         (void)pmi_child_collect(op->pid, op->pidfd, pmi_now_ms());
     pmi_family_left(op);
+    free(op->room);
     if (op->waiter != NULL)
         pmi_waiter_close(op->waiter);
     else if (op->exit_fd != op->pidfd)
@@ -97,12 +99,13 @@ void pmi_os_process_abandon(struct pmi_os_process *op)
             op->waiter = NULL;
             op->exit_fd = op->pidfd;
         }
-        if (op->child && pmi_os_process_reap(op, &record) != PM_OK) {
+        bool left = op->child && pmi_os_process_reap(op, &record) != PM_OK;
+        if (has_whole_tree(op))
+            pmi_process_end_tree(op); // Before that: its children are found by it.
+        if (left) {
             (void)pmi_child_collect(op->pid, op->pidfd, pmi_now_ms());
             op->reaped = true;
         }
-        if (has_whole_tree(op))
-            pmi_process_end_tree(op);
     }
     pmi_os_process_close(op);
 }

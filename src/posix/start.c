@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 // ------------------------------------------------------------------------------------------------
 // Launch
@@ -93,6 +94,21 @@ static bool has_become_program(pid_t pid, int pidfd)
     return reached == 1 || (reached < 0 && !pmi_child_has_ended(pid, pidfd));
 }
 
+// By the leader where that can be; else by a number that is its own as long as nobody has waited
+// for it.
+static void kill_group_of(pid_t pid, int pidfd)
+{
+#ifdef HAVE_PIDFD
+    int e = pidfd >= 0 ? pmi_group_pidfd_signal(pidfd, SIGKILL) : EINVAL;
+    if (e == 0 || e == ESRCH)
+        return;
+#else
+    (void)pidfd;
+#endif
+    if (pmi_child_look(pid) >= 0)
+        (void)pmi_sys_kill(-pid, SIGKILL);
+}
+
 // The child has left the starter's memory: by exec, or not. On failure it is killed, if it is not
 // dead or dying, and waited for.
 static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64_t deadline,
@@ -120,6 +136,9 @@ static int settle(const struct pmi_child_plan *plan, pid_t pid, int pidfd, int64
     }
     // The child's own timer may have ended it.
     bool overdue = plan->progress == PMI_CHILD_OVERDUE || pmi_now_ms() >= deadline;
+    // It may have got to its program since, and that have begun to start others.
+    if (overdue && (plan->new_group || plan->new_session))
+        kill_group_of(pid, pidfd);
     int code = pmi_child_end(pid, pidfd);
     if (plan->progress == PMI_CHILD_NOT_REACHED && code > 0) {
         pmi_fail(err, PM_STAGE_EXEC, code); // See child_main in clone.c.
@@ -170,13 +189,6 @@ static bool is_first_thread(void)
 #endif
 }
 
-// Not waited for yet, so its numbers are still ours.
-static void abandon_born(const struct birth *birth, bool group)
-{
-    (void)pmi_sys_kill(group ? -birth->pid : birth->pid, SIGKILL);
-    (void)pmi_child_end(birth->pid, birth->pidfd);
-}
-
 int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t deadline,
                struct pmi_os_process *op, struct pmi_started *started, struct pm_error *err)
 {
@@ -213,6 +225,8 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
     result = settle(plan, birth.pid, birth.pidfd, deadline, err);
     if (result != PM_OK) {
         (void)pmi_sys_close(birth.pidfd);
+        if (result == PM_ERR_TIMEOUT)
+            op->pid = birth.pid;
         return result;
     }
     born.group = plan->new_group || plan->new_session;
@@ -220,7 +234,9 @@ int pmi_launch(struct pmi_os_manager *om, struct pmi_child_plan *plan, int64_t d
     result = lift_error != 0 ? pmi_error_from_errno(lift_error)
                              : pmi_process_attach(&born, birth.pid, birth.pidfd, true);
     if (result != PM_OK) {
-        abandon_born(&birth, born.group);
+        if (born.group)
+            kill_group_of(birth.pid, birth.pidfd);
+        (void)pmi_child_end(birth.pid, birth.pidfd);
         op->pid = birth.pid;
         return pmi_fail_code(err, PM_STAGE_WATCH, result);
     }
@@ -430,6 +446,7 @@ static void undo_tree(struct pmi_family *family, struct pmi_birth *birth, pid_t 
     gone.reaped = true;
     pmi_family_left(&gone);
     pmi_process_end_tree(&gone);
+    free(gone.room);
 }
 
 int pmi_os_start(struct pmi_os_manager *om, const struct pmi_plan *plan, struct pmi_os_process *op,

@@ -751,6 +751,38 @@ TEST_F(Pty, AStopEndsTheJobsOfTheSessionToo)
     }
 }
 
+// Nobody saw when the leader of the session had begun.
+TEST_F(Pty, AStopKnowsTheSessionOfALeaderThatSomebodyElseHasWaitedFor)
+{
+    pm_options options = DefaultOptions();
+    options.loop = PM_LOOP_CALLER; // Nobody is faster than the thief.
+    EXPECT_EQ(PM_OK, Close());
+    Open(options);
+    for (bool alone : {true, false}) {
+        SCOPED_TRACE(alone);
+        std::vector<std::string> args = {"jobs"};
+        if (alone)
+            args = {"exit", "0"};
+        Shown child(args);
+        pm_process *process = Spawn(child);
+        auto leader = static_cast<pid_t>(pm_process_pid(process));
+        std::vector<uint64_t> pids;
+        for (int i = 0; i < 3 && !alone; i++)
+            pids.push_back(NumberAfter(Told(process), "job"));
+        if (!alone) {
+            EXPECT_EQ("jobs run", Told(process));
+            EXPECT_EQ(0, kill(leader, SIGKILL));
+        }
+        pid_t thief = Uninterrupted([&] { return waitpid(leader, nullptr, 0); });
+        EXPECT_TRUE(thief == leader || HostGetsNoStatuses());
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report));
+        EXPECT_FALSE(report.tree_left);
+        for (uint64_t pid : pids)
+            EXPECT_TRUE(Eventually([&] { return !PidAlive(pid); }));
+    }
+}
+
 // ------------------------------------------------------------------------------------------------
 // The host's own terminal
 // ------------------------------------------------------------------------------------------------
