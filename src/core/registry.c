@@ -654,20 +654,30 @@ static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_proc
     return show(rc, p);
 }
 
-// Its end was seen by nobody, unless it left an exit record of its own.
-static int recover_dead(struct recovery *rc, pm_process *p, const char *name)
+// Whether an earlier manager has written its exit record, and was killed before it took the other
+// one away.
+static bool has_ended_before(struct recovery *rc, const pm_process *p, const char *name,
+                             struct pm_exit *ret_record)
 {
-    struct pmi_registry *r = &rc->m->registry;
     struct pmi_record own;
     const char *problem;
+    if (read_record(&rc->m->registry.exits, name, &own, &problem) != PM_OK) {
+        return false;
+    }
+    bool same = own.id.pid == p->recovered_id->pid && own.id.start == p->recovered_id->start;
+    if (same) {
+        *ret_record = own.exit;
+    }
+    pmi_record_clear(&own);
+    return same;
+}
+
+// Its end was seen by nobody, unless it has a record of it.
+static int recover_dead(struct recovery *rc, pm_process *p, const char *name)
+{
     struct pm_exit record = PM_EXIT_INIT;
     record.kind = PM_EXIT_LOST;
-    if (read_record(&r->exits, name, &own, &problem) == PM_OK) {
-        if (own.id.pid == p->recovered_id->pid && own.id.start == p->recovered_id->start) {
-            record = own.exit;
-        }
-        pmi_record_clear(&own);
-    }
+    (void)has_ended_before(rc, p, name, &record);
     p->no_os = true;
     (void)pm_process_ref(p); // Listed as long as the visit lasts, or longer if it takes one too.
     count_recovered(rc->m);
@@ -698,7 +708,14 @@ static int recover_claimed(struct recovery *rc, pm_process *p, const struct pmi_
     struct pmi_os_process op = PMI_OS_PROCESS_INIT;
     struct pmi_started started;
     memset(&started, 0, sizeof started);
+    struct pm_exit before;
     int result = pmi_os_process_open(&m->os, &rec->id, &op, &started);
+    // A zombie whose parent does not wait for it: what was told of it once is what is told.
+    if (rec->state != PMI_RECORD_STARTING && result == PM_OK &&
+        pmi_os_process_wait(&op, 0) == PM_OK && has_ended_before(rc, p, name, &before)) {
+        pmi_os_process_close(&op);
+        result = PM_ERR_GONE;
+    }
     if (rec->state != PMI_RECORD_STARTING && result == PM_OK) {
         return recover_living(rc, p, &op, &started);
     }

@@ -158,6 +158,18 @@ size_t Children()
     return count;
 }
 
+std::string RunningRecord(const std::string &registry)
+{
+    for (const auto &name : ListFolder(registry)) {
+        for (const auto &record : ListFolder(registry + "/" + name)) {
+            if (name.rfind("boot-", 0) == 0) {
+                return registry + "/" + name + "/" + record;
+            }
+        }
+    }
+    return "";
+}
+
 size_t Records(const std::string &registry)
 {
     size_t count = 0;

@@ -53,6 +53,8 @@ std::string StrangeUser();
 size_t OpenDescriptors();
 // Our children, keepers left out.
 size_t Children();
+// The record of the only daemon in a registry.
+std::string RunningRecord(const std::string &registry);
 // Records of daemons in a registry.
 size_t Records(const std::string &registry);
 // Living processes with that text in their command line.

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <utility>
 
 using namespace contract;
@@ -310,6 +311,38 @@ int NeverTold(pm_process *process, bool told, int64_t pending_ms)
     return 0;
 }
 
+// A manager that is killed between the two writes of an end leaves both records; the daemon is a
+// zombie still.
+int GivenStays(const std::string &folder, const pm_options &options)
+{
+    pm_error error = PM_ERROR_INIT;
+    pm_manager *manager = nullptr;
+    pm_process *process = nullptr;
+    pm_exit given = PM_EXIT_INIT, again = PM_EXIT_INIT;
+    const std::string registry = options.registry_dir, saved = folder + "/saved";
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    if (StartPayload(manager, "given", folder + "/payload-given", &process) != 0) {
+        return 1;
+    }
+    const std::string record = RunningRecord(registry);
+    std::filesystem::copy_file(record, saved);
+    NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
+    NEED(pm_process_wait(process, Patience(), &given) == PM_OK && given.stop_step == 1);
+    NEED(IsZombie(pm_process_pid(process)));
+    pm_process_unref(process);
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    std::filesystem::copy_file(saved, record);
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    auto look = [](void *user, pm_process *found) {
+        return pm_process_wait(found, 0, static_cast<pm_exit *>(user));
+    };
+    NEED(pm_recover(manager, look, &again, nullptr) == PM_OK);
+    NEED(again.kind == given.kind && again.stop_step == given.stop_step);
+    NEED(again.ended_wall_ms == given.ended_wall_ms && Records(registry) == 0);
+    NEED(pm_close(manager, -1, nullptr) == PM_OK);
+    return 0;
+}
+
 // args: folder.
 int NeverPart(const Args &a)
 {
@@ -349,7 +382,7 @@ int NeverPart(const Args &a)
     }));
     NEED(Records(registry) == 0);
     NEED(pm_close(manager, -1, nullptr) == PM_OK);
-    return 0;
+    return GivenStays(a.at(0), options);
 }
 const RoleAdder never_part("host-never", NeverPart);
 

@@ -814,6 +814,7 @@ TEST_F(Options, ATargetBeyondTheLimitOnDescriptorsIsRefusedByItsIndex)
 {
     rlimit limit = {};
     ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+    int source = open("/dev/null", O_RDONLY | O_CLOEXEC);
     for (bool daemon : {false, true}) {
         for (int target : {static_cast<int>(limit.rlim_cur) - 1, 2000000}) {
             Child child({"exit", "0"});
@@ -821,7 +822,7 @@ TEST_F(Options, ATargetBeyondTheLimitOnDescriptorsIsRefusedByItsIndex)
                 child->mode = PM_MODE_DAEMON;
                 child->key = "far";
             }
-            child.extras = {{0, 5}, {0, target}};
+            child.extras = {{source, 5}, {source, target}};
             int code = 0;
             pm_error error = PM_ERROR_INIT;
             EXPECT_EQ(nullptr, TrySpawn(child, &code, &error));
@@ -831,6 +832,7 @@ TEST_F(Options, ATargetBeyondTheLimitOnDescriptorsIsRefusedByItsIndex)
             EXPECT_NE(nullptr, strstr(error.hint, "extras[1]")) << error.hint;
         }
     }
+    close(source);
 }
 
 // What is named as the helper and is none.

@@ -187,7 +187,7 @@ TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
     EXPECT_GT(sampler.samples, 1);
     // Seen so far: one look, two on a busy machine.
     EXPECT_LE(sampler.longest, 10 * Slowness()) << "a zombie of ours";
-    EXPECT_TRUE(Eventually([&] { return OpenDescriptors() == descriptors; }))
+    EXPECT_TRUE(Eventually([&] { return OpenDescriptors() <= descriptors; }))
         << OpenDescriptors() << " descriptors, before " << descriptors;
     // Less than a few bytes a cycle, and not a byte more with more of them.
     const size_t now = MemoryInUse();
