@@ -12,6 +12,7 @@ extern "C" {
 
 #include "runner/doctor.h"
 #include "runner/inspect.h"
+#include "runner/os.h"
 #include "runner/placement.h"
 #ifndef _WIN32
 #include <unistd.h>
@@ -48,6 +49,11 @@ namespace fs = std::filesystem;
 class Units : public ::testing::Test
 {
   protected:
+    static void SetUpTestSuite()
+    {
+        os_begin(); // As main() does, for libuv.
+    }
+
     void SetUp() override
     {
         char name[] = "/tmp/pmunits.XXXXXX";
