@@ -7,6 +7,8 @@ rem The output of each program is in results\NAME.log. A program that hangs is n
 setlocal
 cd /d "%~dp0"
 if not exist results mkdir results
+rem Nothing of the machine that built them is looked for.
+set PM_TEST_PACKAGE=%~dp0.
 set passed=0
 set failed=0
 set skipped=0

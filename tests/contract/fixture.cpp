@@ -384,6 +384,13 @@ void WriteFile(const std::string &path, const std::string &text)
 // Child
 // ------------------------------------------------------------------------------------------------
 
+std::string BuiltFile(const std::string &path)
+{
+    const char *package = getenv("PM_TEST_PACKAGE");
+    return package != nullptr ? package + ("/bin/" + path.substr(path.find_last_of('/') + 1))
+                              : path;
+}
+
 Child::Child(std::vector<std::string> role_and_args) : spec(PM_SPEC_INIT), program(SelfPath())
 {
     args = {program, "--role"};

@@ -32,6 +32,8 @@ bool KernelTells(pm_process *process);
 // We are PID 1 or a subreaper: what the children of our children leave behind is ours to wait for.
 bool OrphansComeToUs();
 std::string SelfPath();
+// A file of the source or the build: where a package is tried, that of the same name in it.
+std::string BuiltFile(const std::string &path);
 
 // One more role for the programs of a suite. Before MaybePlayRole(), so from a static object.
 using Role = int (*)(const std::vector<std::string> &args);

@@ -593,7 +593,7 @@ TEST_F(Debug, PromtoolHasNothingToObjectTo)
 
 std::string MetricsPage()
 {
-    return ReadFile(PM_TEST_SOURCE_DIR "/docs/metrics.md");
+    return ReadFile(BuiltFile(PM_TEST_SOURCE_DIR "/docs/metrics.md"));
 }
 
 TEST_F(Debug, TheAlertsInTheManualAreGoodRules)

@@ -490,7 +490,8 @@ std::unique_ptr<Client> Pod::StartDaemon(Session *session, const Options &option
     pm_native ours, theirs;
     EXPECT_EQ(pod_birth_pair(&ours, &theirs), PM_OK);
     pm_spec spec = PM_SPEC_INIT;
-    std::string program = options.program.empty() ? PM_TEST_PODDAEMON_PATH : options.program;
+    std::string program =
+        contract::BuiltFile(options.program.empty() ? PM_TEST_PODDAEMON_PATH : options.program);
     const char *other = getenv("PM_TEST_PODDAEMON"); // prove.py: one that can do what both can.
     if (other != nullptr && (options.program.empty() || program == FaultyDaemon()))
         program = other;
