@@ -195,9 +195,13 @@ static bool refuse_input(struct session *session, struct call *call, const char 
 static void method_send(struct session *session, struct call *call, json_t *params)
 {
     struct runner_error error;
-    if (json_object_get(params, "text") != NULL && json_object_get(params, "data_base64") != NULL) {
-        (void)runner_fail(&error, RUNNER_USAGE,
-                          "parameter 'text'\neither it or 'data_base64'\nsee docs/control.md");
+    bool text = json_object_get(params, "text") != NULL;
+    bool data = json_object_get(params, "data_base64") != NULL;
+    bool nothing = !text && !data && !json_is_true(json_object_get(params, "close"));
+    if ((text && data) || nothing) {
+        (void)runner_fail(&error, RUNNER_USAGE, "parameter 'text'\n%s\nsee docs/control.md",
+                          nothing ? "nothing is sent: it, 'data_base64' or 'close' has to be there"
+                                  : "either it or 'data_base64'");
         call_error(call, &error);
     } else if (!refuse_input(session, call, "input for")) {
         session_send(session, call, params);
