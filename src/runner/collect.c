@@ -249,6 +249,14 @@ static void become_unproven(struct session *session, const struct look *look)
 // It lives, and its connection failed or ended.
 static void try_again(struct session *session)
 {
+    if (session->record_gone) { // It leaves by itself, and its end is told.
+        struct ask *asks = session_take_asks(session);
+        session_fail(session, SESSION_UNREACHABLE,
+                     "its child has ended, and its exit record was removed: it is lost as soon as "
+                     "its holder has left");
+        session_end_asks(asks);
+        return;
+    }
     if (session->attempts >= 3) {
         struct ask *asks = session_take_asks(session);
         session_fail(session, SESSION_UNREACHABLE,
