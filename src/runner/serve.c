@@ -110,6 +110,7 @@ static bool is_quiet(const struct server *server)
 
 static void close_handles(struct server *server)
 {
+    os_signals_hold(); // Without a handle of libuv's they would end us, and an upgrade with us.
     for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
         uv_close((uv_handle_t *)&server->signals[i], NULL);
     }
@@ -152,6 +153,9 @@ static void on_housekeeping(uv_timer_t *timer)
 void server_stop(struct server *server, enum server_end end)
 {
     if (server->end != SERVER_RUNS) {
+        if (server->end == SERVER_UPGRADE) { // Who wants it to end wants no other one.
+            server->end = end;
+        }
         return;
     }
     server->end = end;
@@ -202,6 +206,7 @@ static int open_manager(struct server *server, struct runner_error *error)
     // Whoever has it and does not answer is about to end, or to serve.
     while ((result = pm_open(&options, &server->manager, &detail)) == PM_ERR_REGISTRY_BUSY &&
            monotonic_ms() < deadline && !client_is_served(server->env)) {
+        os_signals_obey();
         uv_sleep(LEAVE_LOOK_MS);
     }
     if (result == PM_OK) {
@@ -232,13 +237,26 @@ static void init_handles(struct server *server)
     }
 }
 
-// Not before: until then they end us, however long it waits for the one before it.
+static void work_nothing(uv_work_t *work)
+{
+    (void)work;
+}
+
+// libuv's workers have the signals of who needs them first. They begin while we hold them: none
+// takes one, also when nobody listens any more.
+static void begin_workers(struct server *server)
+{
+    (void)uv_queue_work(&server->loop, &server->workers, work_nothing, NULL);
+}
+
+// Those that came meanwhile, too.
 static void take_signals(struct server *server)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)uv_signal_start(&server->signals[i], on_signal, numbers[i]);
     }
+    os_signals_let();
 }
 
 static int open_all(struct server *server, struct runner_error *error)
@@ -302,6 +320,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     server->thread = uv_thread_self();
     server->started_wall_ms = wall_ms();
     init_handles(server);
+    begin_workers(server);
     code = open_all(server, &error);
     if (code == RUNNER_OK) {
         recover_begin(server);
@@ -324,7 +343,11 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     pod_dir_close(&server->state);
     log_close(server->log);
     uv_mutex_destroy(&server->ended_lock);
-    *ret_program = server->end == SERVER_UPGRADE ? server->upgrade_program : NULL;
+    if (server->end == SERVER_UPGRADE) {
+        *ret_program = server->upgrade_program;
+    } else {
+        free(server->upgrade_program);
+    }
     free(server);
     return code;
 }
@@ -332,6 +355,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
 int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
+    os_signals_hold(); // Until they are taken. After an upgrade we were born so.
     for (;;) {
         os_supervisor_take();
         int code = serve_once(env, ready, &program);

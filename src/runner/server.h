@@ -79,6 +79,7 @@ struct server {
     unsigned works;                 // In workers, of no session.
     pm_native ready;                // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
     uv_signal_t signals[3];
+    uv_work_t workers; // begin_workers().
     uv_timer_t housekeeping;
     uv_thread_t thread; // Of the loop.
 };
