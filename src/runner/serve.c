@@ -128,11 +128,45 @@ static void close_server(struct server *server)
     close_handles(server);
 }
 
+// Whether somebody has removed the state folder, or put another one in its place: what we hold is a
+// lock of no name, and the next runner serves beside us. A trouble says nothing about that.
+static bool is_folder_gone(const struct server *server)
+{
+    struct pm_registry_owner now = PM_REGISTRY_OWNER_INIT;
+    int result =
+        server->owner.epoch != 0 ? pm_registry_owner(server->registry_dir, &now) : PM_ERR_SYSTEM;
+    return result == PM_ERR_NOT_FOUND ||
+           (result == PM_OK && (now.pid != server->owner.pid || now.start != server->owner.start ||
+                                now.epoch != server->owner.epoch));
+}
+
+// What goes on is told here: no registry knows it any more, and the log may have no name.
+static void end_without_folder(struct server *server)
+{
+    const char *state = server->env->state_dir;
+    server->folder_gone = true;
+    log_write(server->log, LOG_ERROR, "runner.folder", NULL,
+              "'%s' was removed or replaced: the runner ends, sessions go on", state);
+    (void)fprintf(stderr,
+                  "runner: the state folder '%s' was removed or replaced while it was served: the "
+                  "runner ends; what goes on has to be ended by hand\n",
+                  state);
+    for (const struct session *s = server->sessions; s != NULL; s = s->next) {
+        if (!session_is_over(s) && s->process != NULL && pm_process_alive(s->process)) {
+            (void)fprintf(stderr, "runner: session '%s': its holder is process %llu\n", s->id,
+                          (unsigned long long)pm_process_pid(s->process));
+        }
+    }
+    server_stop(server, SERVER_SHUTDOWN);
+}
+
 static void on_housekeeping(uv_timer_t *timer)
 {
     struct server *server = timer->data;
     uint64_t now = uv_now(&server->loop);
-    if (server->end == SERVER_RUNS) {
+    if (server->end == SERVER_RUNS && is_folder_gone(server)) {
+        end_without_folder(server);
+    } else if (server->end == SERVER_RUNS) {
         control_check(server);
         if (now >= server->again_at) {
             server->again_at = now + AGAIN_MS;
@@ -283,6 +317,9 @@ static int open_all(struct server *server, struct runner_error *error)
     if (code != RUNNER_OK) {
         return code;
     }
+    if (pm_registry_owner(server->registry_dir, &server->owner) != PM_OK) {
+        server->owner.epoch = 0;
+    }
     take_signals(server);
     server->log = log_open(state);
     log_listen(server->log, on_log_line, server);
@@ -316,6 +353,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     }
     server->env = env;
     server->ready = ready;
+    server->owner = (struct pm_registry_owner)PM_REGISTRY_OWNER_INIT;
     server->state = (struct pod_dir)POD_DIR_INIT;
     server->thread = uv_thread_self();
     server->started_wall_ms = wall_ms();
@@ -334,6 +372,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
         log_write(server->log, LOG_INFO, "runner.ended", NULL, "sessions go on: %s",
                   server->end == SERVER_SHUTDOWN_ALL ? "no" : "yes");
     }
+    code = server->folder_gone ? RUNNER_FAILED : code;
     debug_close(server);
     (void)pm_close(server->manager, 5000, NULL);
     on_wake(&server->wake);

@@ -72,6 +72,8 @@ struct server {
     bool under_prune;
     bool recovered; // The registry and the folders have been read.
     uint64_t recovery_ms;
+    struct pm_registry_owner owner; // Us, as the lock of the registry names us; epoch 0: not known.
+    bool folder_gone;               // The end was ours: nobody can find us any more.
     enum server_end end;
     uint64_t end_deadline, kill_at; // kill_at: services_kill().
     char *upgrade_program;          // SERVER_UPGRADE: what to run now.
