@@ -10,8 +10,9 @@
 #include "runner/session.h"
 #include "runner/tree.h"
 
+#define SPAWN_MS 15000 // A runner that ends has to wait for it.
 #define READY_MS 5000  // From the start of the holder to its first word.
-#define BEGIN_MS 35000 // And on to the proof of the child's exec, which has 30 s.
+#define BEGIN_MS 15000 // And on to the proof of the child's exec, which has 5 s.
 
 struct create {
     uv_work_t work;
@@ -252,6 +253,7 @@ static int spawn_holder(struct create *create, pm_native theirs)
     spec.cwd = session->path;
     spec.mode = PM_MODE_DAEMON;
     spec.key = session->id;
+    spec.start_timeout_ms = SPAWN_MS;
     spec.stdin_slot.kind = PM_STDIO_NATIVE;
     spec.stdin_slot.native = theirs;
     spec.stderr_slot.kind = PM_STDIO_FILE_APPEND;
@@ -480,6 +482,17 @@ void create_over(struct session *session, int failure)
                       : failure == -POD_E_CLOSED ? "ended at once"
                                                  : pod_strerror(failure),
                       session->path);
+    fail(create);
+}
+
+void create_break_off(struct session *session)
+{
+    struct create *create = session->create;
+    if (create->done || session->works > 0) {
+        return;
+    }
+    (void)runner_fail(&create->error, RUNNER_UNREACHABLE,
+                      "start of session '%s'\nthe runner ends\ncall again", session->id);
     fail(create);
 }
 

@@ -14,7 +14,7 @@
 #define LOOK_MS 500       // At the socket.
 #define AGAIN_MS 2000     // At folders that could not be read.
 #define END_ALL_MS 20000  // For sessions that shall end, too.
-#define SERVICES_MS 10000 // For services, whatever times they have for themselves.
+#define SERVICES_MS 10000 // For services and starts, whatever times they have for themselves.
 #define END_LOOK_MS 10
 #define LEAVE_LOOK_MS 20
 
@@ -91,7 +91,8 @@ static void on_log_line(void *user, int level, const char *line)
 // End
 // ------------------------------------------------------------------------------------------------
 
-// Workers and starts come to their end by themselves, within times of their own.
+// Workers come to their end by themselves, within times of their own: all of it together stays
+// below SERVER_LEAVE_MS.
 static bool is_quiet(const struct server *server)
 {
     bool late = uv_now(&server->loop) > server->end_deadline;
@@ -106,6 +107,19 @@ static bool is_quiet(const struct server *server)
         }
     }
     return true;
+}
+
+// The time is over that they have when we end.
+static void break_off(struct server *server)
+{
+    struct session *next;
+    services_kill(server);
+    for (struct session *s = server->sessions; s != NULL; s = next) {
+        next = s->next;
+        if (s->create != NULL) {
+            create_break_off(s);
+        }
+    }
 }
 
 static void close_handles(struct server *server)
@@ -180,7 +194,7 @@ static void on_housekeeping(uv_timer_t *timer)
     } else if (is_quiet(server)) {
         close_server(server);
     } else if (now >= server->kill_at) {
-        services_kill(server);
+        break_off(server);
     }
 }
 

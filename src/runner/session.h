@@ -196,6 +196,7 @@ void session_kill_holder(struct session *session);
 void session_create(struct server *server, struct call *call, json_t *params);
 bool create_message(struct session *session, const struct pod_message *message);
 void create_over(struct session *session, int failure);
+void create_break_off(struct session *session); // The runner ends. Not while a worker is at it.
 
 // recover.c
 void recover_begin(struct server *server);
