@@ -448,7 +448,9 @@ static void run(struct server *server, const struct method *method, struct call 
                 json_t *params)
 {
     struct runner_error error;
-    if (server->end != SERVER_RUNS) {
+    // A service that ends with us takes its session along.
+    bool may_end = method->when == ERASES && call_is_our_own(call);
+    if (server->end != SERVER_RUNS && !may_end) {
         (void)runner_fail(&error, RUNNER_UNREACHABLE, "call of %s\nthe runner is about to end",
                           method->name);
         call_error(call, &error);

@@ -878,6 +878,12 @@ static void on_dropped(void *user, json_t *result, const struct runner_error *er
     (void)error;
 }
 
+// It has ended with its service, and the runner was ended before it could remove it.
+static bool is_left_over(const struct service *service, const struct session *session)
+{
+    return service->peer == NULL && !journal_exists(service->folder) && session_is_free(session);
+}
+
 void podchild_sweep(struct server *server)
 {
     size_t i;
@@ -889,7 +895,7 @@ void podchild_sweep(struct server *server)
         if (strncmp(session->id, SERVICE_SESSION, strlen(SERVICE_SESSION)) == 0 &&
             is_of_service(session, name)) {
             const struct service *service = service_find(server, name);
-            if (service == NULL || !service->config.pod) {
+            if (service == NULL || !service->config.pod || is_left_over(service, session)) {
                 (void)json_array_append_new(ids, json_string(session->id));
             }
         }

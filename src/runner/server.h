@@ -93,6 +93,7 @@ void call_error(struct call *call, const struct runner_error *error);
 // One that the runner makes itself. The result is borrowed; NULL: the error.
 typedef void call_done(void *user, json_t *result, const struct runner_error *error);
 struct call *call_of_our_own(call_done *done, void *user);
+bool call_is_our_own(const struct call *call);
 // Told if the client goes before the answer, which is still due.
 void call_watch(struct call *call, void (*gone)(void *user), void *user);
 // A notification to its client, unless that has subscribed to all, or was told the one of this
