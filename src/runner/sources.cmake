@@ -24,6 +24,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/known.c
     src/runner/lines.c
     src/runner/log.c
+    src/runner/memory.c
     src/runner/message.c
     src/runner/methods.c
     src/runner/peer.c
