@@ -331,7 +331,7 @@ void os_keep_at_exec(pm_native native, bool keep)
 
 int os_process_open(int64_t pid, struct os_process *ret_process)
 {
-    if (pid <= 1) { // 0 and below mean many, and 1 is no runner that another one guards.
+    if (pid < 1) { // That means many.
         return UV_ESRCH;
     }
     ret_process->pid = pid;
