@@ -450,7 +450,8 @@ static bool was_removed(struct view *view)
 {
     int64_t created = 0;
     int result = read_description(view, &created);
-    return result == PM_ERR_NOT_FOUND || (result == PM_OK && created != view->created);
+    bool another = result == PM_OK && created != 0 && created != view->created;
+    return result == PM_ERR_NOT_FOUND || another;
 }
 
 static void on_timer(uv_timer_t *timer)
