@@ -128,6 +128,11 @@ void call_error(struct call *call, const struct runner_error *error)
     }
 }
 
+bool call_is_our_own(const struct call *call)
+{
+    return call->conn == NULL;
+}
+
 struct call *call_of_our_own(call_done *done, void *user)
 {
     struct call *call = calloc(1, sizeof *call);

@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "poddaemon/folder.h"
+#include "runner/doctor.h"
 #include "runner/placement.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
+#define SPAWN_MS 15000 // A runner that ends has to wait for it.
 #define READY_MS 5000  // From the start of the holder to its first word.
-#define BEGIN_MS 35000 // And on to the proof of the child's exec, which has 30 s.
+#define BEGIN_MS 15000 // And on to the proof of the child's exec, which has 5 s.
 
 struct create {
     uv_work_t work;
@@ -110,6 +112,12 @@ static char *describe(const struct session *session)
     if (json != NULL && session->waits) { // Runners that know nothing of it read over it.
         (void)json_object_set_new(json, "on_full", json_string("wait"));
     }
+    if (json != NULL && session->ring != 0) {
+        (void)json_object_set_new(json, "ring", json_integer((json_int_t)session->ring));
+    }
+    if (json != NULL && session->grace_ms != 0) {
+        (void)json_object_set_new(json, "grace_ms", json_integer(session->grace_ms));
+    }
     char *text = json != NULL ? json_dumps(json, JSON_INDENT(1)) : NULL;
     json_decref(json);
     return text;
@@ -128,6 +136,8 @@ static int take_params(struct create *create, struct session *session)
     struct pod_config *c = &create->config;
     session->pipes = mode != NULL && strcmp(mode, "pipes") == 0;
     session->waits = full != NULL && strcmp(full, "wait") == 0;
+    session->ring = number_of(params, "ring");
+    session->grace_ms = number_of(params, "grace_ms");
     session->program = strdup(json_string_value(json_object_get(params, "program")));
     session->labels = labels != NULL ? json_incref(labels) : json_object();
     session->created_ms = wall_ms();
@@ -151,9 +161,9 @@ static int take_params(struct create *create, struct session *session)
     c->cwd = json_string_value(json_object_get(params, "cwd"));
     c->columns = number_of(params, "columns");
     c->rows = number_of(params, "rows");
-    c->ring_size = number_of(params, "ring");
+    c->ring_size = (uint32_t)session->ring;
     c->orphan_s = number_of(params, "orphan_s");
-    c->grace_ms = number_of(params, "grace_ms");
+    c->grace_ms = session->grace_ms;
     c->kill_tree = json_is_true(json_object_get(params, "kill_tree"));
     c->batch = json_is_true(json_object_get(params, "batch"));
     c->on_full = session->waits ? POD_FULL_WAIT : POD_FULL_DROP;
@@ -243,6 +253,7 @@ static int spawn_holder(struct create *create, pm_native theirs)
     spec.cwd = session->path;
     spec.mode = PM_MODE_DAEMON;
     spec.key = session->id;
+    spec.start_timeout_ms = SPAWN_MS;
     spec.stdin_slot.kind = PM_STDIO_NATIVE;
     spec.stdin_slot.native = theirs;
     spec.stderr_slot.kind = PM_STDIO_FILE_APPEND;
@@ -474,6 +485,17 @@ void create_over(struct session *session, int failure)
     fail(create);
 }
 
+void create_break_off(struct session *session)
+{
+    struct create *create = session->create;
+    if (create->done || session->works > 0) {
+        return;
+    }
+    (void)runner_fail(&create->error, RUNNER_UNREACHABLE,
+                      "start of session '%s'\nthe runner ends\ncall again", session->id);
+    fail(create);
+}
+
 static void on_patience_over(uv_timer_t *timer)
 {
     struct session *session = timer->data;
@@ -505,11 +527,12 @@ void session_create(struct server *server, struct call *call, json_t *params)
     const char *id = json_string_value(json_object_get(params, "id"));
     struct runner_error error;
     struct session *other = session_find(server, id);
+    char quoted[4400];
     if (other != NULL) {
         bool over = session_is_over(other);
         (void)runner_fail(&error, RUNNER_EXISTS, "start of session '%s'\none of this id %s\n%s%s",
                           id, over ? "has ended and was not removed" : "is there",
-                          over ? "runner destroy " : "runner attach ", id);
+                          over ? "runner destroy " : "runner attach ", doctor_id(id, quoted));
         call_error(call, &error);
         return;
     }

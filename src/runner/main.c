@@ -7,6 +7,7 @@
 
 #include "runner/control_client.h"
 #include "runner/help.h"
+#include "runner/memory.h"
 
 static const struct runner_command commands[] = {
     {"serve", cli_serve, "", "run the runner here, in the foreground", help_serve},
@@ -272,6 +273,7 @@ int main(int argc, char **argv)
     bool done = false;
     pm_launcher_main(argc, argv);
     os_begin();
+    memory_watch(malloc);
     os_arguments(&argc, &argv);
     find_program(program);
     env.program = program;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runner/debug.h"
+#include "runner/doctor.h"
 #include "runner/service.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
@@ -178,13 +179,14 @@ static void method_locate(struct session *session, struct call *call, json_t *pa
 static bool refuse_input(struct session *session, struct call *call, const char *what)
 {
     struct runner_error error;
+    char quoted[4400];
     if (session->aside) {
         (void)runner_fail(&error, RUNNER_DAMAGED, "%s session '%s'\n%s\nrunner doctor", what,
                           session->id, session->problem);
     } else if (session_is_over(session)) {
         (void)runner_fail(&error, RUNNER_NO_SESSION,
                           "%s session '%s'\nit has ended\nrunner logs %s", what, session->id,
-                          session->id);
+                          doctor_id(session->id, quoted));
     } else {
         return false;
     }
@@ -195,9 +197,13 @@ static bool refuse_input(struct session *session, struct call *call, const char 
 static void method_send(struct session *session, struct call *call, json_t *params)
 {
     struct runner_error error;
-    if (json_object_get(params, "text") != NULL && json_object_get(params, "data_base64") != NULL) {
-        (void)runner_fail(&error, RUNNER_USAGE,
-                          "parameter 'text'\neither it or 'data_base64'\nsee docs/control.md");
+    bool text = json_object_get(params, "text") != NULL;
+    bool data = json_object_get(params, "data_base64") != NULL;
+    bool nothing = !text && !data && !json_is_true(json_object_get(params, "close"));
+    if ((text && data) || nothing) {
+        (void)runner_fail(&error, RUNNER_USAGE, "parameter 'text'\n%s\nsee docs/control.md",
+                          nothing ? "nothing is sent: it, 'data_base64' or 'close' has to be there"
+                                  : "either it or 'data_base64'");
         call_error(call, &error);
     } else if (!refuse_input(session, call, "input for")) {
         session_send(session, call, params);
@@ -284,6 +290,7 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
 {
     struct runner_error error;
     bool unproven = session->state == SESSION_UNPROVEN;
+    char quoted[4400];
     (void)params;
     if (session_is_over(session) ||
         (unproven && !session->aside_passing && session_is_free(session))) {
@@ -293,7 +300,7 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
     (void)runner_fail(&error, RUNNER_REFUSED,
                       "forget of session '%s'\nit has not ended (%s)\nrunner %s %s", session->id,
                       session_state_name((int)session->state), unproven ? "kill" : "destroy",
-                      unproven ? name_of_holder(session) : session->id);
+                      doctor_id(unproven ? name_of_holder(session) : session->id, quoted));
     call_error(call, &error);
 }
 
@@ -441,7 +448,9 @@ static void run(struct server *server, const struct method *method, struct call 
                 json_t *params)
 {
     struct runner_error error;
-    if (server->end != SERVER_RUNS) {
+    // A service that ends with us takes its session along.
+    bool may_end = method->when == ERASES && call_is_our_own(call);
+    if (server->end != SERVER_RUNS && !may_end) {
         (void)runner_fail(&error, RUNNER_UNREACHABLE, "call of %s\nthe runner is about to end",
                           method->name);
         call_error(call, &error);

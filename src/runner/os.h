@@ -77,10 +77,22 @@ struct os_process {
     pm_native native; // Held by it.
 };
 int os_process_open(int64_t pid, struct os_process *ret_process);
+void os_process_signal(const struct os_process *process, int number);
 void os_process_kill(const struct os_process *process, uint32_t wait_ms); // And waits for its end.
 void os_process_close(struct os_process *process);
 // Path by which the file of this very program can be started, whatever became of its name.
 int os_own_program(char *path, size_t capacity);
+
+// ---- signals that a runner takes: SIGHUP, SIGTERM, SIGINT
+// ---------------------------------------------------------------------------------
+
+// Held back, in this thread and those that it starts from now on, and after an exec.
+void os_signals_hold(void);
+void os_signals_let(void);
+// While they are held: one that asks for the end has it now, as without us.
+void os_signals_obey(void);
+// What was held back for us was meant for another.
+void os_signals_pass(const struct os_process *process);
 
 // ---- who supervises us, if somebody does: sd_notify(3)
 // ---------------------------------------------------------------------------------

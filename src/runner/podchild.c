@@ -218,9 +218,10 @@ static void on_remove_timer(uv_timer_t *timer)
 static void remove_session(struct podchild *pod, enum podchild_state state)
 {
     uint32_t grace = pod->options.config->grace_ms;
+    uint64_t patience = GONE_MS + grace + session_record_ms(pod->options.config->ring);
     pod->state = state;
     drop_link(pod);
-    (void)uv_timer_start(&pod->timer, on_remove_timer, GONE_MS + grace, 0);
+    (void)uv_timer_start(&pod->timer, on_remove_timer, patience, 0);
     ask_runner(pod, "session.destroy",
                json_pack("{s:s, s:I}", "id", pod->id, "grace_ms", (json_int_t)grace), on_removed);
 }
@@ -780,13 +781,51 @@ static bool is_of_service(const struct session *session, const char *name)
     return label != NULL && strcmp(label, name) == 0;
 }
 
+// It is known by its record in the registry alone: no folder says whose it is.
+static bool is_stray(const struct session *session)
+{
+    return session->labels == NULL;
+}
+
+// Its folder could not be read for a trouble that may pass.
+static bool is_read_later(const struct session *session)
+{
+    const struct session *s = session->server->sessions;
+    while (s != NULL && (!s->aside_passing || strcmp(s->path, session->path) != 0)) {
+        s = s->next;
+    }
+    return s != NULL;
+}
+
+// One that is over and has left nothing is in nobody's way.
+static bool is_gone(const struct session *session)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    int result = pod_dir_open(session->path, &dir);
+    pod_dir_close(&dir);
+    return session_is_over(session) && result == PM_ERR_NOT_FOUND;
+}
+
+static void refuse(struct podchild *pod, const struct session *session)
+{
+    bool stray = is_stray(session);
+    if (!stray) {
+        journal_end(&pod->journal);
+    }
+    (void)runner_fail(&pod->failed, stray ? RUNNER_DAMAGED : RUNNER_EXISTS,
+                      "start of service '%s'\nsession %s %s\nrunner %s %s", pod->options.name,
+                      pod->id, stray ? "has no folder that says whose it is" : "is somebody else's",
+                      stray && !session_is_over(session) ? "kill" : "get", pod->id);
+    finish(pod);
+}
+
 static void on_begin(uv_timer_t *timer)
 {
     struct podchild *pod = timer->data;
     const struct session *session = session_of(pod);
     int found = journal_load(&pod->journal, pod->options.folder);
-    bool unknown = session != NULL && session->labels == NULL; // Its folder was not read yet.
-    if ((found < 0 || unknown) && !pod->stopping) { // Nothing is ended for what may pass.
+    bool later = session != NULL && is_stray(session) && is_read_later(session);
+    if ((found < 0 || later) && !pod->stopping) { // Nothing is ended for what may pass.
         (void)wrote(pod, found < 0 ? found : 0);
         journal_close(&pod->journal);
         (void)uv_timer_start(&pod->timer, on_begin, STUCK_MS, 0);
@@ -803,13 +842,13 @@ static void on_begin(uv_timer_t *timer)
         begin_to_connect(pod);
         return;
     }
+    if (session != NULL && !is_of_service(session, pod->options.name) &&
+        !(is_stray(session) && is_gone(session))) {
+        refuse(pod, session);
+        return;
+    }
     journal_end(&pod->journal);
-    if (session != NULL && !is_of_service(session, pod->options.name)) {
-        (void)runner_fail(&pod->failed, RUNNER_EXISTS,
-                          "start of service '%s'\nsession %s is somebody else's\nrunner get %s",
-                          pod->options.name, pod->id, pod->id);
-        finish(pod);
-    } else if (session != NULL) {
+    if (session != NULL) {
         remove_session(pod, POD_CHILD_CLEARING);
     } else if (pod->stopping) {
         finish(pod);
@@ -877,6 +916,12 @@ static void on_dropped(void *user, json_t *result, const struct runner_error *er
     (void)error;
 }
 
+// It has ended with its service, and the runner was ended before it could remove it.
+static bool is_left_over(const struct service *service, const struct session *session)
+{
+    return service->peer == NULL && !journal_exists(service->folder) && session_is_free(session);
+}
+
 void podchild_sweep(struct server *server)
 {
     size_t i;
@@ -888,7 +933,7 @@ void podchild_sweep(struct server *server)
         if (strncmp(session->id, SERVICE_SESSION, strlen(SERVICE_SESSION)) == 0 &&
             is_of_service(session, name)) {
             const struct service *service = service_find(server, name);
-            if (service == NULL || !service->config.pod) {
+            if (service == NULL || !service->config.pod || is_left_over(service, session)) {
                 (void)json_array_append_new(ids, json_string(session->id));
             }
         }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/memory.h"
 #include "runner/message.h"
 #include "runner/os.h"
 
@@ -186,13 +187,14 @@ static void drop_request(json_t *list, const char *id) // "": none.
     }
 }
 
-// As in `+ N ID LINE`, without the end of the line. It answers the request.
-static bool read_input(struct journal_state *state, const char *text, size_t size)
+// As in `+ N ID LINE`, without the end of the line. It answers the request. Here and below: 0,
+// UV_EINVAL, or UV_ENOMEM, which says nothing about what stands there.
+static int read_input(struct journal_state *state, const char *text, size_t size)
 {
     char *rest;
     uint64_t length = strtoull(text, &rest, 10);
     if (*rest != ' ' || length > (size_t)(text + size - (rest + 1))) {
-        return false;
+        return UV_EINVAL;
     }
     const char *at = rest + 1 + length;
     size_t left = (size_t)(text + size - at);
@@ -209,10 +211,11 @@ static bool read_input(struct journal_state *state, const char *text, size_t siz
         free(line);
     }
     free(id);
-    if (input != NULL) {
-        set_noted(state);
+    if (input == NULL) {
+        return UV_ENOMEM;
     }
-    return input != NULL;
+    set_noted(state);
+    return 0;
 }
 
 static void set_end(struct journal_state *state, uint64_t end)
@@ -253,30 +256,37 @@ static json_t *head_json(const struct journal_state *state)
     return json;
 }
 
-static bool read_queue(struct journal_state *state, const json_t *list)
+static int read_queue(struct journal_state *state, const json_t *list)
 {
     size_t i;
     const json_t *item;
     json_array_foreach(list, i, item)
     {
         const json_t *text = json_array_get(item, 1);
-        char *copy = json_is_string(text) ? strdup(json_string_value(text)) : NULL;
-        struct journal_input *input = journal_queue(state, copy, json_string_length(text), NULL);
+        size_t size = json_string_length(text);
+        if (!json_is_string(text)) {
+            return UV_EINVAL;
+        }
+        char *copy = malloc(size + 1);
+        if (copy != NULL) {
+            memcpy(copy, json_string_value(text), size + 1); // It may hold a NUL.
+        }
+        struct journal_input *input = journal_queue(state, copy, size, NULL);
         if (input == NULL) {
-            return false;
+            return UV_ENOMEM;
         }
         input->end = (uint64_t)json_integer_value(json_array_get(item, 0));
         set_noted(state);
     }
-    return true;
+    return 0;
 }
 
-static bool read_head(struct journal_state *state, const char *text, size_t size)
+static int read_head(struct journal_state *state, const char *text, size_t size)
 {
     json_t *json = json_loadb(text, size, JSON_ALLOW_NUL, NULL);
     if (!json_is_object(json)) {
         json_decref(json);
-        return false;
+        return UV_EINVAL;
     }
     journal_state_clear(state);
     state->session = (uint64_t)json_integer_value(json_object_get(json, "session"));
@@ -285,17 +295,16 @@ static bool read_head(struct journal_state *state, const char *text, size_t size
     state->line = (uint64_t)json_integer_value(json_object_get(json, "line"));
     state->kept = json_incref(json_object_get(json, "kept"));
     state->unanswered = json_incref(json_object_get(json, "unanswered"));
-    bool fine = read_queue(state, json_object_get(json, "queue"));
+    int result = read_queue(state, json_object_get(json, "queue"));
     json_decref(json);
-    return fine;
+    return result;
 }
 
-static bool read_record(struct journal_state *state, const char *text, size_t size)
+static int read_record(struct journal_state *state, const char *text, size_t size)
 {
     char *rest;
-    json_t *json;
     if (size < 3 || text[1] != ' ') {
-        return false;
+        return UV_EINVAL;
     }
     if (text[0] == '=') {
         return read_head(state, text + 2, size - 2);
@@ -304,39 +313,41 @@ static bool read_record(struct journal_state *state, const char *text, size_t si
     switch (text[0]) {
     case '<':
         if (*rest != ' ') {
-            return false;
+            return UV_EINVAL;
         }
         state->out = number;
         note_requests(state, rest + 1, size - (size_t)(rest + 1 - text));
-        return true;
+        return 0;
     case '-':
         state->out = number;
-        return true;
+        return 0;
     case '!':
         state->err = number;
-        return true;
+        return 0;
     case '+':
         return read_input(state, text + 2, size - 2);
     case '>':
         set_end(state, number);
-        return true;
+        return 0;
     case '@':
         (void)drop_had(state, number);
-        return true;
+        return 0;
     case '*':
-        json = json_loadb(text + 2, size - 2, JSON_ALLOW_NUL, NULL);
         json_decref(state->kept);
-        state->kept = json;
-        return json != NULL;
+        state->kept = json_loadb(text + 2, size - 2, JSON_ALLOW_NUL, NULL);
+        return state->kept != NULL ? 0 : UV_EINVAL;
     default:
-        return false;
+        return UV_EINVAL;
     }
 }
 
 // The first one of a file is its head. `text` is ended by a NUL.
-static bool take_record(struct journal_state *state, bool first, const char *text, size_t size)
+static int take_record(struct journal_state *state, bool first, const char *text, size_t size)
 {
-    return (!first || text[0] == '=') && read_record(state, text, size);
+    unsigned long denied = memory_denied();
+    int result = first && text[0] != '=' ? UV_EINVAL : read_record(state, text, size);
+    // What seems to be none may be one, and what was read may lack a request.
+    return memory_denied() != denied ? UV_ENOMEM : result;
 }
 
 size_t journal_read(const char *text, size_t size, struct journal_state *state)
@@ -351,10 +362,10 @@ size_t journal_read(const char *text, size_t size, struct journal_state *state)
         }
         memcpy(record, text + at, length);
         record[length] = '\0';
-        bool fine = take_record(state, at == 0, record, length);
+        int result = take_record(state, at == 0, record, length);
         free(record);
-        if (!fine) {
-            return at;
+        if (result != 0) {
+            return result == UV_ENOMEM ? SIZE_MAX : at;
         }
         at += length + 1;
     }
@@ -464,7 +475,7 @@ int journal_load(struct journal *journal, const char *folder)
 {
     char *text;
     size_t size;
-    int result;
+    int result, taken = 0;
     *journal = (struct journal){.file = -1};
     path_of(folder, "journal", journal->path);
     struct records records = {.file = os_open_read(journal->path)};
@@ -472,14 +483,15 @@ int journal_load(struct journal *journal, const char *folder)
         return records.file == UV_ENOENT ? JOURNAL_NONE : records.file;
     }
     while ((result = next_record(&records, &text, &size)) > 0 &&
-           take_record(&journal->state, records.whole == 0, text, size)) {
+           (taken = take_record(&journal->state, records.whole == 0, text, size)) == 0) {
         records.whole += size + 1;
     }
     // Only the last record may be in pieces.
-    result = result > 0 || result == UV_EFBIG ? JOURNAL_DAMAGED
-             : result < 0                     ? result
-             : records.whole > 0              ? JOURNAL_THERE
-                                              : JOURNAL_NONE;
+    result = taken == UV_ENOMEM                 ? taken
+             : result > 0 || result == UV_EFBIG ? JOURNAL_DAMAGED
+             : result < 0                       ? result
+             : records.whole > 0                ? JOURNAL_THERE
+                                                : JOURNAL_NONE;
     close_records(&records);
     if (result < 0) {
         journal_state_clear(&journal->state);
@@ -743,17 +755,21 @@ static void collect_line(struct collect *collect, const char *text, size_t size)
     collect->bytes += size;
 }
 
-static void collect_file(struct collect *collect, const char *path)
+// false: no memory for it. Other troubles leave what was read before them.
+static bool collect_file(struct collect *collect, const char *path)
 {
     char *text;
     size_t size;
+    int result = 0;
+    unsigned long denied = memory_denied();
     struct records records = {.file = os_open_read(path)};
     if (records.file >= 0) {
-        while (!collect->more && next_record(&records, &text, &size) > 0) {
+        while (!collect->more && (result = next_record(&records, &text, &size)) > 0) {
             collect_line(collect, text, size);
         }
         close_records(&records);
     }
+    return result != UV_ENOMEM && memory_denied() == denied;
 }
 
 // Which agent a file is of. 0: there is none.
@@ -788,9 +804,10 @@ json_t *journal_messages(const char *folder, uint64_t agent, uint64_t after)
         path_of(folder, "ended.1", older);
         there = agent_of(path);
     }
-    if (agent == 0 || agent == there) {
-        collect_file(&collect, older);
-        collect_file(&collect, path);
+    if ((agent == 0 || agent == there) &&
+        (!collect_file(&collect, older) || !collect_file(&collect, path))) {
+        json_decref(collect.list);
+        return NULL;
     }
     return json_pack("{s:o, s:I, s:b, s:I}", "messages", collect.list, "next",
                      (json_int_t)collect.after, "more", collect.more, "agent",

@@ -90,7 +90,7 @@ int journal_had(struct journal *journal, uint64_t input);
 int journal_keep(struct journal *journal, json_t *state); // Steals it.
 
 // {"messages": [{"offset", "message"}], "next", "more", "agent"}: those after an offset, of this
-// agent; 0: of the last one.
+// agent; 0: of the last one. NULL: no memory.
 json_t *journal_messages(const char *folder, uint64_t agent, uint64_t after);
 
 #endif

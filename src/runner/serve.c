@@ -14,7 +14,7 @@
 #define LOOK_MS 500       // At the socket.
 #define AGAIN_MS 2000     // At folders that could not be read.
 #define END_ALL_MS 20000  // For sessions that shall end, too.
-#define SERVICES_MS 10000 // For services, whatever times they have for themselves.
+#define SERVICES_MS 10000 // For services and starts, whatever times they have for themselves.
 #define END_LOOK_MS 10
 #define LEAVE_LOOK_MS 20
 
@@ -91,7 +91,8 @@ static void on_log_line(void *user, int level, const char *line)
 // End
 // ------------------------------------------------------------------------------------------------
 
-// Workers and starts come to their end by themselves, within times of their own.
+// Workers come to their end by themselves, within times of their own: all of it together stays
+// below SERVER_LEAVE_MS.
 static bool is_quiet(const struct server *server)
 {
     bool late = uv_now(&server->loop) > server->end_deadline;
@@ -108,8 +109,22 @@ static bool is_quiet(const struct server *server)
     return true;
 }
 
+// The time is over that they have when we end.
+static void break_off(struct server *server)
+{
+    struct session *next;
+    services_kill(server);
+    for (struct session *s = server->sessions; s != NULL; s = next) {
+        next = s->next;
+        if (s->create != NULL) {
+            create_break_off(s);
+        }
+    }
+}
+
 static void close_handles(struct server *server)
 {
+    os_signals_hold(); // Without a handle of libuv's they would end us, and an upgrade with us.
     for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
         uv_close((uv_handle_t *)&server->signals[i], NULL);
     }
@@ -127,11 +142,45 @@ static void close_server(struct server *server)
     close_handles(server);
 }
 
+// Whether somebody has removed the state folder, or put another one in its place: what we hold is a
+// lock of no name, and the next runner serves beside us. A trouble says nothing about that.
+static bool is_folder_gone(const struct server *server)
+{
+    struct pm_registry_owner now = PM_REGISTRY_OWNER_INIT;
+    int result =
+        server->owner.epoch != 0 ? pm_registry_owner(server->registry_dir, &now) : PM_ERR_SYSTEM;
+    return result == PM_ERR_NOT_FOUND ||
+           (result == PM_OK && (now.pid != server->owner.pid || now.start != server->owner.start ||
+                                now.epoch != server->owner.epoch));
+}
+
+// What goes on is told here: no registry knows it any more, and the log may have no name.
+static void end_without_folder(struct server *server)
+{
+    const char *state = server->env->state_dir;
+    server->folder_gone = true;
+    log_write(server->log, LOG_ERROR, "runner.folder", NULL,
+              "'%s' was removed or replaced: the runner ends, sessions go on", state);
+    (void)fprintf(stderr,
+                  "runner: the state folder '%s' was removed or replaced while it was served: the "
+                  "runner ends; what goes on has to be ended by hand\n",
+                  state);
+    for (const struct session *s = server->sessions; s != NULL; s = s->next) {
+        if (!session_is_over(s) && s->process != NULL && pm_process_alive(s->process)) {
+            (void)fprintf(stderr, "runner: session '%s': its holder is process %llu\n", s->id,
+                          (unsigned long long)pm_process_pid(s->process));
+        }
+    }
+    server_stop(server, SERVER_SHUTDOWN);
+}
+
 static void on_housekeeping(uv_timer_t *timer)
 {
     struct server *server = timer->data;
     uint64_t now = uv_now(&server->loop);
-    if (server->end == SERVER_RUNS) {
+    if (server->end == SERVER_RUNS && is_folder_gone(server)) {
+        end_without_folder(server);
+    } else if (server->end == SERVER_RUNS) {
         control_check(server);
         if (now >= server->again_at) {
             server->again_at = now + AGAIN_MS;
@@ -145,13 +194,16 @@ static void on_housekeeping(uv_timer_t *timer)
     } else if (is_quiet(server)) {
         close_server(server);
     } else if (now >= server->kill_at) {
-        services_kill(server);
+        break_off(server);
     }
 }
 
 void server_stop(struct server *server, enum server_end end)
 {
     if (server->end != SERVER_RUNS) {
+        if (server->end == SERVER_UPGRADE) { // Who wants it to end wants no other one.
+            server->end = end;
+        }
         return;
     }
     server->end = end;
@@ -202,6 +254,7 @@ static int open_manager(struct server *server, struct runner_error *error)
     // Whoever has it and does not answer is about to end, or to serve.
     while ((result = pm_open(&options, &server->manager, &detail)) == PM_ERR_REGISTRY_BUSY &&
            monotonic_ms() < deadline && !client_is_served(server->env)) {
+        os_signals_obey();
         uv_sleep(LEAVE_LOOK_MS);
     }
     if (result == PM_OK) {
@@ -232,13 +285,26 @@ static void init_handles(struct server *server)
     }
 }
 
-// Not before: until then they end us, however long it waits for the one before it.
+static void work_nothing(uv_work_t *work)
+{
+    (void)work;
+}
+
+// libuv's workers have the signals of who needs them first. They begin while we hold them: none
+// takes one, also when nobody listens any more.
+static void begin_workers(struct server *server)
+{
+    (void)uv_queue_work(&server->loop, &server->workers, work_nothing, NULL);
+}
+
+// Those that came meanwhile, too.
 static void take_signals(struct server *server)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)uv_signal_start(&server->signals[i], on_signal, numbers[i]);
     }
+    os_signals_let();
 }
 
 static int open_all(struct server *server, struct runner_error *error)
@@ -264,6 +330,9 @@ static int open_all(struct server *server, struct runner_error *error)
     }
     if (code != RUNNER_OK) {
         return code;
+    }
+    if (pm_registry_owner(server->registry_dir, &server->owner) != PM_OK) {
+        server->owner.epoch = 0;
     }
     take_signals(server);
     server->log = log_open(state);
@@ -298,10 +367,12 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     }
     server->env = env;
     server->ready = ready;
+    server->owner = (struct pm_registry_owner)PM_REGISTRY_OWNER_INIT;
     server->state = (struct pod_dir)POD_DIR_INIT;
     server->thread = uv_thread_self();
     server->started_wall_ms = wall_ms();
     init_handles(server);
+    begin_workers(server);
     code = open_all(server, &error);
     if (code == RUNNER_OK) {
         recover_begin(server);
@@ -315,6 +386,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
         log_write(server->log, LOG_INFO, "runner.ended", NULL, "sessions go on: %s",
                   server->end == SERVER_SHUTDOWN_ALL ? "no" : "yes");
     }
+    code = server->folder_gone ? RUNNER_FAILED : code;
     debug_close(server);
     (void)pm_close(server->manager, 5000, NULL);
     on_wake(&server->wake);
@@ -324,7 +396,11 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     pod_dir_close(&server->state);
     log_close(server->log);
     uv_mutex_destroy(&server->ended_lock);
-    *ret_program = server->end == SERVER_UPGRADE ? server->upgrade_program : NULL;
+    if (server->end == SERVER_UPGRADE) {
+        *ret_program = server->upgrade_program;
+    } else {
+        free(server->upgrade_program);
+    }
     free(server);
     return code;
 }
@@ -332,6 +408,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
 int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
+    os_signals_hold(); // Until they are taken. After an upgrade we were born so.
     for (;;) {
         os_supervisor_take();
         int code = serve_once(env, ready, &program);

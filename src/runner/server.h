@@ -72,6 +72,8 @@ struct server {
     bool under_prune;
     bool recovered; // The registry and the folders have been read.
     uint64_t recovery_ms;
+    struct pm_registry_owner owner; // Us, as the lock of the registry names us; epoch 0: not known.
+    bool folder_gone;               // The end was ours: nobody can find us any more.
     enum server_end end;
     uint64_t end_deadline, kill_at; // kill_at: services_kill().
     char *upgrade_program;          // SERVER_UPGRADE: what to run now.
@@ -79,6 +81,7 @@ struct server {
     unsigned works;                 // In workers, of no session.
     pm_native ready;                // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
     uv_signal_t signals[3];
+    uv_work_t workers; // begin_workers().
     uv_timer_t housekeeping;
     uv_thread_t thread; // Of the loop.
 };
@@ -90,6 +93,7 @@ void call_error(struct call *call, const struct runner_error *error);
 // One that the runner makes itself. The result is borrowed; NULL: the error.
 typedef void call_done(void *user, json_t *result, const struct runner_error *error);
 struct call *call_of_our_own(call_done *done, void *user);
+bool call_is_our_own(const struct call *call);
 // Told if the client goes before the answer, which is still due.
 void call_watch(struct call *call, void (*gone)(void *user), void *user);
 // A notification to its client, unless that has subscribed to all, or was told the one of this

@@ -387,7 +387,7 @@ static struct ask *take_ask(struct session *session, uint32_t request)
 
 static void claim(struct session *session)
 {
-    if (!session->claim_sent) {
+    if (!session->claim_sent && !session->record_gone) {
         session->claim_sent = session->claim_asked = true;
         (void)session_ask(session, ASK_CLAIM, NULL);
     }
@@ -409,7 +409,7 @@ static void take_state(struct session *session, const struct pod_state *pod)
     if (pod->epoch > session->server->epoch) {
         rise_above(session, pod->epoch);
     }
-    if (session->state != SESSION_RUNNING) {
+    if (session->state != SESSION_RUNNING && !session->record_gone) {
         session->state = SESSION_RUNNING;
         session->problem[0] = '\0';
         session_log(session, LOG_INFO, "session.attached", "holder %llu, child %llu, version %s",
@@ -459,6 +459,7 @@ static void take_answer(struct session *session, const struct pod_message *messa
             rise_above(session, e->detail);
             again = session->stopping && ask->kind != ASK_STATUS;
         }
+        session->record_gone |= e->code == POD_E_GONE && ask->kind == ASK_CLAIM;
     }
     if (ask->refresh != NULL) {
         refresh_done(ask->refresh);

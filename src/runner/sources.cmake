@@ -24,6 +24,7 @@ set(PMI_RUNNER_SOURCES
     src/runner/known.c
     src/runner/lines.c
     src/runner/log.c
+    src/runner/memory.c
     src/runner/message.c
     src/runner/methods.c
     src/runner/peer.c
@@ -62,5 +63,5 @@ if(WIN32)
 else()
     set(PMI_RUNNER_OS_SOURCES src/runner/posix/doctor.c src/runner/posix/exec.c
         src/runner/posix/inspect.c src/runner/posix/os.c src/runner/posix/placement.c
-        src/runner/posix/supervisor.c src/runner/posix/units.c)
+        src/runner/posix/signals.c src/runner/posix/supervisor.c src/runner/posix/units.c)
 endif()

@@ -7,6 +7,7 @@
 
 #include "poddaemon/folder.h"
 #include "runner/control_client.h"
+#include "runner/doctor.h"
 #include "runner/podlink.h"
 #include "runner/session.h"
 
@@ -19,6 +20,7 @@ struct view {
     uv_loop_t loop;
     char folder[4096];
     struct pod_dir dir;
+    int64_t created; // The session: another one of its id has another time.
     struct podlink *link;
     uint64_t from[POD_CHANNELS]; // Of the next connection.
     uint64_t stop_at;            // VIEW_LOGS: where it ends. UINT64_MAX: with the session.
@@ -61,10 +63,12 @@ static void finish(struct view *view)
 static void fail(struct view *view, int code, const char *why, const char *next)
 {
     static const char *const what[] = {"attach to", "logs of", "input for"};
+    char quoted[4400];
+    bool names = next[0] != '\0' && next[strlen(next) - 1] == ' ';
     if (view->error.code == RUNNER_OK) {
         (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s", what[view->options.kind],
                           view->options.id, why, next,
-                          next[0] != '\0' && next[strlen(next) - 1] == ' ' ? view->options.id : "");
+                          names ? doctor_id(view->options.id, quoted) : "");
     }
     finish(view);
 }
@@ -425,9 +429,39 @@ static void keep_place(struct view *view)
     }
 }
 
+static int read_description(struct view *view, int64_t *ret_created)
+{
+    uint8_t *text;
+    size_t size;
+    int result = pod_file_read(&view->dir, FILE_SESSION, SESSION_FILE_MAX, &text, &size);
+    if (result == PM_OK) {
+        json_t *json = json_loadb((const char *)text, size, 0, NULL);
+        const char *mode = json_string_value(json_object_get(json, "mode"));
+        view->terminal = mode != NULL && strcmp(mode, "pty") == 0;
+        *ret_created = (int64_t)json_integer_value(json_object_get(json, "created"));
+        json_decref(json);
+        free(text);
+    }
+    return result;
+}
+
+// Nothing more is to be had of it, whether there is another one of its id or not.
+static bool was_removed(struct view *view)
+{
+    int64_t created = 0;
+    int result = read_description(view, &created);
+    bool another = result == PM_OK && created != 0 && created != view->created;
+    return result == PM_ERR_NOT_FOUND || another;
+}
+
 static void on_timer(uv_timer_t *timer)
 {
-    connect_view(timer->data);
+    struct view *view = timer->data;
+    if (was_removed(view)) {
+        fail(view, RUNNER_NO_SESSION, "it was removed meanwhile", "runner list");
+    } else {
+        connect_view(view);
+    }
 }
 
 static void try_later(struct view *view)
@@ -716,19 +750,12 @@ static bool is_untrusted(const struct view *view)
 static int open_folder(struct view *view)
 {
     char name[4200];
-    uint8_t *text;
-    size_t size;
     session_folder(view->env->state_dir, view->options.id, view->folder);
     int result = pod_dir_open(view->folder, &view->dir);
     if (result == PM_OK) { // One that is only being made is none yet.
-        result = pod_file_read(&view->dir, FILE_SESSION, 65536, &text, &size);
+        result = read_description(view, &view->created);
     }
     if (result == PM_OK) {
-        json_t *json = json_loadb((const char *)text, size, 0, NULL);
-        const char *mode = json_string_value(json_object_get(json, "mode"));
-        view->terminal = mode != NULL && strcmp(mode, "pty") == 0;
-        json_decref(json);
-        free(text);
         return RUNNER_OK;
     }
     pod_dir_close(&view->dir);

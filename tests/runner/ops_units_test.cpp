@@ -1,6 +1,7 @@
 // What systemd, logind and the process table say, read from trees that the tests make.
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -15,6 +16,10 @@ extern "C" {
 #include "runner/os.h"
 #include "runner/placement.h"
 #ifndef _WIN32
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runner/posix/units.h"
@@ -301,6 +306,103 @@ TEST_F(Units, DoctorSaysWhatALogoutEnds)
     EXPECT_EQ("", Find("logout"));
 }
 
+#ifdef CLONE_NEWPID
+
+enum Answer {
+    OURS = 0,
+    A_STRANGERS,
+    NONE,
+    NOT_TO_BE_HAD // There are no namespaces for us.
+};
+
+Answer Ask()
+{
+    char path[4096];
+    struct stat mine, named;
+    if (stat("/proc/self/exe", &mine) != 0) {
+        return os_own_program(path, sizeof path) != 0 ? NONE : A_STRANGERS;
+    }
+    if (os_own_program(path, sizeof path) != 0 || stat(path, &named) != 0) {
+        return NONE;
+    }
+    return mine.st_dev == named.st_dev && mine.st_ino == named.st_ino ? OURS : A_STRANGERS;
+}
+
+Answer CollectChild(pid_t child)
+{
+    int status = 0;
+    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)
+               ? static_cast<Answer>(WEXITSTATUS(status))
+               : NOT_TO_BE_HAD;
+}
+
+// As the process of this number.
+Answer AskAs(pid_t number)
+{
+    std::ofstream("/proc/sys/kernel/ns_last_pid") << number - 1 << std::flush;
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(getpid() == number ? Ask() : NOT_TO_BE_HAD);
+    }
+    return CollectChild(child);
+}
+
+// In a process of other namespaces, whose /proc is still that of ours, or none at all. `number`: of
+// somebody there.
+Answer AskElsewhere(bool without_proc, pid_t number)
+{
+    pid_t outer = fork();
+    if (outer != 0) {
+        return CollectChild(outer);
+    }
+    int wanted = CLONE_NEWPID | CLONE_NEWNS;
+    if (unshare(wanted) != 0 && unshare(wanted | CLONE_NEWUSER) != 0) {
+        _exit(NOT_TO_BE_HAD);
+    }
+    pid_t inner = fork();
+    if (inner != 0) {
+        _exit(CollectChild(inner));
+    }
+    if (without_proc && (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+                         mount("none", "/proc", "tmpfs", 0, nullptr) != 0)) {
+        _exit(NOT_TO_BE_HAD);
+    }
+    _exit(without_proc ? Ask() : AskAs(number));
+}
+
+TEST(OwnProgram, IsNoStrangersInTheProcOfAnotherNamespace)
+{
+    ASSERT_EQ(OURS, Ask());
+    pid_t stranger = fork();
+    if (stranger == 0) {
+        (void)execlp("sleep", "sleep", "60", nullptr);
+        _exit(1);
+    }
+    ASSERT_GT(stranger, 1);
+    std::string name;
+    while (name != "sleep" && waitpid(stranger, nullptr, WNOHANG) == 0) { // Our own file still.
+        std::ifstream("/proc/" + std::to_string(stranger) + "/comm") >> name;
+    }
+    ASSERT_EQ("sleep", name);
+    Answer answer = AskElsewhere(false, stranger);
+    (void)kill(stranger, SIGKILL);
+    (void)waitpid(stranger, nullptr, 0);
+    if (answer == NOT_TO_BE_HAD) {
+        GTEST_SKIP() << "no pid namespace can be made";
+    }
+    EXPECT_EQ(OURS, answer);
+}
+
+TEST(OwnProgram, IsNoneWithoutProc)
+{
+    Answer answer = AskElsewhere(true, 0);
+    if (answer == NOT_TO_BE_HAD) {
+        GTEST_SKIP() << "no mount namespace can be made";
+    }
+    EXPECT_EQ(NONE, answer);
+}
+
+#endif
 #endif
 
 TEST(Quote, GivesAShellThePath)

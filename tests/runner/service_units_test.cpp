@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ extern "C" {
 
 #include "runner/feed.h"
 #include "runner/jsonplace.h"
+#include "runner/memory.h"
 #include "runner/message.h"
 #include "runner/peer.h"
 #include "runner/podjournal.h"
@@ -830,6 +832,46 @@ TEST_F(JournalFile, ATroubleIsNeitherNoneNorDamage)
     EXPECT_LT(journal_load(&journal, folder.c_str()), 0);
     ASSERT_EQ(rename(other.c_str(), path.c_str()), 0);
     EXPECT_EQ(journal_load(&journal, folder.c_str()), JOURNAL_THERE);
+}
+
+static long allocation_that_fails; // Counted down.
+
+static void *allocate_but_one(size_t size)
+{
+    return allocation_that_fails-- != 0 ? malloc(size) : nullptr;
+}
+
+TEST_F(JournalFile, WantOfMemoryIsNoDamage)
+{
+    const char request[] = "{\"id\":7,\"method\":\"ask\",\"params\":[1,2,3]}";
+    const char answer[] = "{\"id\":7,\"result\":0}\n";
+    ASSERT_EQ(journal_line(&journal, request, strlen(request), 40), 0);
+    ASSERT_EQ(journal_keep(&journal, json_pack("{s:[i,i]}", "facts", 1, 2)), 0);
+    ASSERT_NE(journal_queue(&journal.state, strdup(answer), strlen(answer), "7"), nullptr);
+    ASSERT_EQ(journal_note(&journal), 0);
+    ASSERT_EQ(journal_line(&journal, request, strlen(request), 80), 0);
+    ASSERT_EQ(journal_resume(&journal), 0);
+    memory_watch(allocate_but_one);
+    long number = 0;
+    for (bool failed = true; failed; number++) { // Each of them in turn.
+        allocation_that_fails = number;
+        int result = load();
+        failed = allocation_that_fails < 0;
+        EXPECT_EQ(result, failed ? UV_ENOMEM : int{JOURNAL_THERE}) << number;
+        EXPECT_EQ(json_array_size(journal.state.unanswered), failed ? 0u : 1u) << number;
+        allocation_that_fails = number;
+        json_t *messages = journal_messages(folder.c_str(), 0, 0);
+        failed = failed || allocation_that_fails < 0;
+        EXPECT_TRUE(messages == nullptr ||
+                    json_array_size(json_object_get(messages, "messages")) == 2)
+            << number << ": a part of them";
+        json_decref(messages);
+    }
+    allocation_that_fails = LONG_MAX;
+    memory_watch(malloc);
+    EXPECT_GT(number, 20);
+    EXPECT_EQ(load(), JOURNAL_THERE);
+    EXPECT_EQ(said(), (std::vector<uint64_t>{40, 80}));
 }
 
 TEST_F(JournalFile, OfAnAgentThatHasEndedStaysUntilTheNextHas)

@@ -331,6 +331,9 @@ void os_keep_at_exec(pm_native native, bool keep)
 
 int os_process_open(int64_t pid, struct os_process *ret_process)
 {
+    if (pid < 1) { // That means many.
+        return UV_ESRCH;
+    }
     ret_process->pid = pid;
     ret_process->native = PM_NATIVE_INVALID;
 #ifdef SYS_pidfd_open
@@ -346,18 +349,26 @@ int os_process_open(int64_t pid, struct os_process *ret_process)
     return kill((pid_t)pid, 0) == 0 ? 0 : -errno;
 }
 
-void os_process_kill(const struct os_process *process, uint32_t wait_ms)
+void os_process_signal(const struct os_process *process, int number)
 {
 #ifdef SYS_pidfd_send_signal
-    struct pollfd wait = {.fd = (int)process->native, .events = POLLIN};
     if (process->native != PM_NATIVE_INVALID) {
-        (void)syscall(SYS_pidfd_send_signal, (int)process->native, SIGKILL, NULL, 0);
-        (void)poll(&wait, 1, (int)wait_ms);
+        (void)syscall(SYS_pidfd_send_signal, (int)process->native, number, NULL, 0);
         return;
     }
 #endif
     // No such object: who ended is still ours to name, because its connection ended just now.
-    (void)kill((pid_t)process->pid, SIGKILL);
+    (void)kill((pid_t)process->pid, number);
+}
+
+void os_process_kill(const struct os_process *process, uint32_t wait_ms)
+{
+    struct pollfd wait = {.fd = (int)process->native, .events = POLLIN};
+    os_process_signal(process, SIGKILL);
+    if (process->native != PM_NATIVE_INVALID) {
+        (void)poll(&wait, 1, (int)wait_ms);
+        return;
+    }
     for (uint32_t i = 0; i < wait_ms / 10 && kill((pid_t)process->pid, 0) == 0; i++) {
         uv_sleep(10);
     }

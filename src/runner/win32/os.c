@@ -332,6 +332,12 @@ int os_process_open(int64_t pid, struct os_process *ret_process)
     return UV_ENOSYS;
 }
 
+void os_process_signal(const struct os_process *process, int number)
+{
+    (void)process;
+    (void)number;
+}
+
 void os_process_kill(const struct os_process *process, uint32_t wait_ms)
 {
     (void)process;
@@ -348,6 +354,24 @@ void os_debug_address(const char *state_dir, char *address, size_t capacity)
 {
     (void)state_dir;
     (void)snprintf(address, capacity, "off");
+}
+
+// There are no signals here, and no exec that one could meet.
+void os_signals_hold(void)
+{
+}
+
+void os_signals_let(void)
+{
+}
+
+void os_signals_obey(void)
+{
+}
+
+void os_signals_pass(const struct os_process *process)
+{
+    (void)process;
 }
 
 // Services of Windows are told nothing: the runner is none.

@@ -1,0 +1,53 @@
+// The signals that a runner takes. Held back they wait, through an exec, too: the next program has
+// them then, and none finds a runner that is about to begin or to end.
+#include <signal.h>
+#include <unistd.h>
+
+#include "runner/os.h"
+
+static const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
+#define NUMBERS (sizeof numbers / sizeof numbers[0])
+#define ALL 0
+#define ENDS 1 // Those that ask for the end.
+
+static void change(int how, size_t from)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (size_t i = from; i < NUMBERS; i++) {
+        (void)sigaddset(&set, numbers[i]);
+    }
+    (void)pthread_sigmask(how, &set, NULL);
+}
+
+void os_signals_hold(void)
+{
+    change(SIG_BLOCK, ALL);
+}
+
+void os_signals_let(void)
+{
+    change(SIG_UNBLOCK, ALL);
+}
+
+static bool waits(int number)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    return sigpending(&set) == 0 && sigismember(&set, number) == 1;
+}
+
+void os_signals_obey(void)
+{
+    change(SIG_UNBLOCK, ENDS);
+    change(SIG_BLOCK, ENDS);
+}
+
+void os_signals_pass(const struct os_process *process)
+{
+    for (size_t i = 0; i < NUMBERS; i++) {
+        if (waits(numbers[i])) {
+            os_process_signal(process, numbers[i]);
+        }
+    }
+}
