@@ -633,6 +633,10 @@ struct pm_options {
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
     enum pm_leak_policy leak_policy;
+    bool die_with_parent_soon; /**< A process with pm_spec::die_with_parent will follow. POSIX: its
+                                    keeper is started now, beside what the caller does until then,
+                                    and the start need not wait for it. What fails here is tried
+                                    again, and told, by that start. */
 };
 
 /** Upper bounds of a histogram's buckets in microseconds; the last bucket has none. */

@@ -171,6 +171,8 @@ struct pod {
 };
 
 // session.c
+// First of all: what ends the child with us gets ready beside all that follows, until START.
+int pod_session_prepare(struct pod *pod);
 int pod_session_init(struct pod *pod);
 void pod_session_dispatch(struct pod *pod); // The manager's work, and when to look again.
 void pod_session_started(struct pod *pod);

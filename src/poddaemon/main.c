@@ -48,6 +48,10 @@ static int run(struct pod *pod, const char *folder)
     const char *what = "the first connection";
     int result = pod_birth_take(&birth);
     if (result == PM_OK) {
+        what = "the manager";
+        result = pod_session_prepare(pod);
+    }
+    if (result == PM_OK) {
         what = folder;
         result = pod_dir_open(folder, &pod->dir);
     }
