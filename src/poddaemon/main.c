@@ -39,6 +39,7 @@ static int fail(struct pod *pod, pm_native birth, int result, const char *what)
         pod_conn_pump(conn);
         (void)uv_run(&pod->loop, UV_RUN_DEFAULT);
     }
+    pod_journal_flush(pod);
     return EXIT_FAILED;
 }
 
@@ -77,6 +78,7 @@ static int run(struct pod *pod, const char *folder)
     }
     (void)uv_run(&pod->loop, UV_RUN_DEFAULT);
     pod_note(pod, "over");
+    pod_journal_flush(pod);
     pod_dir_close(&pod->dir);
     return EXIT_WELL;
 }
