@@ -332,6 +332,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
 int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
+    os_widen_table();
     for (;;) {
         os_supervisor_take();
         int code = serve_once(env, ready, &program);
