@@ -484,8 +484,9 @@ struct pm_spec {
                                           with PM_ERR_UNSUPPORTED. */
     bool die_with_parent;      /**< The tree, as the containment holds it, ends when this program
                                     ends, however it ends. Not for daemons. POSIX: needs
-                                  pm_launcher_main() or the helper too, as a      small keeper process is
-                                  started with the first one. */
+                                  pm_launcher_main() or the helper too, as a small keeper process is
+                                  started with the first one, or with the manager
+                                  (pm_options::die_with_parent_soon). */
     bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;

@@ -25,11 +25,10 @@ static inline void mix_round(uint32_t s[8], unsigned i, uint32_t word)
 {
     uint32_t a = s[(0 - i) % 8], b = s[(1 - i) % 8], c = s[(2 - i) % 8];
     uint32_t e = s[(4 - i) % 8], f = s[(5 - i) % 8], g = s[(6 - i) % 8];
-    uint32_t t1 = s[(7 - i) % 8] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) +
-                  ((e & f) ^ (~e & g)) + word;
+    uint32_t t1 =
+        s[(7 - i) % 8] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + word;
     s[(3 - i) % 8] += t1;
-    s[(7 - i) % 8] = t1 + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) +
-                     ((a & b) ^ (a & c) ^ (b & c));
+    s[(7 - i) % 8] = t1 + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
 }
 
 static void mix(uint32_t state[8], const uint8_t block[64])

@@ -94,7 +94,7 @@ struct pod_journal {
     uint64_t size;
     uint64_t retry_ms; // Not before: the disk is full.
     uv_prepare_t writer;
-    unsigned next, unwritten; // Events that are not in the file yet: the last ones.
+    unsigned next, unwritten;                // Events that are not in the file yet: the last ones.
     char events[POD_EVENTS][POD_EVENT_SIZE]; // Each ends with a line end.
 };
 

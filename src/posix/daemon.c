@@ -582,7 +582,8 @@ static int await_echo(struct daemon_start *d, struct pmi_gate_message *ret_echo)
         return fail_gate(d, got == 0 ? PM_ERR_DIED_BEFORE_EXEC : PM_ERR_LAUNCHER,
                          got == 0 ? "the stub has left the gate" : "the stub is silent");
     if (ret_echo->kind != PMI_GATE_ECHO ||
-        memcmp(ret_echo->nonce, d->nonce, sizeof(d->nonce)) != 0 || ret_echo->pid != (uint64_t)d->stub_pid)
+        memcmp(ret_echo->nonce, d->nonce, sizeof(d->nonce)) != 0 ||
+        ret_echo->pid != (uint64_t)d->stub_pid)
         return fail_gate(d, PM_ERR_LAUNCHER, "the stub's answer is not right");
     return PM_OK;
 }
