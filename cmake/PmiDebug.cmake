@@ -11,8 +11,8 @@ add_custom_command(
     DEPENDS "${PROJECT_SOURCE_DIR}/src/debug/page.html" "${PROJECT_SOURCE_DIR}/cmake/PmiEmbed.cmake"
     VERBATIM)
 
-# pmi_add_debug(KIND TYPE MICROHTTPD): processmgr_debug_KIND over processmgr_KIND.
-function(pmi_add_debug kind type)
+# pmi_add_debug(KIND TYPE LIBRARY [MICROHTTPD...]): processmgr_debug_KIND over the library.
+function(pmi_add_debug kind type library)
     add_library(processmgr_debug_${kind} ${type} ${PMI_DEBUG_SOURCES} "${pmi_page}")
     target_include_directories(processmgr_debug_${kind} SYSTEM
                                PRIVATE "${PMI_MICROHTTPD_INCLUDE_DIR}")
@@ -32,17 +32,17 @@ function(pmi_add_debug kind type)
                    EXPORT_NAME debug_${kind})
     target_link_libraries(
         processmgr_debug_${kind}
-        PUBLIC processmgr_${kind}
+        PUBLIC ${library}
         PRIVATE ${ARGN} pmi_jansson "$<BUILD_INTERFACE:pmi_flags>"
                 "$<BUILD_INTERFACE:pmi_guard>")
     if(WIN32)
         target_link_libraries(processmgr_debug_${kind} PRIVATE ws2_32 advapi32)
     endif()
-    add_library(processmgr::debug_${kind} ALIAS processmgr_debug_${kind})
 endfunction()
 
 # The static one always exists as a target: the tests link it.
-pmi_add_debug(static STATIC pmi_microhttpd)
+pmi_add_debug(static STATIC processmgr_static pmi_microhttpd)
+add_library(processmgr::debug_static ALIAS processmgr_debug_static)
 if(NOT PROCESSMGR_BUILD_STATIC)
     set_target_properties(processmgr_debug_static PROPERTIES EXCLUDE_FROM_ALL ON)
 endif()
@@ -59,7 +59,8 @@ if(PROCESSMGR_BUILD_SHARED)
             VERBATIM)
         add_custom_target(pmi_plain_microhttpd DEPENDS "${pmi_shared_microhttpd}")
     endif()
-    pmi_add_debug(shared SHARED "${pmi_shared_microhttpd}")
+    pmi_add_debug(shared SHARED processmgr_shared "${pmi_shared_microhttpd}")
+    add_library(processmgr::debug_shared ALIAS processmgr_debug_shared)
     if(TARGET pmi_plain_microhttpd)
         add_dependencies(processmgr_debug_shared pmi_plain_microhttpd)
     endif()
@@ -80,4 +81,20 @@ if(PROCESSMGR_BUILD_SHARED)
     add_library(processmgr::debug ALIAS processmgr_debug_shared)
 else()
     add_library(processmgr::debug ALIAS processmgr_debug_static)
+endif()
+
+# Of the runner: where the HTTP library is a shared one, it is loaded when the page is asked for
+# (src/debug/http.h). No part of what is installed.
+set(PMI_RUNNER_DEBUG processmgr_debug_static)
+get_filename_component(pmi_http_file "${PMI_MICROHTTPD_LIBRARY}" REALPATH)
+if(UNIX
+   AND NOT APPLE
+   AND pmi_http_file MATCHES "/(libmicrohttpd\\.so\\.[0-9]+)[^/]*$")
+    set(PMI_HTTP_LATE "${CMAKE_MATCH_1}")
+    pmi_add_debug(late STATIC processmgr_static "${CMAKE_DL_LIBS}")
+    target_sources(processmgr_debug_late PRIVATE "${PROJECT_SOURCE_DIR}/src/posix/debug_late.c")
+    target_compile_definitions(processmgr_debug_late PRIVATE "PMI_HTTP_LATE=\"${PMI_HTTP_LATE}\"")
+    set_target_properties(processmgr_debug_late PROPERTIES EXCLUDE_FROM_ALL ON OUTPUT_NAME
+                                                                               pmi_debug_late)
+    set(PMI_RUNNER_DEBUG processmgr_debug_late)
 endif()

@@ -484,8 +484,9 @@ struct pm_spec {
                                           with PM_ERR_UNSUPPORTED. */
     bool die_with_parent;      /**< The tree, as the containment holds it, ends when this program
                                     ends, however it ends. Not for daemons. POSIX: needs
-                                  pm_launcher_main() or the helper too, as a      small keeper process is
-                                  started with the first one. */
+                                  pm_launcher_main() or the helper too, as a small keeper process is
+                                  started with the first one, or with the manager
+                                  (pm_options::die_with_parent_soon). */
     bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
@@ -634,6 +635,10 @@ struct pm_options {
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
     enum pm_leak_policy leak_policy;
+    bool die_with_parent_soon; /**< A process with pm_spec::die_with_parent will follow. POSIX: its
+                                    keeper is started now, beside what the caller does until then,
+                                    and the start need not wait for it. What fails here is tried
+                                    again, and told, by that start. */
 };
 
 /** Upper bounds of a histogram's buckets in microseconds; the last bucket has none. */

@@ -433,9 +433,12 @@ static int start_threads(pm_manager *m)
 
 static int open_parts(pm_manager *m, struct pm_error *err)
 {
-    struct pmi_os_manager_options os_options = {.launcher_path = m->options.launcher_path,
-                                                .own_process = m->options.own_process,
-                                                .caller_loop = m->options.loop == PM_LOOP_CALLER};
+    struct pmi_os_manager_options os_options = {
+        .launcher_path = m->options.launcher_path,
+        .own_process = m->options.own_process,
+        .caller_loop = m->options.loop == PM_LOOP_CALLER,
+        .die_with_parent_soon = m->options.die_with_parent_soon,
+    };
     int result = pmi_os_manager_open(&m->os, &os_options, err);
     if (result != PM_OK) {
         return result;

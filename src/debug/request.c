@@ -1,9 +1,9 @@
 // From a request to an answer. What is refused is refused before anything is made.
-#include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "debug/http.h"
 #include "debug/server.h"
 
 #define NONCE_SIZE 16

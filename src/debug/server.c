@@ -1,9 +1,9 @@
 // Start and stop, and what the HTTP library calls back.
-#include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "debug/http.h"
 #include "debug/server.h"
 
 #define DEFAULT_CONNECTIONS 16
@@ -292,6 +292,9 @@ static int start(pm_manager *manager, const struct pm_debug_options *options,
         return bad(error, result, "", "");
     }
     result = check_options(options, &checked, &address, error);
+    if (result == PM_OK) {
+        result = pmi_http_load(error);
+    }
     if (result != PM_OK) {
         return result;
     }

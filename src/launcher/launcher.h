@@ -6,8 +6,8 @@
 //   starts {name, marker} ------->  checks everything
 //                                   forks ----------------->  waits at the gate
 //   reads "PID\n" <---------------  writes it, exits 0
-//   waits for the launcher                                    (now a child of init)
 //   opens the pidfd, sends NONCE --------------------------->
+//   waits for the launcher                                    (now a child of init)
 //   checks pid and start time <------------------------------ ECHO: nonce, pid, start time
 //   writes the record
 //   sends GO ------------------------------------------------>

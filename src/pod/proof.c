@@ -19,6 +19,18 @@ static uint32_t turn(uint32_t value, unsigned by)
     return value >> by | value << (32 - by);
 }
 
+// One round of FIPS 180-4, 6.2.2, step 3. Not the eight values move but their names: `i` is the
+// number of the round, of which eight bring each name back to its place.
+static inline void mix_round(uint32_t s[8], unsigned i, uint32_t word)
+{
+    uint32_t a = s[(0 - i) % 8], b = s[(1 - i) % 8], c = s[(2 - i) % 8];
+    uint32_t e = s[(4 - i) % 8], f = s[(5 - i) % 8], g = s[(6 - i) % 8];
+    uint32_t t1 =
+        s[(7 - i) % 8] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + word;
+    s[(3 - i) % 8] += t1;
+    s[(7 - i) % 8] = t1 + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+}
+
 static void mix(uint32_t state[8], const uint8_t block[64])
 {
     uint32_t w[64], s[8];
@@ -32,14 +44,10 @@ static void mix(uint32_t state[8], const uint8_t block[64])
                (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
     }
     memcpy(s, state, sizeof s);
-    for (size_t i = 0; i < 64; i++) {
-        uint32_t t1 = s[7] + (turn(s[4], 6) ^ turn(s[4], 11) ^ turn(s[4], 25)) +
-                      ((s[4] & s[5]) ^ (~s[4] & s[6])) + constants[i] + w[i];
-        uint32_t t2 = (turn(s[0], 2) ^ turn(s[0], 13) ^ turn(s[0], 22)) +
-                      ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof s[0]);
-        s[4] += t1;
-        s[0] = t1 + t2;
+    for (unsigned i = 0; i < 64; i += 8) {
+        for (unsigned j = 0; j < 8; j++) {
+            mix_round(s, j, constants[i + j] + w[i + j]);
+        }
     }
     for (size_t i = 0; i < 8; i++) {
         state[i] += s[i];

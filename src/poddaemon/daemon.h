@@ -93,7 +93,8 @@ struct pod_journal {
     pm_native file;
     uint64_t size;
     uint64_t retry_ms; // Not before: the disk is full.
-    unsigned next;
+    uv_prepare_t writer;
+    unsigned next, unwritten;                // Events that are not in the file yet: the last ones.
     char events[POD_EVENTS][POD_EVENT_SIZE]; // Each ends with a line end.
 };
 
@@ -171,6 +172,8 @@ struct pod {
 };
 
 // session.c
+// First of all: what ends the child with us gets ready beside all that follows, until START.
+int pod_session_prepare(struct pod *pod);
 int pod_session_init(struct pod *pod);
 void pod_session_dispatch(struct pod *pod); // The manager's work, and when to look again.
 void pod_session_started(struct pod *pod);
@@ -204,6 +207,7 @@ void pod_listen_again(struct pod *pod);
 
 // peer.c
 struct pod_conn *pod_conn_open(struct pod *pod, pm_native native, bool birth);
+void pod_conn_look(struct pod_conn *conn); // What is there already is taken at once.
 void pod_conn_close(struct pod_conn *conn);
 void pod_conn_fail(struct pod_conn *conn, int code, int frame, const char *text); // Tells, closes.
 void pod_conn_credit(struct pod_conn *conn); // Tells the writer if there is more room.
@@ -221,6 +225,7 @@ int pod_record_write(struct pod *pod); // PM_OK or PM_ERR_*
 
 // journal.c
 void pod_journal_open(struct pod *pod);
+void pod_journal_flush(struct pod *pod); // The loop does before it sleeps.
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif

@@ -7,7 +7,7 @@
 
 #define RETRY_MS 1000
 
-void pod_journal_open(struct pod *pod)
+static void open_file(struct pod *pod)
 {
     struct pod_journal *journal = &pod->journal;
     int result = pod_log_open(&pod->dir, POD_FILE_LOG, &journal->file, &journal->size);
@@ -31,7 +31,7 @@ static void rotate(struct pod *pod)
         (void)pod_file_rename(&pod->dir, from, to);
     }
     pod_file_close(pod->journal.file);
-    pod_journal_open(pod);
+    open_file(pod);
 }
 
 static void append(struct pod *pod, const char *line, size_t size)
@@ -41,7 +41,7 @@ static void append(struct pod *pod, const char *line, size_t size)
         return; // It is among the last events all the same.
     }
     if (journal->file == PM_NATIVE_INVALID) {
-        pod_journal_open(pod);
+        open_file(pod);
     } else if (journal->size + size > POD_LOG_MAX) {
         rotate(pod);
     }
@@ -54,6 +54,32 @@ static void append(struct pod *pod, const char *line, size_t size)
         return;
     }
     journal->size += size;
+}
+
+void pod_journal_flush(struct pod *pod)
+{
+    struct pod_journal *journal = &pod->journal;
+    while (journal->unwritten > 0) {
+        const char *line =
+            journal->events[(journal->next + POD_EVENTS - journal->unwritten) % POD_EVENTS];
+        journal->unwritten--;
+        append(pod, line, (size_t)((const char *)memchr(line, '\n', POD_EVENT_SIZE) - line) + 1);
+    }
+}
+
+static void on_before_sleep(uv_prepare_t *prepare)
+{
+    pod_journal_flush(prepare->data);
+}
+
+void pod_journal_open(struct pod *pod)
+{
+    uv_prepare_t *writer = &pod->journal.writer;
+    open_file(pod);
+    (void)uv_prepare_init(&pod->loop, writer);
+    writer->data = pod;
+    (void)uv_prepare_start(writer, on_before_sleep);
+    uv_unref((uv_handle_t *)writer);
 }
 
 // UTC, without the C library's time zones.
@@ -95,7 +121,10 @@ void pod_note(struct pod *pod, const char *format, ...)
     line[at] = '\n';
     memset(line + at + 1, '\n', POD_EVENT_SIZE - at - 1);
     journal->next = (journal->next + 1) % POD_EVENTS;
-    append(pod, line, at + 1);
+    // Answers are not held up by a file; a crash tells all that is in the table.
+    if (++journal->unwritten == POD_EVENTS / 2) {
+        pod_journal_flush(pod);
+    }
 }
 
 void pod_fault(struct pod *pod, enum pod_fault fault, int result, const char *what)

@@ -39,7 +39,10 @@ static void on_ready(void *user)
             return;
         } else {
             pod->accept_pause_ms = 0;
-            (void)pod_conn_open(pod, native, false);
+            struct pod_conn *conn = pod_conn_open(pod, native, false);
+            if (conn != NULL) { // Who connects says HELLO with it.
+                pod_conn_look(conn);
+            }
         }
     }
 }

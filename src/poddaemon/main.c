@@ -39,6 +39,7 @@ static int fail(struct pod *pod, pm_native birth, int result, const char *what)
         pod_conn_pump(conn);
         (void)uv_run(&pod->loop, UV_RUN_DEFAULT);
     }
+    pod_journal_flush(pod);
     return EXIT_FAILED;
 }
 
@@ -47,6 +48,10 @@ static int run(struct pod *pod, const char *folder)
     pm_native birth = PM_NATIVE_INVALID;
     const char *what = "the first connection";
     int result = pod_birth_take(&birth);
+    if (result == PM_OK) {
+        what = "the manager";
+        result = pod_session_prepare(pod);
+    }
     if (result == PM_OK) {
         what = folder;
         result = pod_dir_open(folder, &pod->dir);
@@ -73,6 +78,7 @@ static int run(struct pod *pod, const char *folder)
     }
     (void)uv_run(&pod->loop, UV_RUN_DEFAULT);
     pod_note(pod, "over");
+    pod_journal_flush(pod);
     pod_dir_close(&pod->dir);
     return EXIT_WELL;
 }

@@ -94,6 +94,9 @@ int pod_birth_take(pm_native *ret_native); // In the daemon.
 void pod_connection_close(pm_native native);
 // uv_pipe_open(). Takes over the descriptor or handle, also on failure.
 int pod_pipe_open(uv_pipe_t *pipe, pm_native native);
+// What can be read from it at this moment, of whose coming the loop would tell later; 0: nothing,
+// or only the loop can tell.
+size_t pod_pipe_look(uv_pipe_t *pipe, void *bytes, size_t size);
 
 // ------------------------------------------------------------------------------------------------
 // The child's streams, as pm_stream_take() gives them, and other things to wait for

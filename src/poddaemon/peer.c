@@ -614,6 +614,16 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
     }
 }
 
+void pod_conn_look(struct pod_conn *conn)
+{
+    uv_buf_t buffer;
+    give_buffer(NULL, 0, &buffer);
+    size_t size = pod_pipe_look(&conn->pipe, buffer.base, buffer.len);
+    if (size > 0) {
+        take_bytes(conn, buffer.base, size);
+    }
+}
+
 static void on_too_late(uv_timer_t *timer)
 {
     struct pod_conn *conn = timer->data;

@@ -44,17 +44,20 @@ void pod_session_dispatch(struct pod *pod)
     }
 }
 
-static int open_manager(struct pod *pod)
+int pod_session_prepare(struct pod *pod)
 {
     struct pm_options options = PM_OPTIONS_INIT;
-    pm_native native;
     options.loop = PM_LOOP_CALLER;
     options.leak_sweep_ms = UINT32_MAX;
     options.stop_watch_ms = UINT32_MAX;
-    int result = pm_open(&options, &pod->manager, NULL);
-    if (result == PM_OK) {
-        result = pm_loop_native(pod->manager, &native);
-    }
+    options.die_with_parent_soon = true;
+    return pm_open(&options, &pod->manager, NULL);
+}
+
+static int watch_manager(struct pod *pod)
+{
+    pm_native native;
+    int result = pm_loop_native(pod->manager, &native);
     return result != PM_OK
                ? result
                : pod_watch_open(&pod->loop, &pod->manager_watch, native, on_manager, pod);
@@ -91,7 +94,7 @@ int pod_session_init(struct pod *pod)
         (void)uv_timer_init(&pod->loop, timers[i]);
         timers[i]->data = pod;
     }
-    int result = open_manager(pod);
+    int result = watch_manager(pod);
     if (result == PM_OK) {
         result = pod_process_listen(&pod->loop, &pod->process, on_told, pod);
     }

@@ -223,6 +223,8 @@ struct daemon_start {
     pid_t stub_pid;      // As reported; 0 = not yet.
     int stub_pidfd;      // Pins stub_pid until `stub` takes it over; -1 = none.
     uint64_t stub_start; // Start time of stub_pid where there is no pidfd.
+    uint64_t nonce[2];   // What the stub has to echo.
+    bool challenged;     // It was sent.
     bool stub_known;     // `stub` is valid, and proven.
     struct pmi_started started;
 };
@@ -555,24 +557,33 @@ static int look_at_reported(const struct daemon_start *d, struct pmi_stat *ret_s
     return result;
 }
 
-// NONCE and its ECHO.
-static int challenge_stub(struct daemon_start *d, struct pmi_gate_message *ret_echo)
+// Once the kernel's object is open: who answers lived after that.
+static int challenge_stub(struct daemon_start *d)
 {
     struct pmi_gate_message message;
-    size_t done = 0;
     memset(&message, 0, sizeof(message));
     message.kind = PMI_GATE_NONCE;
-    int result = pmi_os_random(message.nonce, sizeof(message.nonce));
+    int result = pmi_os_random(d->nonce, sizeof(d->nonce));
     if (result != PM_OK)
         return fail_gate(d, result, "no random number");
-    if (!send_message(d->gate, &message))
+    memcpy(message.nonce, d->nonce, sizeof(message.nonce));
+    // A stub that has left the gate is told by what the launcher's end or the answer says.
+    d->challenged = send_message(d->gate, &message);
+    return PM_OK;
+}
+
+static int await_echo(struct daemon_start *d, struct pmi_gate_message *ret_echo)
+{
+    size_t done = 0;
+    if (!d->challenged)
         return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
     int got = receive(d->gate, ret_echo, &done, d->plan->launcher_deadline);
     if (got != 1)
         return fail_gate(d, got == 0 ? PM_ERR_DIED_BEFORE_EXEC : PM_ERR_LAUNCHER,
                          got == 0 ? "the stub has left the gate" : "the stub is silent");
-    if (ret_echo->kind != PMI_GATE_ECHO || ret_echo->nonce[0] != message.nonce[0] ||
-        ret_echo->nonce[1] != message.nonce[1] || ret_echo->pid != (uint64_t)d->stub_pid)
+    if (ret_echo->kind != PMI_GATE_ECHO ||
+        memcmp(ret_echo->nonce, d->nonce, sizeof(d->nonce)) != 0 ||
+        ret_echo->pid != (uint64_t)d->stub_pid)
         return fail_gate(d, PM_ERR_LAUNCHER, "the stub's answer is not right");
     return PM_OK;
 }
@@ -582,7 +593,7 @@ static int prove_stub(struct daemon_start *d, struct pmi_identity *ret_id)
 {
     struct pmi_gate_message echo;
     struct pmi_stat stat;
-    int result = challenge_stub(d, &echo);
+    int result = await_echo(d, &echo);
     if (result != PM_OK)
         return result;
     result = pmi_identity_of(d->stub_pid, d->stub_pidfd, ret_id);
@@ -827,6 +838,8 @@ int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *pla
         result = read_report(&d);
     if (result == PM_OK)
         result = pin_stub(&d);
+    if (result == PM_OK)
+        result = challenge_stub(&d); // It answers while the launcher leaves.
     if (result == PM_OK)
         result = collect_launcher(&d);
     if (result == PM_OK)

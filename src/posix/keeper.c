@@ -68,6 +68,8 @@
 
 // How long the keeper has to leave after the good-bye before it is killed.
 #define LEAVE_MS 2000
+// How long its start may hold up pm_open().
+#define BEGIN_MS 1000
 // How long killed processes have to leave their control groups.
 #define EMPTY_MS 5000
 
@@ -380,6 +382,14 @@ static int enlist_busy(struct pmi_os_manager *om, const struct message *message,
     pmi_fail_field(err, "die_with_parent");
     explain(om, err);
     return err->code;
+}
+
+void pmi_keeper_begin(struct pmi_os_manager *om)
+{
+    struct pm_error ignored = PM_ERROR_INIT;
+    (void)enter(&om->keeper, PMI_NEVER); // Nobody else knows this manager yet.
+    (void)start_busy(om, pmi_now_ms() + BEGIN_MS, &ignored);
+    leave(om);
 }
 
 int pmi_keeper_enlist(struct pmi_os_manager *om, const struct pmi_cgroup *cgroup, int64_t deadline,

@@ -6,6 +6,9 @@
 #include "cgroup.h"
 
 void pmi_keeper_init(struct pmi_keeper *keeper);
+// Starts it before anybody needs it; waits for its exec, not until it is ready. Who enlists the
+// first child tries again, and tells, what could not be done here.
+void pmi_keeper_begin(struct pmi_os_manager *om);
 
 // Announces one start to the keeper, which is started if it does not run, and the control group
 // that the child is to be born in, if not NULL. ret_fd, at `floor` or above, is for

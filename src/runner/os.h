@@ -61,6 +61,8 @@ void os_terminal_stream(uv_tty_t *tty);
 
 // First thing in main().
 void os_begin(void);
+// While there is one thread: room for the descriptors of many sessions.
+void os_widen_table(void);
 // In UTF-8.
 void os_arguments(int *argc, char ***argv);
 bool os_has_exec(void);

@@ -409,6 +409,7 @@ int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
     os_signals_hold(); // Until they are taken. After an upgrade we were born so.
+    os_widen_table();
     for (;;) {
         os_supervisor_take();
         int code = serve_once(env, ready, &program);

@@ -197,6 +197,19 @@ TEST_F(Held, ByATracerAnEndIsPendingAndNobodySpins)
 // A stopped keeper
 // ------------------------------------------------------------------------------------------------
 
+std::vector<pid_t> KeepersOfOurs()
+{
+    std::vector<pid_t> found;
+    for (const auto &name : ListFolder("/proc")) {
+        std::string stat = ReadFile("/proc/" + name + "/stat");
+        size_t end = stat.rfind(')');
+        if (stat.find("(pm-keeper)") != std::string::npos && end != std::string::npos &&
+            std::stoi(stat.substr(end + 4)) == getpid())
+            found.push_back(std::stoi(name));
+    }
+    return found;
+}
+
 class StoppedKeeper : public Contract
 {
   protected:
@@ -206,8 +219,8 @@ class StoppedKeeper : public Contract
         Open();
         pm_process *process = Start(0);
         ASSERT_NE(nullptr, process);
-        keeper = KeeperOfOurs();
-        ASSERT_GT(keeper, 1);
+        ASSERT_EQ(1u, KeepersOfOurs().size());
+        keeper = KeepersOfOurs()[0];
         ASSERT_EQ(0, kill(keeper, SIGSTOP));
         ASSERT_TRUE(Eventually([&] {
             siginfo_t info = {};
@@ -227,18 +240,6 @@ class StoppedKeeper : public Contract
     {
         if (keeper > 1)
             kill(keeper, SIGCONT);
-    }
-
-    static pid_t KeeperOfOurs()
-    {
-        for (const auto &name : ListFolder("/proc")) {
-            std::string stat = ReadFile("/proc/" + name + "/stat");
-            size_t end = stat.rfind(')');
-            if (stat.find("(pm-keeper)") != std::string::npos && end != std::string::npos &&
-                std::stoi(stat.substr(end + 4)) == getpid())
-                return std::stoi(name);
-        }
-        return -1;
     }
 
     pm_process *Start(uint32_t timeout_ms, int *ret_code = nullptr, pm_stage *ret_stage = nullptr)
@@ -316,6 +317,67 @@ TEST_F(StoppedKeeper, ThatTakesNoMoreWordHoldsAStartUpToItsOwnDeadline)
     }
     ASSERT_EQ(PM_STAGE_KEEPER, stage) << "there is always room in the socket";
     StartBesideOneThatWaits();
+}
+
+// ------------------------------------------------------------------------------------------------
+// A keeper that is started with its manager
+// ------------------------------------------------------------------------------------------------
+
+class EarlyKeeper : public Contract
+{
+  protected:
+    void OpenSoon(const char *launcher = nullptr)
+    {
+        pm_options options = DefaultOptions();
+        options.die_with_parent_soon = true;
+        options.launcher_path = launcher;
+        Open(options, false);
+    }
+
+    int StartOne(pm_error *ret_error = nullptr)
+    {
+        int code = 0;
+        Child child({"exit", "0"});
+        child->stdin_slot.kind = child->stdout_slot.kind = PM_STDIO_NULL;
+        child->die_with_parent = true;
+        pm_process *process = TrySpawn(child, &code, ret_error);
+        if (process != nullptr)
+            Wait(process);
+        return code;
+    }
+};
+
+TEST_F(EarlyKeeper, IsThereBeforeTheFirstStartAndServesIt)
+{
+    Open();
+    EXPECT_TRUE(KeepersOfOurs().empty()) << "nobody has asked for it";
+    EXPECT_EQ(PM_OK, Close());
+    OpenSoon();
+    ASSERT_TRUE(Eventually([] { return KeepersOfOurs().size() == 1; }));
+    pid_t keeper = KeepersOfOurs()[0];
+    EXPECT_EQ(PM_OK, StartOne());
+    EXPECT_EQ(std::vector<pid_t>{keeper}, KeepersOfOurs());
+    EXPECT_EQ(PM_OK, Close());
+    EXPECT_TRUE(KeepersOfOurs().empty());
+}
+
+TEST_F(EarlyKeeper, ThatHasDiedIsReplacedByTheFirstStart)
+{
+    OpenSoon();
+    ASSERT_TRUE(Eventually([] { return KeepersOfOurs().size() == 1; }));
+    pid_t keeper = KeepersOfOurs()[0];
+    ASSERT_EQ(0, kill(keeper, SIGKILL));
+    EXPECT_EQ(PM_OK, StartOne());
+    ASSERT_EQ(1u, KeepersOfOurs().size());
+    EXPECT_NE(keeper, KeepersOfOurs()[0]);
+}
+
+TEST_F(EarlyKeeper, ThatCannotBeStartedIsToldByTheFirstStart)
+{
+    OpenSoon("/nowhere/launcher");
+    pm_error error = PM_ERROR_INIT;
+    EXPECT_EQ(PM_ERR_NOT_FOUND, StartOne(&error));
+    EXPECT_EQ(PM_STAGE_KEEPER, error.stage);
 }
 
 } // namespace

@@ -232,7 +232,8 @@ class LauncherHit : public Contract
     void Rounds(Victim victim, int signal, int count)
     {
         // Short and long ones alike, so that machines of any speed are met at every step; now and
-        // then one that surely comes too late.
+        // then one that surely comes too late. A stub is on its way for a few hundred microseconds
+        // only: where it was never met in time, there are more rounds.
         std::minstd_rand random(static_cast<unsigned>(signal) * 2 + (victim == Victim::stub));
         for (int i = 0; (i < count || (failed == 0 && i < 10 * count)) && !HasFailure(); i++) {
             auto delay_us = random() % (1u << random() % 13);

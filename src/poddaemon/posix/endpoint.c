@@ -375,3 +375,13 @@ int pod_pipe_open(uv_pipe_t *pipe, pm_native native)
     }
     return PM_OK;
 }
+
+size_t pod_pipe_look(uv_pipe_t *pipe, void *bytes, size_t size)
+{
+    uv_os_fd_t fd;
+    if (uv_fileno((uv_handle_t *)pipe, &fd) != 0) {
+        return 0;
+    }
+    ssize_t n = recv(fd, bytes, size, MSG_DONTWAIT);
+    return n > 0 ? (size_t)n : 0;
+}

@@ -352,3 +352,11 @@ int pod_pipe_open(uv_pipe_t *pipe, pm_native native)
     }
     return PM_OK;
 }
+
+size_t pod_pipe_look(uv_pipe_t *pipe, void *bytes, size_t size)
+{
+    (void)pipe; // libuv has a read under way.
+    (void)bytes;
+    (void)size;
+    return 0;
+}

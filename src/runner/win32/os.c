@@ -27,6 +27,10 @@ static char *to_utf8(const wchar_t *text)
 }
 
 // Those of main() are in the code page of the system.
+void os_widen_table(void)
+{
+}
+
 void os_arguments(int *argc, char ***argv)
 {
     int count;
