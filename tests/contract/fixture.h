@@ -32,6 +32,11 @@ bool KernelTells(pm_process *process);
 // We are PID 1 or a subreaper: what the children of our children leave behind is ours to wait for.
 bool OrphansComeToUs();
 std::string SelfPath();
+// Of this program; 0 on Windows.
+size_t CountDescriptors();
+size_t CountThreads();
+// Bytes in use, where the C library tells and no sanitizer has taken its place; else 0.
+size_t MemoryInUse();
 
 // One more role for the programs of a suite. Before MaybePlayRole(), so from a static object.
 using Role = int (*)(const std::vector<std::string> &args);

@@ -67,8 +67,18 @@ class Model : public Contract
         folders++;
         std::string own = folder + "/" + std::to_string(folders);
         MakeFolder(own);
+        const size_t descriptors = CountDescriptors(), threads = CountThreads();
         std::string problem = Player(own).Play(calls, ret_at);
         RemoveTree(own);
+        // The lists of a joined thread and of what another thread closes are right a moment later.
+        if (problem.empty() && !Eventually([&] { return CountDescriptors() == descriptors; })) {
+            problem = std::to_string(CountDescriptors()) + " descriptors, before " +
+                      std::to_string(descriptors);
+        }
+        if (problem.empty() && !Eventually([&] { return CountThreads() == threads; })) {
+            problem =
+                std::to_string(CountThreads()) + " threads, before " + std::to_string(threads);
+        }
         return problem;
     }
 
@@ -141,11 +151,16 @@ TEST_F(Model, SequencesOfCallsDoWhatTheContractSays)
     }
     const int quick = OnWine() ? 12 : std::max(120 / Slowness(), 10);
     const int count = Times(Slowness() == 1 && !OnWine() ? 10000 : 10 * quick, quick);
+    size_t memory = 0;
     for (int seed = 1; seed <= count; seed++) {
         if (!PlayOne(static_cast<unsigned>(seed))) {
             return;
         }
+        memory = seed == count / 4 ? MemoryInUse() : memory;
     }
+    // Less than a Handle, if each sequence left one.
+    EXPECT_LT(MemoryInUse(), memory + 16384 + static_cast<size_t>(count) * 32)
+        << "bytes in use, after a fourth of the sequences " << memory;
     RecordProperty("sequences", count);
 }
 

@@ -19,7 +19,7 @@ struct Call {
     unsigned verb, m, p, a, b;
 };
 
-const unsigned managers = 2, handles = 6, keys = 2;
+const unsigned managers = 2, handles = 4, keys = 2;
 
 // How often a verb is drawn, of all together; and how a call looks in C.
 std::vector<unsigned> Weights();
