@@ -34,7 +34,9 @@ std::vector<Call> Draw(unsigned seed)
     // Most sequences have a manager from the beginning.
     std::vector<Call> calls = {{0, 0, 0, below(4) != 0 ? 1u : 0u, below(6)}};
     while (calls.size() < calls_each) {
-        Call call = {0, below(4) == 0 ? 1u : 0u, below(handles), below(1000), below(1000)};
+        // Most calls are about the Handle of the one before: what comes of several of them shows.
+        const unsigned p = below(3) == 0 ? below(handles) : calls.back().p;
+        Call call = {0, below(4) == 0 ? 1u : 0u, p, below(1000), below(1000)};
         for (unsigned at = below(all); at >= weights[call.verb]; call.verb++) {
             at -= weights[call.verb];
         }

@@ -195,7 +195,8 @@ void Player::Count(const Boss &boss, bool daemons, unsigned *ret_alive, unsigned
 {
     *ret_alive = *ret_ending = 0;
     for (const auto &ward : boss.wards) {
-        if ((ward->state.kind == DAEMON) == daemons && !ward->state.dead) {
+        // A dead daemon is one of those until its status is known.
+        if ((ward->state.kind == DAEMON) == daemons && !ward->state.known) {
             ++*(ward->state.Lives() ? ret_alive : ret_ending);
         }
     }
