@@ -1,6 +1,5 @@
 #include "model.h"
 
-#include <cstddef>
 #include <cstring>
 
 namespace model
@@ -159,8 +158,11 @@ StopOutcome Process::StopBy(const std::vector<Step> &plan, std::vector<bool> *re
 std::string Process::Ended(const pm_exit &seen, bool may_be_lost)
 {
     if (known) {
-        // The size may differ: a caller may know less of it.
-        return memcmp(&record.kind, &seen.kind, sizeof seen - offsetof(pm_exit, kind)) == 0
+        // Whether a reader gave up may become known later.
+        pm_exit again = seen;
+        again.stdout_truncated = record.stdout_truncated;
+        again.stderr_truncated = record.stderr_truncated;
+        return memcmp(&record, &again, sizeof record) == 0
                    ? ""
                    : "the record has changed from " + Describe(record) + " to " + Describe(seen);
     }
