@@ -1,4 +1,5 @@
 #include "fixture.h"
+#include "sanitizers.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -27,7 +28,7 @@
 namespace contract
 {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(PM_TEST_ASAN) || defined(PM_TEST_TSAN)
 static const int scale = 4;
 #else
 static const int scale = 1;
@@ -64,7 +65,7 @@ std::string ErrorText(const pm_error &error)
 
 size_t MemoryInUse()
 {
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__GLIBC__) && !defined(PM_TEST_ASAN) && !defined(PM_TEST_TSAN)
 #if __GLIBC_PREREQ(2, 33)
     struct mallinfo2 info = mallinfo2();
     return info.uordblks + info.hblkhd;
