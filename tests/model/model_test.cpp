@@ -1,7 +1,7 @@
 // Random sequences of calls, on the library and on the model of its contract. One that fails is cut
 // down to the calls that it needs, and printed. PM_TEST_SEED=NUMBER plays that one alone.
 
-#include "player.h"
+#include "verbs.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -21,15 +21,19 @@ namespace
 const size_t calls_each = 50;
 const int cuts_max = 300;
 
+std::string InC(const Call &call)
+{
+    return Verbs()[call.verb].text(call) + ";";
+}
+
 // The same calls for a number on every system and with every library.
 std::vector<Call> Draw(unsigned seed)
 {
     std::mt19937 random(seed);
     auto below = [&](unsigned bound) { return static_cast<unsigned>(random() % bound); };
-    const std::vector<unsigned> weights = Weights();
     unsigned all = 0;
-    for (unsigned weight : weights) {
-        all += weight;
+    for (const Verb &verb : Verbs()) {
+        all += verb.weight;
     }
     // Most sequences have a manager from the beginning.
     std::vector<Call> calls = {{0, 0, 0, below(4) != 0 ? 1u : 0u, below(6)}};
@@ -37,8 +41,8 @@ std::vector<Call> Draw(unsigned seed)
         // Most calls are about the Handle of the one before: what comes of several of them shows.
         const unsigned p = below(3) == 0 ? below(handles) : calls.back().p;
         Call call = {0, below(4) == 0 ? 1u : 0u, p, below(1000), below(1000)};
-        for (unsigned at = below(all); at >= weights[call.verb]; call.verb++) {
-            at -= weights[call.verb];
+        for (unsigned at = below(all); at >= Verbs()[call.verb].weight; call.verb++) {
+            at -= Verbs()[call.verb].weight;
         }
         calls.push_back(call);
     }

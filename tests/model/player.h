@@ -21,10 +21,6 @@ struct Call {
 
 const unsigned managers = 2, handles = 4, keys = 2;
 
-// How often a verb is drawn, of all together; and how a call looks in C.
-std::vector<unsigned> Weights();
-std::string InC(const Call &call);
-
 // What a manager has told of one process.
 struct Told {
     std::vector<pm_event_kind> events;
