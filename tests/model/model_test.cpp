@@ -4,6 +4,7 @@
 #include "verbs.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -19,7 +20,7 @@ namespace
 {
 
 const size_t calls_each = 50;
-const int cuts_max = 300;
+const std::chrono::seconds cutting_max(60);
 
 std::string InC(const Call &call)
 {
@@ -91,15 +92,14 @@ class Model : public Contract
     // Drops what the failure does not need: halves, quarters, and at last each call by itself.
     std::vector<Call> Cut(std::vector<Call> calls)
     {
-        int cuts = 0;
+        const auto end = std::chrono::steady_clock::now() + cutting_max;
         for (size_t size = calls.size() / 2; size > 0; size /= 2) {
-            for (size_t at = 0; at < calls.size() && cuts < cuts_max;) {
+            for (size_t at = 0; at < calls.size() && std::chrono::steady_clock::now() < end;) {
                 std::vector<Call> fewer = calls;
                 auto from = fewer.begin() + static_cast<std::ptrdiff_t>(at);
                 fewer.erase(from,
                             from + static_cast<std::ptrdiff_t>(std::min(size, calls.size() - at)));
                 size_t failed_at = 0;
-                cuts++;
                 if (!Play(fewer, &failed_at).empty()) {
                     calls = fewer;
                 } else {
@@ -136,6 +136,8 @@ class Model : public Contract
         if (problem.empty()) {
             return true;
         }
+        printf("PM_TEST_SEED=%u: %s\n", seed, problem.c_str()); // If the rest takes too long.
+        fflush(stdout);
         ADD_FAILURE() << "PM_TEST_SEED=" << seed << ", call " << at << ": "
                       << (at < calls.size() ? InC(calls[at]) : "the end") << " " << problem
                       << "\nis left of it:\n"

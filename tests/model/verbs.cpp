@@ -78,12 +78,12 @@ const std::vector<Verb> &Verbs()
     static const char *const bad[] = {"missing_program", "missing_cwd", "missing_input",
                                       "without_owner",   "bad_plan",    "daemon_without_key"};
     static const std::vector<Verb> verbs = {
-        {&Player::Open, 6,
+        {&Player::Open, 10,
          [](const Call &c) {
              return "pm_open(" + std::string(c.a % 2 != 0 ? "registry" : "no registry") + ", " +
                     (c.b % 3 == 0 ? "PM_LOOP_CALLER" : "PM_LOOP_OWN") + ", &" + M(c) + ")";
          }},
-        {&Player::Close, 3,
+        {&Player::Close, 6,
          [](const Call &c) {
              return std::string(c.a % 2 != 0 ? "settle, " : "") + "pm_close(" + M(c) + ")";
          }},
