@@ -52,16 +52,25 @@ void Leave(int code)
     _exit(code);
 }
 
-void OnRequest(int number)
-{
-    _exit(number == SIGTERM ? model::code_of_terminate : model::code_of_interrupt);
-}
-
+// On a thread, as on Windows: ThreadSanitizer puts a handler off until the next call that it knows.
 void Listen(bool deaf)
 {
-    signal(SIGTERM, deaf ? SIG_IGN : OnRequest);
-    signal(SIGINT, deaf ? SIG_IGN : OnRequest);
+    static sigset_t requests;
+    sigemptyset(&requests);
+    sigaddset(&requests, SIGTERM);
+    sigaddset(&requests, SIGINT);
     signal(SIGPIPE, SIG_IGN);
+    if (deaf) {
+        signal(SIGTERM, SIG_IGN);
+        signal(SIGINT, SIG_IGN);
+    } else {
+        pthread_sigmask(SIG_BLOCK, &requests, nullptr);
+        std::thread([] {
+            int number = 0;
+            sigwait(&requests, &number);
+            Leave(number == SIGTERM ? model::code_of_terminate : model::code_of_interrupt);
+        }).detach();
+    }
     alarm(static_cast<unsigned>(life_ms / 1000 * Slowness()));
 }
 
