@@ -41,6 +41,14 @@ if(PROCESSMGR_SANITIZE)
                                                   -fno-omit-frame-pointer)
     if("undefined" IN_LIST PROCESSMGR_SANITIZE)
         target_compile_options(pmi_sanitize INTERFACE -fno-sanitize-recover=undefined)
+        # gcc has no such check. In C alone: headers of C++ convert as they like.
+        if(CMAKE_C_COMPILER_ID MATCHES "Clang")
+            target_compile_options(
+                pmi_sanitize
+                INTERFACE
+                    $<$<COMPILE_LANGUAGE:C>:-fsanitize=implicit-conversion>
+                    $<$<COMPILE_LANGUAGE:C>:-fno-sanitize-recover=implicit-conversion>)
+        endif()
     endif()
     set(PMI_SANITIZE_LINK_FLAG -fsanitize=${pmi_sanitize_list})
     target_link_options(pmi_sanitize INTERFACE ${PMI_SANITIZE_LINK_FLAG})

@@ -294,12 +294,13 @@ enum pm_fallback {
 enum pm_stop_action {
     PM_STOP_CLOSE_STDIN = 1, /**< Close our end of stdin (once no write is under way). A full
                                   terminal is tried again until the step's time is up. */
-    PM_STOP_INTERRUPT,       /**< SIGINT. Windows: Ctrl-C on the console of the child, for all of
-                                  its tree that are on it; with PM_SCOPE_PROCESS only if nobody
-                                  else is. Needs pm_launcher_main() (else PM_ERR_NO_LAUNCHER) and a
-                                  console of the child's own, which a child has unless a slot
-                                  inherits ours: PM_ERR_UNSUPPORTED there, for daemons, and where
-                                  somebody outside of its tree would hear it. */
+    PM_STOP_INTERRUPT,       /**< SIGINT, then SIGCONT. Windows: Ctrl-C on the console of the child,
+                                  for all of its tree that are on it; with PM_SCOPE_PROCESS only if
+                                  nobody else is. Needs pm_launcher_main() (else
+                                  PM_ERR_NO_LAUNCHER) and a console of the child's own, which a
+                                  child has unless a slot inherits ours: PM_ERR_UNSUPPORTED there,
+                                  for daemons, and where somebody outside of its tree would hear
+                                  it. */
     PM_STOP_TERMINATE,       /**< SIGTERM, then SIGCONT. Windows: the named stop event of programs
                                   that call pm_stop_event_open(), else WM_CLOSE to all their windows
                                   (with PM_SCOPE_TREE each of the tree is asked so). Unless the

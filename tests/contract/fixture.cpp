@@ -1,4 +1,5 @@
 #include "fixture.h"
+#include "sanitizers.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -20,11 +21,14 @@
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace contract
 {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(PM_TEST_ASAN) || defined(PM_TEST_TSAN)
 static const int scale = 4;
 #else
 static const int scale = 1;
@@ -57,6 +61,17 @@ std::string ErrorText(const pm_error &error)
     char line[4096];
     pm_error_format(&error, line, sizeof line);
     return line;
+}
+
+size_t MemoryInUse()
+{
+#if defined(__GLIBC__) && !defined(PM_TEST_ASAN) && !defined(PM_TEST_TSAN)
+#if __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+#endif
+#endif
+    return 0;
 }
 
 bool Eventually(const std::function<bool()> &reached)
@@ -174,12 +189,12 @@ static void CollectOrphans()
 {
 }
 
-static size_t CountDescriptors()
+size_t CountDescriptors()
 {
     return 0; // Wine does not tell (GetProcessHandleCount is 0).
 }
 
-static size_t CountThreads()
+size_t CountThreads()
 {
     return 0;
 }
@@ -326,12 +341,12 @@ static void CollectOrphans()
     })) << "somebody else's child does not end";
 }
 
-static size_t CountDescriptors()
+size_t CountDescriptors()
 {
     return ListFolder("/proc/self/fd").size();
 }
 
-static size_t CountThreads()
+size_t CountThreads()
 {
     return ListFolder("/proc/self/task").size();
 }

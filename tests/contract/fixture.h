@@ -34,6 +34,11 @@ bool OrphansComeToUs();
 std::string SelfPath();
 // A file of the source or the build: where a package is tried, that of the same name in it.
 std::string BuiltFile(const std::string &path);
+// Of this program; 0 on Windows.
+size_t CountDescriptors();
+size_t CountThreads();
+// Bytes in use, where the C library tells and no sanitizer has taken its place; else 0.
+size_t MemoryInUse();
 
 // One more role for the programs of a suite. Before MaybePlayRole(), so from a static object.
 using Role = int (*)(const std::vector<std::string> &args);

@@ -230,16 +230,20 @@ TEST_F(Stop, StopAllStopsThemInParallelAndTellsHow)
 
 TEST_F(Stop, EndsOneThatIsStopped)
 {
-    Child child({"stop-self"});
-    child->stdout_slot.kind = PM_STDIO_PIPE;
-    pm_process *process = Spawn(child);
-    ReadLine(process);
-    std::string path = "/proc/" + std::to_string(pm_process_pid(process)) + "/stat";
-    ASSERT_TRUE(Eventually([&] { return ReadFile(path).find(") T ") != std::string::npos; }));
-    pm_stop_report report = PM_STOP_REPORT_INIT;
-    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report));
-    EXPECT_EQ(1u, report.ended_by) << "TERM is followed by CONT";
-    EXPECT_EQ(SIGTERM, Wait(process).signal);
+    for (pm_stop_action action : {PM_STOP_TERMINATE, PM_STOP_INTERRUPT}) {
+        Child child({"stop-self"});
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        ReadLine(process);
+        std::string path = "/proc/" + std::to_string(pm_process_pid(process)) + "/stat";
+        ASSERT_TRUE(Eventually([&] { return ReadFile(path).find(") T ") != std::string::npos; }));
+        pm_stop_plan plan =
+            Plan({{action, PM_SCOPE_TREE, PM_STOP_GRACE_MS}, {PM_STOP_KILL, PM_SCOPE_TREE, 10000}});
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, &report));
+        EXPECT_EQ(1u, report.ended_by) << "the signal is followed by CONT";
+        EXPECT_EQ(action == PM_STOP_TERMINATE ? SIGTERM : SIGINT, Wait(process).signal);
+    }
 }
 
 TEST_F(Stop, SignalsReachTheProcessAndItsGroup)

@@ -1,6 +1,7 @@
 // pthread_cancel() at random: whatever call of the library it meets, nothing is left behind.
 
 #include "fixture.h"
+#include "sanitizers.h"
 
 #include <pthread.h>
 
@@ -18,7 +19,7 @@ class Cancel : public Contract
     void SetUp() override
     {
         Contract::SetUp();
-#ifdef __SANITIZE_ADDRESS__
+#ifdef PM_TEST_ASAN
         GTEST_SKIP() << "AddressSanitizer leaves the stack of a cancelled thread poisoned";
 #endif
         Open();
@@ -90,7 +91,7 @@ void *WaitForEver(void *argument)
 
 TEST_F(Cancel, OfAWaitLeavesTheHandleUsable)
 {
-#ifdef __SANITIZE_THREAD__
+#ifdef PM_TEST_TSAN
     GTEST_SKIP() << "ThreadSanitizer does not see the locks of a clean-up handler within poll()";
 #endif
     std::atomic<bool> told{false};

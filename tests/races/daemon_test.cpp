@@ -15,10 +15,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 using namespace contract;
 using namespace races;
 
@@ -100,23 +96,6 @@ class Sampler
     std::thread thread; // The last one: it uses all others.
 };
 
-// Bytes in use, where the C library tells and no sanitizer has taken its place; else 0.
-size_t MemoryInUse()
-{
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#if __GLIBC_PREREQ(2, 33)
-    struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
-#endif
-#endif
-    return 0;
-}
-
-size_t OpenDescriptors()
-{
-    return ListFolder("/proc/self/fd").size();
-}
-
 // What went wrong, or "".
 std::string Cycle(pm_manager *manager, const std::string &key)
 {
@@ -177,7 +156,7 @@ TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
     options.status_pending_ms = 10;
     Open(options);
     EXPECT_EQ("", Cycles(manager, 8 * threads)) << "warm-up";
-    const size_t descriptors = OpenDescriptors();
+    const size_t descriptors = CountDescriptors();
     const size_t memory = MemoryInUse();
     Sampler sampler;
     auto start = Clock::now();
@@ -187,8 +166,8 @@ TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
     EXPECT_GT(sampler.samples, 1);
     // Seen so far: one look, two on a busy machine.
     EXPECT_LE(sampler.longest, 10 * Slowness()) << "a zombie of ours";
-    EXPECT_TRUE(Eventually([&] { return OpenDescriptors() <= descriptors; }))
-        << OpenDescriptors() << " descriptors, before " << descriptors;
+    EXPECT_TRUE(Eventually([&] { return CountDescriptors() <= descriptors; }))
+        << CountDescriptors() << " descriptors, before " << descriptors;
     // Less than a few bytes a cycle, and not a byte more with more of them.
     const size_t now = MemoryInUse();
     EXPECT_LT(now, memory + 32768) << "bytes in use, before " << memory;
