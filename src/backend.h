@@ -99,7 +99,7 @@ struct pmi_os_manager_options {
     const char *launcher_path; // NULL = find it.
     bool own_process;          // PM_ERR_UNSUPPORTED, PM_ERR_BUSY: once in a program.
     bool caller_loop;          // PM_LOOP_CALLER: no thread of ours where that can be done.
-    bool die_with_parent_soon; // A hint: what such starts have in common may begin now.
+    bool prestart_keeper;      // A hint: what such starts have in common may begin now.
 };
 
 int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_options *options,

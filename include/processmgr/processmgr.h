@@ -487,7 +487,7 @@ struct pm_spec {
                                     ends, however it ends. Not for daemons. POSIX: needs
                                   pm_launcher_main() or the helper too, as a small keeper process is
                                   started with the first one, or with the manager
-                                  (pm_options::die_with_parent_soon). */
+                                  (pm_options::prestart_keeper). */
     bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
@@ -636,7 +636,7 @@ struct pm_options {
     pm_event_sink *event;
     void *user; /**< Yours; given to the sinks. */
     enum pm_leak_policy leak_policy;
-    bool die_with_parent_soon; /**< A process with pm_spec::die_with_parent will follow. POSIX: its
+    bool prestart_keeper; /**< A process with pm_spec::die_with_parent will follow. POSIX: its
                                     keeper is started now, beside what the caller does until then,
                                     and the start need not wait for it. What fails here is tried
                                     again, and told, by that start. */

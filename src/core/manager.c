@@ -437,7 +437,7 @@ static int open_parts(pm_manager *m, struct pm_error *err)
         .launcher_path = m->options.launcher_path,
         .own_process = m->options.own_process,
         .caller_loop = m->options.loop == PM_LOOP_CALLER,
-        .die_with_parent_soon = m->options.die_with_parent_soon,
+        .prestart_keeper = m->options.prestart_keeper,
     };
     int result = pmi_os_manager_open(&m->os, &os_options, err);
     if (result != PM_OK) {

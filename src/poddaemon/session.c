@@ -50,7 +50,7 @@ int pod_session_prepare(struct pod *pod)
     options.loop = PM_LOOP_CALLER;
     options.leak_sweep_ms = UINT32_MAX;
     options.stop_watch_ms = UINT32_MAX;
-    options.die_with_parent_soon = true;
+    options.prestart_keeper = true;
     return pm_open(&options, &pod->manager, NULL);
 }
 

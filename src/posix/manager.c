@@ -48,7 +48,7 @@ int pmi_os_manager_open(struct pmi_os_manager *om, const struct pmi_os_manager_o
     om->caller_loop = options->caller_loop;
     om->open = true;
     atomic_fetch_add(&open_managers, 1);
-    if (options->die_with_parent_soon)
+    if (options->prestart_keeper)
         pmi_keeper_begin(om);
     return PM_OK;
 }

@@ -329,7 +329,7 @@ class EarlyKeeper : public Contract
     void OpenSoon(const char *launcher = nullptr)
     {
         pm_options options = DefaultOptions();
-        options.die_with_parent_soon = true;
+        options.prestart_keeper = true;
         options.launcher_path = launcher;
         Open(options, false);
     }
