@@ -180,17 +180,14 @@ void pod_child_write(struct pod *pod)
         size_t size = (size_t)(input->end - input->begin);
         size = POD_INPUT_MAX - at < size ? POD_INPUT_MAX - at : size;
         int result = pod_sink_write(&pod->sink, input->bytes + at, size, &count);
-        if (result == PM_ERR_BROKEN_PIPE) {
-            drop_input(pod);
-            break;
-        }
-        if (result != PM_OK) {
-            pod_fault(pod, POD_FAULT_CHILD, result, "write");
-            return;
-        }
         input->begin += count;
         pod->input_taken += count;
-        if (count < size) {
+        if (result == PM_ERR_BROKEN_PIPE) {
+            drop_input(pod);
+        } else if (result != PM_OK) {
+            pod_fault(pod, POD_FAULT_CHILD, result, "write");
+        }
+        if (result != PM_OK || count < size) {
             break;
         }
     }

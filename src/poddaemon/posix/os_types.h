@@ -39,6 +39,8 @@ struct pod_source {
     uv_timer_t *pause; // After a trouble.
     int fd;
     bool terminal;
+    bool held;   // Until its release nobody having it open is not its end.
+    int child;   // Our own descriptor of the child's side, then; -1: not open.
     size_t room; // Bytes that may be read.
     void (*data)(void *user, const void *data, int64_t count);
     void *user;

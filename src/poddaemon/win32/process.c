@@ -60,6 +60,11 @@ void pod_process_close(struct pod_process *process)
     }
 }
 
+void pod_process_hang_up(pm_process *child)
+{
+    (void)child; // The step of the library is all that there is.
+}
+
 // ------------------------------------------------------------------------------------------------
 // Crash
 // ------------------------------------------------------------------------------------------------
@@ -75,7 +80,9 @@ static struct {
 static void say(const char *text, size_t size)
 {
     DWORD written;
-    (void)WriteFile(crash.file, text, (DWORD)size, &written, NULL);
+    if (crash.file != (HANDLE)PM_NATIVE_INVALID) {
+        (void)WriteFile(crash.file, text, (DWORD)size, &written, NULL);
+    }
 }
 
 static void say_text(const char *text)
