@@ -320,6 +320,22 @@ static int adopt(struct pod *pod)
     return result;
 }
 
+static const char *containment_name(enum pm_containment containment)
+{
+    switch (containment) {
+    case PM_CONTAIN_JOB:
+        return "a job";
+    case PM_CONTAIN_CGROUP:
+        return "a control group";
+    case PM_CONTAIN_SUBREAPER:
+        return "a subreaper";
+    case PM_CONTAIN_GROUP:
+        return POD_HAS_SESSIONS ? "its session and its parents" : "a group";
+    default:
+        return "nothing";
+    }
+}
+
 int pod_child_start(struct pod *pod, struct pm_error *error)
 {
     struct pm_spec spec = PM_SPEC_INIT;
@@ -344,6 +360,7 @@ int pod_child_start(struct pod *pod, struct pm_error *error)
     }
     (void)pm_process_info(pod->child, &info);
     pod->child_pid = info.pid;
+    pod->containment = containment_name(info.containment);
     pod->started_wall_ms = (uint64_t)info.started_wall_ms;
     pod->columns = (uint16_t)pod->config.columns;
     pod->rows = (uint16_t)pod->config.rows;
@@ -363,4 +380,5 @@ void pod_child_close(struct pod *pod)
     free(pod->input.bytes);
     pod->input.bytes = NULL;
     pod->child = pm_process_unref(pod->child);
+    pod_strays_clear(&pod->strays);
 }

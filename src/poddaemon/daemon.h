@@ -147,6 +147,7 @@ struct pod {
     struct pod_watch manager_watch;
     pm_process *child;
     uint64_t child_pid, started_wall_ms, input_taken;
+    const char *containment; // Of the child's tree, in words.
     struct pod_sink sink;
     bool sink_open;
     struct pod_input input;
@@ -157,6 +158,7 @@ struct pod {
     unsigned last_looks;  // Since the drain time is over.
     bool byte_seen;       // Since the last of them.
     struct pod_stopping stopping;
+    struct pod_strays strays;
 
     // Each runs only while there is something to wait for: an idle daemon does not wake up.
     uv_timer_t dispatch_timer, accept_timer, drain_timer, stop_timer, record_timer, leave_timer,

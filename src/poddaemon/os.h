@@ -144,6 +144,13 @@ typedef void pod_process_told(void *user, enum pod_process_event event);
 int pod_process_listen(uv_loop_t *loop, struct pod_process *process, pod_process_told *told,
                        void *user);
 void pod_process_close(struct pod_process *process);
+// Descendants of the child that are not in its session any more, each with a living parent up to
+// it. What a job holds anyway needs none of this.
+void pod_strays_begin(struct pod_strays *strays, uint64_t child);
+void pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
+void pod_strays_terminate(struct pod_strays *strays);
+void pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
+void pod_strays_clear(struct pod_strays *strays);
 // To all of the child's tree: its terminal hangs up. Windows: nothing.
 void pod_process_hang_up(pm_process *child);
 // A crash writes its cause, a stack trace and `events` (lines, changed while the program runs) to

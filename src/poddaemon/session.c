@@ -111,7 +111,9 @@ void pod_session_started(struct pod *pod)
 {
     pod->state = POD_SESSION_RUNNING;
     (void)uv_timer_stop(&pod->leave_timer);
-    pod_note(pod, "started: process %llu", (unsigned long long)pod->child_pid);
+    pod_strays_begin(&pod->strays, pod->child_pid);
+    pod_note(pod, "started: process %llu, tree held by %s", (unsigned long long)pod->child_pid,
+             pod->containment);
     pod->orphan_since = uv_now(&pod->loop);
     pod_session_writer_changed(pod);
     pod_session_dispatch(pod);
@@ -126,7 +128,13 @@ static void deliver(struct pod *pod, enum pm_stop_action action)
     // A wait of one millisecond is the shortest there is for a last step.
     struct pm_stop_plan plan = {.steps_count = 1, .steps = {{action, PM_SCOPE_TREE, 1}}};
     struct pm_stop_report report = PM_STOP_REPORT_INIT;
+    pod_strays_note(&pod->strays);
     (void)pm_process_stop(pod->child, &plan, &report);
+    if (action == PM_STOP_KILL) {
+        pod_strays_kill(&pod->strays);
+    } else {
+        pod_strays_terminate(&pod->strays);
+    }
     if (report.step_results[0] == PM_OK && !pod->child_ended) {
         pod->stopping.action = action;
     }

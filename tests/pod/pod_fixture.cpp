@@ -250,6 +250,42 @@ int Census(const std::vector<std::string> &)
     return 0;
 }
 
+// In a session of its own, as setsid(1) makes one, a child, and below it another one in one more:
+// `daemon`: that has lost its parent. Both are deaf. Says their pids, and stays, or exits by
+// itself.
+int Wander(const std::vector<std::string> &args)
+{
+    int fds[2];
+    if (pipe(fds) != 0)
+        return 9;
+    pid_t first = fork();
+    if (first == 0) {
+        setsid();
+        for (int number : {SIGHUP, SIGTERM})
+            signal(number, SIG_IGN);
+        pid_t second = fork();
+        if (second == 0) {
+            setsid();
+            pid_t self = getpid();
+            if (args[0] == "daemon") {
+                self = fork();
+                if (self != 0)
+                    _exit(write(fds[1], &self, sizeof self) == sizeof self ? 0 : 9);
+            } else if (write(fds[1], &self, sizeof self) != sizeof self) {
+                _exit(9);
+            }
+        }
+        for (;;)
+            pause();
+    }
+    pid_t second = 0;
+    if (read(fds[0], &second, sizeof second) != sizeof second)
+        return 9;
+    WriteAll("left " + std::to_string(first) + " " + std::to_string(second) + "\n");
+    for (;;)
+        pause();
+}
+
 // As an interactive shell: hears no SIGTERM.
 int Shell(const std::vector<std::string> &)
 {
@@ -285,6 +321,7 @@ int Reopen(const std::vector<std::string> &args)
     return 7;
 }
 
+contract::RoleAdder wander_role("pod-wander", Wander);
 contract::RoleAdder shell_role("pod-shell", Shell);
 contract::RoleAdder reopen_role("pod-reopen", Reopen);
 contract::RoleAdder size_role("pod-size", Size);

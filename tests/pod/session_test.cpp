@@ -398,6 +398,42 @@ TEST_F(Pod, StopEndsWhatTheChildLeftBehindToo)
     }
 }
 
+#ifdef __linux__
+// setsid() alone leads nobody out of the tree of a stop; a double fork does: it makes a daemon.
+TEST_F(Pod, StopAndKillReachWhoHasASessionOfItsOwn)
+{
+    for (uint32_t mode : Modes()) {
+        for (const char *how : {"stop", "kill", "daemon"}) {
+            Options options;
+            options.mode = mode;
+            Session *session =
+                Create(std::string(how) + std::to_string(mode), {"pod-wander", how}, options);
+            ASSERT_NE(session, nullptr) << birth_error.text;
+            birth->Attach(POD_ROLE_WRITER, 0);
+            ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
+            size_t end = 0;
+            uint64_t first = std::stoull(birth->Text().substr(5), &end);
+            uint64_t second = std::stoull(birth->Text().substr(5 + end));
+            pod_client *client = &birth->link->client;
+            birth->Ask(*how == 's' ? pod_client_stop(client, 300) : pod_client_kill(client));
+            ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+            EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(first); })) << how;
+            if (*how == 'd') {
+                EXPECT_TRUE(contract::PidAlive(second));
+            } else {
+                EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(second); }));
+            }
+            for (uint64_t pid : {first, second}) {
+                if (contract::PidAlive(pid))
+                    contract::KillByNumber(pid);
+            }
+            EXPECT_NE(contract::ReadFile(session->path + "/log").find("tree held by its session"),
+                      std::string::npos);
+        }
+    }
+}
+#endif
+
 TEST_F(Pod, ADaemonThatIsKilledLeavesNothingOfTheSessionBehind)
 {
     for (uint32_t mode : Modes()) {

@@ -60,6 +60,19 @@ struct pod_watch {
     void *user;
 };
 
+struct pod_stray {
+    pid_t pid;
+    int pidfd; // -1: none.
+    uint64_t start;
+};
+
+struct pod_strays {
+    pid_t child;
+    uint64_t child_start;
+    struct pod_stray *list;
+    size_t count;
+};
+
 #define POD_SIGNALS 3
 struct pod_process {
     uv_signal_t *signals[POD_SIGNALS];

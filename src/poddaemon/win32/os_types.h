@@ -43,6 +43,10 @@ struct pod_watch {
     struct pod_waiter *waiter;
 };
 
+struct pod_strays {
+    char none; // A job holds them all.
+};
+
 struct pod_process {
     struct pod_watch stop;
     pm_native event;
