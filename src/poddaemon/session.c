@@ -111,9 +111,9 @@ void pod_session_started(struct pod *pod)
 {
     pod->state = POD_SESSION_RUNNING;
     (void)uv_timer_stop(&pod->leave_timer);
-    pod_strays_begin(&pod->strays, pod->child_pid);
     pod_note(pod, "started: process %llu, tree held by %s", (unsigned long long)pod->child_pid,
              pod->containment);
+    pod_strays_begin(&pod->strays, pod->child_pid);
     pod->orphan_since = uv_now(&pod->loop);
     pod_session_writer_changed(pod);
     pod_session_dispatch(pod);

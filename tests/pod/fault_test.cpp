@@ -82,7 +82,7 @@ TEST_F(Pod, InputIsTypedOnceThoughAWriteFailsInItsMiddle)
         EXPECT_EQ(Status(session).input_taken, total) << skip;
         hit += Status(session).faults[POD_FAULT_CHILD];
     }
-    EXPECT_GE(hit, 4u); // There may be fewer writes than that.
+    EXPECT_GE(hit, 2u); // There may be fewer writes than that.
 }
 
 // Attaches and detaches, which goes into the log, until that is reached.

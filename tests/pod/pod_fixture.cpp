@@ -266,14 +266,16 @@ int Wander(const std::vector<std::string> &args)
         pid_t second = fork();
         if (second == 0) {
             setsid();
-            pid_t self = getpid();
+            pid_t parent = getpid();
             if (args[0] == "daemon") {
-                self = fork();
-                if (self != 0)
-                    _exit(write(fds[1], &self, sizeof self) == sizeof self ? 0 : 9);
-            } else if (write(fds[1], &self, sizeof self) != sizeof self) {
-                _exit(9);
+                if (fork() != 0)
+                    _exit(0);
+                while (getppid() == parent)
+                    std::this_thread::sleep_for(std::chrono::milliseconds(1));
             }
+            pid_t self = getpid();
+            if (write(fds[1], &self, sizeof self) != sizeof self)
+                _exit(9);
         }
         for (;;)
             pause();
