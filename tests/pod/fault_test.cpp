@@ -68,12 +68,12 @@ TEST_F(Pod, InputIsTypedOnceThoughAWriteFailsInItsMiddle)
         birth->Attach(POD_ROLE_WRITER, 0);
         ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
         ASSERT_EQ(birth->Type(text), static_cast<int64_t>(total));
-        pod_state state = {}, before;
-        do { // The pipe is full.
-            before = state;
+        pod_state state = {};
+        ASSERT_TRUE(contract::Eventually([&] { // The pipe is full.
+            uint64_t before = state.input_taken;
             state = Status(session);
-        } while (state.input_taken + state.input_queued < total ||
-                 state.input_taken != before.input_taken);
+            return state.input_taken + state.input_queued == total && state.input_taken == before;
+        }));
         contract::WriteFile(folder + "/go-on", "");
         uint32_t request = birth->Ask(pod_client_close_input(&birth->link->client));
         ASSERT_TRUE(Until([&] { return birth->Done(request) && birth->exits == 1; }));
