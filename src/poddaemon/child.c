@@ -330,7 +330,7 @@ static const char *containment_name(enum pm_containment containment)
     case PM_CONTAIN_SUBREAPER:
         return "a subreaper";
     case PM_CONTAIN_GROUP:
-        return POD_HAS_SESSIONS ? "its session and its parents" : "a group";
+        return POD_TREE;
     default:
         return "nothing";
     }

@@ -156,12 +156,13 @@ static void take_hello(struct pod_conn *conn, const struct pod_hello *hello)
     pod_conn_send(conn, &message);
 }
 
-// Whoever comes to ask, to stop or to write gets a place, however many have come before.
+// Whoever comes to ask, to stop or to write gets a place, however many have come before: the one of
+// least worth gives up its own, of equals the oldest.
 //
-//    who is there           gives up its place
-//    a viewer, the writer   never; of viewers no more are let in than leave places for others
-//    none of both           before one that waits for the news of an end, or was taken over;
-//                           the oldest first
+//    3   the first connection, the writer, viewers (of whom no more are let in than leave places)
+//    2   not attached, and waits for an answer or for the news of the end
+//    1   was taken over
+//    0   not attached, and waits for nothing
 static unsigned worth(const struct pod_conn *conn)
 {
     if (conn->phase != POD_PHASE_READY || conn->birth) {

@@ -237,7 +237,7 @@ static void on_record_timer(uv_timer_t *timer)
 static void give_up_record(struct pod *pod, const char *why)
 {
     pod_note(pod, "the exit is not recorded: %s", why);
-    pod->unrecorded = true;
+    pod->unrecorded = !pod->record_named; // Else it is where others find it.
     (void)uv_timer_stop(&pod->record_timer);
     pod_session_recorded(pod);
 }

@@ -12,7 +12,12 @@
 #define POD_SYS(name) name
 #endif
 
-#define POD_HAS_SESSIONS true       // pm_spec::new_session
+#define POD_HAS_SESSIONS true // pm_spec::new_session
+#ifdef __linux__
+#define POD_TREE "its session and its parents"
+#else
+#define POD_TREE "its group"
+#endif
 #define POD_CAN_PAUSE_TERMINAL true // pod_source_room() of one.
 
 struct pod_dir {

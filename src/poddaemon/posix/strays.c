@@ -19,6 +19,7 @@
 
 #define ROUNDS_MAX 16 // Of a kill: who forks faster than that is not caught up with.
 #define WALK_MAX 4096
+#define PIDFDS_MAX 64 // Held between the two steps of a stop; others are known by their start.
 
 struct member {
     pid_t pid;
@@ -61,6 +62,10 @@ static void add_stray(struct walk *walk, const struct member *member, int pidfd)
     if (list == NULL) {
         (void)pmi_sys_close(pidfd);
         return;
+    }
+    if (strays->count >= PIDFDS_MAX) {
+        (void)pmi_sys_close(pidfd);
+        pidfd = -1;
     }
     strays->list = list;
     list[strays->count++] = (struct pod_stray){member->pid, pidfd, member->start};

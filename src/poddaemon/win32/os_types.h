@@ -12,6 +12,7 @@
 #define POD_SYS(name) name
 #endif
 
+#define POD_TREE "its group"   // Where a job does not hold it.
 #define POD_HAS_SESSIONS false // pm_spec::new_session
 // pod_source_room() of one: a pseudoconsole is closed only while somebody reads it.
 #define POD_CAN_PAUSE_TERMINAL false
