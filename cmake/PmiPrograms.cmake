@@ -2,12 +2,11 @@
 include(src/poddaemon/sources.cmake)
 if(WIN32)
     set(pmi_pod_os_dir "${CMAKE_CURRENT_SOURCE_DIR}/src/poddaemon/win32")
-    # Text, errors and security descriptors are those of the library's backend.
-    set(pmi_pod_private_dirs ${PMI_PRIVATE_INCLUDE_DIRS})
 else()
     set(pmi_pod_os_dir "${CMAKE_CURRENT_SOURCE_DIR}/src/poddaemon/posix")
-    set(pmi_pod_private_dirs "${PMI_GENERATED_DIR}")
 endif()
+# Windows: text, errors and security descriptors; POSIX: who a process is. All of the library's backend.
+set(pmi_pod_private_dirs ${PMI_PRIVATE_INCLUDE_DIRS})
 
 # pmi_add_podlink(NAME [DEFS...]): what a daemon and its clients share.
 function(pmi_add_podlink name)

@@ -180,17 +180,14 @@ void pod_child_write(struct pod *pod)
         size_t size = (size_t)(input->end - input->begin);
         size = POD_INPUT_MAX - at < size ? POD_INPUT_MAX - at : size;
         int result = pod_sink_write(&pod->sink, input->bytes + at, size, &count);
-        if (result == PM_ERR_BROKEN_PIPE) {
-            drop_input(pod);
-            break;
-        }
-        if (result != PM_OK) {
-            pod_fault(pod, POD_FAULT_CHILD, result, "write");
-            return;
-        }
         input->begin += count;
         pod->input_taken += count;
-        if (count < size) {
+        if (result == PM_ERR_BROKEN_PIPE) {
+            drop_input(pod);
+        } else if (result != PM_OK) {
+            pod_fault(pod, POD_FAULT_CHILD, result, "write");
+        }
+        if (result != PM_OK || count < size) {
             break;
         }
     }
@@ -323,6 +320,22 @@ static int adopt(struct pod *pod)
     return result;
 }
 
+static const char *containment_name(enum pm_containment containment)
+{
+    switch (containment) {
+    case PM_CONTAIN_JOB:
+        return "a job";
+    case PM_CONTAIN_CGROUP:
+        return "a control group";
+    case PM_CONTAIN_SUBREAPER:
+        return "a subreaper";
+    case PM_CONTAIN_GROUP:
+        return POD_TREE;
+    default:
+        return "nothing";
+    }
+}
+
 int pod_child_start(struct pod *pod, struct pm_error *error)
 {
     struct pm_spec spec = PM_SPEC_INIT;
@@ -347,6 +360,7 @@ int pod_child_start(struct pod *pod, struct pm_error *error)
     }
     (void)pm_process_info(pod->child, &info);
     pod->child_pid = info.pid;
+    pod->containment = containment_name(info.containment);
     pod->started_wall_ms = (uint64_t)info.started_wall_ms;
     pod->columns = (uint16_t)pod->config.columns;
     pod->rows = (uint16_t)pod->config.rows;
@@ -366,4 +380,5 @@ void pod_child_close(struct pod *pod)
     free(pod->input.bytes);
     pod->input.bytes = NULL;
     pod->child = pm_process_unref(pod->child);
+    pod_strays_clear(&pod->strays);
 }

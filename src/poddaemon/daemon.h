@@ -28,7 +28,8 @@
 #define POD_PROVE_MS 2000  // For a connection to prove itself.
 #define POD_LINGER_MS 5000 // After the exit, for those who still read.
 #define POD_UNPROVEN_MAX 8 // Connections that have not proven themselves.
-#define POD_PEERS_MAX 64   // All of them.
+#define POD_PROVEN_MAX 56  // Those that have. One writer, so many viewers, and the rest are others:
+#define POD_VIEWERS_MAX 48 // of them one always gives up its place.
 #define POD_INPUT_MAX 262144u
 #define POD_OUTPUT_FRAME 16384u // Bytes of output in one frame.
 #define POD_REDRAW_MS 50
@@ -91,8 +92,10 @@ struct pod_conn {
 
 struct pod_journal {
     pm_native file;
+    bool is_ours; // We have the lock of the folder.
     uint64_t size;
-    uint64_t retry_ms; // Not before: the disk is full.
+    uint64_t retry_ms;  // Not before: the disk is full.
+    uint64_t rotate_ms; // Not before: a file could not be moved.
     uv_prepare_t writer;
     unsigned next, unwritten;                // Events that are not in the file yet: the last ones.
     char events[POD_EVENTS][POD_EVENT_SIZE]; // Each ends with a line end.
@@ -145,6 +148,7 @@ struct pod {
     struct pod_watch manager_watch;
     pm_process *child;
     uint64_t child_pid, started_wall_ms, input_taken;
+    const char *containment; // Of the child's tree, in words.
     struct pod_sink sink;
     bool sink_open;
     struct pod_input input;
@@ -155,6 +159,7 @@ struct pod {
     unsigned last_looks;  // Since the drain time is over.
     bool byte_seen;       // Since the last of them.
     struct pod_stopping stopping;
+    struct pod_strays strays;
 
     // Each runs only while there is something to wait for: an idle daemon does not wake up.
     uv_timer_t dispatch_timer, accept_timer, drain_timer, stop_timer, record_timer, leave_timer,
@@ -165,6 +170,7 @@ struct pod {
     uint64_t orphan_since;
     uint64_t record_pause_ms;
     bool record_named; // `exit` is there; it may not be on the disk yet.
+    bool unrecorded;   // It cannot be made; who is connected is told all the same.
 
     uint32_t faults[POD_FAULTS];
     uint32_t refused;

@@ -10,6 +10,7 @@
 static void open_file(struct pod *pod)
 {
     struct pod_journal *journal = &pod->journal;
+    journal->is_ours = true;
     int result = pod_log_open(&pod->dir, POD_FILE_LOG, &journal->file, &journal->size);
     if (result != PM_OK) {
         journal->file = PM_NATIVE_INVALID;
@@ -20,32 +21,49 @@ static void open_file(struct pod *pod)
     pod_crash_arm(journal->file, &journal->events[0][0], sizeof journal->events);
 }
 
-// log -> log.1 -> log.2; the oldest goes.
+static bool move(struct pod *pod, int from, int to)
+{
+    char from_name[16], to_name[16];
+    (void)snprintf(from_name, sizeof from_name, from > 0 ? POD_FILE_LOG ".%d" : POD_FILE_LOG, from);
+    (void)snprintf(to_name, sizeof to_name, POD_FILE_LOG ".%d", to);
+    int result = pod_file_replace(&pod->dir, from_name, to_name);
+    return result == PM_OK || result == PM_ERR_NOT_FOUND;
+}
+
+// log -> log.1 -> log.2; the oldest goes. If one cannot be moved, the newer ones stay, too: nothing
+// is lost but the oldest, and the log grows on to twice its size.
 static void rotate(struct pod *pod)
 {
-    char from[16], to[16];
-    for (int i = POD_LOG_FILES - 1; i > 0; i--) {
-        (void)snprintf(to, sizeof to, POD_FILE_LOG ".%d", i);
-        (void)snprintf(from, sizeof from, i > 1 ? POD_FILE_LOG ".%d" : POD_FILE_LOG, i - 1);
-        (void)pod_file_remove(&pod->dir, to);
-        (void)pod_file_rename(&pod->dir, from, to);
+    struct pod_journal *journal = &pod->journal;
+    bool moved = true;
+    for (int i = POD_LOG_FILES - 1; i > 0 && moved; i--) {
+        moved = move(pod, i - 1, i);
     }
-    pod_file_close(pod->journal.file);
+    if (!moved) {
+        pod->faults[POD_FAULT_LOG]++;
+        journal->rotate_ms = uv_now(&pod->loop) + RETRY_MS;
+        return;
+    }
+    // A crash must not write to whatever gets this descriptor next.
+    pod_crash_arm(PM_NATIVE_INVALID, &journal->events[0][0], sizeof journal->events);
+    pod_file_close(journal->file);
     open_file(pod);
 }
 
 static void append(struct pod *pod, const char *line, size_t size)
 {
     struct pod_journal *journal = &pod->journal;
-    if (uv_now(&pod->loop) < journal->retry_ms) {
-        return; // It is among the last events all the same.
+    uint64_t now = uv_now(&pod->loop);
+    // Whoever has the lock writes the log. A line that is not written is among the last events.
+    if (!journal->is_ours || now < journal->retry_ms) {
+        return;
     }
     if (journal->file == PM_NATIVE_INVALID) {
         open_file(pod);
-    } else if (journal->size + size > POD_LOG_MAX) {
+    } else if (journal->size + size > POD_LOG_MAX && now >= journal->rotate_ms) {
         rotate(pod);
     }
-    if (journal->file == PM_NATIVE_INVALID) {
+    if (journal->file == PM_NATIVE_INVALID || journal->size + size > 2 * POD_LOG_MAX) {
         return;
     }
     if (pod_log_append(journal->file, line, size) != PM_OK) {

@@ -60,9 +60,14 @@ int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *
 // pod_file_commit() failed.
 int pod_dir_sync(struct pod_dir *dir);
 void pod_file_abandon(struct pod_dir *dir, struct pod_new_file *file);
-// One of several who try at once succeeds, the others get PM_ERR_NOT_FOUND.
+// One of several who try at once succeeds, the others get PM_ERR_NOT_FOUND. On the disk when it
+// has; else it has the old name again.
 int pod_file_rename(struct pod_dir *dir, const char *from, const char *to);
+// Takes the place of what is there; both names may be in use. Nothing is synced.
+int pod_file_replace(struct pod_dir *dir, const char *from, const char *to);
 int pod_file_remove(struct pod_dir *dir, const char *name);
+// Its name was removed, and with it all that was in it: nothing can be made in it any more.
+bool pod_dir_is_removed(const struct pod_dir *dir);
 
 // Opens for appending; *ret_size is what is there.
 int pod_log_open(struct pod_dir *dir, const char *name, pm_native *ret_file, uint64_t *ret_size);
@@ -108,6 +113,9 @@ typedef void pod_source_data(void *user, const void *data, int64_t count);
 int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native, bool terminal,
                     pod_source_data *data, void *user);
 void pod_source_close(struct pod_source *source);
+// A terminal: the child has ended. Before that it is not at its end when nobody has it open: the
+// child may open it again.
+void pod_source_release(struct pod_source *source);
 // At most so many bytes are read from now on, none at 0.
 void pod_source_room(struct pod_source *source, size_t room);
 // Reads what is there now, also in the pause after a trouble. Where it is read without us, nothing
@@ -119,7 +127,7 @@ int pod_sink_open(uv_loop_t *loop, struct pod_sink *sink, pm_native native, pod_
                   void *user);
 // What can be written without waiting. If that is less than all, ready() is called when more can
 // be. PM_ERR_BROKEN_PIPE: nobody reads any more. Others: a passing trouble, ready() is called
-// later.
+// later. *ret_count is written in every case: what came before the trouble is with the child.
 int pod_sink_write(struct pod_sink *sink, const void *data, size_t size, size_t *ret_count);
 void pod_sink_close(struct pod_sink *sink);
 
@@ -139,8 +147,18 @@ typedef void pod_process_told(void *user, enum pod_process_event event);
 int pod_process_listen(uv_loop_t *loop, struct pod_process *process, pod_process_told *told,
                        void *user);
 void pod_process_close(struct pod_process *process);
+// Descendants of the child that are not in its session any more, each with a living parent up to
+// it. What a job holds anyway needs none of this.
+void pod_strays_begin(struct pod_strays *strays, uint64_t child);
+void pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
+void pod_strays_terminate(struct pod_strays *strays);
+void pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
+void pod_strays_clear(struct pod_strays *strays);
+// To all of the child's tree: its terminal hangs up. Windows: nothing.
+void pod_process_hang_up(pm_process *child);
 // A crash writes its cause, a stack trace and `events` (lines, changed while the program runs) to
-// the file, and then ends the process as it would have ended without us.
+// the file, and then ends the process as it would have ended without us. PM_NATIVE_INVALID:
+// nowhere.
 void pod_crash_arm(pm_native file, const char *events, size_t events_size);
 
 #endif

@@ -156,6 +156,39 @@ static void take_hello(struct pod_conn *conn, const struct pod_hello *hello)
     pod_conn_send(conn, &message);
 }
 
+// Whoever comes to ask, to stop or to write gets a place, however many have come before: the one of
+// least worth gives up its own, of equals the oldest.
+//
+//    3   the first connection, the writer, viewers (of whom no more are let in than leave places)
+//    2   not attached, and waits for an answer or for the news of the end
+//    1   was taken over
+//    0   not attached, and waits for nothing
+static unsigned worth(const struct pod_conn *conn)
+{
+    if (conn->phase != POD_PHASE_READY || conn->birth) {
+        return 3;
+    }
+    if (conn->peer.role == POD_ROLE_NONE) {
+        return conn->wants_exit || conn->close_request != 0 ? 2 : 0;
+    }
+    return conn->peer.role == POD_ROLE_TAKEN ? 1 : 3;
+}
+
+static void drop_an_idle_one(struct pod *pod)
+{
+    struct pod_conn *least = NULL;
+    for (struct pod_conn *conn = pod->conns; conn != NULL; conn = conn->next) {
+        // New ones come first.
+        if (worth(conn) < 3 && (least == NULL || worth(conn) <= worth(least))) {
+            least = conn;
+        }
+    }
+    if (least != NULL) {
+        pod_conn_fail(least, POD_E_LIMIT, 0, "others need its place");
+        pod_conn_close(least); // Whether it reads that or not.
+    }
+}
+
 static void take_proof(struct pod_conn *conn, const struct pod_prove *prove)
 {
     struct pod *pod = conn->pod;
@@ -165,6 +198,12 @@ static void take_proof(struct pod_conn *conn, const struct pod_prove *prove)
     if (!pod_same_secret(expected, prove->proof, sizeof expected)) {
         pod_conn_fail(conn, POD_E_AUTH, POD_PROVE, NULL);
         return;
+    }
+    if (pod->conns_count - pod->unproven >= POD_PROVEN_MAX) {
+        drop_an_idle_one(pod);
+    }
+    if (conn->phase == POD_PHASE_CLOSING) {
+        return; // That one was the last that the daemon was there for.
     }
     conn->phase = POD_PHASE_READY;
     conn->decoder.limit = POD_FRAME_MAX;
@@ -295,6 +334,9 @@ static int do_attach(struct pod_conn *conn, const struct pod_message *m)
     if (pod->state == POD_SESSION_WAITING) {
         return -POD_E_STATE;
     }
+    if (attach->role == POD_ROLE_VIEWER && pod->rules.viewers >= POD_VIEWERS_MAX) {
+        return -POD_E_LIMIT;
+    }
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         if (pod_cursor_place(&cursors[i], &pod->channels[i].ring, (enum pod_channel)i,
                              attach->from[i]) < 0) {
@@ -412,7 +454,11 @@ static int do_close_input(struct pod_conn *conn, const struct pod_message *m)
     if (pod->config.mode == POD_MODE_PTY) {
         return -POD_E_UNSUPPORTED; // Type the end-of-file character.
     }
-    conn->close_request = m->u.request.request;
+    uint32_t request = m->u.request.request;
+    if (conn->close_request != 0 && request != 0) {
+        return -POD_E_STATE; // One is answered when the input before it is with the child.
+    }
+    conn->close_request = request != 0 ? request : conn->close_request;
     pod_child_close_input(pod);
     pod_conn_credit(conn);
     return 0;
@@ -651,7 +697,7 @@ struct pod_conn *pod_conn_open(struct pod *pod, pm_native native, bool birth)
     if (pod->unproven >= POD_UNPROVEN_MAX) {
         drop_oldest_unproven(pod);
     }
-    struct pod_conn *conn = calloc(1, sizeof *conn);
+    struct pod_conn *conn = pod->leaving ? NULL : calloc(1, sizeof *conn);
     if (conn == NULL) {
         pod_connection_close(native);
         return NULL;
@@ -678,8 +724,5 @@ struct pod_conn *pod_conn_open(struct pod *pod, pm_native native, bool birth)
     }
     (void)uv_timer_start(&conn->timer, on_too_late, birth ? POD_START_MS : POD_PROVE_MS, 0);
     (void)uv_read_start((uv_stream_t *)&conn->pipe, give_buffer, on_read);
-    if (pod->conns_count > POD_PEERS_MAX) {
-        pod_conn_fail(conn, POD_E_LIMIT, 0, NULL);
-    }
     return conn;
 }

@@ -67,6 +67,8 @@ static int watch_manager(struct pod *pod)
 // Begin
 // ------------------------------------------------------------------------------------------------
 
+static void record_or_give_up(struct pod *pod);
+
 static void on_told(void *user, enum pod_process_event event)
 {
     struct pod *pod = user;
@@ -75,6 +77,7 @@ static void on_told(void *user, enum pod_process_event event)
     } else {
         pod_note(pod, "asked to end by the system");
         pod_session_stop(pod, 0);
+        record_or_give_up(pod);
     }
 }
 
@@ -111,7 +114,9 @@ void pod_session_started(struct pod *pod)
 {
     pod->state = POD_SESSION_RUNNING;
     (void)uv_timer_stop(&pod->leave_timer);
-    pod_note(pod, "started: process %llu", (unsigned long long)pod->child_pid);
+    pod_note(pod, "started: process %llu, tree held by %s", (unsigned long long)pod->child_pid,
+             pod->containment);
+    pod_strays_begin(&pod->strays, pod->child_pid);
     pod->orphan_since = uv_now(&pod->loop);
     pod_session_writer_changed(pod);
     pod_session_dispatch(pod);
@@ -126,9 +131,24 @@ static void deliver(struct pod *pod, enum pm_stop_action action)
     // A wait of one millisecond is the shortest there is for a last step.
     struct pm_stop_plan plan = {.steps_count = 1, .steps = {{action, PM_SCOPE_TREE, 1}}};
     struct pm_stop_report report = PM_STOP_REPORT_INIT;
+    pod_strays_note(&pod->strays);
     (void)pm_process_stop(pod->child, &plan, &report);
+    if (action == PM_STOP_KILL) {
+        pod_strays_kill(&pod->strays);
+    } else {
+        pod_strays_terminate(&pod->strays);
+    }
     if (report.step_results[0] == PM_OK && !pod->child_ended) {
         pod->stopping.action = action;
+    }
+}
+
+// A shell at a terminal ignores SIGTERM. What tells it to end is that its terminal hangs up.
+static void ask_to_end(struct pod *pod)
+{
+    deliver(pod, PM_STOP_TERMINATE);
+    if (pod->config.mode == POD_MODE_PTY) {
+        pod_process_hang_up(pod->child);
     }
 }
 
@@ -172,7 +192,7 @@ void pod_session_stop(struct pod *pod, uint32_t grace_ms)
     grace_ms = grace_ms > 0 ? grace_ms : pod->config.grace_ms;
     pod_note(pod, "stop, %u ms of grace", (unsigned)grace_ms);
     (void)uv_timer_start(&pod->stop_timer, on_stop_timer, grace_ms, 0);
-    deliver(pod, PM_STOP_TERMINATE);
+    ask_to_end(pod);
     pod_session_dispatch(pod);
 }
 
@@ -184,6 +204,7 @@ void pod_session_kill(struct pod *pod)
     }
     if (pod->child_ended) {
         stop_waiting(pod);
+        record_or_give_up(pod);
         return;
     }
     pod->stopping.active = true;
@@ -215,11 +236,24 @@ static void on_record_timer(uv_timer_t *timer)
     try_to_record(timer->data);
 }
 
+// Who is connected is told, and may claim it; nobody else will ever know.
+static void give_up_record(struct pod *pod, const char *why)
+{
+    pod_note(pod, "the exit is not recorded: %s", why);
+    pod->unrecorded = !pod->record_named; // Else it is where others find it.
+    (void)uv_timer_stop(&pod->record_timer);
+    pod_session_recorded(pod);
+}
+
 static void try_to_record(struct pod *pod)
 {
     int result = pod_record_write(pod);
     if (result == PM_OK) {
         pod_session_recorded(pod);
+        return;
+    }
+    if (pod_dir_is_removed(&pod->dir)) {
+        give_up_record(pod, "the folder is gone");
         return;
     }
     uint64_t pause = pod->record_pause_ms * 2;
@@ -228,6 +262,18 @@ static void try_to_record(struct pod *pod)
                                           : pause;
     pod->record_pause_ms = pause;
     (void)uv_timer_start(&pod->record_timer, on_record_timer, pause, 0);
+}
+
+// Nothing else is left to be done, and we are told to end: by a signal, or by KILL.
+static void record_or_give_up(struct pod *pod)
+{
+    if (pod->state != POD_SESSION_ENDED) {
+        return;
+    }
+    try_to_record(pod);
+    if (pod->state == POD_SESSION_ENDED) {
+        give_up_record(pod, "asked to end");
+    }
 }
 
 // All output first, then the record, then the news.
@@ -345,6 +391,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
     pod->child_ended = true;
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         pod->channels[i].end_at_exit = pod->channels[i].ring.end;
+        pod_source_release(&pod->channels[i].source);
     }
     pod->input.begin = pod->input.end; // Nobody will read it.
     pod_child_close_input(pod);
@@ -356,7 +403,9 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
 void pod_session_recorded(struct pod *pod)
 {
     pod->state = POD_SESSION_EXITED;
-    pod_note(pod, "the exit is recorded");
+    if (!pod->unrecorded) {
+        pod_note(pod, "the exit is recorded");
+    }
     (void)uv_timer_start(&pod->leave_timer, on_leave, POD_LINGER_MS, 0);
     pod_conns_pump(pod);
     pod_session_peers_changed(pod);
@@ -366,6 +415,9 @@ int pod_session_claim(struct pod *pod)
 {
     if (pod->state != POD_SESSION_EXITED) {
         return -POD_E_STATE;
+    }
+    if (pod->unrecorded) {
+        return pod->claimed ? -POD_E_GONE : 0;
     }
     switch (pod_file_rename(&pod->dir, POD_FILE_EXIT, POD_FILE_CLAIMED)) {
     case PM_OK:

@@ -20,7 +20,8 @@ set(PMI_PODDAEMON_SOURCES
 if(WIN32)
     list(APPEND PMI_PODDAEMON_SOURCES src/poddaemon/win32/process.c src/poddaemon/win32/streams.c)
 else()
-    list(APPEND PMI_PODDAEMON_SOURCES src/poddaemon/posix/process.c src/poddaemon/posix/streams.c)
+    list(APPEND PMI_PODDAEMON_SOURCES src/poddaemon/posix/process.c src/poddaemon/posix/strays.c
+         src/poddaemon/posix/streams.c)
 endif()
 
 list(TRANSFORM PMI_PODLINK_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/")

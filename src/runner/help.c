@@ -111,13 +111,15 @@ const char help_logs[] =
     "  --stderr         the stderr of a session with pipes, in place of stdout\n";
 
 const char help_stop[] =
-    "Ends its child politely (SIGTERM to all of its tree), by force after the grace. Record and\n"
+    "Ends its child politely (SIGTERM to all of its tree, on a terminal SIGHUP with it), by force\n"
+    "after the grace. Daemons that it has started (setsid, and no parent) live on. Record and\n"
     "output stay until it is destroyed or forgotten, or for some time: see `list --help`.\n"
     "\n"
     "  --grace MS   from the one to the other\n"
     "  --exit-code  the child's exit code in place of 0; 128 + signal\n";
 
-const char help_kill[] = "Ends its child and all of its tree by force.\n";
+const char help_kill[] =
+    "Ends its child and all of its tree by force; not daemons that it has started.\n";
 
 const char help_destroy[] =
     "Ends the session if it runs, then removes its record, output and log.\n"

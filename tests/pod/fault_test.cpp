@@ -1,5 +1,7 @@
 // Troubles that pass: none of them ends a loop of the daemon, and all are counted.
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
 #ifndef _WIN32
 #include <unistd.h>
 #endif
@@ -9,13 +11,136 @@
 namespace pod
 {
 
-#ifndef _WIN32
-
 static std::string Fault(const std::string &call, int error, int skip, int count)
 {
     return "POD_FAULTS=" + call + ":" + std::to_string(error) + ":" + std::to_string(skip) + ":" +
            std::to_string(count);
 }
+
+TEST_F(Pod, TheTerminalLoopsSurviveErrors)
+{
+#ifdef _WIN32
+    const std::vector<std::string> calls = {"malloc", "uv_write"};
+#else
+    const std::vector<std::string> calls = {"read", "child"};
+#endif
+    for (uint32_t mode : Modes()) {
+        for (const std::string &call : calls) {
+            for (int error : {ENOMEM, ENOBUFS}) {
+                Options options;
+                options.mode = mode;
+                options.program = FaultyDaemon();
+                options.daemon_env = {Fault(call, error, 1, 3)};
+                Session *session =
+                    Create(call + std::to_string(mode * 1000 + static_cast<uint32_t>(error)),
+                           {"pod-echo"}, options);
+                ASSERT_NE(session, nullptr) << birth_error.text;
+                birth->Attach(POD_ROLE_WRITER, 0);
+                ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+                std::string expected = "ready\n";
+                ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
+                for (const char *word : {"one ", "two ", "three"}) {
+                    birth->Type(word);
+                    expected += word;
+                    ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
+                }
+                EXPECT_EQ(Status(session).faults[POD_FAULT_CHILD], 3u) << call << error;
+            }
+        }
+    }
+}
+
+// The trouble comes in each place of a long write, also behind a part of it that went well.
+TEST_F(Pod, InputIsTypedOnceThoughAWriteFailsInItsMiddle)
+{
+    const uint64_t total = 240000;
+    uint64_t hit = 0;
+    std::string text(total, ' ');
+    for (uint64_t i = 0; i < total; i++)
+        text[i] = LetterAt(i);
+    for (int skip = 1; skip < 12; skip++) {
+        Options options;
+        options.program = FaultyDaemon();
+        options.daemon_env = {Fault(contract::OnWindows() ? "uv_write" : "child", ENOMEM, skip, 1)};
+        remove((folder + "/go-on").c_str());
+        Session *session = Create("typed-" + std::to_string(skip), {"pod-check"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+        ASSERT_EQ(birth->Type(text), static_cast<int64_t>(total));
+        pod_state state = {};
+        ASSERT_TRUE(contract::Eventually([&] { // The pipe is full.
+            uint64_t before = state.input_taken;
+            state = Status(session);
+            return state.input_taken + state.input_queued == total && state.input_taken == before;
+        }));
+        contract::WriteFile(folder + "/go-on", "");
+        uint32_t request = birth->Ask(pod_client_close_input(&birth->link->client));
+        ASSERT_TRUE(Until([&] { return birth->Done(request) && birth->exits == 1; }));
+        EXPECT_EQ(birth->Text(), std::to_string(total) + " of " + std::to_string(total) + "\n")
+            << skip;
+        EXPECT_EQ(Status(session).input_taken, total) << skip;
+        hit += Status(session).faults[POD_FAULT_CHILD];
+    }
+    EXPECT_GE(hit, 2u); // There may be fewer writes than that.
+}
+
+// Attaches and detaches, which goes into the log, until that is reached.
+static void FillLog(Client *client, const std::function<bool(const std::function<bool()> &)> &until,
+                    const std::function<bool()> &reached)
+{
+    for (int i = 0; i < 1000 && !reached(); i++) {
+        for (int k = 0; k < 20; k++) {
+            client->Attach(POD_ROLE_WRITER, POD_FROM_NOW, POD_ATTACH_TAKE_OVER);
+            client->Ask(pod_client_detach(&client->link->client));
+        }
+        uint32_t request = client->Ask(pod_client_status(&client->link->client));
+        ASSERT_TRUE(until([&] { return client->Done(request); }));
+    }
+    ASSERT_TRUE(reached());
+}
+
+TEST_F(Pod, TheLogIsCappedAndRotated)
+{
+    Session *session = Create("chatty", {"pod-echo"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    auto size_of = [&](const char *name) {
+        return contract::ReadFile(session->path + "/" + name).size();
+    };
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    auto until = [&](const std::function<bool()> &reached) { return Until(reached); };
+    FillLog(client.get(), until, [&] { return size_of("log.2") > 0; });
+    for (const char *name : {"log", "log.1", "log.2"})
+        EXPECT_LE(size_of(name), 262144u) << name;
+    EXPECT_EQ(size_of("log.3"), 0u);
+}
+
+TEST_F(Pod, ALogThatCannotBeMovedLosesNothingAndIsCapped)
+{
+    Session *session = Create("stuck", {"pod-echo"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    contract::MakeFolder(session->path + "/log.2");
+    contract::WriteFile(session->path + "/log.2/file", "in the way");
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    auto until = [&](const std::function<bool()> &reached) { return Until(reached); };
+    auto text_of = [&](const char *name) { return contract::ReadFile(session->path + "/" + name); };
+    size_t size = 0;
+    FillLog(client.get(), until, [&] { // It grows no more.
+        size_t before = size;
+        size = text_of("log").size();
+        return size > 500000 && size == before;
+    });
+    EXPECT_LE(size, 2 * 262144u);
+    EXPECT_NE(text_of("log.1").find("started: process"), std::string::npos);
+    EXPECT_GT(Status(session).faults[POD_FAULT_LOG], 0u);
+    contract::RemoveTree(session->path + "/log.2");
+    FillLog(client.get(), until, [&] { return !text_of("log.2").empty(); });
+    EXPECT_NE(text_of("log.2").find("started: process"), std::string::npos);
+}
+
+#ifndef _WIN32
 
 TEST_F(Pod, TheAcceptLoopSurvivesEveryError)
 {
@@ -64,33 +189,6 @@ TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
     }));
     clients.clear();
     EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
-}
-
-TEST_F(Pod, TheTerminalLoopsSurviveErrors)
-{
-    for (uint32_t mode : {POD_MODE_PTY, POD_MODE_PIPES}) {
-        for (const char *call : {"read", "child"}) {
-            for (int error : {ENOMEM, ENOBUFS}) {
-                Options options;
-                options.mode = mode;
-                options.program = FaultyDaemon();
-                options.daemon_env = {Fault(call, error, 1, 3)};
-                Session *session = Create(std::string(call) + std::to_string(mode * 1000 + error),
-                                          {"pod-echo"}, options);
-                ASSERT_NE(session, nullptr) << birth_error.text;
-                birth->Attach(POD_ROLE_WRITER, 0);
-                ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
-                std::string expected = "ready\n";
-                ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
-                for (const char *word : {"one ", "two ", "three"}) {
-                    birth->Type(word);
-                    expected += word;
-                    ASSERT_TRUE(Until([&] { return birth->Text() == expected; }));
-                }
-                EXPECT_EQ(Status(session).faults[POD_FAULT_CHILD], 3u) << call << error;
-            }
-        }
-    }
 }
 
 #ifdef PM_TEST_WRITE_FAULTS_PATH
@@ -253,27 +351,121 @@ TEST_F(Pod, WhatIsThereWhenTheDrainTimeIsOverIsStillRead)
     }
 }
 
-TEST_F(Pod, TheLogIsCappedAndRotated)
+// Each size of a file is limited, for the holder as for whoever has started it. It used to die of
+// that.
+TEST_F(Pod, ALimitForTheSizeOfFilesCostsTheOutputAndNotTheExit)
 {
-    Session *session = Create("chatty", {"pod-echo"});
+    Options options;
+    options.file_size = 64 << 10;
+    Session *session = Create("limit", {"pod-count", "300000", "5"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
-    auto size_of = [&](const char *name) {
-        return contract::ReadFile(session->path + "/" + name).size();
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1 || birth->Over(); }));
+    EXPECT_EQ(birth->exits, 1u);
+    EXPECT_EQ(birth->received[0], 300000u);
+    EXPECT_GT(Status(session).faults[POD_FAULT_RECORD], 0u);
+    birth.reset();
+    EXPECT_TRUE(DaemonIsGone(session));
+    uint64_t from[POD_CHANNELS] = {POD_FROM_KEPT, POD_FROM_KEPT};
+    pod_exit exit = {};
+    bool claimed = true;
+    auto take = [](void *user, const pod_message *m) {
+        if (m->type == POD_EXIT)
+            *static_cast<pod_exit *>(user) = m->u.exit;
     };
+    ASSERT_EQ(pod_exit_read(&session->dir, from, take, &exit, &claimed), PM_OK);
+    EXPECT_EQ(exit.code, 5u);
+    EXPECT_EQ(exit.end[0], 300000u);
+}
+
+TEST_F(Pod, AClaimThatIsNotOnTheDiskIsNone)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("fsync", EIO, 2, 1)}; // Of the record and its folder it is well.
+    Session *session = Create("claim", {"pod-count", "5", "6"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    uint32_t request = birth->Ask(pod_client_claim(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->ErrorOf(request) != 0 || birth->Done(request); }));
+    EXPECT_EQ(birth->ErrorOf(request), POD_E_IO);
+    request = birth->Ask(pod_client_claim(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->Done(request); }));
+    EXPECT_TRUE(DaemonIsGone(session));
+    EXPECT_EQ(pod_exit_claim(&session->dir), PM_ERR_GONE);
+}
+
+// There is nowhere left to record the exit: who is connected gets it, and the daemon ends.
+TEST_F(Pod, ADaemonWhoseFolderIsGoneTellsTheExitAndEnds)
+{
+    Session *session = Create("homeless", {"pod-count", "5000", "6", "wait"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->received[0] == 5000; }));
+    contract::RemoveTree(session->path);
+    birth->Type("x");
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.code, 6u);
+    uint32_t request = birth->Ask(pod_client_claim(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->Done(request); }));
+    EXPECT_TRUE(DaemonIsGone(session));
+    // Also if nobody is there, and asked by the system.
+    session = Create("homeless-2", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    contract::RemoveTree(session->path);
+    ASSERT_EQ(pm_process_signal(session->daemon, SIGTERM, PM_SCOPE_PROCESS), PM_OK);
+    EXPECT_TRUE(DaemonIsGone(session));
+}
+
+// The disk is full for good: who insists ends it all the same.
+TEST_F(Pod, ADaemonThatCannotRecordEndsWhenItIsKilled)
+{
+    for (bool by_signal : {true, false}) {
+        Options options;
+        options.program = FaultyDaemon();
+        options.daemon_env = {Fault("openat", ENOSPC, 3, 1000000)};
+        Session *session = Create(by_signal ? "signal" : "kill", {"pod-count", "5", "6"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->ends == 2; }));
+        ASSERT_TRUE(contract::Eventually([&] {
+            return Status(session).state == POD_SESSION_ENDED &&
+                   Status(session).faults[POD_FAULT_RECORD] > 2;
+        }));
+        EXPECT_EQ(birth->exits, 0u);
+        if (by_signal)
+            ASSERT_EQ(pm_process_signal(session->daemon, SIGTERM, PM_SCOPE_PROCESS), PM_OK);
+        else
+            birth->Ask(pod_client_kill(&birth->link->client));
+        ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        EXPECT_EQ(birth->exit.code, 6u);
+        birth.reset();
+        EXPECT_TRUE(DaemonIsGone(session));
+    }
+}
+
+// The descriptor of the old log is somebody's connection by then.
+TEST_F(Pod, ACrashWithoutALogWritesToNobody)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("open-log", EACCES, 1, 1000000)};
+    Session *session = Create("blind", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
     auto client = Connect(session);
     ASSERT_NE(client, nullptr);
-    for (int i = 0; i < 1000 && size_of("log.2") == 0; i++) {
-        for (int k = 0; k < 20; k++) {
-            client->Attach(POD_ROLE_WRITER, POD_FROM_NOW, POD_ATTACH_TAKE_OVER);
-            client->Ask(pod_client_detach(&client->link->client));
-        }
-        uint32_t request = client->Ask(pod_client_status(&client->link->client));
-        ASSERT_TRUE(Until([&] { return client->Done(request); }));
+    auto until = [&](const std::function<bool()> &reached) { return Until(reached); };
+    FillLog(client.get(), until,
+            [&] { return !contract::ReadFile(session->path + "/log.1").empty(); });
+    auto later = Connect(session);
+    ASSERT_NE(later, nullptr);
+    ASSERT_EQ(pm_process_signal(session->daemon, SIGSEGV, PM_SCOPE_PROCESS), PM_OK);
+    for (Client *each : {client.get(), later.get()}) {
+        ASSERT_TRUE(Until([&] { return each->Over(); }));
+        EXPECT_EQ((*each)->failure, -POD_E_CLOSED); // And not: that is no frame.
     }
-    EXPECT_GT(size_of("log.2"), 0u);
-    for (const char *name : {"log", "log.1", "log.2"})
-        EXPECT_LE(size_of(name), 262144u) << name;
-    EXPECT_EQ(size_of("log.3"), 0u);
 }
 
 #endif

@@ -598,6 +598,82 @@ TEST_F(Pod, AnotherUserIsSentAway)
 #endif
 
 // ------------------------------------------------------------------------------------------------
+// Many
+// ------------------------------------------------------------------------------------------------
+
+TEST_F(Pod, ViewersKeepNobodyElseOut)
+{
+    Session *session = Create("watched", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth.reset();
+    std::vector<std::unique_ptr<Client>> viewers;
+    unsigned attached = 0, refused = 0;
+    for (int i = 0; i < 70; i++) {
+        auto viewer = Connect(session);
+        ASSERT_NE(viewer, nullptr) << i;
+        uint32_t request = viewer->Attach(POD_ROLE_VIEWER, POD_FROM_NOW);
+        ASSERT_TRUE(Until([&] { return viewer->attached == 1 || viewer->ErrorOf(request) != 0; }));
+        attached += viewer->attached;
+        refused += viewer->ErrorOf(request) == POD_E_LIMIT;
+        viewers.push_back(std::move(viewer));
+    }
+    EXPECT_EQ(attached, 48u);
+    EXPECT_EQ(refused, 70u - 48u);
+    EXPECT_EQ(Status(session).viewers, 48);
+    auto writer = Attached(session, POD_ROLE_WRITER, POD_FROM_NOW);
+    ASSERT_NE(writer, nullptr);
+    EXPECT_EQ(writer->attached, 1u);
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    client->Ask(pod_client_stop(&client->link->client, 5000));
+    ASSERT_TRUE(Until([&] { return client->exits == 1; }));
+    for (int i = 0; i < 48; i++)
+        ASSERT_TRUE(Until([&] { return viewers[static_cast<size_t>(i)]->exits == 1; })) << i;
+}
+
+// Whoever only sits there gives up its place, the oldest one first: not the writer, nor a viewer.
+TEST_F(Pod, IdleConnectionsKeepNobodyOut)
+{
+    Session *session = Create("crowd", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    auto writer = Attached(session, POD_ROLE_WRITER, POD_FROM_NOW);
+    auto viewer = Attached(session, POD_ROLE_VIEWER, POD_FROM_NOW);
+    std::vector<std::unique_ptr<Client>> idle;
+    for (int i = 0; i < 100; i++) {
+        idle.push_back(Connect(session));
+        ASSERT_NE(idle.back(), nullptr) << i;
+    }
+    pod_state state = Status(session);
+    EXPECT_LE(state.clients, 64);
+    EXPECT_TRUE(state.writer);
+    EXPECT_EQ(state.viewers, 1);
+    ASSERT_TRUE(Until([&] { return idle[0]->Over(); }));
+    ASSERT_EQ(idle[0]->errors.size(), 1u);
+    EXPECT_EQ(idle[0]->errors[0].code, POD_E_LIMIT);
+    EXPECT_FALSE(idle[99]->Over());
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    client->Ask(pod_client_kill(&client->link->client));
+    ASSERT_TRUE(Until([&] { return client->exits == 1 && writer->exits == 1; }));
+    EXPECT_EQ(viewer->Over(), false);
+}
+
+TEST_F(Pod, EachOfTwoEndsOfInputIsAnswered)
+{
+    Session *session = Create("ends", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+    ASSERT_EQ(birth->Type(std::string(200000, 'i')), 200000); // More than a pipe takes.
+    uint32_t first = birth->Ask(pod_client_close_input(&birth->link->client));
+    uint32_t second = birth->Ask(pod_client_close_input(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->ErrorOf(second) != 0; }));
+    EXPECT_EQ(birth->ErrorOf(second), POD_E_STATE);
+    birth->Ask(pod_client_kill(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->Done(first) && birth->exits == 1; }));
+}
+
+// ------------------------------------------------------------------------------------------------
 // Versions
 // ------------------------------------------------------------------------------------------------
 

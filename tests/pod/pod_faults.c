@@ -1,14 +1,17 @@
 #include "pod_faults.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#endif
 
 #define PLANS_MAX 8
 
@@ -17,19 +20,6 @@ static struct {
     int error, skip, count;
 } plans[PLANS_MAX];
 static int plans_count = -1;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-// Whoever waits for it sees that we sleep from now on.
-static void come_late(void)
-{
-    const char *sign = getenv("POD_LATE_SIGN");
-    int fd = sign != NULL ? open(sign, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    (void)sleep(1);
-}
-
 static void read_plans(void)
 {
     const char *text = getenv("POD_FAULTS");
@@ -43,7 +33,7 @@ static void read_plans(void)
     }
 }
 
-// What this call is to meet; 0: nothing. Under the lock: a runner has workers.
+// What this call is to meet; 0: nothing.
 static int next_fault(const char *call)
 {
     if (plans_count < 0) {
@@ -63,6 +53,35 @@ static int next_fault(const char *call)
         }
     }
     return 0;
+}
+
+#ifdef _WIN32
+
+void *pod_fault_malloc(size_t size)
+{
+    return next_fault("malloc") != 0 ? NULL : malloc(size);
+}
+
+int pod_fault_uv_write(uv_write_t *request, uv_stream_t *stream, const uv_buf_t buffers[],
+                       unsigned count, uv_write_cb done)
+{
+    return next_fault("uv_write") != 0 ? UV_ENOMEM
+                                       : uv_write(request, stream, buffers, count, done);
+}
+
+#else
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // A runner has workers.
+
+// Whoever waits for it sees that we sleep from now on.
+static void come_late(void)
+{
+    const char *sign = getenv("POD_LATE_SIGN");
+    int fd = sign != NULL ? open(sign, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    (void)sleep(1);
 }
 
 // Whether this call is to fail; errno is set then.
@@ -95,7 +114,10 @@ static const char *target(int fd)
 
 int pod_fault_openat(int dir, const char *name, int flags, int mode)
 {
-    return fails("openat") || fails(name) ? -1 : openat(dir, name, flags, mode);
+    bool log = strcmp(name, "log") == 0;
+    return fails("openat") || fails(name) || (log && fails("open-log"))
+               ? -1
+               : openat(dir, name, flags, mode);
 }
 
 ssize_t pod_fault_write(int fd, const void *data, size_t size)
@@ -137,3 +159,5 @@ int pod_fault_accept4(int fd, struct sockaddr *address, socklen_t *size, int fla
 {
     return fails("accept4") ? -1 : accept4(fd, address, size, flags);
 }
+
+#endif

@@ -6,16 +6,28 @@
 // and the file that POD_LATE_SIGN names is made before.
 //
 // CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to;
-// of openat also the name of the file.
+// of openat also the name of the file, and "open-log" for the log. On Windows: malloc and uv_write,
+// of the child's input.
 #ifndef POD_FAULTS_H
 #define POD_FAULTS_H
 
 #include <stddef.h>
-#include <sys/socket.h>
-#include <sys/types.h>
 
 #define POD_FAULT_DIE 999
 #define POD_FAULT_LATE 998
+
+#ifdef _WIN32
+
+#include <uv.h>
+
+void *pod_fault_malloc(size_t size);
+int pod_fault_uv_write(uv_write_t *request, uv_stream_t *stream, const uv_buf_t buffers[],
+                       unsigned count, uv_write_cb done);
+
+#else
+
+#include <sys/socket.h>
+#include <sys/types.h>
 
 int pod_fault_openat(int dir, const char *name, int flags, int mode);
 ssize_t pod_fault_write(int fd, const void *data, size_t size);
@@ -27,4 +39,5 @@ int pod_fault_socket(int domain, int type, int protocol);
 int pod_fault_bind(int fd, const struct sockaddr *address, socklen_t size);
 int pod_fault_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);
 
+#endif
 #endif

@@ -76,6 +76,14 @@ void WaitForInput()
     }
 }
 
+void WaitForFile(const std::string &name)
+{
+    FILE *file;
+    while ((file = fopen(name.c_str(), "r")) == nullptr)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    fclose(file);
+}
+
 void NoEcho()
 {
 #ifndef _WIN32
@@ -132,6 +140,24 @@ int Echo(const std::vector<std::string> &)
             return 0;
         WriteAll(std::string(buffer, static_cast<size_t>(n)));
     }
+}
+
+// Reads nothing until it is told; then all of its input, and says how many letters are the right
+// ones.
+int Check(const std::vector<std::string> &)
+{
+    uint64_t count = 0, right = 0;
+    WaitForFile("go-on");
+    char buffer[5000];
+    for (;;) {
+        auto n = read(0, buffer, sizeof buffer);
+        if (n <= 0)
+            break;
+        for (int i = 0; i < n; i++, count++)
+            right += buffer[i] == LetterAt(count);
+    }
+    WriteAll(std::to_string(right) + " of " + std::to_string(count) + "\n");
+    return 0;
 }
 
 // Never reads; says a line now and then.
@@ -202,7 +228,7 @@ int Leave(const std::vector<std::string> &args)
     return std::stoi(args[0]);
 }
 
-// Descriptors that are open, the signal mask, and what SIGPIPE does: as ps would say it.
+// Descriptors that are open, the signal mask, and what some signals do: as ps would say it.
 int Census(const std::vector<std::string> &)
 {
     std::string text = "fds";
@@ -212,9 +238,11 @@ int Census(const std::vector<std::string> &)
     }
     struct sigaction action = {};
     sigset_t mask;
-    sigaction(SIGPIPE, nullptr, &action);
     sigprocmask(SIG_BLOCK, nullptr, &mask);
-    text += action.sa_handler == SIG_DFL ? " pipe default" : " pipe ignored";
+    for (auto [number, name] : {std::pair(SIGPIPE, "pipe"), {SIGHUP, "hup"}, {SIGXFSZ, "xfsz"}}) {
+        sigaction(number, nullptr, &action);
+        text += std::string(" ") + name + (action.sa_handler == SIG_DFL ? " default" : " ignored");
+    }
     text += sigismember(&mask, SIGTERM) ? " term blocked" : " term open";
     const char *secret = getenv("SESSION_SECRET");
     text += std::string(" secret ") + (secret != nullptr ? secret : "none") + "\n";
@@ -222,6 +250,82 @@ int Census(const std::vector<std::string> &)
     return 0;
 }
 
+// In a session of its own, as setsid(1) makes one, a child, and below it another one in one more:
+// `daemon`: that has lost its parent. Both are deaf. Says their pids, and stays, or exits by
+// itself.
+int Wander(const std::vector<std::string> &args)
+{
+    int fds[2];
+    if (pipe(fds) != 0)
+        return 9;
+    pid_t first = fork();
+    if (first == 0) {
+        setsid();
+        for (int number : {SIGHUP, SIGTERM})
+            signal(number, SIG_IGN);
+        pid_t second = fork();
+        if (second == 0) {
+            setsid();
+            pid_t parent = getpid();
+            if (args[0] == "daemon") {
+                if (fork() != 0)
+                    _exit(0);
+                while (getppid() == parent)
+                    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+            pid_t self = getpid();
+            if (write(fds[1], &self, sizeof self) != sizeof self)
+                _exit(9);
+        }
+        for (;;)
+            pause();
+    }
+    pid_t second = 0;
+    if (read(fds[0], &second, sizeof second) != sizeof second)
+        return 9;
+    WriteAll("left " + std::to_string(first) + " " + std::to_string(second) + "\n");
+    for (;;)
+        pause();
+}
+
+// As an interactive shell: hears no SIGTERM.
+int Shell(const std::vector<std::string> &)
+{
+    signal(SIGTERM, SIG_IGN);
+    WriteAll("ready\n");
+    for (;;)
+        pause();
+}
+
+// Lets go of its terminal (`hangup`: as login does), and opens it again when told.
+int Reopen(const std::vector<std::string> &args)
+{
+    NoEcho();
+    std::string name = ttyname(0);
+    WriteAll("before\n");
+#ifdef __linux__
+    if (args[0] == "hangup") {
+        signal(SIGHUP, SIG_IGN);
+        if (vhangup() != 0)
+            return 8;
+    }
+#endif
+    int null = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3; fd++)
+        dup2(null, fd);
+    contract::WriteFile("closed", "");
+    WaitForFile("go-on");
+    int fd = open(name.c_str(), O_RDWR);
+    dup2(fd, 0);
+    WriteAll("after\n", fd);
+    WaitForInput();
+    WriteAll("bye\n", fd);
+    return 7;
+}
+
+contract::RoleAdder wander_role("pod-wander", Wander);
+contract::RoleAdder shell_role("pod-shell", Shell);
+contract::RoleAdder reopen_role("pod-reopen", Reopen);
 contract::RoleAdder size_role("pod-size", Size);
 contract::RoleAdder leave_role("pod-leave", Leave);
 contract::RoleAdder census_role("pod-census", Census);
@@ -230,6 +334,7 @@ contract::RoleAdder census_role("pod-census", Census);
 contract::RoleAdder count_role("pod-count", Count);
 contract::RoleAdder tick_role("pod-tick", Tick);
 contract::RoleAdder echo_role("pod-echo", Echo);
+contract::RoleAdder check_role("pod-check", Check);
 contract::RoleAdder deaf_role("pod-deaf", Deaf);
 contract::RoleAdder both_role("pod-both", Both);
 
@@ -511,11 +616,13 @@ std::unique_ptr<Client> Pod::StartDaemon(Session *session, const Options &option
     spec.stdin_slot.kind = PM_STDIO_NATIVE;
     spec.stdin_slot.native = theirs;
 #ifndef _WIN32
-    pm_rlimit limit = {RLIMIT_NOFILE, options.descriptors, options.descriptors};
-    if (options.descriptors > 0) {
-        spec.rlimits = &limit;
-        spec.rlimits_count = 1;
-    }
+    std::vector<pm_rlimit> limits;
+    if (options.descriptors > 0)
+        limits.push_back({RLIMIT_NOFILE, options.descriptors, options.descriptors});
+    if (options.file_size > 0)
+        limits.push_back({RLIMIT_FSIZE, options.file_size, options.file_size});
+    spec.rlimits = limits.data();
+    spec.rlimits_count = limits.size();
 #endif
     pm_error error = PM_ERROR_INIT;
     int result = pm_spawn(manager, &spec, &session->daemon, &error);

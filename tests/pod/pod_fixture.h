@@ -132,7 +132,7 @@ class Pod : public contract::Contract
         uint64_t epoch = 1;
         uint16_t version_min = 0, version_max = 0;
         bool kill_tree = false;
-        uint64_t descriptors = 0; // Limit of the daemon.
+        uint64_t descriptors = 0, file_size = 0; // Limits of the daemon.
         std::vector<std::string> daemon_env;
         std::string command; // Instead of a role: the program itself.
     };

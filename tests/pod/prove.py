@@ -61,6 +61,25 @@ PLANTS = [
      "", "Flow.ViewersProbesAndNobodyAreNotWaitedFor"),
     ("a stop waits for the writer", "src/poddaemon/child.c", " ||\n        pod->stopping.active) {", ") {",
      "Flow.AStopAndAKillDoNotWaitForTheWriter"),
+    ("input is typed twice", "src/poddaemon/posix/streams.c", "    *ret_count = count;\n    return result;",
+     "    *ret_count = result == PM_OK ? count : 0;\n    return result;", "InputIsTypedOnceThoughAWriteFailsInItsMiddle"),
+    ("any number of viewers", "src/poddaemon/peer.c", "pod->rules.viewers >= POD_VIEWERS_MAX", "false", "ViewersKeepNobodyElseOut"),
+    ("nobody gives up its place", "src/poddaemon/peer.c", "pod->conns_count - pod->unproven >= POD_PROVEN_MAX", "false",
+     "IdleConnectionsKeepNobodyOut"),
+    ("a limit for files kills", "src/poddaemon/posix/process.c", "    (void)sigaction(SIGXFSZ, &action, NULL);", "    //",
+     "ALimitForTheSizeOfFilesCostsTheOutputAndNotTheExit"),
+    ("a record for ever", "src/poddaemon/session.c", "if (pod_dir_is_removed(&pod->dir)) {", "if (false) {",
+     "ADaemonWhoseFolderIsGoneTellsTheExitAndEnds"),
+    ("a shell hears nothing", "src/poddaemon/session.c", "        pod_process_hang_up(pod->child);\n", "        (void)0;\n",
+     "StopOfATerminalReachesAShell"),
+    ("a terminal ends once for all", "src/poddaemon/posix/streams.c", "if (last == 0 && source->held) {", "if (false) {",
+     "ATerminalThatNobodyHasOpenForAMomentGoesOn"),
+    ("a crash writes to anybody", "src/poddaemon/journal.c", "    pod_crash_arm(PM_NATIVE_INVALID,", "    if (0) pod_crash_arm(PM_NATIVE_INVALID,",
+     "ACrashWithoutALogWritesToNobody"),
+    ("who calls setsid() gets away", "src/poddaemon/session.c", "        pod_strays_kill(&pod->strays);\n", "        (void)0;\n",
+     "StopAndKillReachWhoHasASessionOfItsOwn"),
+    ("parents count no more after the polite end", "src/poddaemon/session.c", "    pod_strays_note(&pod->strays);\n", "",
+     "StopAndKillReachWhoHasASessionOfItsOwn"),
 ]
 EXTRA = {"a timer that always runs": ("static void try_to_record(struct pod *pod);\n",
                                       "static void on_record_timer_never(uv_timer_t *t)\n{\n    (void)t;\n}\n\n",
@@ -73,7 +92,8 @@ def build_daemon(folder, build):
     daemon = folder / "processmgr-poddaemon"
     command = [os.environ.get("CC", "cc"), "-std=c11", "-g", "-D_GNU_SOURCE", "-DPOD_FAULT_TABLE",
                "-I", str(ROOT / "tests/pod"), "-I", str(folder / "src"), "-I",
-               str(folder / "src/poddaemon/posix"), "-I", str(ROOT / "include"), "-I", str(build / "generated"),
+               str(folder / "src/poddaemon/posix"), "-I", str(folder / "src/posix"), "-I", str(ROOT / "include"), "-I",
+               str(build / "generated"),
                *sources, str(ROOT / "tests/pod/pod_faults.c"), str(build / "libprocessmgr.a"), "-luv", "-lpthread", "-o", str(daemon)]
     subprocess.run(command, check=True)
     return daemon

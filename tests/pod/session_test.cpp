@@ -238,6 +238,8 @@ TEST_F(Pod, ASecondDaemonOfAFolderIsRefused)
     EXPECT_EQ(other->errors[0].code, POD_E_START);
     EXPECT_EQ(other->errors[0].detail, static_cast<uint64_t>(-PM_ERR_BUSY));
     EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING); // The first one is not disturbed.
+    // Nor is its log written to by others.
+    EXPECT_EQ(contract::ReadFile(session->path + "/log").find("leaves"), std::string::npos);
 }
 
 TEST_F(Pod, AnOrphanEndsWhenItsTimeIsOver)
@@ -296,7 +298,67 @@ TEST_F(Pod, TheChildHasNothingOfTheDaemons)
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth->Attach(POD_ROLE_VIEWER, 0);
     ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
-    EXPECT_EQ(birth->Text(), "fds 0 1 2 pipe default term open secret hidden\n");
+    EXPECT_EQ(birth->Text(),
+              "fds 0 1 2 pipe default hup default xfsz default term open secret hidden\n");
+}
+
+// A terminal that hangs up is what a shell hears.
+TEST_F(Pod, StopOfATerminalReachesAShell)
+{
+    for (const char *command : {"", "/bin/bash"}) {
+        Options options;
+        options.mode = POD_MODE_PTY;
+        options.command = command;
+        if (*command != '\0' && access(command, X_OK) != 0)
+            continue;
+        Session *session = Create(std::string("shell") + (*command != '\0' ? "-bash" : ""),
+                                  {"pod-shell"}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+        if (*command != '\0')
+            birth->Type("PS1=; echo rea''dy\r");
+        ASSERT_TRUE(Until([&] { return birth->Text().find("ready\r\n") != std::string::npos; }))
+            << birth->Text();
+        birth->Ask(pod_client_stop(&birth->link->client, 3600000)); // Longer than we wait.
+        ASSERT_TRUE(Until([&] { return birth->exits == 1; })) << birth->Text();
+        EXPECT_EQ(birth->exit.stop_action, PM_STOP_TERMINATE);
+        EXPECT_EQ(birth->exit.signal, 1u);
+    }
+}
+
+TEST_F(Pod, ATerminalThatNobodyHasOpenForAMomentGoesOn)
+{
+    for (const char *how : {"close", "hangup"}) {
+#ifdef __linux__
+        if (strcmp(how, "hangup") == 0 && geteuid() != 0)
+            continue;
+#else
+        if (strcmp(how, "hangup") == 0)
+            continue;
+#endif
+        Options options;
+        options.mode = POD_MODE_PTY;
+        for (const char *name : {"/closed", "/go-on"})
+            remove((folder + name).c_str());
+        Session *session = Create(how, {"pod-reopen", how}, options);
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        birth->Attach(POD_ROLE_WRITER, 0);
+        ASSERT_TRUE(contract::Eventually([&] {
+            Turn();
+            return access((folder + "/closed").c_str(), F_OK) == 0;
+        }));
+        for (int i = 0; i < 3; i++) // It has seen that.
+            EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+        EXPECT_LE(birth->ends, 1u); // Of the second channel, which a terminal does not have.
+        contract::WriteFile(folder + "/go-on", "");
+        ASSERT_TRUE(Until([&] { return birth->Text().find("after") != std::string::npos; })) << how;
+        birth->Type("x\r");
+        ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        EXPECT_NE(birth->Text().find("bye"), std::string::npos);
+        EXPECT_EQ(birth->exit.code, 7u);
+        EXPECT_EQ(birth->ends, 2u);
+    }
 }
 
 TEST_F(Pod, SomebodyLeftBehindDelaysTheExitNoLongerThanTheDrainTime)
@@ -335,6 +397,42 @@ TEST_F(Pod, StopEndsWhatTheChildLeftBehindToo)
         EXPECT_TRUE(DaemonIsGone(session));
     }
 }
+
+#ifdef __linux__
+// setsid() alone leads nobody out of the tree of a stop; a double fork does: it makes a daemon.
+TEST_F(Pod, StopAndKillReachWhoHasASessionOfItsOwn)
+{
+    for (uint32_t mode : Modes()) {
+        for (const char *how : {"stop", "kill", "daemon"}) {
+            Options options;
+            options.mode = mode;
+            Session *session =
+                Create(std::string(how) + std::to_string(mode), {"pod-wander", how}, options);
+            ASSERT_NE(session, nullptr) << birth_error.text;
+            birth->Attach(POD_ROLE_WRITER, 0);
+            ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
+            size_t end = 0;
+            uint64_t first = std::stoull(birth->Text().substr(5), &end);
+            uint64_t second = std::stoull(birth->Text().substr(5 + end));
+            pod_client *client = &birth->link->client;
+            birth->Ask(*how == 's' ? pod_client_stop(client, 300) : pod_client_kill(client));
+            ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+            EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(first); })) << how;
+            if (*how == 'd') {
+                EXPECT_TRUE(contract::PidAlive(second));
+            } else {
+                EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(second); }));
+            }
+            for (uint64_t pid : {first, second}) {
+                if (contract::PidAlive(pid))
+                    contract::KillByNumber(pid);
+            }
+            EXPECT_NE(contract::ReadFile(session->path + "/log").find("tree held by its session"),
+                      std::string::npos);
+        }
+    }
+}
+#endif
 
 TEST_F(Pod, ADaemonThatIsKilledLeavesNothingOfTheSessionBehind)
 {

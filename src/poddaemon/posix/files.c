@@ -36,6 +36,7 @@ int pod_error_of(int e)
         return PM_ERR_NO_MEMORY;
     case ENOSPC:
     case EDQUOT:
+    case EFBIG: // RLIMIT_FSIZE, or what the file system can.
         return PM_ERR_NO_SPACE;
     case EPIPE:
         return PM_ERR_BROKEN_PIPE;
@@ -115,6 +116,12 @@ void pod_dir_close(struct pod_dir *dir)
     }
     free(dir->path);
     *dir = (struct pod_dir)POD_DIR_INIT;
+}
+
+bool pod_dir_is_removed(const struct pod_dir *dir)
+{
+    struct stat st;
+    return fstat(dir->fd, &st) == 0 && st.st_nlink == 0;
 }
 
 // That a file is a plain one of ours with one name, and nobody else's to read.
@@ -270,8 +277,16 @@ int pod_file_rename(struct pod_dir *dir, const char *from, const char *to)
     if (renameat(dir->fd, from, dir->fd, to) < 0) {
         return pod_error_of(errno);
     }
-    (void)fsync(dir->fd);
-    return PM_OK;
+    int result = pod_dir_sync(dir);
+    if (result != PM_OK) {
+        (void)renameat(dir->fd, to, dir->fd, from);
+    }
+    return result;
+}
+
+int pod_file_replace(struct pod_dir *dir, const char *from, const char *to)
+{
+    return renameat(dir->fd, from, dir->fd, to) < 0 ? pod_error_of(errno) : PM_OK;
 }
 
 int pod_file_remove(struct pod_dir *dir, const char *name)

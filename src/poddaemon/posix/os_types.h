@@ -12,7 +12,12 @@
 #define POD_SYS(name) name
 #endif
 
-#define POD_HAS_SESSIONS true       // pm_spec::new_session
+#define POD_HAS_SESSIONS true // pm_spec::new_session
+#ifdef __linux__
+#define POD_TREE "its session and its parents"
+#else
+#define POD_TREE "its group"
+#endif
 #define POD_CAN_PAUSE_TERMINAL true // pod_source_room() of one.
 
 struct pod_dir {
@@ -39,6 +44,8 @@ struct pod_source {
     uv_timer_t *pause; // After a trouble.
     int fd;
     bool terminal;
+    bool held;   // Until its release nobody having it open is not its end.
+    int child;   // Our own descriptor of the child's side, then; -1: not open.
     size_t room; // Bytes that may be read.
     void (*data)(void *user, const void *data, int64_t count);
     void *user;
@@ -56,6 +63,19 @@ struct pod_watch {
     uv_poll_t *poll;
     void (*ready)(void *user);
     void *user;
+};
+
+struct pod_stray {
+    pid_t pid;
+    int pidfd; // -1: none.
+    uint64_t start;
+};
+
+struct pod_strays {
+    pid_t child;
+    uint64_t child_start;
+    struct pod_stray *list;
+    size_t count;
 };
 
 #define POD_SIGNALS 3

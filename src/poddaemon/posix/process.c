@@ -18,7 +18,8 @@ void pod_process_settle(int *argc, char ***argv)
     memset(&action, 0, sizeof action);
     action.sa_handler = SIG_IGN; // A reader that is gone is an error of the write.
     (void)sigaction(SIGPIPE, &action, NULL);
-    (void)sigaction(SIGHUP, &action, NULL); // There is no terminal of ours to hang up.
+    (void)sigaction(SIGHUP, &action, NULL);  // There is no terminal of ours to hang up.
+    (void)sigaction(SIGXFSZ, &action, NULL); // A file size limit is an error of the write, too.
     (void)umask(077);
     if (chdir("/") != 0) {
         return; // It then keeps a folder busy, no more.
@@ -73,6 +74,12 @@ void pod_process_close(struct pod_process *process)
     }
 }
 
+void pod_process_hang_up(pm_process *child)
+{
+    (void)pm_process_signal(child, SIGHUP, PM_SCOPE_TREE);
+    (void)pm_process_signal(child, SIGCONT, PM_SCOPE_TREE); // Who is stopped hears it, too.
+}
+
 // ------------------------------------------------------------------------------------------------
 // Crash: everything below is safe in a signal handler
 // ------------------------------------------------------------------------------------------------
@@ -89,7 +96,7 @@ static struct {
 
 static void say(const char *text, size_t size)
 {
-    while (size > 0) {
+    while (size > 0 && crash.file >= 0) {
         ssize_t n = write(crash.file, text, size);
         if (n <= 0) {
             return;

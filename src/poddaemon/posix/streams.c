@@ -1,6 +1,8 @@
 // The child's streams and other descriptors in the loop.
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "error_of.h"
@@ -12,6 +14,7 @@
 // Read at one wake-up of one source: others get their turn.
 #define READ_TURN_MAX 65536
 #define PAUSE_MS 20
+#define HOLD_PAUSE_MS 1000
 
 static void free_handle(uv_handle_t *handle)
 {
@@ -89,6 +92,33 @@ static size_t read_more(const struct pod_source *source, char *buffer, size_t ca
     return all;
 }
 
+static int open_childs_side(int fd)
+{
+#ifdef TIOCGPTPEER // Linux 4.13: also where another /dev/pts is mounted.
+    int child = ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (child >= 0 || (errno != EINVAL && errno != ENOTTY)) {
+        return child;
+    }
+#endif
+    const char *name = ptsname(fd); // Of our one thread.
+    return name != NULL ? open(name, O_RDWR | O_NOCTTY | O_CLOEXEC) : -1;
+}
+
+// Nobody has the terminal open. The child may open it again, as one does that hangs it up (login),
+// or has closed it for a moment: so we open it ourselves, and nothing more is to be read or done
+// until somebody writes. It was hung up if we have it already.
+static void hold_open(struct pod_source *source)
+{
+    if (source->child >= 0) {
+        (void)close(source->child);
+    }
+    source->child = open_childs_side(source->fd);
+    if (source->child < 0) { // No descriptors.
+        (void)uv_poll_stop(source->poll);
+        (void)uv_timer_start(source->pause, on_source_pause, HOLD_PAUSE_MS, 0);
+    }
+}
+
 static void on_source(uv_poll_t *poll, int status, int events)
 {
     static char buffer[READ_SIZE];
@@ -104,6 +134,10 @@ static void on_source(uv_poll_t *poll, int status, int events)
             source->data(source->user, buffer, (int64_t)size);
         }
         if (source->poll != poll || trouble == PM_ERR_TIMEOUT) { // Closed in the callback; EAGAIN.
+            return;
+        }
+        if (last == 0 && source->held) {
+            hold_open(source);
             return;
         }
         if (last < 0) { // ENOMEM, ENOBUFS ...: it stays readable, so not at once again.
@@ -127,6 +161,8 @@ int pod_source_open(uv_loop_t *loop, struct pod_source *source, pm_native native
     *source = (struct pod_source){.fd = (int)native, .terminal = terminal, .data = data};
     source->user = user;
     source->room = SIZE_MAX;
+    source->held = terminal;
+    source->child = -1;
     int result = open_handles(loop, source->fd, source, &source->poll, &source->pause);
     if (result != PM_OK) {
         (void)close(source->fd);
@@ -158,9 +194,19 @@ void pod_source_look(struct pod_source *source)
     }
 }
 
+void pod_source_release(struct pod_source *source)
+{
+    source->held = false;
+    if (source->poll != NULL && source->child >= 0) {
+        (void)close(source->child);
+        source->child = -1;
+    }
+}
+
 void pod_source_close(struct pod_source *source)
 {
     if (source->poll != NULL) {
+        pod_source_release(source);
         close_handles(source->poll, source->pause, source->fd);
         source->poll = NULL;
     }
@@ -199,24 +245,24 @@ int pod_sink_open(uv_loop_t *loop, struct pod_sink *sink, pm_native native, pod_
 
 int pod_sink_write(struct pod_sink *sink, const void *data, size_t size, size_t *ret_count)
 {
+    int result = PM_OK;
     size_t count = 0;
-    while (count < size) {
+    while (count < size && result == PM_OK) {
         ssize_t n = POD_SYS(write)(sink->fd, (const char *)data + count, size - count);
         if (n >= 0) {
             count += (size_t)n;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             (void)uv_poll_start(sink->poll, UV_WRITABLE, on_sink);
             break;
-        } else if (errno == EPIPE || errno == EIO) {
-            return PM_ERR_BROKEN_PIPE;
-        } else if (errno != EINTR) {
-            int result = pod_error_of(errno);
+        } else if (errno == EPIPE) {
+            result = PM_ERR_BROKEN_PIPE;
+        } else if (errno != EINTR) { // EIO: nobody has the terminal open just now.
+            result = pod_error_of(errno);
             (void)uv_timer_start(sink->pause, on_sink_pause, PAUSE_MS, 0);
-            return result;
         }
     }
     *ret_count = count;
-    return PM_OK;
+    return result;
 }
 
 void pod_sink_close(struct pod_sink *sink)

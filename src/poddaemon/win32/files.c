@@ -126,6 +126,13 @@ void pod_dir_close(struct pod_dir *dir)
     *dir = (struct pod_dir)POD_DIR_INIT;
 }
 
+bool pod_dir_is_removed(const struct pod_dir *dir)
+{
+    FILE_STANDARD_INFO info;
+    return GetFileInformationByHandleEx(dir->handle, FileStandardInfo, &info, sizeof info) &&
+           info.DeletePending;
+}
+
 struct open_how {
     DWORD access, share, disposition;
 };
@@ -133,7 +140,7 @@ struct open_how {
 static int open_in(const struct pod_dir *dir, const char *name, struct open_how how,
                    HANDLE *ret_handle)
 {
-    wchar_t *path;
+    wchar_t *path = NULL;
     int result = path_in(dir, name, &path);
     if (result != PM_OK) {
         return result;
@@ -314,16 +321,19 @@ int pod_file_rename(struct pod_dir *dir, const char *from, const char *to)
     return result;
 }
 
+int pod_file_replace(struct pod_dir *dir, const char *from, const char *to)
+{
+    return move(dir, from, to, MOVEFILE_REPLACE_EXISTING);
+}
+
 int pod_file_remove(struct pod_dir *dir, const char *name)
 {
-    wchar_t *path;
+    wchar_t *path = NULL;
     int result = path_in(dir, name, &path);
     if (result == PM_OK && !DeleteFileW(path)) {
         result = last_error();
     }
-    if (result != PM_ERR_NO_MEMORY) {
-        free(path);
-    }
+    free(path);
     return result;
 }
 

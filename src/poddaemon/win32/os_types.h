@@ -4,6 +4,15 @@
 #include <processmgr/processmgr.h>
 #include <uv.h>
 
+// A build for fault tests puts a table in the place of calls that can fail.
+#ifdef POD_FAULT_TABLE
+#include "pod_faults.h"
+#define POD_SYS(name) pod_fault_##name
+#else
+#define POD_SYS(name) name
+#endif
+
+#define POD_TREE "its group"   // Where a job does not hold it.
 #define POD_HAS_SESSIONS false // pm_spec::new_session
 // pod_source_room() of one: a pseudoconsole is closed only while somebody reads it.
 #define POD_CAN_PAUSE_TERMINAL false
@@ -33,6 +42,10 @@ struct pod_sink {
 
 struct pod_watch {
     struct pod_waiter *waiter;
+};
+
+struct pod_strays {
+    char none; // A job holds them all.
 };
 
 struct pod_process {

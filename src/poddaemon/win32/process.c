@@ -60,6 +60,37 @@ void pod_process_close(struct pod_process *process)
     }
 }
 
+void pod_strays_begin(struct pod_strays *strays, uint64_t child)
+{
+    (void)strays;
+    (void)child;
+}
+
+void pod_strays_note(struct pod_strays *strays)
+{
+    (void)strays;
+}
+
+void pod_strays_terminate(struct pod_strays *strays)
+{
+    (void)strays;
+}
+
+void pod_strays_kill(struct pod_strays *strays)
+{
+    (void)strays;
+}
+
+void pod_strays_clear(struct pod_strays *strays)
+{
+    (void)strays;
+}
+
+void pod_process_hang_up(pm_process *child)
+{
+    (void)child; // The step of the library is all that there is.
+}
+
 // ------------------------------------------------------------------------------------------------
 // Crash
 // ------------------------------------------------------------------------------------------------
@@ -75,7 +106,9 @@ static struct {
 static void say(const char *text, size_t size)
 {
     DWORD written;
-    (void)WriteFile(crash.file, text, (DWORD)size, &written, NULL);
+    if (crash.file != (HANDLE)PM_NATIVE_INVALID) {
+        (void)WriteFile(crash.file, text, (DWORD)size, &written, NULL);
+    }
 }
 
 static void say_text(const char *text)

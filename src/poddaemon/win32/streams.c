@@ -8,6 +8,7 @@
 
 #define READ_SIZE 65536
 #define WRITE_MAX 65536
+#define PAUSE_MS 20
 
 // ------------------------------------------------------------------------------------------------
 // Source
@@ -91,6 +92,11 @@ void pod_source_look(struct pod_source *source)
     (void)source; // A read is under way, unless it is held.
 }
 
+void pod_source_release(struct pod_source *source)
+{
+    (void)source; // A pseudoconsole is open as long as it is there.
+}
+
 void pod_source_close(struct pod_source *source)
 {
     if (source->reader != NULL) {
@@ -101,13 +107,16 @@ void pod_source_close(struct pod_source *source)
 }
 
 // ------------------------------------------------------------------------------------------------
-// Sink: one write at a time, of a copy
+// Sink: one write at a time, of a copy. Its bytes count when the pipe has them.
 // ------------------------------------------------------------------------------------------------
 
 struct pod_writer {
     uv_pipe_t pipe;
+    uv_timer_t pause; // After a trouble.
+    unsigned open_handles;
     uv_write_t write;
-    char *copy; // NULL: nothing is under way.
+    char *copy;           // NULL: nothing is under way.
+    size_t size, written; // Of the copy; of the one before, which nobody was told of yet.
     bool broken;
     pod_sink_ready *ready; // NULL: closed.
     void *user;
@@ -116,8 +125,16 @@ struct pod_writer {
 static void on_writer_closed(uv_handle_t *handle)
 {
     struct pod_writer *writer = handle->data;
-    free(writer->copy);
-    free(writer);
+    if (--writer->open_handles == 0) {
+        free(writer->copy);
+        free(writer);
+    }
+}
+
+static void close_writer(struct pod_writer *writer)
+{
+    uv_close((uv_handle_t *)&writer->pause, on_writer_closed);
+    uv_close((uv_handle_t *)&writer->pipe, on_writer_closed);
 }
 
 static void on_written(uv_write_t *write, int status)
@@ -129,6 +146,13 @@ static void on_written(uv_write_t *write, int status)
     free(writer->copy);
     writer->copy = NULL;
     writer->broken = writer->broken || status < 0;
+    writer->written = status < 0 ? 0 : writer->size;
+    writer->ready(writer->user);
+}
+
+static void on_writer_pause(uv_timer_t *timer)
+{
+    struct pod_writer *writer = timer->data;
     writer->ready(writer->user);
 }
 
@@ -144,41 +168,64 @@ int pod_sink_open(uv_loop_t *loop, struct pod_sink *sink, pm_native native, pod_
     writer->ready = ready;
     writer->user = user;
     (void)uv_pipe_init(loop, &writer->pipe, 0);
-    writer->pipe.data = writer->write.data = writer;
+    (void)uv_timer_init(loop, &writer->pause);
+    writer->open_handles = 2;
+    writer->pipe.data = writer->pause.data = writer->write.data = writer;
     int result = pod_pipe_open(&writer->pipe, native);
     if (result != PM_OK) {
-        uv_close((uv_handle_t *)&writer->pipe, on_writer_closed);
+        close_writer(writer);
         return result;
     }
     sink->writer = writer;
     return PM_OK;
 }
 
+// 0: it is under way. UV_ENOMEM and whatever else does not say that nobody reads passes.
+static int start_write(struct pod_writer *writer, const char *data, size_t size)
+{
+    writer->size = size < WRITE_MAX ? size : WRITE_MAX;
+    writer->copy = POD_SYS(malloc)(writer->size);
+    if (writer->copy == NULL) {
+        return UV_ENOMEM;
+    }
+    memcpy(writer->copy, data, writer->size);
+    uv_buf_t buffer = uv_buf_init(writer->copy, (unsigned)writer->size);
+    int result =
+        POD_SYS(uv_write)(&writer->write, (uv_stream_t *)&writer->pipe, &buffer, 1, on_written);
+    if (result != 0) {
+        free(writer->copy);
+        writer->copy = NULL;
+    }
+    return result;
+}
+
+static bool is_end(int uv_error)
+{
+    return uv_error == UV_EPIPE || uv_error == UV_EOF || uv_error == UV_ENOTCONN ||
+           uv_error == UV_ECONNRESET || uv_error == UV_ECONNABORTED;
+}
+
 int pod_sink_write(struct pod_sink *sink, const void *data, size_t size, size_t *ret_count)
 {
     struct pod_writer *writer = sink->writer;
+    size_t count = writer->written < size ? writer->written : size;
+    *ret_count = count;
+    writer->written = 0;
     if (writer->broken) {
         return PM_ERR_BROKEN_PIPE;
     }
-    if (writer->copy != NULL || size == 0) {
-        *ret_count = 0;
+    if (writer->copy != NULL || size == count) {
         return PM_OK;
     }
-    size = size < WRITE_MAX ? size : WRITE_MAX;
-    writer->copy = malloc(size);
-    if (writer->copy == NULL) {
-        writer->broken = true; // Nothing would wake us.
-        return PM_ERR_BROKEN_PIPE;
+    int result = start_write(writer, (const char *)data + count, size - count);
+    if (result == 0) {
+        return PM_OK;
     }
-    memcpy(writer->copy, data, size);
-    uv_buf_t buffer = uv_buf_init(writer->copy, (unsigned)size);
-    if (uv_write(&writer->write, (uv_stream_t *)&writer->pipe, &buffer, 1, on_written) != 0) {
-        free(writer->copy);
-        writer->copy = NULL;
-        return PM_ERR_BROKEN_PIPE;
+    writer->broken = is_end(result);
+    if (!writer->broken) {
+        (void)uv_timer_start(&writer->pause, on_writer_pause, PAUSE_MS, 0);
     }
-    *ret_count = size;
-    return PM_OK;
+    return writer->broken ? PM_ERR_BROKEN_PIPE : PM_ERR_NO_MEMORY;
 }
 
 static void on_shut(uv_shutdown_t *request, int status)
@@ -187,7 +234,7 @@ static void on_shut(uv_shutdown_t *request, int status)
     (void)status;
     free(request);
     if (!uv_is_closing((uv_handle_t *)&writer->pipe)) { // At the end the loop closes all.
-        uv_close((uv_handle_t *)&writer->pipe, on_writer_closed);
+        close_writer(writer);
     }
 }
 
@@ -199,6 +246,7 @@ void pod_sink_close(struct pod_sink *sink)
     }
     writer->ready = NULL;
     sink->writer = NULL;
+    (void)uv_timer_stop(&writer->pause);
     // What is under way is written first: it is the end of the child's input.
     uv_shutdown_t *request = malloc(sizeof *request);
     if (request != NULL) {
@@ -208,7 +256,7 @@ void pod_sink_close(struct pod_sink *sink)
         }
         free(request);
     }
-    uv_close((uv_handle_t *)&writer->pipe, on_writer_closed);
+    close_writer(writer);
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ void os_begin(void)
         (void)close(fd);
     }
     (void)signal(SIGPIPE, SIG_IGN); // Ends of connections are told by the calls.
+    (void)signal(SIGXFSZ, SIG_IGN); // So is a limit for the size of files.
     (void)umask(077);
 }
 
