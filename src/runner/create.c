@@ -110,6 +110,12 @@ static char *describe(const struct session *session)
     if (json != NULL && session->waits) { // Runners that know nothing of it read over it.
         (void)json_object_set_new(json, "on_full", json_string("wait"));
     }
+    if (json != NULL && session->ring != 0) {
+        (void)json_object_set_new(json, "ring", json_integer((json_int_t)session->ring));
+    }
+    if (json != NULL && session->grace_ms != 0) {
+        (void)json_object_set_new(json, "grace_ms", json_integer(session->grace_ms));
+    }
     char *text = json != NULL ? json_dumps(json, JSON_INDENT(1)) : NULL;
     json_decref(json);
     return text;
@@ -128,6 +134,8 @@ static int take_params(struct create *create, struct session *session)
     struct pod_config *c = &create->config;
     session->pipes = mode != NULL && strcmp(mode, "pipes") == 0;
     session->waits = full != NULL && strcmp(full, "wait") == 0;
+    session->ring = number_of(params, "ring");
+    session->grace_ms = number_of(params, "grace_ms");
     session->program = strdup(json_string_value(json_object_get(params, "program")));
     session->labels = labels != NULL ? json_incref(labels) : json_object();
     session->created_ms = wall_ms();
@@ -151,9 +159,9 @@ static int take_params(struct create *create, struct session *session)
     c->cwd = json_string_value(json_object_get(params, "cwd"));
     c->columns = number_of(params, "columns");
     c->rows = number_of(params, "rows");
-    c->ring_size = number_of(params, "ring");
+    c->ring_size = (uint32_t)session->ring;
     c->orphan_s = number_of(params, "orphan_s");
-    c->grace_ms = number_of(params, "grace_ms");
+    c->grace_ms = session->grace_ms;
     c->kill_tree = json_is_true(json_object_get(params, "kill_tree"));
     c->batch = json_is_true(json_object_get(params, "batch"));
     c->on_full = session->waits ? POD_FULL_WAIT : POD_FULL_DROP;

@@ -218,9 +218,10 @@ static void on_remove_timer(uv_timer_t *timer)
 static void remove_session(struct podchild *pod, enum podchild_state state)
 {
     uint32_t grace = pod->options.config->grace_ms;
+    uint64_t patience = GONE_MS + grace + session_record_ms(pod->options.config->ring);
     pod->state = state;
     drop_link(pod);
-    (void)uv_timer_start(&pod->timer, on_remove_timer, GONE_MS + grace, 0);
+    (void)uv_timer_start(&pod->timer, on_remove_timer, patience, 0);
     ask_runner(pod, "session.destroy",
                json_pack("{s:s, s:I}", "id", pod->id, "grace_ms", (json_int_t)grace), on_removed);
 }

@@ -83,6 +83,8 @@ static int take_description(struct session *session, const char *text, size_t si
         const char *full = json_string_value(json_object_get(json, "on_full"));
         session->pipes = strcmp(mode, "pipes") == 0;
         session->waits = full != NULL && strcmp(full, "wait") == 0;
+        session->ring = (uint64_t)json_integer_value(json_object_get(json, "ring"));
+        session->grace_ms = (uint32_t)json_integer_value(json_object_get(json, "grace_ms"));
         session->program = strdup(program);
         session->labels = json_incref(labels);
         session->created_ms = (int64_t)json_integer_value(json_object_get(json, "created"));

@@ -17,6 +17,7 @@
 #define HANDSHAKE_MS 2000
 #define STOP_GRACE_MS 5000
 #define STOP_MARGIN_MS 3000 // On top of the grace, before the holder itself is ended.
+#define RECORD_RATE 4096    // And of that: bytes in a ms that a holder hashes and syncs at least.
 #define KILL_MARGIN_MS 2000
 
 // Why it can be asked, stopped and killed, and nothing else.
@@ -67,7 +68,9 @@ struct session {
     char path[4096];
     enum session_state state;
     bool pipes;
-    bool waits; // Its child waits for the writer when the ring is full.
+    bool waits;        // Its child waits for the writer when the ring is full.
+    uint64_t ring;     // Bytes that it keeps; 0: POD_RING_DEFAULT.
+    uint32_t grace_ms; // Of its holder, for a stop that says none; 0: STOP_GRACE_MS.
     char *program;
     json_t *labels, *warnings;
     int64_t created_ms;
@@ -164,6 +167,8 @@ bool session_is_over(const struct session *session);
 bool session_ask(struct session *session, enum ask_kind kind, struct refresh *refresh);
 // Ends it; the waiters are answered when it has ended.
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms);
+// How long its holder may need for the record of its end, on top of all other times.
+uint64_t session_record_ms(uint64_t ring);
 // false: no memory, which the call was told.
 bool session_wait(struct session *session, struct call *call, bool destroy);
 void session_fail_waiters(struct session *session, const struct runner_error *error);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "pod/ring.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
@@ -110,10 +111,19 @@ void session_kill_holder(struct session *session)
     (void)uv_timer_start(session->patience, on_patience_over, KILL_MARGIN_MS + 1000, 0);
 }
 
+// It answers nobody while it writes down what it has kept, and would lose it if it was ended then.
+uint64_t session_record_ms(uint64_t ring)
+{
+    ring = ring == 0 ? POD_RING_DEFAULT : ring < POD_RING_MAX ? ring : POD_RING_MAX;
+    return ring / RECORD_RATE;
+}
+
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms)
 {
-    uint32_t grace = grace_ms != 0 ? grace_ms : STOP_GRACE_MS;
-    uint64_t patience = kind == ASK_KILL ? KILL_MARGIN_MS : (uint64_t)grace + STOP_MARGIN_MS;
+    uint64_t own = session->grace_ms != 0 ? session->grace_ms : STOP_GRACE_MS;
+    uint64_t patience =
+        session_record_ms(session->ring) +
+        (kind == ASK_KILL ? KILL_MARGIN_MS : (grace_ms != 0 ? grace_ms : own) + STOP_MARGIN_MS);
     bool worse = !session->stopping || kind == ASK_KILL;
     if (worse) {
         session->stopping = true;
