@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/doctor.h"
 #include "runner/options.h"
 #include "runner/who.h"
 
@@ -27,6 +28,7 @@ static void print_who(const json_t *who)
     const json_t *how = json_object_get(who, "how"), *holder = json_object_get(who, "holder");
     const json_t *child = json_object_get(holder, "child");
     const char *session = text_of(who, "session"), *state = text_of(who, "state");
+    char quoted[4400];
     size_t i;
     json_t *item;
     (void)printf("process %lld (%s%s%s): %s",
@@ -55,7 +57,7 @@ static void print_who(const json_t *who)
                      (long long)json_integer_value(json_object_get(who, "parent")));
     }
     if (session[0] != '\0') {
-        (void)printf("  next: runner get %s\n", session);
+        (void)printf("  next: runner get %s\n", doctor_id(session, quoted));
     }
 }
 

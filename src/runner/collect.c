@@ -6,6 +6,7 @@
 
 #include "pod/tomb.h"
 #include "poddaemon/folder.h"
+#include "runner/doctor.h"
 #include "runner/session.h"
 
 #define PASSING_MS 500 // Until a trouble that passes is met again.
@@ -226,6 +227,7 @@ static void become_unproven(struct session *session, const struct look *look)
     struct runner_error error;
     struct ask *asks = session_take_asks(session);
     bool destroy = false;
+    char quoted[4400];
     session_fail(session, SESSION_UNPROVEN, "its folder or exit record cannot be trusted: %s",
                  pm_strerror(look->result));
     session_end_asks(asks);
@@ -239,7 +241,7 @@ static void become_unproven(struct session *session, const struct look *look)
     if (destroy) {
         (void)runner_fail(&error, RUNNER_DAMAGED,
                           "removal of session '%s'\nits holder is gone; %s\nrunner forget %s",
-                          session->id, session->problem, session->id);
+                          session->id, session->problem, doctor_id(session->id, quoted));
         session_fail_waiters(session, &error);
     } else {
         answer_waiters(session);

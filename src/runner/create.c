@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "poddaemon/folder.h"
+#include "runner/doctor.h"
 #include "runner/placement.h"
 #include "runner/session.h"
 #include "runner/tree.h"
@@ -513,11 +514,12 @@ void session_create(struct server *server, struct call *call, json_t *params)
     const char *id = json_string_value(json_object_get(params, "id"));
     struct runner_error error;
     struct session *other = session_find(server, id);
+    char quoted[4400];
     if (other != NULL) {
         bool over = session_is_over(other);
         (void)runner_fail(&error, RUNNER_EXISTS, "start of session '%s'\none of this id %s\n%s%s",
                           id, over ? "has ended and was not removed" : "is there",
-                          over ? "runner destroy " : "runner attach ", id);
+                          over ? "runner destroy " : "runner attach ", doctor_id(id, quoted));
         call_error(call, &error);
         return;
     }

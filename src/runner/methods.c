@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runner/debug.h"
+#include "runner/doctor.h"
 #include "runner/service.h"
 #include "runner/session.h"
 #include "runner/upgrade.h"
@@ -178,13 +179,14 @@ static void method_locate(struct session *session, struct call *call, json_t *pa
 static bool refuse_input(struct session *session, struct call *call, const char *what)
 {
     struct runner_error error;
+    char quoted[4400];
     if (session->aside) {
         (void)runner_fail(&error, RUNNER_DAMAGED, "%s session '%s'\n%s\nrunner doctor", what,
                           session->id, session->problem);
     } else if (session_is_over(session)) {
         (void)runner_fail(&error, RUNNER_NO_SESSION,
                           "%s session '%s'\nit has ended\nrunner logs %s", what, session->id,
-                          session->id);
+                          doctor_id(session->id, quoted));
     } else {
         return false;
     }
@@ -284,6 +286,7 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
 {
     struct runner_error error;
     bool unproven = session->state == SESSION_UNPROVEN;
+    char quoted[4400];
     (void)params;
     if (session_is_over(session) ||
         (unproven && !session->aside_passing && session_is_free(session))) {
@@ -293,7 +296,7 @@ static void method_forget(struct session *session, struct call *call, json_t *pa
     (void)runner_fail(&error, RUNNER_REFUSED,
                       "forget of session '%s'\nit has not ended (%s)\nrunner %s %s", session->id,
                       session_state_name((int)session->state), unproven ? "kill" : "destroy",
-                      unproven ? name_of_holder(session) : session->id);
+                      doctor_id(unproven ? name_of_holder(session) : session->id, quoted));
     call_error(call, &error);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "poddaemon/folder.h"
+#include "runner/doctor.h"
 #include "runner/session.h"
 
 #define OPERATION_MS 10000
@@ -34,6 +35,7 @@ static void on_closed(uv_handle_t *handle)
 static void end(struct operation *op, int code, const char *why)
 {
     struct runner_error error;
+    char quoted[4400];
     if (op->answered) {
         return;
     }
@@ -48,7 +50,7 @@ static void end(struct operation *op, int code, const char *why)
                                                         : "runner get ";
         (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
                           op->resize ? "resize of" : "input for", op->id, why, next,
-                          next[strlen(next) - 1] == ' ' ? op->id : "");
+                          next[strlen(next) - 1] == ' ' ? doctor_id(op->id, quoted) : "");
         call_error(op->call, &error);
     }
     uv_close((uv_handle_t *)&op->timer, on_closed);

@@ -31,7 +31,7 @@ struct runner_error {
     int code; // enum runner_code
     char what[320];
     char why[1024];
-    char next[512];
+    char next[768]; // An id in it may be four times as long, quoted.
 };
 // The text is "what", "why" and "next", one a line; the last two may be missing. Returns code.
 int runner_fail(struct runner_error *error, int code, const char *format, ...)

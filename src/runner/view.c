@@ -7,6 +7,7 @@
 
 #include "poddaemon/folder.h"
 #include "runner/control_client.h"
+#include "runner/doctor.h"
 #include "runner/podlink.h"
 #include "runner/session.h"
 
@@ -61,10 +62,12 @@ static void finish(struct view *view)
 static void fail(struct view *view, int code, const char *why, const char *next)
 {
     static const char *const what[] = {"attach to", "logs of", "input for"};
+    char quoted[4400];
+    bool names = next[0] != '\0' && next[strlen(next) - 1] == ' ';
     if (view->error.code == RUNNER_OK) {
         (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s", what[view->options.kind],
                           view->options.id, why, next,
-                          next[0] != '\0' && next[strlen(next) - 1] == ' ' ? view->options.id : "");
+                          names ? doctor_id(view->options.id, quoted) : "");
     }
     finish(view);
 }

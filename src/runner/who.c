@@ -280,7 +280,7 @@ static int nobodys(const struct runner_env *env, const struct search *search, ui
                    struct runner_error *error)
 {
     unsigned long long number = (unsigned long long)pid;
-    char text[24], show[4600];
+    char text[24], show[4600], quoted[4400];
     (void)snprintf(text, sizeof text, "%llu", number);
     if (search->target != NULL) {
         return runner_fail(error, RUNNER_NO_SESSION,
@@ -295,7 +295,7 @@ static int nobodys(const struct runner_env *env, const struct search *search, ui
             return runner_fail(error, RUNNER_NO_SESSION,
                                "process %llu\nthere is none now; the holder of session '%s' had "
                                "this number\nrunner get %s",
-                               number, record->id, record->id);
+                               number, record->id, doctor_id(record->id, quoted));
         }
     }
     return runner_fail(error, RUNNER_NO_SESSION, "process %llu\nthere is none\nrunner list",
