@@ -103,7 +103,8 @@ static void runner_shutdown(struct server *server, struct call *call, json_t *pa
             session_stop(s, ASK_STOP, 0);
         }
     }
-    call_result(call, json_pack("{s:b}", "stopping", 1));
+    call_result(call, json_pack("{s:b, s:I}", "stopping", 1, "patience_ms",
+                                (json_int_t)(all ? sessions_patience(server) : 0)));
     server_stop(server, all ? SERVER_SHUTDOWN_ALL : SERVER_SHUTDOWN);
 }
 
@@ -168,11 +169,13 @@ static void method_get(struct session *session, struct call *call, json_t *param
 static void method_locate(struct session *session, struct call *call, json_t *params)
 {
     (void)params;
-    call_result(call, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:s}", "id", session->id, "folder",
-                                session->path, "token_file", POD_FILE_TOKEN, "epoch",
-                                (json_int_t)session->server->epoch, "mode",
-                                session->pipes ? "pipes" : "pty", "ended", session_is_over(session),
-                                "state", session_state_name((int)session->state)));
+    call_result(call,
+                json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:s, s:I}", "id", session->id, "folder",
+                          session->path, "token_file", POD_FILE_TOKEN, "epoch",
+                          (json_int_t)session->server->epoch, "mode",
+                          session->pipes ? "pipes" : "pty", "ended", session_is_over(session),
+                          "state", session_state_name((int)session->state), "grace_ms",
+                          (json_int_t)session_grace(session)));
 }
 
 // One that has ended, or that is only a folder of which nobody knows whose it is.
@@ -221,7 +224,7 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
     if (session->state == SESSION_UNPROVEN && holder && kind == ASK_KILL) {
         // By its record in the registry, which is proven; nothing of its folder is needed.
         if (session_wait(session, call, false)) {
-            session_kill_holder(session);
+            session_end_holder(session);
         }
         return;
     }

@@ -218,7 +218,8 @@ static void on_remove_timer(uv_timer_t *timer)
 static void remove_session(struct podchild *pod, enum podchild_state state)
 {
     uint32_t grace = pod->options.config->grace_ms;
-    uint64_t patience = GONE_MS + grace + session_record_ms(pod->options.config->ring);
+    // Twice: its holder may have to be asked to end, as its child was.
+    uint64_t patience = GONE_MS + 2 * (grace + session_record_ms(pod->options.config->ring));
     pod->state = state;
     drop_link(pod);
     (void)uv_timer_start(&pod->timer, on_remove_timer, patience, 0);

@@ -156,7 +156,9 @@ void server_stop(struct server *server, enum server_end end)
     }
     server->end = end;
     services_stop(server);
-    server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
+    // Those that are being stopped have times of their own.
+    uint64_t patience = end == SERVER_SHUTDOWN_ALL ? sessions_patience(server) : 0;
+    server->end_deadline = uv_now(&server->loop) + (patience > END_ALL_MS ? patience : END_ALL_MS);
     server->kill_at = uv_now(&server->loop) + SERVICES_MS;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
 }

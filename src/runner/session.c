@@ -272,6 +272,7 @@ json_t *session_json(const struct session *session)
         json_decref(json_object_get(json, "labels"));
     }
     (void)json_object_set_new(json, "on_full", json_string(session->waits ? "wait" : "drop"));
+    (void)json_object_set_new(json, "grace_ms", json_integer(session_grace(session)));
     (void)json_object_set_new(json, "stdout", offset_json(session, POD_CHANNEL_OUT));
     if (session->pipes) {
         (void)json_object_set_new(json, "stderr", offset_json(session, POD_CHANNEL_ERR));

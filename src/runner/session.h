@@ -61,6 +61,12 @@ struct waiter { // A call that waits for the end of the session.
 
 struct create;
 
+enum holder_end { // How far its holder itself is made to end.
+    HOLDER_LEFT_ALONE = 0,
+    HOLDER_ASKED, // Politely: it ends its child, and leaves a record.
+    HOLDER_KILLED
+};
+
 struct session {
     struct server *server;
     struct session *next;
@@ -105,6 +111,7 @@ struct session {
     uint64_t leave_until; // Of its holder, before it is removed; 0: that is not under way.
     uint32_t stop_grace_ms;
     enum ask_kind stop_kind;
+    enum holder_end holder_end;
     unsigned works; // Under way in workers, and session_hold(): it is not freed before.
     struct ask *asks;
     struct waiter *waiters;
@@ -185,15 +192,21 @@ void session_erase(struct session *session);
 // Whether that is asked for, or a worker does it: who wants another of this id waits.
 bool session_is_going(const struct session *session);
 
-// What `holder is ended` is done by: kills it and its tree in a worker.
-void session_end_holder(struct session *session);
-// The same, for those who wait for its end.
+// In a worker: kills it and its tree.
 void session_kill_holder(struct session *session);
+// For those who wait for its end: asks it politely, and kills it when that does not help.
+void session_end_holder(struct session *session);
+// That of a stop that says none, of this holder.
+uint32_t session_grace(const struct session *session);
+// How long the stops that are under way may take.
+uint64_t sessions_patience(const struct server *server);
 
 // create.c
 void session_create(struct server *server, struct call *call, json_t *params);
 bool create_message(struct session *session, const struct pod_message *message);
 void create_over(struct session *session, int failure);
+// Whether a list of NAME=value has one of this name.
+bool create_has_variable(const char *const *env, size_t count, const char *name);
 
 // recover.c
 void recover_begin(struct server *server);
