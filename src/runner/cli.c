@@ -212,7 +212,7 @@ static int wait_for_other(const struct runner_env *env, const char *instance, co
             bool back = other && result != NULL && strcmp(result, "came back") == 0;
             if (back) {
                 (void)runner_fail(&error, RUNNER_FAILED,
-                                  "upgrade to '%s'\n%s; the old one serves again\nsee runner.log",
+                                  "upgrade to '%s'\n%s; the old one serves again\nrunner info",
                                   program, reason != NULL ? reason : "");
             } else if (other && env->json) {
                 print_json(info, false);
@@ -250,7 +250,8 @@ int cli_upgrade(const struct runner_env *env, int argc, char **argv)
         uv_fs_req_cleanup(&request);
         if (found != 0) {
             json_decref(params);
-            (void)runner_fail(&error, RUNNER_FAILED, "upgrade to '%s'\n%s", argv[1],
+            (void)runner_fail(&error, RUNNER_FAILED,
+                              "upgrade to '%s'\n%s\nnone: name a file that is there", argv[1],
                               uv_strerror(found));
             return runner_report(env, &error);
         }

@@ -348,10 +348,9 @@ static int64_t grace_of(struct client *client, const json_t *params)
     struct runner_error error;
     json_t *place = NULL;
     int64_t grace = number(params, "grace_ms");
-    if (grace == 0 &&
-        client_call(client, "session.locate",
-                    json_pack("{s:O}", "id", json_object_get(params, "id")), CLIENT_TIMEOUT_MS,
-                    &place, &error) == RUNNER_OK) {
+    if (grace == 0 && client_call(client, "session.locate",
+                                  json_pack("{s:O}", "id", json_object_get(params, "id")),
+                                  CLIENT_TIMEOUT_MS, &place, &error) == RUNNER_OK) {
         grace = number(place, "grace_ms");
     }
     json_decref(place);

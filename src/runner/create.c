@@ -428,7 +428,7 @@ static void take_error(struct create *create, const struct pod_error *e)
 {
     if (e->code == POD_E_START) {
         (void)runner_fail(&create->error, RUNNER_FAILED,
-                          "start of session '%s'\n%.*s\ncheck program, folder and PATH",
+                          "start of session '%s'\n%.*s\nnone: check program, folder and PATH",
                           create->session->id, (int)e->text.size, (const char *)e->text.data);
     } else {
         (void)runner_fail(&create->error, RUNNER_FAILED,
@@ -452,8 +452,8 @@ bool create_message(struct session *session, const struct pod_message *message)
         if (number == -POD_E_VERSION) {
             (void)runner_fail(&create->error, RUNNER_REFUSED,
                               "start of session '%s'\nits holder speaks no version of the protocol "
-                              "that this runner speaks\nuse runner and processmgr-poddaemon of one "
-                              "build; see PROCESSMGR_PODDAEMON",
+                              "that this runner speaks\nnone: use runner and processmgr-poddaemon "
+                              "of one build; see PROCESSMGR_PODDAEMON",
                               session->id);
             fail(create);
         } else if (number < 0) {

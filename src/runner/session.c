@@ -394,13 +394,21 @@ static void claim(struct session *session)
     }
 }
 
-static void rise_above(struct session *session, uint64_t epoch)
+// false: no runner can. It has that from somebody else who has its token.
+static bool rise_above(struct session *session, uint64_t epoch)
 {
+    if (epoch >= EPOCH_MAX) {
+        session_log(session, LOG_ERROR, "runner.epoch",
+                    "its holder has met epoch %llu, which no runner has",
+                    (unsigned long long)epoch);
+        return false;
+    }
     // A newer runner was here, whose count we do not know: the registry is ours, so we are the
     // newest.
     if (epoch_next(session->server, epoch + 1) != 0) {
         session_log(session, LOG_ERROR, "runner.epoch", "a new epoch cannot be written");
     }
+    return true;
 }
 
 static void take_state(struct session *session, const struct pod_state *pod)
@@ -408,7 +416,7 @@ static void take_state(struct session *session, const struct pod_state *pod)
     session->pod = *pod;
     session->daemon_pid = pod->daemon_pid;
     if (pod->epoch > session->server->epoch) {
-        rise_above(session, pod->epoch);
+        (void)rise_above(session, pod->epoch);
     }
     if (session->state != SESSION_RUNNING) {
         session->state = SESSION_RUNNING;
@@ -457,8 +465,8 @@ static void take_answer(struct session *session, const struct pod_message *messa
         session_log(session, LOG_WARNING, "session.refused", "%s: %.*s", pod_strerror(e->code),
                     (int)e->text.size, (const char *)e->text.data);
         if (e->code == POD_E_FENCED) {
-            rise_above(session, e->detail);
-            again = session->stopping && ask->kind != ASK_STATUS;
+            bool above = rise_above(session, e->detail);
+            again = above && session->stopping && ask->kind != ASK_STATUS;
         }
     }
     if (ask->refresh != NULL) {

@@ -209,12 +209,14 @@ void create_over(struct session *session, int failure);
 bool create_has_variable(const char *const *env, size_t count, const char *name);
 
 // recover.c
-void recover_begin(struct server *server);
+int recover_begin(struct server *server, struct runner_error *error);
 void recover_collected(struct session *session); // After the first look at what is left of it.
 void recover_removed(struct session *session);   // It is about to be freed.
 bool session_described(const char *text, size_t size, char id[RUNNER_ID_MAX + 1]);
 // Folders that could not be read for a passing trouble.
 void recover_again(struct server *server);
+// Its epochs end here, far from where a number would begin anew: JSON has no larger ones.
+#define EPOCH_MAX ((uint64_t)INT64_MAX)
 int epoch_next(struct server *server, uint64_t at_least);
 
 // podop.c: a connection of one's own to its pod. Fills in session and token. 0 or PM_ERR_*.

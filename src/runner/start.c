@@ -76,7 +76,7 @@ static int wait_until_up(const struct runner_env *env, const struct started *sta
         if (monotonic_ms() > deadline) {
             return runner_fail(error, RUNNER_UNREACHABLE,
                                "start of a runner for '%s'\nprocess %llu does not answer\n"
-                               "see '%s/runner.log'",
+                               "runner --state '%s' doctor",
                                env->state_dir, (unsigned long long)pm_process_pid(started->process),
                                env->state_dir);
         }

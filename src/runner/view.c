@@ -118,7 +118,7 @@ static void take_output(struct view *view, const struct pod_output *output)
         data.size = output->offset < view->stop_at ? (size_t)(view->stop_at - output->offset) : 0;
     }
     if (!show(data.data, data.size)) {
-        fail(view, RUNNER_FAILED, "stdout cannot be written to", "");
+        fail(view, RUNNER_FAILED, "stdout cannot be written to", "none: give it one that takes it");
     } else if (output->offset + output->data.size >= view->stop_at) {
         finish(view);
     }
@@ -290,7 +290,7 @@ static void attach(struct view *view)
     if (number == -POD_E_VERSION) {
         fail(view, RUNNER_REFUSED, SESSION_OTHER_VERSION, "runner stop ");
     } else if (number < 0) {
-        fail(view, RUNNER_FAILED, pod_strerror((int)number), "");
+        fail(view, RUNNER_FAILED, pod_strerror((int)number), "runner get ");
     }
 }
 

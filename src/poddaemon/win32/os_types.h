@@ -4,6 +4,8 @@
 #include <processmgr/processmgr.h>
 #include <uv.h>
 
+#define POD_SYS(name) name // No build for fault tests.
+
 #define POD_HAS_SESSIONS false // pm_spec::new_session
 // pod_source_room() of one: a pseudoconsole is closed only while somebody reads it.
 #define POD_CAN_PAUSE_TERMINAL false
