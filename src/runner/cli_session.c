@@ -135,7 +135,9 @@ static void add_defaults(struct creation *c)
             }
         }
         free(name);
-        (void)json_array_append(all, item);
+        if (strchr(text, '=') != NULL) { // Else it shall not be there.
+            (void)json_array_append(all, item);
+        }
     }
     (void)json_object_set_new(c->params, "env", all);
     (void)json_object_set(c->params, "labels", c->labels);

@@ -23,7 +23,7 @@
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
 #define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
 #define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
-#define KILLED_MS 3000    // From that to being given up.
+#define KILLED_MS 6000    // From that to being given up: its holder may be asked first.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,

@@ -133,7 +133,7 @@ static void on_patience_over(uv_timer_t *timer)
         session_fail_waiters(session, &error);
         return;
     }
-    if (session->holder_end == HOLDER_LEFT_ALONE && session->stop_kind != ASK_KILL) {
+    if (session->holder_end == HOLDER_LEFT_ALONE) { // Only it can leave a record.
         session_log(session, LOG_WARNING, "session.stop",
                     "its holder does not end it in time: the holder is asked to end");
         session->holder_end = HOLDER_ASKED;
