@@ -37,18 +37,18 @@ static void after_end(uv_work_t *work, int status)
 {
     struct ending *ending = work->data;
     struct session *session = ending->session;
-    bool polite = ending->polite;
+    bool polite = ending->polite, ended = ending->result == PM_OK;
     (void)status;
     session->ending_holder = false;
-    if (!polite && ending->result != PM_OK) {
+    if (!polite && !ended) {
         session_log(session, LOG_ERROR, "session.stop", "its holder does not end: %s",
                     pm_strerror(ending->result));
     }
     (void)pm_process_unref(ending->process);
     free(ending);
-    if (polite && session->holder_end == HOLDER_KILLED) { // It was time for that meanwhile.
+    if (polite && !ended && session->holder_end == HOLDER_KILLED) { // That was due meanwhile.
         session_kill_holder(session);
-    } else if (!polite) {
+    } else if (!polite || ended) {
         session_collect(session);
     } // Else its end is told when it comes.
     session_let(session);
