@@ -135,9 +135,7 @@ static void add_defaults(struct creation *c)
             }
         }
         free(name);
-        if (strchr(text, '=') != NULL) { // Else it shall not be there.
-            (void)json_array_append(all, item);
-        }
+        (void)json_array_append(all, item); // A name alone takes no value along.
     }
     (void)json_object_set_new(c->params, "env", all);
     (void)json_object_set(c->params, "labels", c->labels);
