@@ -60,14 +60,12 @@ static void on_manager_log(void *user, enum pm_log_level level, const char *line
     log_write(server->log, (int)level, "manager", NULL, "%s", line);
 }
 
-// Which of them have ended could not be told. Each look may remove one.
+// Which of them have ended could not be told. One that is being erased is looked at by a timer.
 static void look_at_all(struct server *server)
 {
-    struct session *next;
-    for (struct session *s = server->sessions; s != NULL; s = next) {
-        next = s->next;
-        if (s->process != NULL && !session_is_over(s) && !pm_process_alive(s->process)) {
-            session_holder_ended(s);
+    for (struct session *s = server->sessions; s != NULL; s = s->next) {
+        if (s->process != NULL && !pm_process_alive(s->process)) {
+            session_collect(s);
         }
     }
 }

@@ -415,7 +415,7 @@ static void take_state(struct session *session, const struct pod_state *pod)
 {
     session->pod = *pod;
     session->daemon_pid = pod->daemon_pid;
-    if (pod->epoch > session->server->epoch) {
+    if (pod->epoch > session->server->epoch && pod->epoch < EPOCH_MAX) {
         (void)rise_above(session, pod->epoch);
     }
     if (session->state != SESSION_RUNNING) {
