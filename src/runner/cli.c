@@ -144,16 +144,18 @@ static bool has_ended(const struct runner_env *env, const struct pm_registry_own
     return client_probe(env) != PM_OK;
 }
 
-static int wait_for_end(const struct runner_env *env, const struct pm_registry_owner *owner)
+static int wait_for_end(const struct runner_env *env, const struct pm_registry_owner *owner,
+                        uint64_t patience_ms)
 {
     struct runner_error error;
-    uint64_t deadline = monotonic_ms() + CLIENT_TIMEOUT_MS;
+    uint64_t deadline = monotonic_ms() + patience_ms;
     while (!has_ended(env, owner)) {
         if (monotonic_ms() > deadline) {
             (void)runner_fail(&error, RUNNER_TIMEOUT,
-                              "end of the runner\nprocess %llu has not ended within %d s\n"
+                              "end of the runner\nprocess %llu has not ended within %llu s\n"
                               "runner doctor",
-                              (unsigned long long)owner->pid, CLIENT_TIMEOUT_MS / 1000);
+                              (unsigned long long)owner->pid,
+                              (unsigned long long)(patience_ms / 1000));
             return runner_report(env, &error);
         }
         uv_sleep(10);
@@ -186,8 +188,9 @@ int cli_shutdown(const struct runner_env *env, int argc, char **argv)
     if (code != RUNNER_OK) {
         return runner_report(env, &error);
     }
+    uint64_t patience = (uint64_t)json_integer_value(json_object_get(result, "patience_ms"));
     json_decref(result);
-    return wait_for_end(env, &owner);
+    return wait_for_end(env, &owner, CLIENT_TIMEOUT_MS + patience);
 }
 
 // Asks until another instance answers, or the same binary again.
@@ -209,7 +212,7 @@ static int wait_for_other(const struct runner_env *env, const char *instance, co
             bool back = other && result != NULL && strcmp(result, "came back") == 0;
             if (back) {
                 (void)runner_fail(&error, RUNNER_FAILED,
-                                  "upgrade to '%s'\n%s; the old one serves again\nsee runner.log",
+                                  "upgrade to '%s'\n%s; the old one serves again\nrunner info",
                                   program, reason != NULL ? reason : "");
             } else if (other && env->json) {
                 print_json(info, false);
@@ -247,7 +250,8 @@ int cli_upgrade(const struct runner_env *env, int argc, char **argv)
         uv_fs_req_cleanup(&request);
         if (found != 0) {
             json_decref(params);
-            (void)runner_fail(&error, RUNNER_FAILED, "upgrade to '%s'\n%s", argv[1],
+            (void)runner_fail(&error, RUNNER_FAILED,
+                              "upgrade to '%s'\n%s\nnone: name a file that is there", argv[1],
                               uv_strerror(found));
             return runner_report(env, &error);
         }

@@ -125,13 +125,17 @@ static void add_defaults(struct creation *c)
     json_array_foreach(c->env, i, item)
     {
         const char *text = json_string_value(item);
-        size_t length = strcspn(text, "=") + 1;
-        for (size_t at = json_array_size(all); at-- > 0;) {
-            if (strncmp(json_string_value(json_array_get(all, at)), text, length) == 0) {
+        char *name = strdup(text);
+        if (name != NULL) {
+            name[strcspn(name, "=")] = '\0';
+        }
+        for (size_t at = name != NULL ? json_array_size(all) : 0; at-- > 0;) {
+            if (os_has_name(json_string_value(json_array_get(all, at)), name)) {
                 (void)json_array_remove(all, at);
             }
         }
-        (void)json_array_append(all, item);
+        free(name);
+        (void)json_array_append(all, item); // A name alone takes no value along.
     }
     (void)json_object_set_new(c->params, "env", all);
     (void)json_object_set(c->params, "labels", c->labels);
@@ -252,6 +256,8 @@ static void describe_end(const json_t *session, char *text, size_t capacity)
         (void)snprintf(text, capacity, "code %lld", (long long)number(record, "code"));
     } else if (strcmp(kind, "signaled") == 0) {
         (void)snprintf(text, capacity, "signal %lld", (long long)number(record, "signal"));
+    } else if (record != NULL) {
+        (void)snprintf(text, capacity, "not known");
     } else {
         (void)snprintf(text, capacity, "%s",
                        json_is_true(json_object_get(session, "writer")) ? "attached" : "-");
@@ -303,7 +309,7 @@ static int child_code(const json_t *session)
 {
     const json_t *record = json_object_get(session, "exit");
     const char *kind = text_of(record, "kind");
-    return strcmp(kind, "exited") == 0     ? (int)(number(record, "code") & 0xff)
+    return strcmp(kind, "exited") == 0     ? os_exit_code((uint32_t)number(record, "code"))
            : strcmp(kind, "signaled") == 0 ? (int)(128 + number(record, "signal"))
                                            : RUNNER_FAILED;
 }
@@ -334,9 +340,25 @@ int cli_get(const struct runner_env *env, int argc, char **argv)
 // stop, kill, destroy, forget, resize
 // ------------------------------------------------------------------------------------------------
 
+#define END_MARGIN_MS 60000 // Beside the grace: each answer, and twice a record of 64 MiB.
+
+// That of the session, where none is asked for.
+static int64_t grace_of(struct client *client, const json_t *params)
+{
+    struct runner_error error;
+    json_t *place = NULL;
+    int64_t grace = number(params, "grace_ms");
+    if (grace == 0 && client_call(client, "session.locate",
+                                  json_pack("{s:O}", "id", json_object_get(params, "id")),
+                                  CLIENT_TIMEOUT_MS, &place, &error) == RUNNER_OK) {
+        grace = number(place, "grace_ms");
+    }
+    json_decref(place);
+    return grace;
+}
+
 // Calls a method that answers with the session; the call lasts as long as the stop.
-static int end_session(struct options *o, const char *method, json_t *params, int64_t timeout_ms,
-                       bool exit_code)
+static int end_session(struct options *o, const char *method, json_t *params, bool exit_code)
 {
     struct client *client;
     struct runner_error error;
@@ -347,6 +369,8 @@ static int end_session(struct options *o, const char *method, json_t *params, in
         json_decref(params);
         return runner_report(o->env, &error);
     }
+    // The grace comes twice: for the child, and for a holder that does not answer.
+    int64_t timeout_ms = 2 * grace_of(client, params) + END_MARGIN_MS;
     code = client_call(client, method, params, timeout_ms, &session, &error);
     (void)client_close(client);
     if (code != RUNNER_OK) {
@@ -356,7 +380,9 @@ static int end_session(struct options *o, const char *method, json_t *params, in
     if (o->env->json) {
         print_session(o->env, session);
     } else {
-        (void)printf("%s: %s, %s\n", text_of(session, "id"), text_of(session, "state"), end);
+        const char *reason = text_of(json_object_get(session, "exit"), "reason");
+        (void)printf("%s: %s, %s%s%s\n", text_of(session, "id"), text_of(session, "state"), end,
+                     reason[0] != '\0' ? ": " : "", reason);
     }
     code = exit_code ? child_code(session) : RUNNER_OK;
     json_decref(session);
@@ -389,7 +415,7 @@ static int run_end(const struct runner_env *env, int argc, char **argv, const ch
     if (grace > 0) {
         (void)json_object_set_new(params, "grace_ms", json_integer((json_int_t)grace));
     }
-    return end_session(&o, method, params, (int64_t)grace + CLIENT_TIMEOUT_MS, exit_code);
+    return end_session(&o, method, params, exit_code);
 }
 
 int cli_stop(const struct runner_env *env, int argc, char **argv)

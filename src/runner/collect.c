@@ -182,7 +182,6 @@ static void become_over(struct session *session, enum session_state state, bool 
     session->state = state;
     (void)uv_timer_stop(session->retry);
     (void)uv_timer_stop(session->patience);
-    session_drop_link(session);
     if (state == SESSION_ENDED) {
         session->problem[0] = '\0';
         describe_exit(session, text);
@@ -194,6 +193,7 @@ static void become_over(struct session *session, enum session_state state, bool 
         session_log(session, LOG_ERROR, "session.lost", "%s", session->problem);
         session_notify(session, "session.lost");
     }
+    session_drop_link(session);    // Who has asked is answered now, and finds it in the log.
     session->server->prune_at = 0; // There may be one too many now.
     session_settle(session);
     answer_waiters(session);

@@ -274,7 +274,7 @@ static int broken(const struct client *client, struct runner_error *error)
 {
     return runner_fail(error, RUNNER_UNREACHABLE,
                        "call of the runner\nit ended the connection: %s\n"
-                       "call again; its log tells more",
+                       "runner info",
                        uv_strerror(client->failure));
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "poddaemon/folder.h"
+#include "runner/control_client.h"
 #include "runner/doctor.h"
 #include "runner/placement.h"
 #include "runner/session.h"
@@ -48,20 +49,13 @@ static const char **take_list(const json_t *list, size_t more)
     return items;
 }
 
-static size_t name_length(const char *variable)
+bool create_has_variable(const char *const *env, size_t count, const char *name)
 {
-    return strcspn(variable, "=");
-}
-
-static bool has_variable(const char *const *env, size_t count, const char *variable)
-{
-    size_t length = name_length(variable);
-    for (size_t i = 0; i < count; i++) {
-        if (name_length(env[i]) == length && memcmp(env[i], variable, length) == 0) {
-            return true;
-        }
+    size_t i = 0;
+    while (i < count && !os_has_name(env[i], name)) {
+        i++;
     }
-    return false;
+    return i < count;
 }
 
 // The list of the client, then what of ours it does not name.
@@ -84,12 +78,12 @@ static bool take_env(struct create *create, bool inherit, bool terminal)
         if (fine) {
             (void)snprintf(text, size, "%s=%s", items[i].name, items[i].value);
             create->own_env[at++] = text;
-            if (!has_variable(create->env, count, text)) {
+            if (!create_has_variable(create->env, count, items[i].name)) {
                 create->env[count++] = text;
             }
         }
     }
-    if (fine && terminal && !has_variable(create->env, count, "TERM=")) {
+    if (fine && terminal && !create_has_variable(create->env, count, "TERM")) {
         create->env[count] = "TERM=xterm-256color";
     }
     if (items != NULL) {
@@ -315,6 +309,18 @@ static void free_create(struct create *create)
     free(create);
 }
 
+// The last words of a holder that says nothing else; they go with its folder.
+static void add_words(struct create *create)
+{
+    char path[4200], words[512];
+    size_t size = strlen(create->error.why);
+    (void)snprintf(path, sizeof path, "%s/startup", create->session->path);
+    runner_last_words(path, words, sizeof words);
+    if (words[0] != '\0') {
+        (void)snprintf(create->error.why + size, sizeof create->error.why - size, ": %s", words);
+    }
+}
+
 static void work_clean(uv_work_t *work)
 {
     struct create *create = work->data;
@@ -328,6 +334,7 @@ static void work_clean(uv_work_t *work)
         (void)pm_forget(create->server->manager, session->id);
     }
     if (create->made) {
+        add_words(create);
         (void)tree_remove(session->path);
     }
 }
@@ -423,7 +430,7 @@ static void take_error(struct create *create, const struct pod_error *e)
 {
     if (e->code == POD_E_START) {
         (void)runner_fail(&create->error, RUNNER_FAILED,
-                          "start of session '%s'\n%.*s\ncheck program, folder and PATH",
+                          "start of session '%s'\n%.*s\nnone: check program, folder and PATH",
                           create->session->id, (int)e->text.size, (const char *)e->text.data);
     } else {
         (void)runner_fail(&create->error, RUNNER_FAILED,
@@ -447,8 +454,8 @@ bool create_message(struct session *session, const struct pod_message *message)
         if (number == -POD_E_VERSION) {
             (void)runner_fail(&create->error, RUNNER_REFUSED,
                               "start of session '%s'\nits holder speaks no version of the protocol "
-                              "that this runner speaks\nuse runner and processmgr-poddaemon of one "
-                              "build; see PROCESSMGR_PODDAEMON",
+                              "that this runner speaks\nnone: use runner and processmgr-poddaemon "
+                              "of one build; see PROCESSMGR_PODDAEMON",
                               session->id);
             fail(create);
         } else if (number < 0) {
@@ -475,13 +482,15 @@ void create_over(struct session *session, int failure)
     if (create->done) {
         return;
     }
+    char program[4096], quoted[4400];
+    holder_program(create->server->env, program);
+    doctor_quote(program, quoted);
     (void)runner_fail(&create->error, failure == -POD_E_IO ? RUNNER_TIMEOUT : RUNNER_FAILED,
-                      "start of session '%s'\nits holder %s\nsee its log and 'startup' in '%s'",
-                      session->id,
+                      "start of session '%s'\nits holder %s\n%.700s --help", session->id,
                       failure == -POD_E_IO       ? "did not say a word within 5 s"
                       : failure == -POD_E_CLOSED ? "ended at once"
                                                  : pod_strerror(failure),
-                      session->path);
+                      quoted);
     fail(create);
 }
 

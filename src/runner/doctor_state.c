@@ -146,8 +146,8 @@ static void check_owner(struct doctor *doctor)
     if (known->owner_result == PM_ERR_CORRUPT) {
         doctor_find(doctor, DOCTOR_WARNING, "registry.lock", known->registry,
                     "the lock file of '%s' is damaged\nthe next runner writes it anew; if it is no "
-                    "plain file, it is in the way\nls -l '%s/lock' && %s list",
-                    known->registry, known->registry, doctor->runner);
+                    "plain file, it is in the way\n%s && %s list",
+                    known->registry, show, doctor->runner);
     }
     if (known->owner_result == PM_OK && known->owner.proof == PM_PROOF_UNPROVEN) {
         doctor_find(doctor, DOCTOR_WARNING, "registry.lock", known->registry,

@@ -30,6 +30,14 @@ static const char *take_line(const char *text, char *field, size_t capacity)
     return text[length] == '\n' ? text + length + 1 : text + length;
 }
 
+// Of an error that names none.
+static const char *next_of(int code)
+{
+    return code == RUNNER_USAGE        ? "runner --help"
+           : code == RUNNER_NO_SESSION ? "runner list"
+                                       : "runner doctor";
+}
+
 int runner_fail(struct runner_error *error, int code, const char *format, ...)
 {
     char text[sizeof error->what + sizeof error->why + sizeof error->next];
@@ -41,6 +49,6 @@ int runner_fail(struct runner_error *error, int code, const char *format, ...)
     error->code = code;
     rest = take_line(rest, error->what, sizeof error->what);
     rest = take_line(rest, error->why, sizeof error->why);
-    (void)take_line(rest, error->next, sizeof error->next);
+    (void)take_line(rest[0] != '\0' ? rest : next_of(code), error->next, sizeof error->next);
     return code;
 }

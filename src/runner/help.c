@@ -51,7 +51,7 @@ const char help_create[] =
     "  --pipes            three pipes in place of a terminal\n"
     "  --size CxR         size of its terminal; else that of yours, or 80x24\n"
     "  --cwd DIR          its folder\n"
-    "  --env NAME=VALUE   one more variable; may be repeated\n"
+    "  --env NAME=VALUE   one more variable; may be repeated. NAME alone: without it\n"
     "  --clean-env        no variables but those of --env\n"
     "  --label NAME=TEXT  anything of yours, shown by list; may be repeated\n"
     "  --ring BYTES       how much of its output is kept; 1 MiB\n"
@@ -87,7 +87,7 @@ const char help_attach[] =
     "  --take-over       take the place of who is attached\n"
     "  --from OFFSET     show what was said from this byte on; 'start', 'kept' (default), 'now'\n"
     "  --detach-key KEY  in place of ^\\ : '^]' and the like; 'none'\n"
-    "  --exit-code       when the session ends: its exit code, 128 + signal\n"
+    "  --exit-code       when the session ends: its exit code, 128 + signal, 1: not known\n"
     "\n"
     "Without a terminal stdin is typed as it is, and its end ends the input of a session with "
     "pipes.\n";
@@ -115,16 +115,17 @@ const char help_stop[] =
     "after the grace. Daemons that it has started (setsid, and no parent) live on. Record and\n"
     "output stay until it is destroyed or forgotten, or for some time: see `list --help`.\n"
     "\n"
-    "  --grace MS   from the one to the other\n"
-    "  --exit-code  the child's exit code in place of 0; 128 + signal\n";
+    "  --grace MS   from the one to the other; else what it was made with\n"
+    "  --exit-code  the child's exit code in place of 0; 128 + signal, 1: not known\n";
 
 const char help_kill[] =
-    "Ends its child and all of its tree by force; not daemons that it has started.\n";
+    "Ends its child and all of its tree by force; not daemons that it has started. A holder that\n"
+    "does not answer is asked to end after 2 s, and killed after as long again.\n";
 
 const char help_destroy[] =
     "Ends the session if it runs, then removes its record, output and log.\n"
     "\n"
-    "  --grace MS   from the polite stop to the kill\n";
+    "  --grace MS   from the polite stop to the kill; else what it was made with\n";
 
 const char help_forget[] =
     "Removes what is left of a session that has ended. Refused for one that runs.\n";

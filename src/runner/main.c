@@ -121,7 +121,7 @@ static int open_state(const char *wanted, char path[4096], struct runner_error *
             return runner_fail(
                 error, RUNNER_FAILED,
                 "state folder\nthere is no place for the usual one, in the user's home: "
-                "%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                "%s\nnone: name one by --state DIR, or PROCESSMGR_STATE",
                 pm_strerror(result));
         }
         wanted = standard;
@@ -182,7 +182,7 @@ static int find_state(const char *wanted, char path[4096], struct runner_error *
             return runner_fail(
                 error, RUNNER_FAILED,
                 "state folder\nthere is no place for the usual one, in the user's home: "
-                "%s\nname one: --state DIR, or PROCESSMGR_STATE",
+                "%s\nnone: name one by --state DIR, or PROCESSMGR_STATE",
                 pm_strerror(result));
         }
         wanted = standard;

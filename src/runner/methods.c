@@ -103,7 +103,8 @@ static void runner_shutdown(struct server *server, struct call *call, json_t *pa
             session_stop(s, ASK_STOP, 0);
         }
     }
-    call_result(call, json_pack("{s:b}", "stopping", 1));
+    call_result(call, json_pack("{s:b, s:I}", "stopping", 1, "patience_ms",
+                                (json_int_t)(all ? sessions_patience(server) : 0)));
     server_stop(server, all ? SERVER_SHUTDOWN_ALL : SERVER_SHUTDOWN);
 }
 
@@ -119,6 +120,8 @@ static void runner_subscribe(struct server *server, struct call *call, json_t *p
 // session.*
 // ------------------------------------------------------------------------------------------------
 
+#define CREATE_HELP "runner create --help"
+
 static void method_create(struct server *server, struct call *call, json_t *params)
 {
     struct runner_error error;
@@ -130,21 +133,26 @@ static void method_create(struct server *server, struct call *call, json_t *para
         json_object_get(params, "columns") != NULL || json_object_get(params, "rows") != NULL;
     int code = RUNNER_OK;
     if (mode != NULL && strcmp(mode, "pty") != 0 && strcmp(mode, "pipes") != 0) {
-        code = runner_fail(&error, RUNNER_USAGE, "parameter 'mode'\nit is \"pty\" or \"pipes\"");
+        code = runner_fail(&error, RUNNER_USAGE,
+                           "parameter 'mode'\nit is \"pty\" or \"pipes\"\n" CREATE_HELP);
     } else if (base != NULL && strcmp(base, "inherit") != 0 && strcmp(base, "empty") != 0) {
-        code = runner_fail(&error, RUNNER_USAGE,
-                           "parameter 'env_base'\nit is \"inherit\" or \"empty\"");
+        code = runner_fail(
+            &error, RUNNER_USAGE,
+            "parameter 'env_base'\nit is \"inherit\" or \"empty\"\nsee docs/control.md");
     } else if (full != NULL && strcmp(full, "drop") != 0 && strcmp(full, "wait") != 0) {
-        code = runner_fail(&error, RUNNER_USAGE, "parameter 'on_full'\nit is \"drop\" or \"wait\"");
-    } else if (mode != NULL && strcmp(mode, "pipes") == 0 && sized) {
         code = runner_fail(&error, RUNNER_USAGE,
-                           "parameters 'columns', 'rows'\npipes have no size: a terminal has");
+                           "parameter 'on_full'\nit is \"drop\" or \"wait\"\n" CREATE_HELP);
+    } else if (mode != NULL && strcmp(mode, "pipes") == 0 && sized) {
+        code = runner_fail(
+            &error, RUNNER_USAGE,
+            "parameters 'columns', 'rows'\npipes have no size: a terminal has\n" CREATE_HELP);
     } else if (cwd != NULL && !os_is_absolute(cwd)) {
-        code = runner_fail(&error, RUNNER_USAGE, "parameter 'cwd'\nit has to be absolute");
+        code = runner_fail(&error, RUNNER_USAGE,
+                           "parameter 'cwd'\nit has to be absolute\n" CREATE_HELP);
     } else if (!rpc_valid_id(json_string_value(json_object_get(params, "id")))) {
         code = runner_fail(&error, RUNNER_USAGE,
                            "parameter 'id'\nit has 1 to 128 bytes, no control characters, and "
-                           "does not begin with '-'");
+                           "does not begin with '-'\n" CREATE_HELP);
     }
     if (code != RUNNER_OK) {
         call_error(call, &error);
@@ -168,11 +176,12 @@ static void method_get(struct session *session, struct call *call, json_t *param
 static void method_locate(struct session *session, struct call *call, json_t *params)
 {
     (void)params;
-    call_result(call, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:s}", "id", session->id, "folder",
-                                session->path, "token_file", POD_FILE_TOKEN, "epoch",
+    call_result(call, json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:s, s:I}", "id", session->id,
+                                "folder", session->path, "token_file", POD_FILE_TOKEN, "epoch",
                                 (json_int_t)session->server->epoch, "mode",
                                 session->pipes ? "pipes" : "pty", "ended", session_is_over(session),
-                                "state", session_state_name((int)session->state)));
+                                "state", session_state_name((int)session->state), "grace_ms",
+                                (json_int_t)session_grace(session)));
 }
 
 // One that has ended, or that is only a folder of which nobody knows whose it is.
@@ -225,7 +234,7 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
     if (session->state == SESSION_UNPROVEN && holder && kind == ASK_KILL) {
         // By its record in the registry, which is proven; nothing of its folder is needed.
         if (session_wait(session, call, false)) {
-            session_kill_holder(session);
+            session_end_holder(session);
         }
         return;
     }

@@ -31,6 +31,9 @@ bool os_program_exists(const char *program, const char *path);
 // Whether "NAME=value" is the variable of this name: on Windows Path and PATH are one.
 bool os_has_name(const char *variable, const char *name);
 
+// The exit code of a child as that of a command: one that is no success never becomes one.
+int os_exit_code(uint32_t code);
+
 // Lets a program be a .cmd file, as npm makes them. Each argument is quoted by the rules of
 // cmd.exe.
 void os_allow_batch_file(struct pm_spec *spec);

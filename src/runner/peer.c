@@ -199,8 +199,9 @@ int peer_call(struct peer *peer, const struct peer_call_options *options,
     if (peer->calls_count >= PEER_CALLS_MAX) {
         json_decref(options->params);
         return runner_fail(error, RUNNER_REFUSED,
-                           "call of service '%s'\n%d calls have no answer yet", peer->options.name,
-                           PEER_CALLS_MAX);
+                           "call of service '%s'\n%d calls have no answer yet\n"
+                           "runner service get %s",
+                           peer->options.name, PEER_CALLS_MAX, peer->options.name);
     }
     struct peer_call *call = new_call(peer, options);
     if (call == NULL) {
@@ -463,8 +464,8 @@ int peer_answer(struct peer *peer, const char *key, json_t *result, json_t *faul
         json_decref(fault);
         return runner_fail(error, RUNNER_NO_SESSION,
                            "answer to request '%s' of service '%s'\nit is answered, or was never "
-                           "asked",
-                           key, peer->options.name);
+                           "asked\nrunner service messages %s",
+                           key, peer->options.name, peer->options.name);
     }
     const json_t *id = json_object_get(question->request, "id");
     json_t *message = message_result(id, result != NULL ? result : json_null());

@@ -23,7 +23,7 @@
 #define GONE_MS 10000     // A session that should be removed and is not: it is given up.
 #define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
 #define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
-#define KILLED_MS 3000    // From that to being given up.
+#define KILLED_MS 6000    // From that to being given up: its holder may be asked first.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,
@@ -218,7 +218,8 @@ static void on_remove_timer(uv_timer_t *timer)
 static void remove_session(struct podchild *pod, enum podchild_state state)
 {
     uint32_t grace = pod->options.config->grace_ms;
-    uint64_t patience = GONE_MS + grace + session_record_ms(pod->options.config->ring);
+    // Twice: its holder may have to be asked to end, as its child was.
+    uint64_t patience = GONE_MS + 2 * (grace + session_record_ms(pod->options.config->ring));
     pod->state = state;
     drop_link(pod);
     (void)uv_timer_start(&pod->timer, on_remove_timer, patience, 0);

@@ -60,7 +60,8 @@ int epoch_next(struct server *server, uint64_t at_least)
         epoch = known > epoch ? known : epoch;
         free(old);
     }
-    epoch = epoch + 1 > at_least ? epoch + 1 : at_least;
+    epoch = epoch < EPOCH_MAX ? epoch + 1 : EPOCH_MAX; // Of equal ones the registry decides.
+    epoch = epoch > at_least ? epoch : at_least;
     int n = snprintf(text, sizeof text, "%llu\n", (unsigned long long)epoch);
     int result = os_write_file(path, text, (size_t)n);
     server->epoch = epoch; // Also on a full disk: pods tell if it is not enough.
@@ -457,11 +458,12 @@ static void after_recover(uv_work_t *work, int status)
     read_more(server);
 }
 
-void recover_begin(struct server *server)
+int recover_begin(struct server *server, struct runner_error *error)
 {
-    struct recovery *recovery = calloc(1, sizeof *recovery);
+    struct recovery *recovery = POD_SYS(calloc)(1, sizeof *recovery);
     if (recovery == NULL) {
-        return;
+        return runner_fail(error, RUNNER_FAILED, "start of a runner for '%s'\nout of memory",
+                           server->env->state_dir);
     }
     recovery->work.data = recovery;
     recovery->server = server;
@@ -470,6 +472,7 @@ void recover_begin(struct server *server)
         work_recover(&recovery->work);
         after_recover(&recovery->work, 0);
     }
+    return RUNNER_OK;
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -33,7 +33,9 @@ struct runner_error {
     char why[1024];
     char next[768]; // An id in it may be four times as long, quoted.
 };
-// The text is "what", "why" and "next", one a line; the last two may be missing. Returns code.
+// The text is "what", "why" and "next", one a line; the last two may be missing. "next" is a
+// command, "see " and what to read, "call again", or "none: " and why there is none; where it is
+// missing, one that goes with the code. Returns code.
 int runner_fail(struct runner_error *error, int code, const char *format, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 3, 4)))

@@ -41,14 +41,15 @@ static void on_event(void *user, const struct pm_event *event)
         info.key == NULL) {
         return;
     }
-    struct ended *ended = calloc(1, sizeof *ended);
-    if (ended == NULL) {
-        return;
-    }
-    (void)snprintf(ended->key, sizeof ended->key, "%s", info.key);
+    struct ended *ended = POD_SYS(calloc)(1, sizeof *ended);
     uv_mutex_lock(&server->ended_lock);
-    ended->next = server->ended;
-    server->ended = ended;
+    if (ended != NULL) {
+        (void)snprintf(ended->key, sizeof ended->key, "%s", info.key);
+        ended->next = server->ended;
+        server->ended = ended;
+    } else { // All are looked at, then.
+        server->ended_unnamed = true;
+    }
     uv_mutex_unlock(&server->ended_lock);
     (void)uv_async_send(&server->wake);
 }
@@ -59,13 +60,28 @@ static void on_manager_log(void *user, enum pm_log_level level, const char *line
     log_write(server->log, (int)level, "manager", NULL, "%s", line);
 }
 
+// Which of them have ended could not be told. One that is being erased is looked at by a timer.
+static void look_at_all(struct server *server)
+{
+    for (struct session *s = server->sessions; s != NULL; s = s->next) {
+        if (s->process != NULL && !pm_process_alive(s->process)) {
+            session_collect(s);
+        }
+    }
+}
+
 static void on_wake(uv_async_t *async)
 {
     struct server *server = async->data;
     uv_mutex_lock(&server->ended_lock);
     struct ended *ended = server->ended;
+    bool unnamed = server->ended_unnamed;
     server->ended = NULL;
+    server->ended_unnamed = false;
     uv_mutex_unlock(&server->ended_lock);
+    if (unnamed) {
+        look_at_all(server);
+    }
     while (ended != NULL) {
         struct ended *next = ended->next;
         struct session *session = session_find(server, ended->key);
@@ -208,7 +224,9 @@ void server_stop(struct server *server, enum server_end end)
     }
     server->end = end;
     services_stop(server);
-    server->end_deadline = uv_now(&server->loop) + END_ALL_MS;
+    // Those that are being stopped have times of their own.
+    uint64_t patience = end == SERVER_SHUTDOWN_ALL ? sessions_patience(server) : 0;
+    server->end_deadline = uv_now(&server->loop) + (patience > END_ALL_MS ? patience : END_ALL_MS);
     server->kill_at = uv_now(&server->loop) + SERVICES_MS;
     (void)uv_timer_start(&server->housekeeping, on_housekeeping, 0, END_LOOK_MS);
 }
@@ -375,8 +393,9 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     begin_workers(server);
     code = open_all(server, &error);
     if (code == RUNNER_OK) {
-        recover_begin(server);
-    } else {
+        code = recover_begin(server, &error);
+    }
+    if (code != RUNNER_OK) {
         (void)runner_report(env, &error);
         services_stop(server); // None was started: only what they share is open.
         close_handles(server);

@@ -51,6 +51,7 @@ struct server {
     uv_async_t wake; // Ends of daemons, told on threads of the manager.
     uv_mutex_t ended_lock;
     struct ended *ended;
+    bool ended_unnamed; // There was no memory for one of them.
     struct control *control;
     struct pod_dir state; // The state folder.
     char instance[33];    // Random: tells one run from the next.

@@ -272,6 +272,7 @@ json_t *session_json(const struct session *session)
         json_decref(json_object_get(json, "labels"));
     }
     (void)json_object_set_new(json, "on_full", json_string(session->waits ? "wait" : "drop"));
+    (void)json_object_set_new(json, "grace_ms", json_integer(session_grace(session)));
     (void)json_object_set_new(json, "stdout", offset_json(session, POD_CHANNEL_OUT));
     if (session->pipes) {
         (void)json_object_set_new(json, "stderr", offset_json(session, POD_CHANNEL_ERR));
@@ -393,21 +394,29 @@ static void claim(struct session *session)
     }
 }
 
-static void rise_above(struct session *session, uint64_t epoch)
+// false: no runner can. It has that from somebody else who has its token.
+static bool rise_above(struct session *session, uint64_t epoch)
 {
+    if (epoch >= EPOCH_MAX) {
+        session_log(session, LOG_ERROR, "runner.epoch",
+                    "its holder has met epoch %llu, which no runner has",
+                    (unsigned long long)epoch);
+        return false;
+    }
     // A newer runner was here, whose count we do not know: the registry is ours, so we are the
     // newest.
     if (epoch_next(session->server, epoch + 1) != 0) {
         session_log(session, LOG_ERROR, "runner.epoch", "a new epoch cannot be written");
     }
+    return true;
 }
 
 static void take_state(struct session *session, const struct pod_state *pod)
 {
     session->pod = *pod;
     session->daemon_pid = pod->daemon_pid;
-    if (pod->epoch > session->server->epoch) {
-        rise_above(session, pod->epoch);
+    if (pod->epoch > session->server->epoch && pod->epoch < EPOCH_MAX) {
+        (void)rise_above(session, pod->epoch);
     }
     if (session->state != SESSION_RUNNING && !session->record_gone) {
         session->state = SESSION_RUNNING;
@@ -456,8 +465,8 @@ static void take_answer(struct session *session, const struct pod_message *messa
         session_log(session, LOG_WARNING, "session.refused", "%s: %.*s", pod_strerror(e->code),
                     (int)e->text.size, (const char *)e->text.data);
         if (e->code == POD_E_FENCED) {
-            rise_above(session, e->detail);
-            again = session->stopping && ask->kind != ASK_STATUS;
+            bool above = rise_above(session, e->detail);
+            again = above && session->stopping && ask->kind != ASK_STATUS;
         }
         session->record_gone |= e->code == POD_E_GONE && ask->kind == ASK_CLAIM;
     }

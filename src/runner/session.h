@@ -61,6 +61,12 @@ struct waiter { // A call that waits for the end of the session.
 
 struct create;
 
+enum holder_end { // How far its holder itself is made to end.
+    HOLDER_LEFT_ALONE = 0,
+    HOLDER_ASKED, // Politely: it ends its child, and leaves a record.
+    HOLDER_KILLED
+};
+
 struct session {
     struct server *server;
     struct session *next;
@@ -107,6 +113,7 @@ struct session {
     uint64_t leave_until; // Of its holder, before it is removed; 0: that is not under way.
     uint32_t stop_grace_ms;
     enum ask_kind stop_kind;
+    enum holder_end holder_end;
     unsigned works; // Under way in workers, and session_hold(): it is not freed before.
     struct ask *asks;
     struct waiter *waiters;
@@ -187,24 +194,32 @@ void session_erase(struct session *session);
 // Whether that is asked for, or a worker does it: who wants another of this id waits.
 bool session_is_going(const struct session *session);
 
-// What `holder is ended` is done by: kills it and its tree in a worker.
-void session_end_holder(struct session *session);
-// The same, for those who wait for its end.
+// In a worker: kills it and its tree.
 void session_kill_holder(struct session *session);
+// For those who wait for its end: asks it politely, and kills it when that does not help.
+void session_end_holder(struct session *session);
+// That of a stop that says none, of this holder.
+uint32_t session_grace(const struct session *session);
+// How long the stops that are under way may take.
+uint64_t sessions_patience(const struct server *server);
 
 // create.c
 void session_create(struct server *server, struct call *call, json_t *params);
 bool create_message(struct session *session, const struct pod_message *message);
 void create_over(struct session *session, int failure);
 void create_break_off(struct session *session); // The runner ends. Not while a worker is at it.
+// Whether a list of NAME=value has one of this name.
+bool create_has_variable(const char *const *env, size_t count, const char *name);
 
 // recover.c
-void recover_begin(struct server *server);
+int recover_begin(struct server *server, struct runner_error *error);
 void recover_collected(struct session *session); // After the first look at what is left of it.
 void recover_removed(struct session *session);   // It is about to be freed.
 bool session_described(const char *text, size_t size, char id[RUNNER_ID_MAX + 1]);
 // Folders that could not be read for a passing trouble.
 void recover_again(struct server *server);
+// Its epochs end here, far from where a number would begin anew: JSON has no larger ones.
+#define EPOCH_MAX ((uint64_t)INT64_MAX)
 int epoch_next(struct server *server, uint64_t at_least);
 
 // podop.c: a connection of one's own to its pod. Fills in session and token. 0 or PM_ERR_*.

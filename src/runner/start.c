@@ -34,8 +34,7 @@ static void spawn_spec(const struct runner_env *env, const char *const *argv, co
     spec->accept_outer_job = true; // `doctor` tells what that means.
 }
 
-// The last words of one that did not come up.
-static void take_words(const char *path, char *text, size_t capacity)
+void runner_last_words(const char *path, char *text, size_t capacity)
 {
     char *words = NULL;
     size_t size = 0;
@@ -67,7 +66,7 @@ static int wait_until_up(const struct runner_env *env, const struct started *sta
     char text[512];
     while (!answers(env)) {
         bool lives = pm_process_alive(started->process);
-        take_words(words, text, sizeof text); // After that: they are its last.
+        runner_last_words(words, text, sizeof text); // After that: they are its last.
         if (!lives && !started->found && strstr(text, SERVED_BY_ANOTHER) == NULL) {
             return runner_fail(error, RUNNER_UNREACHABLE,
                                "start of a runner for '%s'\nit ended at once: %s\n"
@@ -77,7 +76,7 @@ static int wait_until_up(const struct runner_env *env, const struct started *sta
         if (monotonic_ms() > deadline) {
             return runner_fail(error, RUNNER_UNREACHABLE,
                                "start of a runner for '%s'\nprocess %llu does not answer\n"
-                               "see '%s/runner.log'",
+                               "runner --state '%s' doctor",
                                env->state_dir, (unsigned long long)pm_process_pid(started->process),
                                env->state_dir);
         }

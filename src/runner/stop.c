@@ -14,36 +14,47 @@ struct ending {
     uv_work_t work;
     struct session *session;
     pm_process *process;
+    bool polite;
     int result;
 };
 
+// The polite end is only asked for: it may take as long as its grace, and workers are few.
 static void work_end(uv_work_t *work)
 {
     struct ending *ending = work->data;
-    const struct pm_stop_plan plan = {
+    const struct pm_stop_plan ask = {
+        .steps_count = 1,
+        .steps = {{PM_STOP_TERMINATE, PM_SCOPE_PROCESS, 1}},
+    };
+    const struct pm_stop_plan kill = {
         .steps_count = 1,
         .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, KILL_MARGIN_MS}},
     };
-    ending->result = pm_process_stop(ending->process, &plan, NULL);
+    ending->result = pm_process_stop(ending->process, ending->polite ? &ask : &kill, NULL);
 }
 
 static void after_end(uv_work_t *work, int status)
 {
     struct ending *ending = work->data;
     struct session *session = ending->session;
+    bool polite = ending->polite, ended = ending->result == PM_OK;
     (void)status;
     session->ending_holder = false;
-    if (ending->result != PM_OK) {
+    if (!polite && !ended) {
         session_log(session, LOG_ERROR, "session.stop", "its holder does not end: %s",
                     pm_strerror(ending->result));
     }
     (void)pm_process_unref(ending->process);
     free(ending);
-    session_collect(session);
+    if (polite && !ended && session->holder_end == HOLDER_KILLED) { // That was due meanwhile.
+        session_kill_holder(session);
+    } else if (!polite || ended) {
+        session_collect(session);
+    } // Else its end is told when it comes.
     session_let(session);
 }
 
-void session_end_holder(struct session *session)
+static void end_holder(struct session *session, bool polite)
 {
     struct ending *ending =
         session->process != NULL && !session->ending_holder ? calloc(1, sizeof *ending) : NULL;
@@ -52,6 +63,7 @@ void session_end_holder(struct session *session)
     }
     ending->work.data = ending;
     ending->session = session;
+    ending->polite = polite;
     ending->process = pm_process_ref(session->process);
     if (uv_queue_work(&session->server->loop, &ending->work, work_end, after_end) != 0) {
         (void)pm_process_unref(ending->process);
@@ -60,6 +72,12 @@ void session_end_holder(struct session *session)
     }
     session->ending_holder = true;
     session_hold(session);
+}
+
+void session_kill_holder(struct session *session)
+{
+    session->holder_end = HOLDER_KILLED;
+    end_holder(session, false);
 }
 
 // error: NULL if there is none.
@@ -87,11 +105,27 @@ void session_fail_waiters(struct session *session, const struct runner_error *er
     methods_release(session->server, &session->held); // Who wanted another of this id.
 }
 
+uint32_t session_grace(const struct session *session)
+{
+    return session->grace_ms != 0 ? session->grace_ms : STOP_GRACE_MS;
+}
+
+// Until something else is tried: with the time for the record of its end, in which the holder
+// answers nobody.
+static uint64_t patience_of(const struct session *session)
+{
+    uint64_t grace = session->stop_grace_ms != 0 ? session->stop_grace_ms : session_grace(session);
+    uint64_t asked = session->stop_kind == ASK_KILL ? KILL_MARGIN_MS : grace + STOP_MARGIN_MS;
+    return session_record_ms(session->ring) + asked;
+}
+
+// What is tried at the holder itself, one after the other.
 static void on_patience_over(uv_timer_t *timer)
 {
     struct session *session = timer->data;
     struct runner_error error;
-    if (session->ending_holder || session->process == NULL) {
+    uint64_t patience = KILL_MARGIN_MS + 1000;
+    if (session->holder_end == HOLDER_KILLED || session->process == NULL) {
         (void)runner_fail(&error, RUNNER_TIMEOUT,
                           "stop of session '%s'\nneither its child nor its holder ended in time\n"
                           "runner doctor",
@@ -99,16 +133,36 @@ static void on_patience_over(uv_timer_t *timer)
         session_fail_waiters(session, &error);
         return;
     }
-    session_log(session, LOG_WARNING, "session.stop",
-                "its holder does not end it in time: the holder is killed");
-    session_end_holder(session);
-    (void)uv_timer_start(timer, on_patience_over, KILL_MARGIN_MS + 1000, 0);
+    if (session->holder_end == HOLDER_LEFT_ALONE) { // Only it can leave a record.
+        session_log(session, LOG_WARNING, "session.stop",
+                    "its holder does not end it in time: the holder is asked to end");
+        session->holder_end = HOLDER_ASKED;
+        end_holder(session, true);
+        patience = patience_of(session);
+    } else {
+        session_log(session, LOG_WARNING, "session.stop",
+                    "its holder does not end it in time: the holder is killed");
+        session_kill_holder(session);
+    }
+    (void)uv_timer_start(timer, on_patience_over, patience, 0);
 }
 
-void session_kill_holder(struct session *session)
+void session_end_holder(struct session *session)
 {
-    session_end_holder(session);
-    (void)uv_timer_start(session->patience, on_patience_over, KILL_MARGIN_MS + 1000, 0);
+    session->holder_end = HOLDER_LEFT_ALONE;
+    session->stop_kind = ASK_STOP;
+    session->stop_grace_ms = 0;
+    on_patience_over(session->patience);
+}
+
+uint64_t sessions_patience(const struct server *server)
+{
+    uint64_t longest = 0;
+    for (const struct session *s = server->sessions; s != NULL; s = s->next) {
+        uint64_t patience = 2 * patience_of(s) + KILL_MARGIN_MS + 1000;
+        longest = s->stopping && patience > longest ? patience : longest;
+    }
+    return longest;
 }
 
 // It answers nobody while it writes down what it has kept, and would lose it if it was ended then.
@@ -120,16 +174,13 @@ uint64_t session_record_ms(uint64_t ring)
 
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms)
 {
-    uint64_t own = session->grace_ms != 0 ? session->grace_ms : STOP_GRACE_MS;
-    uint64_t patience =
-        session_record_ms(session->ring) +
-        (kind == ASK_KILL ? KILL_MARGIN_MS : (grace_ms != 0 ? grace_ms : own) + STOP_MARGIN_MS);
     bool worse = !session->stopping || kind == ASK_KILL;
     if (worse) {
         session->stopping = true;
         session->stop_kind = kind;
         session->stop_grace_ms = grace_ms;
-        (void)uv_timer_start(session->patience, on_patience_over, patience, 0);
+        session->holder_end = HOLDER_LEFT_ALONE;
+        (void)uv_timer_start(session->patience, on_patience_over, patience_of(session), 0);
     }
     session->attempts = 0;
     (void)session_ask(session, kind, NULL);
@@ -231,8 +282,8 @@ static void wait_for_holder(struct session *session)
         session_fail_waiters(session, &error);
         return;
     }
-    if (now >= session->leave_until) {
-        session_end_holder(session);
+    if (now >= session->leave_until) { // Its record is there.
+        session_kill_holder(session);
     }
     (void)uv_timer_start(session->patience, on_leave, LEAVE_LOOK_MS, 0);
 }

@@ -80,7 +80,7 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
         word == NULL || strcmp(word, "ok") != 0 || version == NULL) {
         code = runner_fail(&upgrade->error, RUNNER_FAILED,
                            "upgrade to '%s'\nits self-check failed (%s %u): %.200s\n"
-                           "the runner goes on as it was",
+                           "none: the runner goes on as it was",
                            upgrade->program,
                            result->timed_out ? "no answer in time, exit code" : "exit code",
                            (unsigned)result->record->code,
@@ -88,7 +88,7 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
     } else if (low > POD_VERSION_MAX || high < POD_VERSION_MIN || format < STATE_FORMAT) {
         code = runner_fail(&upgrade->error, RUNNER_REFUSED,
                            "upgrade to '%s'\nits versions do not fit: pods %lld to %lld, state %lld"
-                           "\nthe runner goes on as it was",
+                           "\nnone: the runner goes on as it was",
                            upgrade->program, (long long)low, (long long)high, (long long)format);
     } else {
         upgrade->version = strdup(version);
@@ -117,8 +117,8 @@ static void work_check(uv_work_t *work)
     if (code != PM_OK) {
         (void)pm_error_format(&detail, line, sizeof line);
         (void)runner_fail(&upgrade->error, RUNNER_FAILED,
-                          "upgrade to '%s'\n%s\nthe runner goes on as it was", upgrade->program,
-                          line);
+                          "upgrade to '%s'\n%s\nnone: the runner goes on as it was",
+                          upgrade->program, line);
         return;
     }
     (void)judge(upgrade, &result);

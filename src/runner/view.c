@@ -119,7 +119,7 @@ static void take_output(struct view *view, const struct pod_output *output)
         data.size = output->offset < view->stop_at ? (size_t)(view->stop_at - output->offset) : 0;
     }
     if (!show(data.data, data.size)) {
-        fail(view, RUNNER_FAILED, "stdout cannot be written to", "");
+        fail(view, RUNNER_FAILED, "stdout cannot be written to", "none: give it one that takes it");
     } else if (output->offset + output->data.size >= view->stop_at) {
         finish(view);
     }
@@ -291,7 +291,7 @@ static void attach(struct view *view)
     if (number == -POD_E_VERSION) {
         fail(view, RUNNER_REFUSED, SESSION_OTHER_VERSION, "runner stop ");
     } else if (number < 0) {
-        fail(view, RUNNER_FAILED, pod_strerror((int)number), "");
+        fail(view, RUNNER_FAILED, pod_strerror((int)number), "runner get ");
     }
 }
 
@@ -690,7 +690,7 @@ static void close_view(struct view *view)
 
 static int child_code(const struct view *view)
 {
-    return view->exit.kind == POD_EXIT_EXITED     ? (int)(view->exit.code & 0xff)
+    return view->exit.kind == POD_EXIT_EXITED     ? os_exit_code(view->exit.code)
            : view->exit.kind == POD_EXIT_SIGNALED ? (int)(128 + view->exit.signal)
                                                   : RUNNER_FAILED;
 }
@@ -715,8 +715,11 @@ static int tell_end(const struct view *view)
         (void)fprintf(stderr, "\r\n[detached from %s]\n", id);
     } else if (view->options.kind == VIEW_ATTACH && view->exit.kind == POD_EXIT_SIGNALED) {
         (void)fprintf(stderr, "\r\n[%s has ended: signal %u]\n", id, (unsigned)view->exit.signal);
-    } else if (view->options.kind == VIEW_ATTACH && view->has_exit) {
+    } else if (view->options.kind == VIEW_ATTACH && view->exit.kind == POD_EXIT_EXITED) {
         (void)fprintf(stderr, "\r\n[%s has ended: exit code %u]\n", id, (unsigned)view->exit.code);
+    } else if (view->options.kind == VIEW_ATTACH && view->has_exit) {
+        (void)fprintf(stderr, "\r\n[%s has ended: how is not known]\n", id);
+        return RUNNER_FAILED;
     } else if (view->options.kind == VIEW_SEND && view->has_exit) {
         (void)fprintf(stderr, "runner: '%s' has ended\n", id);
         return RUNNER_NO_SESSION;

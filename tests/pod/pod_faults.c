@@ -140,6 +140,11 @@ int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *t
     return fails("renameat") ? -1 : renameat(from_dir, from, to_dir, to);
 }
 
+void *pod_fault_calloc(size_t count, size_t size)
+{
+    return fails("calloc") ? NULL : calloc(count, size);
+}
+
 int pod_fault_unlink(const char *path)
 {
     return fails("unlink") ? -1 : unlink(path);

@@ -35,6 +35,7 @@ ssize_t pod_fault_read(int fd, void *data, size_t size);
 int pod_fault_fsync(int fd);
 int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to);
 int pod_fault_unlink(const char *path);
+void *pod_fault_calloc(size_t count, size_t size);
 int pod_fault_socket(int domain, int type, int protocol);
 int pod_fault_bind(int fd, const struct sockaddr *address, socklen_t size);
 int pod_fault_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);

@@ -15,6 +15,7 @@ extern "C" {
 #include "runner/inspect.h"
 #include "runner/os.h"
 #include "runner/placement.h"
+#include "runner/session.h"
 #ifndef _WIN32
 #include <sched.h>
 #include <sys/mount.h>
@@ -415,6 +416,45 @@ TEST(Quote, GivesAShellThePath)
     doctor_quote("/a b/it's $x", quoted);
     EXPECT_STREQ("'/a b/it'\\''s $x'", quoted);
 #endif
+}
+
+TEST(Errors, HaveALineToGoOnWith)
+{
+    struct runner_error error;
+    EXPECT_EQ(runner_fail(&error, RUNNER_FAILED, "start\nout of memory"), RUNNER_FAILED);
+    EXPECT_STREQ(error.next, "runner doctor");
+    (void)runner_fail(&error, RUNNER_NO_SESSION, "get");
+    EXPECT_STREQ(error.next, "runner list");
+    (void)runner_fail(&error, RUNNER_USAGE, "usage\n%s", "nonsense");
+    EXPECT_STREQ(error.next, "runner --help");
+    (void)runner_fail(&error, RUNNER_FAILED, "a\nb\nnone: %s", "because");
+    EXPECT_STREQ(error.next, "none: because");
+}
+
+TEST(Session, AnExitCodeIsNoSuccessUnlessItIsOne)
+{
+    EXPECT_EQ(os_exit_code(0), 0);
+    EXPECT_EQ(os_exit_code(5), 5);
+#ifdef _WIN32
+    EXPECT_EQ(os_exit_code(256), 256);
+    EXPECT_EQ((uint32_t)os_exit_code(0xC0000100u), 0xC0000100u);
+#else
+    EXPECT_EQ(os_exit_code(256), 1);
+#endif
+}
+
+TEST(Session, AVariableIsFoundAsTheSystemNamesIt)
+{
+    const char *env[] = {"PATHEXT=.exe", "Path=C:\\", "X="};
+#ifdef _WIN32
+    EXPECT_TRUE(create_has_variable(env, 3, "PATH"));
+#else
+    EXPECT_FALSE(create_has_variable(env, 3, "PATH"));
+#endif
+    EXPECT_TRUE(create_has_variable(env, 3, "Path"));
+    EXPECT_FALSE(create_has_variable(env, 1, "Path"));
+    EXPECT_FALSE(create_has_variable(env, 3, "Pat"));
+    EXPECT_TRUE(create_has_variable(env, 3, "X"));
 }
 
 } // namespace

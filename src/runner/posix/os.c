@@ -235,6 +235,12 @@ bool os_has_name(const char *variable, const char *name)
     return strncmp(variable, name, length) == 0 && variable[length] == '=';
 }
 
+int os_exit_code(uint32_t code)
+{
+    int some = (int)(code & 0xff); // Parents see no more of it.
+    return some == 0 && code != 0 ? RUNNER_FAILED : some;
+}
+
 int os_remove_name(const char *path, bool folder)
 {
     int result = folder ? rmdir(path) : POD_SYS(unlink)(path);

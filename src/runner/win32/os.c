@@ -197,6 +197,11 @@ bool os_has_name(const char *variable, const char *name)
     return _strnicmp(variable, name, length) == 0 && variable[length] == '=';
 }
 
+int os_exit_code(uint32_t code)
+{
+    return (int)code; // All 32 bits come through.
+}
+
 // What somebody has open cannot be removed: virus scanners look into new files.
 int os_remove_name(const char *path, bool folder)
 {
