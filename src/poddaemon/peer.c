@@ -677,7 +677,8 @@ static void on_too_late(uv_timer_t *timer)
     pod_conn_close(conn);
 }
 
-// Those that only connect and wait must not keep others out.
+// Those that only connect and wait must not keep others out. Its proof may have come while others
+// were let in.
 static void drop_oldest_unproven(struct pod *pod)
 {
     struct pod_conn *oldest = NULL;
@@ -686,7 +687,11 @@ static void drop_oldest_unproven(struct pod *pod)
             oldest = conn; // New ones come first.
         }
     }
+    unsigned before = pod->unproven;
     if (oldest != NULL) {
+        pod_conn_look(oldest);
+    }
+    if (oldest != NULL && pod->unproven == before) {
         pod->refused++;
         pod_conn_close(oldest);
     }
