@@ -167,7 +167,7 @@ TEST_F(Model, SequencesOfCallsDoWhatTheContractSays)
         memory = seed == count / 4 ? MemoryInUse() : memory;
     }
     // Less than a Handle, if each sequence left one.
-    EXPECT_LT(MemoryInUse(), memory + 16384 + static_cast<size_t>(count) * 32)
+    EXPECT_LT(MemoryInUse(), memory + 49152 + static_cast<size_t>(count) * 32)
         << "bytes in use, after a fourth of the sequences " << memory;
     RecordProperty("sequences", count);
 }
