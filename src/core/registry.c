@@ -654,37 +654,60 @@ static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_proc
     return show(rc, p);
 }
 
-// Whether an earlier manager has written its exit record, and was killed before it took the other
-// one away.
-static bool has_ended_before(struct recovery *rc, const pm_process *p, const char *name,
-                             struct pm_exit *ret_record)
+// The exit record that an earlier manager has written, and was killed before it took the other one
+// away. PM_ERR_NOT_FOUND: there is none that can be trusted; else it may be there.
+static int find_exit(struct recovery *rc, const pm_process *p, const char *name,
+                     struct pm_exit *ret_record)
 {
     struct pmi_record own;
     const char *problem;
-    if (read_record(&rc->m->registry.exits, name, &own, &problem) != PM_OK) {
-        return false;
+    const struct pmi_identity *id = p->recovered_id;
+    int result = read_record(&rc->m->registry.exits, name, &own, &problem);
+    if (result != PM_OK) {
+        return result == PM_ERR_CORRUPT ? PM_ERR_NOT_FOUND : result;
     }
-    bool same = own.id.pid == p->recovered_id->pid && own.id.start == p->recovered_id->start;
+    bool same = own.id.pid == id->pid && own.id.start == id->start && own.id.pidns == id->pidns &&
+                strcmp(own.id.boot, id->boot) == 0;
     if (same) {
         *ret_record = own.exit;
     }
     pmi_record_clear(&own);
-    return same;
+    return same ? PM_OK : PM_ERR_NOT_FOUND;
 }
 
-// Its end was seen by nobody, unless it has a record of it.
-static int recover_dead(struct recovery *rc, pm_process *p, const char *name)
+static int recover_dead(struct recovery *rc, pm_process *p, const struct pm_exit *record)
 {
-    struct pm_exit record = PM_EXIT_INIT;
-    record.kind = PM_EXIT_LOST;
-    (void)has_ended_before(rc, p, name, &record);
     p->no_os = true;
     (void)pm_process_ref(p); // Listed as long as the visit lasts, or longer if it takes one too.
     count_recovered(rc->m);
-    pmi_process_end(p, &record);
+    pmi_process_end(p, record);
     rc->report.ended++;
     int result = show(rc, p);
     (void)pm_process_unref(p);
+    return result;
+}
+
+// `started` NULL: it is gone. What was told of its end once is what is told, also of a zombie whose
+// parent does not wait for it; of one that nobody has seen end, that nobody knows.
+static int recover_running(struct recovery *rc, pm_process *p, struct pmi_os_process *op,
+                           const struct pmi_started *started, const char *name)
+{
+    struct pm_exit record = PM_EXIT_INIT;
+    record.kind = PM_EXIT_LOST;
+    if (started != NULL && pmi_os_process_wait(op, 0) != PM_OK) {
+        return recover_living(rc, p, op, started);
+    }
+    int result = find_exit(rc, p, name, &record);
+    if (started != NULL && result == PM_ERR_NOT_FOUND) {
+        return recover_living(rc, p, op, started);
+    }
+    if (started != NULL) {
+        pmi_os_process_close(op);
+    }
+    if (result == PM_OK || result == PM_ERR_NOT_FOUND) {
+        return recover_dead(rc, p, &record);
+    }
+    unclaim(rc->m, p); // Found by nobody: nothing is deleted.
     return result;
 }
 
@@ -708,19 +731,9 @@ static int recover_claimed(struct recovery *rc, pm_process *p, const struct pmi_
     struct pmi_os_process op = PMI_OS_PROCESS_INIT;
     struct pmi_started started;
     memset(&started, 0, sizeof started);
-    struct pm_exit before;
     int result = pmi_os_process_open(&m->os, &rec->id, &op, &started);
-    // A zombie whose parent does not wait for it: what was told of it once is what is told.
-    if (rec->state != PMI_RECORD_STARTING && result == PM_OK &&
-        pmi_os_process_wait(&op, 0) == PM_OK && has_ended_before(rc, p, name, &before)) {
-        pmi_os_process_close(&op);
-        result = PM_ERR_GONE;
-    }
-    if (rec->state != PMI_RECORD_STARTING && result == PM_OK) {
-        return recover_living(rc, p, &op, &started);
-    }
-    if (rec->state != PMI_RECORD_STARTING && result == PM_ERR_GONE) {
-        return recover_dead(rc, p, name);
+    if (rec->state != PMI_RECORD_STARTING && (result == PM_OK || result == PM_ERR_GONE)) {
+        return recover_running(rc, p, &op, result == PM_OK ? &started : NULL, name);
     }
     if (result == PM_OK || result == PM_ERR_GONE) {
         drop_starting(rc, &op, name);

@@ -539,16 +539,19 @@ static struct pmi_condemned *find_condemned_locked(struct pmi_family *family, ui
     return at;
 }
 
-// Nobody of that tree is to live, also when its Handle is gone. Its room is gone where it has been
-// condemned before, and nobody was left of it then.
+// Nobody of that tree is to live, also when its Handle is gone. There is room for the first time;
+// if it was pardoned since, for want of a complete look, memory is needed.
 static void condemn(struct pmi_os_process *op)
 {
     struct pmi_family *family = op->family;
     pmi_mutex_lock(&family->lock);
-    if (op->room != NULL && find_condemned_locked(family, op->mark) == NULL) {
-        *op->room = (struct pmi_condemned){.next = family->condemned, .mark = op->mark};
-        family->condemned = op->room;
+    if (family->open && find_condemned_locked(family, op->mark) == NULL) {
+        struct pmi_condemned *room = op->room != NULL ? op->room : malloc(sizeof(*room));
         op->room = NULL;
+        if (room != NULL) {
+            *room = (struct pmi_condemned){.next = family->condemned, .mark = op->mark};
+            family->condemned = room;
+        }
     }
     pmi_mutex_unlock(&family->lock);
 }

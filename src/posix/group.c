@@ -6,6 +6,7 @@
 #include "guards.h"
 #include "identity.h"
 #include "proctable.h"
+#include "reap.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -224,42 +225,63 @@ bool pmi_group_is_dead(pid_t group)
 }
 
 // Of a session whose leader is gone another process may have the number: then it has no member of
-// ours left, or that process would have got another one. When ours began was not seen where
-// somebody else had waited for it first: the number's owner is its own last trace, or not ours.
-static enum found look_for_session(const struct pmi_os_process *op, int signal_number)
+// ours left, or that process would have got another one. When ours began may not be known, where
+// somebody else had waited for it at once: then whoever has the number is a stranger, or the last
+// trace of ours.
+static enum found owner_of_session(const struct pmi_os_process *op)
+{
+    struct pmi_stat leader;
+    int result = pmi_stat_read(op->pid, &leader);
+    if (result != PM_OK)
+        return result == PM_ERR_GONE ? NOBODY : CANNOT_TELL;
+    if (op->session_start == 0)
+        return pmi_stat_is_dead(&leader) ? CANNOT_TELL : SOMEBODY;
+    return leader.starttime == op->session_start ? NOBODY : SOMEBODY;
+}
+
+// Once it was seen empty, any of that number is another one.
+static enum found look_for_session(struct pmi_os_process *op, int signal_number)
 {
     struct search search = {.session = op->session,
                             .oldest = op->session_start,
                             .except = getpid(),
                             .other = op->pid,
                             .signal = signal_number};
-    struct pmi_stat leader;
     if (!op->whole_session)
         return NOBODY;
     if (op->child && !op->reaped)
         return look_for(&search);
-    if (pmi_stat_read(op->pid, &leader) == PM_OK &&
-        (op->session_start != 0 ? leader.starttime != op->session_start
-                                : !pmi_stat_is_dead(&leader)))
-        return NOBODY;
-    return look_for(&search);
+    enum found owner = owner_of_session(op);
+    enum found found = owner == CANNOT_TELL ? CANNOT_TELL
+                       : owner == SOMEBODY  ? NOBODY
+                                            : look_for(&search);
+    op->whole_session = found != NOBODY;
+    return found;
 }
 
-bool pmi_session_signal(const struct pmi_os_process *op, int signal_number)
+bool pmi_session_signal(struct pmi_os_process *op, int signal_number)
 {
     return look_for_session(op, signal_number) == SOMEBODY;
 }
 
-bool pmi_session_alive(const struct pmi_os_process *op)
+bool pmi_session_alive(struct pmi_os_process *op)
 {
     return look_for_session(op, op->condemned ? SIGKILL : 0) != NOBODY;
+}
+
+void pmi_session_remember(struct pmi_os_process *op)
+{
+    struct pmi_stat stat;
+    // Nobody has waited for it: so that was it.
+    if (op->whole_session && op->session_start == 0 && pmi_stat_read(op->pid, &stat) == PM_OK &&
+        pmi_child_look(op->pid) >= 0)
+        op->session_start = stat.starttime;
 }
 
 void pmi_group_remember(struct pmi_os_process *op)
 {
     struct pmi_stat stat;
-    if (op->whole_session && op->session_start == 0 && pmi_stat_read(op->pid, &stat) == PM_OK)
-        op->session_start = stat.starttime;
+    pmi_session_remember(op);
     if (!op->group || op->start != 0)
         return;
 #ifdef HAVE_PIDFD

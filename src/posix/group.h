@@ -21,9 +21,11 @@ bool pmi_group_is_dead(pid_t group);
 // The other groups of the session that `op` leads, where that is all its own (PTY mode,
 // new_session): sends to their processes, also to those who are born meanwhile. Whether there was
 // anybody.
-bool pmi_session_signal(const struct pmi_os_process *op, int signal_number);
+bool pmi_session_signal(struct pmi_os_process *op, int signal_number);
 // Whether anybody is there, or that cannot be told. Of a condemned one it kills whom it finds.
-bool pmi_session_alive(const struct pmi_os_process *op);
+bool pmi_session_alive(struct pmi_os_process *op);
+// Once it has begun: by what its session is told from another one of that number.
+void pmi_session_remember(struct pmi_os_process *op);
 // To be called before the leader is waited for: notes what pmi_group_signal needs afterwards where
 // the kernel cannot send to a group through a pidfd.
 void pmi_group_remember(struct pmi_os_process *op);
