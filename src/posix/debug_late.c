@@ -2,10 +2,13 @@
 #include "debug/http.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 struct pmi_http pmi_http;
+static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool loaded; // Stays so, as the library does.
 
 static int missing(struct pm_error *error)
 {
@@ -18,7 +21,7 @@ static int missing(struct pm_error *error)
 }
 
 // All of them or none.
-int pmi_http_load(struct pm_error *error)
+static int load(struct pm_error *error)
 {
     static const char *const names[] = {
 #define PMI_HTTP_NAME(name) #name,
@@ -39,5 +42,14 @@ int pmi_http_load(struct pm_error *error)
         }
     }
     memcpy(&pmi_http, found, sizeof(pmi_http)); // POSIX: these hold functions as well.
+    loaded = true;
     return PM_OK;
+}
+
+int pmi_http_load(struct pm_error *error)
+{
+    (void)pthread_mutex_lock(&load_lock);
+    int result = loaded ? PM_OK : load(error);
+    (void)pthread_mutex_unlock(&load_lock);
+    return result;
 }

@@ -95,6 +95,11 @@ def main():
     build, words = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]
     compiled = commands(build)
     failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        _, file, text, _ = PLANTS[0]
+        found = finds(with_defect(build, pathlib.Path(temporary), compiled, file, text, text))
+    if found:
+        sys.exit(f"without a defect: {found}")
     for name, file, text, other in PLANTS:
         if words and not any(word in name for word in words):
             continue
