@@ -263,6 +263,8 @@ void Churn(const std::atomic<bool> &over, unsigned kind)
 // a thread that does not get to its wait for that long would be a true find.
 TEST_F(Leak, HostChurnRaisesNoAlarmAndALeakIsFoundWithinTwoSweeps)
 {
+    if (system(":") == 127 << 8)
+        GTEST_SKIP() << "the C library cannot start anything here";
     bool full = getenv("PM_TEST_CHURN") != nullptr;
     uint32_t sweep_ms = full ? 2000 : 1000 * static_cast<uint32_t>(Slowness());
     int64_t total_ms = full ? 20 * 60 * 1000 : 4000;

@@ -277,6 +277,9 @@ TEST_F(Units, DoctorSaysWhichServiceWouldEndARunnerAndItsCommandMendsThat)
     for (size_t at = 0; (at = command.find("'/etc/", at)) != std::string::npos; at += root.size()) {
         command.insert(at + 1, root);
     }
+    if (std::system(":") == 127 << 8) {
+        GTEST_SKIP() << "the C library cannot start anything here";
+    }
     // What system() returns tells nothing where no statuses are kept.
     const std::string ran = root + "/ran";
     (void)!std::system((command + " && : >'" + ran + "'").c_str());
