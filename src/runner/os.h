@@ -93,7 +93,8 @@ int os_own_program(char *path, size_t capacity);
 // ---------------------------------------------------------------------------------
 
 // Held back, in this thread and those that it starts from now on, and after an exec.
-void os_signals_hold(void);
+// Whether none of it was so before.
+bool os_signals_hold(void);
 void os_signals_let(void);
 // While they are held: one that asks for the end has it now, as without us.
 void os_signals_obey(void);

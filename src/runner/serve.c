@@ -140,7 +140,7 @@ static void break_off(struct server *server)
 
 static void close_handles(struct server *server)
 {
-    os_signals_hold(); // Without a handle of libuv's they would end us, and an upgrade with us.
+    (void)os_signals_hold(); // Without a handle of libuv's they would end us, and an upgrade with us.
     for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
         uv_close((uv_handle_t *)&server->signals[i], NULL);
     }
@@ -427,7 +427,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
 int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
-    os_signals_hold(); // Until they are taken. After an upgrade we were born so.
+    (void)os_signals_hold(); // Until they are taken. After an upgrade we were born so.
     os_widen_table();
     for (;;) {
         os_supervisor_take();

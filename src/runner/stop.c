@@ -159,6 +159,10 @@ static void on_patience_over(uv_timer_t *timer)
 
 void session_end_holder(struct session *session)
 {
+    if (session->holder_end != HOLDER_LEFT_ALONE &&
+        uv_is_active((const uv_handle_t *)session->patience)) {
+        return; // That is under way already.
+    }
     session->holder_end = HOLDER_LEFT_ALONE;
     session->stop_kind = ASK_STOP;
     session->stop_grace_ms = 0;
@@ -184,12 +188,16 @@ uint64_t session_record_ms(uint64_t ring)
 
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms)
 {
-    bool worse = !session->stopping || kind == ASK_KILL;
+    bool first = !session->stopping;
+    bool worse = first || (kind == ASK_KILL && session->stop_kind != ASK_KILL);
     if (worse) {
         session->stopping = true;
         session->stop_kind = kind;
         session->stop_grace_ms = grace_ms;
-        session->holder_end = HOLDER_LEFT_ALONE;
+        session->holder_end = first ? HOLDER_LEFT_ALONE : session->holder_end;
+    }
+    // Asking again delays nothing: its holder ends once.
+    if (worse && session->holder_end != HOLDER_KILLED) {
         (void)uv_timer_start(session->patience, on_patience_over, patience_of(session), 0);
     }
     session->attempts = 0;

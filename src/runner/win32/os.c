@@ -26,11 +26,11 @@ static char *to_utf8(const wchar_t *text)
     return utf8;
 }
 
-// Those of main() are in the code page of the system.
 void os_widen_table(void)
 {
 }
 
+// Those of main() are in the code page of the system.
 void os_arguments(int *argc, char ***argv)
 {
     int count;
@@ -367,8 +367,9 @@ void os_debug_address(const char *state_dir, char *address, size_t capacity)
 }
 
 // There are no signals here, and no exec that one could meet.
-void os_signals_hold(void)
+bool os_signals_hold(void)
 {
+    return false;
 }
 
 void os_signals_let(void)
