@@ -365,7 +365,9 @@ static int end_session(struct options *o, const char *method, json_t *params, bo
     struct runner_error error;
     json_t *session = NULL;
     char end[32];
-    int code = client_open(o->env, &client, &error);
+    bool destroys = strcmp(method, "session.destroy") == 0; // That waits for the next runner.
+    int code = destroys ? client_open(o->env, &client, &error)
+                        : client_open_to_end(o->env, &client, &error);
     if (code != RUNNER_OK) {
         json_decref(params);
         return runner_report(o->env, &error);

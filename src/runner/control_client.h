@@ -11,6 +11,9 @@ struct client;
 // Starts a runner if none is there and the environment does not forbid it.
 int client_open(const struct runner_env *env, struct client **ret_client,
                 struct runner_error *error);
+// The same, and also one that stops its sessions, and takes only what ends them, or it.
+int client_open_to_end(const struct runner_env *env, struct client **ret_client,
+                       struct runner_error *error);
 // The same, whether it answers or not.
 int client_connect(const struct runner_env *env, struct client **ret_client,
                    struct runner_error *error);

@@ -214,12 +214,25 @@ static void on_housekeeping(uv_timer_t *timer)
     }
 }
 
+// While it ends already.
+static void change_end(struct server *server, enum server_end end)
+{
+    uint64_t usual = uv_now(&server->loop) + END_ALL_MS;
+    if (server->end == SERVER_UPGRADE) { // Who wants it to end wants no other one.
+        server->end = end;
+    } else if (server->end == SERVER_SHUTDOWN_ALL && end == SERVER_SHUTDOWN) {
+        server->end = end; // Nobody waits for sessions any more.
+        server->end_deadline = server->end_deadline < usual ? server->end_deadline : usual;
+    } else if (server->end == SERVER_SHUTDOWN_ALL && end == SERVER_SHUTDOWN_ALL) {
+        uint64_t until = uv_now(&server->loop) + sessions_patience(server); // Of one more.
+        server->end_deadline = server->end_deadline > until ? server->end_deadline : until;
+    }
+}
+
 void server_stop(struct server *server, enum server_end end)
 {
     if (server->end != SERVER_RUNS) {
-        if (server->end == SERVER_UPGRADE) { // Who wants it to end wants no other one.
-            server->end = end;
-        }
+        change_end(server, end);
         return;
     }
     server->end = end;
