@@ -18,13 +18,13 @@
 #include "runner/session.h"
 
 #define RETRY_MS 50
-#define STUCK_MS 1000     // The journal cannot be read or written now.
-#define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
-#define GONE_MS 10000     // A session that should be removed and is not: it is given up.
-#define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
-#define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
-#define KILLED_MS 6000    // From the kill to being given up: its holder may be asked first.
-#define KILLED_MOST_MS 9000 // Else the runner would end before that.
+#define STUCK_MS 1000      // The journal cannot be read or written now.
+#define TAKE_OVER_MS 3000  // Of somebody else who is writing to it.
+#define GONE_MS 10000      // A session that should be removed and is not: it is given up.
+#define RELEASE_MS 1000    // For what it was not given yet, when we end and it goes on.
+#define MUTE_MS 3000       // From the end of its output to its own; others may hold that as long.
+#define KILLED_MS 6000     // From the kill to being given up: its holder may be asked first.
+#define KILLED_MAX_MS 9000 // The runner does not wait for longer when it ends.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,
@@ -923,7 +923,7 @@ static void pod_kill(struct transport *transport)
         session_stop(session, ASK_KILL, 0);
         patience += 2 * session_record_ms(session->ring);
     }
-    patience = patience < KILLED_MOST_MS ? patience : KILLED_MOST_MS;
+    patience = patience < KILLED_MAX_MS ? patience : KILLED_MAX_MS;
     (void)uv_timer_start(&pod->stop_timer, on_kill_over, patience, 0);
 }
 

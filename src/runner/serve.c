@@ -140,7 +140,8 @@ static void break_off(struct server *server)
 
 static void close_handles(struct server *server)
 {
-    (void)os_signals_hold(); // Without a handle of libuv's they would end us, and an upgrade with us.
+    // Without a handle of libuv's they would end us, and an upgrade with us.
+    (void)os_signals_hold();
     for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
         uv_close((uv_handle_t *)&server->signals[i], NULL);
     }
