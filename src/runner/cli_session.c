@@ -342,16 +342,17 @@ int cli_get(const struct runner_env *env, int argc, char **argv)
 
 #define END_MARGIN_MS 60000 // Beside the grace: each answer, and twice a record of 64 MiB.
 
-// That of the session, where none is asked for.
+// The larger one of what is asked for and that of the session, which its holder has.
 static int64_t grace_of(struct client *client, const json_t *params)
 {
     struct runner_error error;
     json_t *place = NULL;
     int64_t grace = number(params, "grace_ms");
-    if (grace == 0 && client_call(client, "session.locate",
-                                  json_pack("{s:O}", "id", json_object_get(params, "id")),
-                                  CLIENT_TIMEOUT_MS, &place, &error) == RUNNER_OK) {
-        grace = number(place, "grace_ms");
+    if (client_call(client, "session.locate",
+                    json_pack("{s:O}", "id", json_object_get(params, "id")), CLIENT_TIMEOUT_MS,
+                    &place, &error) == RUNNER_OK) {
+        int64_t own = number(place, "grace_ms");
+        grace = own > grace ? own : grace;
     }
     json_decref(place);
     return grace;
@@ -364,7 +365,9 @@ static int end_session(struct options *o, const char *method, json_t *params, bo
     struct runner_error error;
     json_t *session = NULL;
     char end[32];
-    int code = client_open(o->env, &client, &error);
+    bool destroys = strcmp(method, "session.destroy") == 0; // That waits for the next runner.
+    int code = destroys ? client_open(o->env, &client, &error)
+                        : client_open_to_end(o->env, &client, &error);
     if (code != RUNNER_OK) {
         json_decref(params);
         return runner_report(o->env, &error);

@@ -220,8 +220,8 @@ bool client_is_served(const struct runner_env *env)
 // One that is just being killed still takes connections for a moment, and one that ends until its
 // services have ended: it has to answer something before it is trusted with a request that must not
 // be repeated.
-int client_open(const struct runner_env *env, struct client **ret_client,
-                struct runner_error *error)
+static int open_one(const struct runner_env *env, bool to_end, struct client **ret_client,
+                    struct runner_error *error)
 {
     uint64_t deadline = monotonic_ms() + SERVER_LEAVE_MS;
     for (;;) {
@@ -236,7 +236,8 @@ int client_open(const struct runner_env *env, struct client **ret_client,
             tell_silent(env, error);
             return RUNNER_UNREACHABLE;
         }
-        if (code == RUNNER_OK) {
+        bool stops = code == RUNNER_UNREACHABLE && strcmp(error->why, STOPS_SESSIONS) == 0;
+        if (code == RUNNER_OK || (stops && to_end)) {
             *ret_client = client;
             return RUNNER_OK;
         }
@@ -246,6 +247,18 @@ int client_open(const struct runner_env *env, struct client **ret_client,
         }
         uv_sleep(10);
     }
+}
+
+int client_open(const struct runner_env *env, struct client **ret_client,
+                struct runner_error *error)
+{
+    return open_one(env, false, ret_client, error);
+}
+
+int client_open_to_end(const struct runner_env *env, struct client **ret_client,
+                       struct runner_error *error)
+{
+    return open_one(env, true, ret_client, error);
 }
 
 struct client *client_close(struct client *client)
@@ -358,8 +371,9 @@ int client_ask(const struct runner_env *env, const char *method, json_t *params,
 {
     struct client *client;
     int code = RUNNER_UNREACHABLE;
+    bool ends = strcmp(method, "runner.shutdown") == 0;
     for (int i = only_asks(method) ? 3 : 1; i > 0 && code == RUNNER_UNREACHABLE; i--) {
-        code = client_open(env, &client, error);
+        code = open_one(env, ends, &client, error);
         if (code != RUNNER_OK) {
             break;
         }

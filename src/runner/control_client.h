@@ -11,6 +11,9 @@ struct client;
 // Starts a runner if none is there and the environment does not forbid it.
 int client_open(const struct runner_env *env, struct client **ret_client,
                 struct runner_error *error);
+// The same, and also one that stops its sessions, and takes only what ends them, or it.
+int client_open_to_end(const struct runner_env *env, struct client **ret_client,
+                       struct runner_error *error);
 // The same, whether it answers or not.
 int client_connect(const struct runner_env *env, struct client **ret_client,
                    struct runner_error *error);
@@ -27,9 +30,10 @@ int client_next(struct client *client, char **ret_line, struct runner_error *err
 int client_ask(const struct runner_env *env, const char *method, json_t *params,
                json_t **ret_result, struct runner_error *error);
 
-// start.c: makes a runner, and waits until it answers.
+// start.c
 // What a program has written into its file of errors, the end of it, in one line; "": nothing.
 void runner_last_words(const char *path, char *text, size_t capacity);
+// Makes a runner, and waits until it answers.
 int runner_start(const struct runner_env *env, struct runner_error *error);
 // PM_OK: one takes connections. PM_ERR_NOT_FOUND: none.
 int client_probe(const struct runner_env *env);

@@ -422,6 +422,10 @@ static void succeed(struct create *create, uint64_t child)
     session_notify(session, "session.created");
     call_result(create->call, session_json(session));
     free_create(create);
+    if (session->server->end == SERVER_SHUTDOWN_ALL) { // It was none yet when those were stopped.
+        session_stop(session, ASK_STOP, 0);
+        server_stop(session->server, SERVER_SHUTDOWN_ALL);
+    }
     methods_release(session->server, &session->held);
 }
 

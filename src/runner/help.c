@@ -120,7 +120,8 @@ const char help_stop[] =
 
 const char help_kill[] =
     "Ends its child and all of its tree by force; not daemons that it has started. A holder that\n"
-    "does not answer is asked to end after 2 s, and killed after as long again.\n";
+    "does not answer is asked to end after 2 s, and the time to write down what it has kept (1 s\n"
+    "for each 4 MiB); it is killed after as long again.\n";
 
 const char help_destroy[] =
     "Ends the session if it runs, then removes its record, output and log.\n"

@@ -23,11 +23,12 @@ struct method {
         EARLY,
         LATE,
         MAKES,
-        ERASES
+        ERASES,
+        ENDS
     } when; // EARLY: not for the registry; LATE: also until all that is left of ended sessions has
             // been read; MAKES: also while one of this id is being removed; ERASES: also while a
             // worker removes what is left of this one, for another of its id could be made in
-            // between.
+            // between; ENDS: also while the runner waits for the ends of its sessions.
 };
 
 struct held {
@@ -399,17 +400,17 @@ static const struct rpc_field logs_fields[] = {
 #define FIELDS(list) (list), sizeof(list) / sizeof(list)[0]
 static const struct method methods[] = {
     {"runner.info", runner_info, NULL, NONE, EARLY},
-    {"runner.shutdown", runner_shutdown, NULL, FIELDS(shutdown_fields), WAITS},
+    {"runner.shutdown", runner_shutdown, NULL, FIELDS(shutdown_fields), ENDS},
     {"runner.upgrade", upgrade_begin, NULL, FIELDS(upgrade_fields), WAITS},
     {"runner.subscribe", runner_subscribe, NULL, NONE, EARLY},
     {"session.create", method_create, NULL, FIELDS(create_fields), MAKES},
     {"session.list", method_list, NULL, NONE, LATE},
     {"session.get", NULL, method_get, FIELDS(id_fields), WAITS},
-    {"session.locate", NULL, method_locate, FIELDS(id_fields), WAITS},
+    {"session.locate", NULL, method_locate, FIELDS(id_fields), ENDS},
     {"session.send", NULL, method_send, FIELDS(send_fields), WAITS},
     {"session.resize", NULL, method_resize, FIELDS(resize_fields), WAITS},
-    {"session.stop", NULL, method_stop, FIELDS(stop_fields), WAITS},
-    {"session.kill", NULL, method_kill, FIELDS(id_fields), WAITS},
+    {"session.stop", NULL, method_stop, FIELDS(stop_fields), ENDS},
+    {"session.kill", NULL, method_kill, FIELDS(id_fields), ENDS},
     {"session.destroy", NULL, method_destroy, FIELDS(stop_fields), ERASES},
     {"session.forget", NULL, method_forget, FIELDS(id_fields), ERASES},
     {"service.add", method_service_add, NULL, FIELDS(add_fields), WAITS},
@@ -459,9 +460,10 @@ static void run(struct server *server, const struct method *method, struct call 
     struct runner_error error;
     // A service that ends with us takes its session along.
     bool may_end = method->when == ERASES && call_is_our_own(call);
-    if (server->end != SERVER_RUNS && !may_end) {
-        (void)runner_fail(&error, RUNNER_UNREACHABLE, "call of %s\nthe runner is about to end",
-                          method->name);
+    bool stops = server->end == SERVER_SHUTDOWN_ALL;
+    if (server->end != SERVER_RUNS && !may_end && !(stops && method->when == ENDS)) {
+        (void)runner_fail(&error, RUNNER_UNREACHABLE, "call of %s\n%s", method->name,
+                          stops ? STOPS_SESSIONS : "the runner is about to end");
         call_error(call, &error);
         return;
     }

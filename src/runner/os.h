@@ -28,7 +28,8 @@ int os_remove_name(const char *path, bool folder);
 bool os_has_separator(const char *program);
 // Whether it is there, in this PATH if it is searched, and looks as if it could be run.
 bool os_program_exists(const char *program, const char *path);
-// Whether "NAME=value" is the variable of this name: on Windows Path and PATH are one.
+// Whether "NAME=value", or "NAME" of one that is taken away, is the variable of this name: on
+// Windows Path and PATH are one.
 bool os_has_name(const char *variable, const char *name);
 
 // The exit code of a child as that of a command: one that is no success never becomes one.
@@ -92,7 +93,8 @@ int os_own_program(char *path, size_t capacity);
 // ---------------------------------------------------------------------------------
 
 // Held back, in this thread and those that it starts from now on, and after an exec.
-void os_signals_hold(void);
+// Whether none of it was so before.
+bool os_signals_hold(void);
 void os_signals_let(void);
 // While they are held: one that asks for the end has it now, as without us.
 void os_signals_obey(void);

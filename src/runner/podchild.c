@@ -18,12 +18,13 @@
 #include "runner/session.h"
 
 #define RETRY_MS 50
-#define STUCK_MS 1000     // The journal cannot be read or written now.
-#define TAKE_OVER_MS 3000 // Of somebody else who is writing to it.
-#define GONE_MS 10000     // A session that should be removed and is not: it is given up.
-#define RELEASE_MS 1000   // For what it was not given yet, when we end and it goes on.
-#define MUTE_MS 3000      // From the end of its output to its own; others may hold that as long.
-#define KILLED_MS 6000    // From that to being given up: its holder may be asked first.
+#define STUCK_MS 1000      // The journal cannot be read or written now.
+#define TAKE_OVER_MS 3000  // Of somebody else who is writing to it.
+#define GONE_MS 10000      // A session that should be removed and is not: it is given up.
+#define RELEASE_MS 1000    // For what it was not given yet, when we end and it goes on.
+#define MUTE_MS 3000       // From the end of its output to its own; others may hold that as long.
+#define KILLED_MS 6000     // From the kill to being given up: its holder may be asked first.
+#define KILLED_MAX_MS 9000 // The runner does not wait for longer when it ends.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,
@@ -218,8 +219,15 @@ static void on_remove_timer(uv_timer_t *timer)
 static void remove_session(struct podchild *pod, enum podchild_state state)
 {
     uint32_t grace = pod->options.config->grace_ms;
+    const struct session *session = session_of(pod);
+    uint64_t longest = grace, record = session_record_ms(pod->options.config->ring);
+    if (session != NULL) { // It may be of another configuration.
+        uint64_t own = session_grace(session), kept = session_record_ms(session->ring);
+        longest = own > longest ? own : longest;
+        record = kept > record ? kept : record;
+    }
     // Twice: its holder may have to be asked to end, as its child was.
-    uint64_t patience = GONE_MS + 2 * (grace + session_record_ms(pod->options.config->ring));
+    uint64_t patience = GONE_MS + 2 * (longest + record);
     pod->state = state;
     drop_link(pod);
     (void)uv_timer_start(&pod->timer, on_remove_timer, patience, 0);
@@ -893,21 +901,30 @@ static void pod_release(struct transport *transport)
     }
 }
 
-// It is given up, whatever the pod says.
+// It is given up, whatever the pod says. A holder that lives would have the next runner go on with
+// a service that was stopped.
 static void on_kill_over(uv_timer_t *timer)
 {
-    finish(timer->data);
+    struct podchild *pod = timer->data;
+    struct session *session = session_of(pod);
+    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+        session_kill_holder(session);
+    }
+    finish(pod);
 }
 
 static void pod_kill(struct transport *transport)
 {
     struct podchild *pod = (struct podchild *)transport;
     struct session *session = session_of(pod);
+    uint64_t patience = KILLED_MS;
     pod->stopping = true;
     if (session != NULL && !session_is_over(session) && session->create == NULL) {
         session_stop(session, ASK_KILL, 0);
+        patience += 2 * session_record_ms(session->ring);
     }
-    (void)uv_timer_start(&pod->stop_timer, on_kill_over, KILLED_MS, 0);
+    patience = patience < KILLED_MAX_MS ? patience : KILLED_MAX_MS;
+    (void)uv_timer_start(&pod->stop_timer, on_kill_over, patience, 0);
 }
 
 static void on_dropped(void *user, json_t *result, const struct runner_error *error)

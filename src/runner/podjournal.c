@@ -395,7 +395,7 @@ bool journal_exists(const char *folder)
     path_of(folder, "journal", path);
     int result = uv_fs_stat(NULL, &request, path, NULL);
     uv_fs_req_cleanup(&request);
-    return result == 0;
+    return result != UV_ENOENT; // Others pass, and say nothing about what is there.
 }
 
 static void close_fd(int file)

@@ -76,6 +76,7 @@ int journal_begin(struct journal *journal);
 int journal_resume(struct journal *journal);
 void journal_close(struct journal *journal);
 void journal_end(struct journal *journal); // The agent has ended.
+// Also if that cannot be told: what may be there is not given up.
 bool journal_exists(const char *folder);
 
 int journal_line(struct journal *journal, const char *line, size_t size, uint64_t end);

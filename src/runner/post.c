@@ -3,6 +3,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "runner/os.h"
+
 struct post {
     uv_async_t wake;
     uv_mutex_t lock;
@@ -109,7 +111,12 @@ int post_thread(struct post *post, struct post_thread *thread)
 {
     thread->post = post;
     thread->item = (struct post_item){NULL, after_thread, thread};
+    // Born so, it takes no signal, also when the loop listens to none any more.
+    bool held = os_signals_hold();
     int result = uv_thread_create(&thread->thread, run_thread, thread);
+    if (held) {
+        os_signals_let();
+    }
     post->threads += result == 0 ? 1 : 0;
     return result;
 }

@@ -140,7 +140,8 @@ static void break_off(struct server *server)
 
 static void close_handles(struct server *server)
 {
-    os_signals_hold(); // Without a handle of libuv's they would end us, and an upgrade with us.
+    // Without a handle of libuv's they would end us, and an upgrade with us.
+    (void)os_signals_hold();
     for (size_t i = 0; i < sizeof server->signals / sizeof server->signals[0]; i++) {
         uv_close((uv_handle_t *)&server->signals[i], NULL);
     }
@@ -214,12 +215,25 @@ static void on_housekeeping(uv_timer_t *timer)
     }
 }
 
+// While it ends already.
+static void change_end(struct server *server, enum server_end end)
+{
+    uint64_t usual = uv_now(&server->loop) + END_ALL_MS;
+    if (server->end == SERVER_UPGRADE) { // Who wants it to end wants no other one.
+        server->end = end;
+    } else if (server->end == SERVER_SHUTDOWN_ALL && end == SERVER_SHUTDOWN) {
+        server->end = end; // Nobody waits for sessions any more.
+        server->end_deadline = server->end_deadline < usual ? server->end_deadline : usual;
+    } else if (server->end == SERVER_SHUTDOWN_ALL && end == SERVER_SHUTDOWN_ALL) {
+        uint64_t until = uv_now(&server->loop) + sessions_patience(server); // Of one more.
+        server->end_deadline = server->end_deadline > until ? server->end_deadline : until;
+    }
+}
+
 void server_stop(struct server *server, enum server_end end)
 {
     if (server->end != SERVER_RUNS) {
-        if (server->end == SERVER_UPGRADE) { // Who wants it to end wants no other one.
-            server->end = end;
-        }
+        change_end(server, end);
         return;
     }
     server->end = end;
@@ -427,7 +441,7 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
 int serve(const struct runner_env *env, pm_native ready)
 {
     char *program;
-    os_signals_hold(); // Until they are taken. After an upgrade we were born so.
+    (void)os_signals_hold(); // Until they are taken. After an upgrade we were born so.
     os_widen_table();
     for (;;) {
         os_supervisor_take();

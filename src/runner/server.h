@@ -15,6 +15,9 @@
 // Part of what `serve` says then, in its last words.
 #define SERVED_BY_ANOTHER "another runner"
 
+// Why one that ends when its sessions have ended refuses all but what ends them, or it, sooner.
+#define STOPS_SESSIONS "the runner stops its sessions, and ends then"
+
 // A runner that ends is gone by then: what it waits for, and the end of its registry.
 #define SERVER_LEAVE_MS 30000
 

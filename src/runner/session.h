@@ -208,7 +208,7 @@ void session_create(struct server *server, struct call *call, json_t *params);
 bool create_message(struct session *session, const struct pod_message *message);
 void create_over(struct session *session, int failure);
 void create_break_off(struct session *session); // The runner ends. Not while a worker is at it.
-// Whether a list of NAME=value has one of this name.
+// Whether a list of NAME=value, or NAME of what is taken away, has one of this name.
 bool create_has_variable(const char *const *env, size_t count, const char *name);
 
 // recover.c

@@ -119,6 +119,16 @@ static uint64_t patience_of(const struct session *session)
     return session_record_ms(session->ring) + asked;
 }
 
+// The same, once the holder itself was asked to end: it gives its child the grace that it was made
+// with, whatever this stop has named.
+static uint64_t patience_of_asked(const struct session *session)
+{
+    uint64_t own = (uint64_t)session_grace(session) + STOP_MARGIN_MS;
+    uint64_t patience = patience_of(session);
+    own += session_record_ms(session->ring);
+    return session->stop_kind != ASK_KILL && own > patience ? own : patience;
+}
+
 // What is tried at the holder itself, one after the other.
 static void on_patience_over(uv_timer_t *timer)
 {
@@ -138,7 +148,7 @@ static void on_patience_over(uv_timer_t *timer)
                     "its holder does not end it in time: the holder is asked to end");
         session->holder_end = HOLDER_ASKED;
         end_holder(session, true);
-        patience = patience_of(session);
+        patience = patience_of_asked(session);
     } else {
         session_log(session, LOG_WARNING, "session.stop",
                     "its holder does not end it in time: the holder is killed");
@@ -149,6 +159,10 @@ static void on_patience_over(uv_timer_t *timer)
 
 void session_end_holder(struct session *session)
 {
+    if (session->holder_end != HOLDER_LEFT_ALONE &&
+        uv_is_active((const uv_handle_t *)session->patience)) {
+        return; // That is under way already.
+    }
     session->holder_end = HOLDER_LEFT_ALONE;
     session->stop_kind = ASK_STOP;
     session->stop_grace_ms = 0;
@@ -159,7 +173,7 @@ uint64_t sessions_patience(const struct server *server)
 {
     uint64_t longest = 0;
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
-        uint64_t patience = 2 * patience_of(s) + KILL_MARGIN_MS + 1000;
+        uint64_t patience = patience_of(s) + patience_of_asked(s) + KILL_MARGIN_MS + 1000;
         longest = s->stopping && patience > longest ? patience : longest;
     }
     return longest;
@@ -174,12 +188,16 @@ uint64_t session_record_ms(uint64_t ring)
 
 void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms)
 {
-    bool worse = !session->stopping || kind == ASK_KILL;
+    bool first = !session->stopping;
+    bool worse = first || (kind == ASK_KILL && session->stop_kind != ASK_KILL);
     if (worse) {
         session->stopping = true;
         session->stop_kind = kind;
         session->stop_grace_ms = grace_ms;
-        session->holder_end = HOLDER_LEFT_ALONE;
+        session->holder_end = first ? HOLDER_LEFT_ALONE : session->holder_end;
+    }
+    // Asking again delays nothing: its holder ends once.
+    if (worse && session->holder_end != HOLDER_KILLED) {
         (void)uv_timer_start(session->patience, on_patience_over, patience_of(session), 0);
     }
     session->attempts = 0;

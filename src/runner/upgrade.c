@@ -268,7 +268,7 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     struct guard guard = {.have = 0};
     struct os_process process;
     pm_native native;
-    os_signals_hold(); // Our supervisor takes us for the runner from now on.
+    (void)os_signals_hold(); // Our supervisor takes us for the runner from now on.
     if (pod_birth_take(&native) != PM_OK) {
         return RUNNER_USAGE;
     }

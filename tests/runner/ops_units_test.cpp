@@ -448,7 +448,7 @@ TEST(Session, AnExitCodeIsNoSuccessUnlessItIsOne)
 
 TEST(Session, AVariableIsFoundAsTheSystemNamesIt)
 {
-    const char *env[] = {"PATHEXT=.exe", "Path=C:\\", "X="};
+    const char *env[] = {"PATHEXT=.exe", "Path=C:\\", "X=", "GONE"};
 #ifdef _WIN32
     EXPECT_TRUE(create_has_variable(env, 3, "PATH"));
 #else
@@ -458,6 +458,8 @@ TEST(Session, AVariableIsFoundAsTheSystemNamesIt)
     EXPECT_FALSE(create_has_variable(env, 1, "Path"));
     EXPECT_FALSE(create_has_variable(env, 3, "Pat"));
     EXPECT_TRUE(create_has_variable(env, 3, "X"));
+    EXPECT_TRUE(create_has_variable(env, 4, "GONE")); // It shall not have that one.
+    EXPECT_FALSE(create_has_variable(env, 4, "GON"));
 }
 
 } // namespace

@@ -232,7 +232,8 @@ bool os_program_exists(const char *program, const char *path)
 bool os_has_name(const char *variable, const char *name)
 {
     size_t length = strlen(name);
-    return strncmp(variable, name, length) == 0 && variable[length] == '=';
+    return strncmp(variable, name, length) == 0 &&
+           (variable[length] == '=' || variable[length] == '\0');
 }
 
 int os_exit_code(uint32_t code)

@@ -10,24 +10,27 @@ static const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
 #define ALL 0
 #define ENDS 1 // Those that ask for the end.
 
-static void change(int how, size_t from)
+// Whether the first of them was blocked before.
+static bool change(int how, size_t from)
 {
-    sigset_t set;
+    sigset_t set, old;
     (void)sigemptyset(&set);
     for (size_t i = from; i < NUMBERS; i++) {
         (void)sigaddset(&set, numbers[i]);
     }
-    (void)pthread_sigmask(how, &set, NULL);
+    (void)sigemptyset(&old);
+    (void)pthread_sigmask(how, &set, &old);
+    return sigismember(&old, numbers[from]) == 1;
 }
 
-void os_signals_hold(void)
+bool os_signals_hold(void)
 {
-    change(SIG_BLOCK, ALL);
+    return !change(SIG_BLOCK, ALL);
 }
 
 void os_signals_let(void)
 {
-    change(SIG_UNBLOCK, ALL);
+    (void)change(SIG_UNBLOCK, ALL);
 }
 
 static bool waits(int number)
@@ -39,8 +42,8 @@ static bool waits(int number)
 
 void os_signals_obey(void)
 {
-    change(SIG_UNBLOCK, ENDS);
-    change(SIG_BLOCK, ENDS);
+    (void)change(SIG_UNBLOCK, ENDS);
+    (void)change(SIG_BLOCK, ENDS);
 }
 
 void os_signals_pass(const struct os_process *process)

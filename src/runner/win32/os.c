@@ -26,11 +26,11 @@ static char *to_utf8(const wchar_t *text)
     return utf8;
 }
 
-// Those of main() are in the code page of the system.
 void os_widen_table(void)
 {
 }
 
+// Those of main() are in the code page of the system.
 void os_arguments(int *argc, char ***argv)
 {
     int count;
@@ -194,7 +194,8 @@ bool os_program_exists(const char *program, const char *path)
 bool os_has_name(const char *variable, const char *name)
 {
     size_t length = strlen(name);
-    return _strnicmp(variable, name, length) == 0 && variable[length] == '=';
+    return _strnicmp(variable, name, length) == 0 &&
+           (variable[length] == '=' || variable[length] == '\0');
 }
 
 int os_exit_code(uint32_t code)
@@ -366,8 +367,9 @@ void os_debug_address(const char *state_dir, char *address, size_t capacity)
 }
 
 // There are no signals here, and no exec that one could meet.
-void os_signals_hold(void)
+bool os_signals_hold(void)
 {
+    return false;
 }
 
 void os_signals_let(void)
