@@ -118,7 +118,8 @@ struct pod_channel_state {
 
 struct pod_stopping {
     bool active;
-    bool killed; // The last step was taken.
+    bool killed;               // The last step was taken.
+    uint32_t after_hang_up_ms; // What is left of the grace when its terminal hangs up; 0: it has.
     enum pm_stop_action action;
 };
 

@@ -154,6 +154,8 @@ void pod_strays_note(struct pod_strays *strays); // Who is there now; before the
 void pod_strays_terminate(struct pod_strays *strays);
 void pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
 void pod_strays_clear(struct pod_strays *strays);
+// Whether SIGTERM is ignored there, as far as the system tells. Windows: yes, there is none.
+bool pod_process_ignores_stop(uint64_t pid);
 // To all of the child's tree: its terminal hangs up. Windows: nothing.
 void pod_process_hang_up(pm_process *child);
 // A crash writes its cause, a stack trace and `events` (lines, changed while the program runs) to

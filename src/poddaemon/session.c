@@ -143,19 +143,35 @@ static void deliver(struct pod *pod, enum pm_stop_action action)
     }
 }
 
-// A shell at a terminal ignores SIGTERM. What tells it to end is that its terminal hangs up.
-static void ask_to_end(struct pod *pod)
-{
-    deliver(pod, PM_STOP_TERMINATE);
-    if (pod->config.mode == POD_MODE_PTY) {
-        pod_process_hang_up(pod->child);
-    }
-}
-
 static void on_stop_timer(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
-    pod_session_kill(pod);
+    uint32_t left_ms = pod->stopping.after_hang_up_ms;
+    if (left_ms == 0) {
+        pod_session_kill(pod);
+        return;
+    }
+    pod->stopping.after_hang_up_ms = 0;
+    (void)uv_timer_start(timer, on_stop_timer, left_ms, 0);
+    pod_note(pod, "its terminal hangs up");
+    pod_process_hang_up(pod->child);
+    pod_session_dispatch(pod);
+}
+
+// A shell at a terminal ignores SIGTERM. What tells it to end is that its terminal hangs up. Most
+// others have no handler for that, and would die of it in the middle of the one that they have for
+// SIGTERM: they get half of the time.
+static void ask_to_end(struct pod *pod, uint32_t grace_ms)
+{
+    bool terminal = pod->config.mode == POD_MODE_PTY;
+    bool waits = terminal && grace_ms > 1 && !pod_process_ignores_stop(pod->child_pid);
+    uint32_t first_ms = waits ? grace_ms / 2 : grace_ms;
+    pod->stopping.after_hang_up_ms = grace_ms - first_ms;
+    (void)uv_timer_start(&pod->stop_timer, on_stop_timer, first_ms, 0);
+    deliver(pod, PM_STOP_TERMINATE);
+    if (terminal && !waits) {
+        pod_process_hang_up(pod->child);
+    }
 }
 
 static bool all_output_ended(const struct pod *pod);
@@ -191,8 +207,7 @@ void pod_session_stop(struct pod *pod, uint32_t grace_ms)
     pod_child_flow(pod); // Who shall end must not wait for somebody to read.
     grace_ms = grace_ms > 0 ? grace_ms : pod->config.grace_ms;
     pod_note(pod, "stop, %u ms of grace", (unsigned)grace_ms);
-    (void)uv_timer_start(&pod->stop_timer, on_stop_timer, grace_ms, 0);
-    ask_to_end(pod);
+    ask_to_end(pod, grace_ms);
     pod_session_dispatch(pod);
 }
 
@@ -213,6 +228,7 @@ void pod_session_kill(struct pod *pod)
         pod_note(pod, "kill");
     }
     pod->stopping.killed = true;
+    pod->stopping.after_hang_up_ms = 0;
     // Once more if it does not die: one of the tree may just have made another.
     (void)uv_timer_start(&pod->stop_timer, on_stop_timer, KILL_AGAIN_MS, 0);
     deliver(pod, PM_STOP_KILL);
@@ -239,9 +255,11 @@ static void on_record_timer(uv_timer_t *timer)
 // Who is connected is told, and may claim it; nobody else will ever know.
 static void give_up_record(struct pod *pod, const char *why)
 {
-    pod_note(pod, "the exit is not recorded: %s", why);
+    pod_note(pod,
+             pod->record_named ? "the record may not be safe from an end of the system: %s"
+                               : "the exit is not recorded: %s",
+             why);
     pod->unrecorded = !pod->record_named; // Else it is where others find it.
-    (void)uv_timer_stop(&pod->record_timer);
     pod_session_recorded(pod);
 }
 
@@ -403,6 +421,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
 void pod_session_recorded(struct pod *pod)
 {
     pod->state = POD_SESSION_EXITED;
+    (void)uv_timer_stop(&pod->record_timer); // Whoever has tried it now: once is enough.
     if (!pod->unrecorded) {
         pod_note(pod, "the exit is recorded");
     }

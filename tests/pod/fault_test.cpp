@@ -446,6 +446,25 @@ TEST_F(Pod, ADaemonThatCannotRecordEndsWhenItIsKilled)
     }
 }
 
+// Who insists may be the one who finds that there is room again.
+TEST_F(Pod, AnExitThatIsRecordedForWhoInsistsIsRecordedOnce)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("openat", ENOSPC, 3, 10)}; // Five tries; the pause is 1.6 s then.
+    Session *session = Create("once", {"pod-count", "5", "6"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(
+        contract::Eventually([&] { return Status(session).faults[POD_FAULT_RECORD] == 5; }));
+    birth->Ask(pod_client_kill(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_TRUE(DaemonIsGone(session)); // Nobody claims it: 5 s, and not from a second record on.
+    std::string log = contract::ReadFile(session->path + "/log"), said = "the exit is recorded";
+    EXPECT_NE(log.find(said), std::string::npos) << log;
+    EXPECT_EQ(log.find(said), log.rfind(said)) << log;
+}
+
 // The descriptor of the old log is somebody's connection by then.
 TEST_F(Pod, ACrashWithoutALogWritesToNobody)
 {

@@ -297,6 +297,28 @@ int Shell(const std::vector<std::string> &)
         pause();
 }
 
+// At SIGTERM it takes its time: until something is typed, or (`deaf`) for ever. SIGHUP ends it.
+volatile sig_atomic_t terms = 0;
+
+int Tidy(const std::vector<std::string> &args)
+{
+    NoEcho();
+    sigset_t term, none;
+    sigemptyset(&none);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, nullptr);
+    signal(SIGTERM, [](int) { terms = 1; });
+    WriteAll("ready\n");
+    while (terms == 0)
+        sigsuspend(&none);
+    WriteAll("tidying\n");
+    while (args[0] == "deaf")
+        pause();
+    WaitForInput();
+    return 5;
+}
+
 // Lets go of its terminal (`hangup`: as login does), and opens it again when told.
 int Reopen(const std::vector<std::string> &args)
 {
@@ -324,6 +346,7 @@ int Reopen(const std::vector<std::string> &args)
 }
 
 contract::RoleAdder wander_role("pod-wander", Wander);
+contract::RoleAdder tidy_role("pod-tidy", Tidy);
 contract::RoleAdder shell_role("pod-shell", Shell);
 contract::RoleAdder reopen_role("pod-reopen", Reopen);
 contract::RoleAdder size_role("pod-size", Size);

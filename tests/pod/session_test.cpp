@@ -327,6 +327,34 @@ TEST_F(Pod, StopOfATerminalReachesAShell)
     }
 }
 
+// Who has a handler for SIGTERM alone is not killed by the hang-up in the middle of it.
+TEST_F(Pod, StopOfATerminalLeavesTimeToWhoHearsSigterm)
+{
+    Options options;
+    options.mode = POD_MODE_PTY;
+    ASSERT_NE(Create("tidy", {"pod-tidy", "typed"}, options), nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    auto says = [&](const char *text) {
+        return Until([&] { return birth->Text().find(text) != std::string::npos; });
+    };
+    ASSERT_TRUE(says("ready\n"));
+    birth->Ask(pod_client_stop(&birth->link->client, 3600000));
+    ASSERT_TRUE(says("tidying\n"));
+    birth->Type("x");
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.kind, POD_EXIT_EXITED);
+    EXPECT_EQ(birth->exit.code, 5u);
+    // Half of the time is over: who needs a hang-up gets it.
+    Session *session = Create("half", {"pod-tidy", "deaf"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(says("ready\n"));
+    birth->Ask(pod_client_stop(&birth->link->client, 2000));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.signal, 1u);
+    EXPECT_NE(birth->Text().find("tidying\n"), std::string::npos);
+}
+
 TEST_F(Pod, ATerminalThatNobodyHasOpenForAMomentGoesOn)
 {
     for (const char *how : {"close", "hangup"}) {
