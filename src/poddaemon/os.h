@@ -71,7 +71,8 @@ bool pod_dir_is_removed(const struct pod_dir *dir);
 
 // Opens for appending; *ret_size is what is there.
 int pod_log_open(struct pod_dir *dir, const char *name, pm_native *ret_file, uint64_t *ret_size);
-int pod_log_append(pm_native file, const void *data, size_t size);
+// *ret_count is written in every case: what is in the file. PM_ERR_TOO_BIG: the file may not grow.
+int pod_log_append(pm_native file, const void *data, size_t size, size_t *ret_count);
 void pod_file_close(pm_native file);
 
 // ------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ TEST_F(Pod, InputIsTypedOnceThoughAWriteFailsInItsMiddle)
 static void FillLog(Client *client, const std::function<bool(const std::function<bool()> &)> &until,
                     const std::function<bool()> &reached)
 {
-    for (int i = 0; i < 1000 && !reached(); i++) {
+    for (int i = 0; i < 20000 && !reached(); i++) {
         for (int k = 0; k < 20; k++) {
             client->Attach(POD_ROLE_WRITER, POD_FROM_NOW, POD_ATTACH_TAKE_OVER);
             client->Ask(pod_client_detach(&client->link->client));
@@ -235,6 +235,46 @@ TEST_F(Pod, AFullDiskDoesNotEndTheLogNorTheSession)
         Status(session);
         return contract::ReadFile(session->path + "/log").find("connection") != std::string::npos;
     }));
+}
+
+// One event, one line: also behind half a line.
+TEST_F(Pod, AfterALineThatWasCutTheNextOneBeginsOnALineOfItsOwn)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    const int half = 997; // POD_FAULT_HALF
+    options.daemon_env = {Fault("log", half, 1, 1) + ",log:" + std::to_string(ENOSPC) + ":0:1"};
+    Session *session = Create("half", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    std::string log;
+    ASSERT_TRUE(contract::Eventually([&] {
+        EXPECT_EQ(Status(session).faults[POD_FAULT_LOG], 1u);
+        log = contract::ReadFile(session->path + "/log");
+        return log.back() == '\n'; // Something came behind what was cut.
+    }));
+    size_t next;
+    for (size_t at = 0; (next = log.find('\n', at)) != std::string::npos; at = next + 1) {
+        std::string line = log.substr(at, next - at);
+        EXPECT_EQ(line.find("Z "), line.rfind("Z ")) << line; // Each has one time.
+    }
+    EXPECT_EQ(log.find("\n\n"), std::string::npos) << log;
+}
+
+// A limit for the size of files that is below that of a log.
+TEST_F(Pod, ALogThatMayNotGrowIsRotated)
+{
+    Options options;
+    options.file_size = 4096;
+    Session *session = Create("limited", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    auto text_of = [&](const char *name) { return contract::ReadFile(session->path + "/" + name); };
+    FillLog(
+        client.get(), [&](const std::function<bool()> &reached) { return Until(reached); },
+        [&] { return !text_of("log.2").empty(); });
+    EXPECT_EQ(Status(session).faults[POD_FAULT_LOG], 0u); // Each line is in one of them.
+    EXPECT_NE(text_of("log").find("connection"), std::string::npos);
 }
 
 TEST_F(Pod, TheExitIsNotAnnouncedBeforeItIsOnTheDisk)
