@@ -150,10 +150,11 @@ int pod_process_listen(uv_loop_t *loop, struct pod_process *process, pod_process
 void pod_process_close(struct pod_process *process);
 // Descendants of the child that are not in its session any more, each with a living parent up to
 // it. What a job holds anyway needs none of this.
-void pod_strays_begin(struct pod_strays *strays, uint64_t child);
-void pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
-void pod_strays_terminate(struct pod_strays *strays);
-void pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
+// PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY: some may have been overlooked for want of them.
+int pod_strays_begin(struct pod_strays *strays, uint64_t child);
+int pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
+int pod_strays_terminate(struct pod_strays *strays);
+int pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
 void pod_strays_clear(struct pod_strays *strays);
 // Whether SIGTERM is ignored there, as far as the system tells. Windows: yes, there is none.
 bool pod_process_ignores_stop(uint64_t pid);

@@ -110,13 +110,20 @@ int pod_session_init(struct pod *pod)
     return result;
 }
 
+static void note_strays(struct pod *pod, int result)
+{
+    if (result != PM_OK) {
+        pod_fault(pod, POD_FAULT_CHILD, result, "who has left its session");
+    }
+}
+
 void pod_session_started(struct pod *pod)
 {
     pod->state = POD_SESSION_RUNNING;
     (void)uv_timer_stop(&pod->leave_timer);
     pod_note(pod, "started: process %llu, tree held by %s", (unsigned long long)pod->child_pid,
              pod->containment);
-    pod_strays_begin(&pod->strays, pod->child_pid);
+    note_strays(pod, pod_strays_begin(&pod->strays, pod->child_pid));
     pod->orphan_since = uv_now(&pod->loop);
     pod_session_writer_changed(pod);
     pod_session_dispatch(pod);
@@ -131,13 +138,10 @@ static void deliver(struct pod *pod, enum pm_stop_action action)
     // A wait of one millisecond is the shortest there is for a last step.
     struct pm_stop_plan plan = {.steps_count = 1, .steps = {{action, PM_SCOPE_TREE, 1}}};
     struct pm_stop_report report = PM_STOP_REPORT_INIT;
-    pod_strays_note(&pod->strays);
+    note_strays(pod, pod_strays_note(&pod->strays));
     (void)pm_process_stop(pod->child, &plan, &report);
-    if (action == PM_STOP_KILL) {
-        pod_strays_kill(&pod->strays);
-    } else {
-        pod_strays_terminate(&pod->strays);
-    }
+    note_strays(pod, action == PM_STOP_KILL ? pod_strays_kill(&pod->strays)
+                                            : pod_strays_terminate(&pod->strays));
     if (report.step_results[0] == PM_OK && !pod->child_ended) {
         pod->stopping.action = action;
     }
@@ -406,6 +410,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
     if (pod->stopping.active) { // Who was asked to end ends as a whole.
         deliver(pod, PM_STOP_KILL);
     }
+    pod_strays_clear(&pod->strays); // The record needs descriptors.
     pod->child_ended = true;
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         pod->channels[i].end_at_exit = pod->channels[i].ring.end;

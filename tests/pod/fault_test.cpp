@@ -187,8 +187,16 @@ TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
         }
         return birth->states > 0 && birth->state.faults[POD_FAULT_ACCEPT] > 0;
     }));
+    // That it cannot look for all of the tree is told.
+    birth->Ask(pod_client_stop(&birth->link->client, 3600000));
+    ASSERT_TRUE(contract::Eventually([&] {
+        Turn();
+        return contract::ReadFile(session->path + "/log").find("who has left its session") !=
+               std::string::npos;
+    }));
     clients.clear();
-    EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_GT(Status(session).faults[POD_FAULT_CHILD], 0u);
 }
 
 #ifdef PM_TEST_WRITE_FAULTS_PATH

@@ -288,6 +288,33 @@ int Wander(const std::vector<std::string> &args)
         pause();
 }
 
+// In a session of its own, somebody who makes one child after the other. All are deaf, and have the
+// file open.
+int Breed(const std::vector<std::string> &args)
+{
+    if (open(args[0].c_str(), O_WRONLY) < 0)
+        return 9;
+    if (fork() == 0) {
+        setsid();
+        for (int number : {SIGHUP, SIGTERM})
+            signal(number, SIG_IGN);
+        for (int made = 0; made < 2000; made++) {
+            if (fork() == 0) {
+                alarm(30);
+                for (;;)
+                    pause();
+            }
+            if (made == 100)
+                WriteAll("breeds\n");
+        }
+        alarm(30);
+        for (;;)
+            pause();
+    }
+    for (;;)
+        pause();
+}
+
 // As an interactive shell: hears no SIGTERM.
 int Shell(const std::vector<std::string> &)
 {
@@ -347,6 +374,7 @@ int Reopen(const std::vector<std::string> &args)
 
 contract::RoleAdder wander_role("pod-wander", Wander);
 contract::RoleAdder tidy_role("pod-tidy", Tidy);
+contract::RoleAdder breed_role("pod-breed", Breed);
 contract::RoleAdder shell_role("pod-shell", Shell);
 contract::RoleAdder reopen_role("pod-reopen", Reopen);
 contract::RoleAdder size_role("pod-size", Size);

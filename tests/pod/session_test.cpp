@@ -5,6 +5,8 @@
 #include <cstring>
 #include <thread>
 #ifndef _WIN32
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -459,6 +461,33 @@ TEST_F(Pod, StopAndKillReachWhoHasASessionOfItsOwn)
                       std::string::npos);
         }
     }
+}
+
+// Whoever makes children all the while that it is looked for is stopped first.
+TEST_F(Pod, KillLeavesNobodyOfWhoMakesChildrenMeanwhile)
+{
+    std::string name = folder + "/fifo";
+    ASSERT_EQ(mkfifo(name.c_str(), 0600), 0);
+    int fd = open(name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ASSERT_GE(fd, 0);
+    Session *session = Create("breed", {"pod-breed", name});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->Text().find("breeds\n") != std::string::npos; }));
+    birth->Ask(pod_client_kill(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    char byte;
+    EXPECT_TRUE(contract::Eventually([&] { return read(fd, &byte, 1) == 0; })); // Nobody has it.
+    close(fd);
+    // Nor has the holder any of them any more: there are two of the library's.
+    std::string fds = "/proc/" + std::to_string(Status(session).daemon_pid) + "/fd/";
+    int pidfds = 0;
+    for (int i = 0; i < 256; i++) {
+        char target[64] = "";
+        bool is_open = readlink((fds + std::to_string(i)).c_str(), target, sizeof target - 1) > 0;
+        pidfds += is_open && strstr(target, "pidfd") != nullptr;
+    }
+    EXPECT_LE(pidfds, 2);
 }
 #endif
 
