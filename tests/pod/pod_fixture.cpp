@@ -298,13 +298,13 @@ int Breed(const std::vector<std::string> &args)
         setsid();
         for (int number : {SIGHUP, SIGTERM})
             signal(number, SIG_IGN);
-        for (int made = 0; made < 2000; made++) {
+        for (int made = 0; made < 2500; made++) {
             if (fork() == 0) {
                 alarm(30);
                 for (;;)
                     pause();
             }
-            if (made == 100)
+            if (made == 400)
                 WriteAll("breeds\n");
         }
         alarm(30);

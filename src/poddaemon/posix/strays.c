@@ -68,12 +68,8 @@ static bool is_known(const struct pod_strays *strays, const struct member *membe
 static void add_stray(struct walk *walk, const struct member *member, int pidfd)
 {
     struct pod_strays *strays = walk->strays;
-    struct pod_stray *list =
-        is_known(strays, member)
-            ? NULL
-            : realloc(strays->list, (strays->count + 1) * sizeof *strays->list);
-    if (list == NULL) {
-        (void)is_well(strays, is_known(strays, member) ? PM_OK : PM_ERR_NO_MEMORY);
+    struct pod_stray *list = realloc(strays->list, (strays->count + 1) * sizeof *strays->list);
+    if (!is_well(strays, list != NULL ? PM_OK : PM_ERR_NO_MEMORY)) {
         (void)pmi_sys_close(pidfd);
         return;
     }
@@ -104,6 +100,10 @@ static void take_child(void *context, pid_t pid)
         return;
     }
     const struct member member = {pid, (uint64_t)stat.starttime};
+    if (is_known(walk->strays, &member)) { // It is among those that the walk has begun with.
+        (void)pmi_sys_close(pidfd);
+        return;
+    }
     walk->members[walk->count++] = member;
     if (stat.session != walk->strays->child && !pmi_stat_is_dead(&stat)) {
         add_stray(walk, &member, pidfd);
