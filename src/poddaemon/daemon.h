@@ -94,6 +94,7 @@ struct pod_journal {
     pm_native file;
     bool is_ours; // We have the lock of the folder.
     uint64_t size;
+    bool torn;          // Its last line has no end.
     uint64_t retry_ms;  // Not before: the disk is full.
     uint64_t rotate_ms; // Not before: a file could not be moved.
     uv_prepare_t writer;
@@ -118,7 +119,8 @@ struct pod_channel_state {
 
 struct pod_stopping {
     bool active;
-    bool killed; // The last step was taken.
+    bool killed;               // The last step was taken.
+    uint32_t after_hang_up_ms; // What is left of the grace when its terminal hangs up; 0: it has.
     enum pm_stop_action action;
 };
 

@@ -11,6 +11,7 @@ static void open_file(struct pod *pod)
 {
     struct pod_journal *journal = &pod->journal;
     journal->is_ours = true;
+    journal->torn = false;
     int result = pod_log_open(&pod->dir, POD_FILE_LOG, &journal->file, &journal->size);
     if (result != PM_OK) {
         journal->file = PM_NATIVE_INVALID;
@@ -50,6 +51,21 @@ static void rotate(struct pod *pod)
     open_file(pod);
 }
 
+static int put(struct pod_journal *journal, const char *text, size_t size)
+{
+    size_t count;
+    int result = pod_log_append(journal->file, text, size, &count);
+    journal->size += count;
+    journal->torn = count > 0 ? text[count - 1] != '\n' : journal->torn;
+    return result;
+}
+
+static int put_line(struct pod_journal *journal, const char *line, size_t size)
+{
+    int result = journal->torn ? put(journal, "\n", 1) : PM_OK;
+    return result == PM_OK ? put(journal, line, size) : result;
+}
+
 static void append(struct pod *pod, const char *line, size_t size)
 {
     struct pod_journal *journal = &pod->journal;
@@ -66,12 +82,15 @@ static void append(struct pod *pod, const char *line, size_t size)
     if (journal->file == PM_NATIVE_INVALID || journal->size + size > 2 * POD_LOG_MAX) {
         return;
     }
-    if (pod_log_append(journal->file, line, size) != PM_OK) {
+    int result = put_line(journal, line, size);
+    if (result == PM_ERR_TOO_BIG && journal->size > 0 && now >= journal->rotate_ms) {
+        rotate(pod); // A limit of the system that is below ours.
+        result = journal->file != PM_NATIVE_INVALID ? put_line(journal, line, size) : result;
+    }
+    if (result != PM_OK) {
         pod->faults[POD_FAULT_LOG]++;
         journal->retry_ms = uv_now(&pod->loop) + RETRY_MS;
-        return;
     }
-    journal->size += size;
 }
 
 void pod_journal_flush(struct pod *pod)

@@ -71,7 +71,8 @@ bool pod_dir_is_removed(const struct pod_dir *dir);
 
 // Opens for appending; *ret_size is what is there.
 int pod_log_open(struct pod_dir *dir, const char *name, pm_native *ret_file, uint64_t *ret_size);
-int pod_log_append(pm_native file, const void *data, size_t size);
+// *ret_count is written in every case: what is in the file. PM_ERR_TOO_BIG: the file may not grow.
+int pod_log_append(pm_native file, const void *data, size_t size, size_t *ret_count);
 void pod_file_close(pm_native file);
 
 // ------------------------------------------------------------------------------------------------
@@ -149,11 +150,14 @@ int pod_process_listen(uv_loop_t *loop, struct pod_process *process, pod_process
 void pod_process_close(struct pod_process *process);
 // Descendants of the child that are not in its session any more, each with a living parent up to
 // it. What a job holds anyway needs none of this.
-void pod_strays_begin(struct pod_strays *strays, uint64_t child);
-void pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
-void pod_strays_terminate(struct pod_strays *strays);
-void pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
+// PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY: some may have been overlooked for want of them.
+int pod_strays_begin(struct pod_strays *strays, uint64_t child);
+int pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
+int pod_strays_terminate(struct pod_strays *strays);
+int pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
 void pod_strays_clear(struct pod_strays *strays);
+// Whether SIGTERM is ignored there, as far as the system tells. Windows: yes, there is none.
+bool pod_process_ignores_stop(uint64_t pid);
 // To all of the child's tree: its terminal hangs up. Windows: nothing.
 void pod_process_hang_up(pm_process *child);
 // A crash writes its cause, a stack trace and `events` (lines, changed while the program runs) to

@@ -110,13 +110,20 @@ int pod_session_init(struct pod *pod)
     return result;
 }
 
+static void note_strays(struct pod *pod, int result)
+{
+    if (result != PM_OK) {
+        pod_fault(pod, POD_FAULT_CHILD, result, "who has left its session");
+    }
+}
+
 void pod_session_started(struct pod *pod)
 {
     pod->state = POD_SESSION_RUNNING;
     (void)uv_timer_stop(&pod->leave_timer);
     pod_note(pod, "started: process %llu, tree held by %s", (unsigned long long)pod->child_pid,
              pod->containment);
-    pod_strays_begin(&pod->strays, pod->child_pid);
+    note_strays(pod, pod_strays_begin(&pod->strays, pod->child_pid));
     pod->orphan_since = uv_now(&pod->loop);
     pod_session_writer_changed(pod);
     pod_session_dispatch(pod);
@@ -131,31 +138,44 @@ static void deliver(struct pod *pod, enum pm_stop_action action)
     // A wait of one millisecond is the shortest there is for a last step.
     struct pm_stop_plan plan = {.steps_count = 1, .steps = {{action, PM_SCOPE_TREE, 1}}};
     struct pm_stop_report report = PM_STOP_REPORT_INIT;
-    pod_strays_note(&pod->strays);
+    note_strays(pod, pod_strays_note(&pod->strays));
     (void)pm_process_stop(pod->child, &plan, &report);
-    if (action == PM_STOP_KILL) {
-        pod_strays_kill(&pod->strays);
-    } else {
-        pod_strays_terminate(&pod->strays);
-    }
+    note_strays(pod, action == PM_STOP_KILL ? pod_strays_kill(&pod->strays)
+                                            : pod_strays_terminate(&pod->strays));
     if (report.step_results[0] == PM_OK && !pod->child_ended) {
         pod->stopping.action = action;
-    }
-}
-
-// A shell at a terminal ignores SIGTERM. What tells it to end is that its terminal hangs up.
-static void ask_to_end(struct pod *pod)
-{
-    deliver(pod, PM_STOP_TERMINATE);
-    if (pod->config.mode == POD_MODE_PTY) {
-        pod_process_hang_up(pod->child);
     }
 }
 
 static void on_stop_timer(uv_timer_t *timer)
 {
     struct pod *pod = timer->data;
-    pod_session_kill(pod);
+    uint32_t left_ms = pod->stopping.after_hang_up_ms;
+    if (left_ms == 0) {
+        pod_session_kill(pod);
+        return;
+    }
+    pod->stopping.after_hang_up_ms = 0;
+    (void)uv_timer_start(timer, on_stop_timer, left_ms, 0);
+    pod_note(pod, "its terminal hangs up");
+    pod_process_hang_up(pod->child);
+    pod_session_dispatch(pod);
+}
+
+// A shell at a terminal ignores SIGTERM. What tells it to end is that its terminal hangs up. Most
+// others have no handler for that, and would die of it in the middle of the one that they have for
+// SIGTERM: they get half of the time.
+static void ask_to_end(struct pod *pod, uint32_t grace_ms)
+{
+    bool terminal = pod->config.mode == POD_MODE_PTY;
+    bool waits = terminal && grace_ms > 1 && !pod_process_ignores_stop(pod->child_pid);
+    uint32_t first_ms = waits ? grace_ms / 2 : grace_ms;
+    pod->stopping.after_hang_up_ms = grace_ms - first_ms;
+    (void)uv_timer_start(&pod->stop_timer, on_stop_timer, first_ms, 0);
+    deliver(pod, PM_STOP_TERMINATE);
+    if (terminal && !waits) {
+        pod_process_hang_up(pod->child);
+    }
 }
 
 static bool all_output_ended(const struct pod *pod);
@@ -191,8 +211,7 @@ void pod_session_stop(struct pod *pod, uint32_t grace_ms)
     pod_child_flow(pod); // Who shall end must not wait for somebody to read.
     grace_ms = grace_ms > 0 ? grace_ms : pod->config.grace_ms;
     pod_note(pod, "stop, %u ms of grace", (unsigned)grace_ms);
-    (void)uv_timer_start(&pod->stop_timer, on_stop_timer, grace_ms, 0);
-    ask_to_end(pod);
+    ask_to_end(pod, grace_ms);
     pod_session_dispatch(pod);
 }
 
@@ -213,6 +232,7 @@ void pod_session_kill(struct pod *pod)
         pod_note(pod, "kill");
     }
     pod->stopping.killed = true;
+    pod->stopping.after_hang_up_ms = 0;
     // Once more if it does not die: one of the tree may just have made another.
     (void)uv_timer_start(&pod->stop_timer, on_stop_timer, KILL_AGAIN_MS, 0);
     deliver(pod, PM_STOP_KILL);
@@ -239,9 +259,11 @@ static void on_record_timer(uv_timer_t *timer)
 // Who is connected is told, and may claim it; nobody else will ever know.
 static void give_up_record(struct pod *pod, const char *why)
 {
-    pod_note(pod, "the exit is not recorded: %s", why);
+    pod_note(pod,
+             pod->record_named ? "the record may not be safe from an end of the system: %s"
+                               : "the exit is not recorded: %s",
+             why);
     pod->unrecorded = !pod->record_named; // Else it is where others find it.
-    (void)uv_timer_stop(&pod->record_timer);
     pod_session_recorded(pod);
 }
 
@@ -388,6 +410,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
     if (pod->stopping.active) { // Who was asked to end ends as a whole.
         deliver(pod, PM_STOP_KILL);
     }
+    pod_strays_clear(&pod->strays); // The record needs descriptors.
     pod->child_ended = true;
     for (unsigned i = 0; i < POD_CHANNELS; i++) {
         pod->channels[i].end_at_exit = pod->channels[i].ring.end;
@@ -403,6 +426,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
 void pod_session_recorded(struct pod *pod)
 {
     pod->state = POD_SESSION_EXITED;
+    (void)uv_timer_stop(&pod->record_timer); // Whoever has tried it now: once is enough.
     if (!pod->unrecorded) {
         pod_note(pod, "the exit is recorded");
     }

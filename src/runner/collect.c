@@ -17,6 +17,9 @@ struct look {
     // For the worker, which does not touch the session.
     pm_process *process;
     char path[4096];
+    char id[RUNNER_ID_MAX + 1];
+    uint64_t daemon_pid, epoch;
+    bool told, told_ours; // How it ended is in `exit`; nobody else can have been told.
     // What it has found.
     int opened, result; // Of the folder, of the record: PM_OK or PM_ERR_*.
     bool lives;         // The holder.
@@ -25,8 +28,10 @@ struct look {
     struct pod_exit exit;
     uint64_t first[POD_CHANNELS];
     int64_t claimed_ms;
-    bool lost_told; // An earlier runner has said it.
-    int lost_noted; // Result of noting it now.
+    bool unrecorded; // What its holder has told is all that there is.
+    int told_noted;  // Result of recording that.
+    bool lost_told;  // An earlier runner has said it.
+    int lost_noted;  // Result of noting it now.
     char lost[256];
 };
 
@@ -110,6 +115,46 @@ static void look_at_lost(struct look *look, struct pod_dir *dir)
     look->lost_noted = dir != NULL ? write_lost(look, dir) : PM_ERR_NOT_FOUND;
 }
 
+static int put_record(void *user, const void *data, size_t size)
+{
+    return pod_file_put(user, data, size);
+}
+
+// Its holder could not record the exit, and has told it: what it would have left without output.
+static int write_told(const struct look *look, struct pod_dir *dir)
+{
+    struct pod_tomb_source source = {.without_output = true, .exit = look->exit};
+    struct pod_ring rings[POD_CHANNELS] = {{0}};
+    struct pod_new_file file;
+    source.head =
+        (struct pod_tomb){.version = 1, .epoch = look->epoch, .daemon_pid = look->daemon_pid};
+    source.head.session = (struct pod_bytes){(const uint8_t *)look->id, strlen(look->id)};
+    for (size_t i = 0; i < POD_CHANNELS; i++) {
+        rings[i].first = rings[i].end = look->exit.end[i];
+        source.rings[i] = &rings[i];
+    }
+    int result = pod_file_begin(dir, &file);
+    if (result != PM_OK) {
+        return result;
+    }
+    result = pod_tomb_write(&source, put_record, &file);
+    if (result != PM_OK) {
+        pod_file_abandon(dir, &file);
+        return result;
+    }
+    return pod_file_commit(dir, &file, POD_FILE_CLAIMED, POD_SYNC_NAME);
+}
+
+// dir: NULL if its folder is gone.
+static void take_told(struct look *look, struct pod_dir *dir)
+{
+    look->told_noted = dir != NULL ? write_told(look, dir) : PM_ERR_NOT_FOUND;
+    look->unrecorded = look->has_exit = true;
+    memcpy(look->first, look->exit.end, sizeof look->first);
+    look->claimed_ms = wall_ms();
+    look->result = PM_OK;
+}
+
 // Without a Handle (its record in the registry was not to be trusted) the lock of the folder tells.
 static bool holder_lives(pm_process *process, struct pod_dir *dir)
 {
@@ -133,8 +178,11 @@ static void work_look(uv_work_t *work)
             look->result = PM_ERR_IO; // It is there, and cannot be taken for the moment.
         }
     }
-    if (look->result == PM_ERR_NOT_FOUND && !look->lives) {
-        look_at_lost(look, look->opened == PM_OK ? &dir : NULL);
+    struct pod_dir *folder = look->opened == PM_OK ? &dir : NULL;
+    if (look->result == PM_ERR_NOT_FOUND && look->told && (look->told_ours || !look->lives)) {
+        take_told(look, folder);
+    } else if (look->result == PM_ERR_NOT_FOUND && !look->lives) {
+        look_at_lost(look, folder);
     }
     pod_dir_close(&dir);
 }
@@ -204,6 +252,11 @@ static void become_ended(struct session *session, const struct look *look)
     if (look->has_exit) {
         session->exit = look->exit;
         session->has_exit = true;
+    }
+    if (look->unrecorded) {
+        session_log(session, LOG_WARNING, "session.unrecorded",
+                    "its holder has told its exit and could not record it; by this runner: %s",
+                    look->told_noted == PM_OK ? "recorded" : pm_strerror(look->told_noted));
     }
     memcpy(session->pod.first, look->first, sizeof session->pod.first);
     session->claimed_ms = look->claimed_ms;
@@ -355,6 +408,12 @@ void session_collect(struct session *session)
     look->session = session;
     look->process = session->process != NULL ? pm_process_ref(session->process) : NULL;
     memcpy(look->path, session->path, sizeof look->path);
+    memcpy(look->id, session->id, sizeof look->id);
+    look->daemon_pid = session->daemon_pid;
+    look->epoch = session->server->epoch;
+    look->exit = session->exit;
+    look->told_ours = session->exit_told && session->claim_done;
+    look->told = look->told_ours || (session->exit_told && !session->record_gone);
     session->collecting = true;
     session_hold(session);
     if (uv_queue_work(&session->server->loop, &look->work, work_look, after_look) != 0) {

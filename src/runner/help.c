@@ -111,7 +111,7 @@ const char help_logs[] =
     "  --stderr         the stderr of a session with pipes, in place of stdout\n";
 
 const char help_stop[] =
-    "Ends its child politely (SIGTERM to all of its tree, on a terminal SIGHUP with it), by force\n"
+    "Ends its child politely (SIGTERM to all of its tree, on a terminal SIGHUP, too), by force\n"
     "after the grace. Daemons that it has started (setsid, and no parent) live on. Record and\n"
     "output stay until it is destroyed or forgotten, or for some time: see `list --help`.\n"
     "\n"

@@ -469,6 +469,8 @@ static void take_answer(struct session *session, const struct pod_message *messa
             again = above && session->stopping && ask->kind != ASK_STATUS;
         }
         session->record_gone |= e->code == POD_E_GONE && ask->kind == ASK_CLAIM;
+    } else if (ask->kind == ASK_CLAIM) {
+        session->claim_done = true;
     }
     if (ask->refresh != NULL) {
         refresh_done(ask->refresh);
@@ -508,6 +510,7 @@ static void take_message(struct session *session, const struct pod_message *mess
         break;
     case POD_EXIT:
         session->exit = message->u.exit;
+        session->exit_told = true;
         claim(session);
         break;
     case POD_DONE:

@@ -90,6 +90,8 @@ struct session {
     bool claim_asked;     // In this run of the runner: the claim is ours, whoever carries it out.
     bool record_gone;     // So its holder says. If it is not on the disk either, asking again is of
                           // no use: what has become of it is known when the holder has left.
+    bool exit_told;       // By its holder: session::exit is how it ended, recorded or not.
+    bool claim_done;      // Its holder says that the exit is ours.
     bool counted;         // In server::recovering.
     bool collecting;      // A worker looks at what is left of it.
     bool collect_again;   // Something has happened since that one began.

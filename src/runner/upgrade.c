@@ -299,10 +299,11 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
 void upgrade_tell_ready(const struct runner_env *env, pm_native ready)
 {
     static const char word[] = "ready\n";
+    size_t count;
     tell_main("\nREADY=1"); // First: the guardian has been the main process, and ends now.
     if (ready != PM_NATIVE_INVALID) {
         note(env->state_dir, env->program, "ok", "");
-        (void)pod_log_append(ready, word, sizeof word - 1);
+        (void)pod_log_append(ready, word, sizeof word - 1, &count);
         pod_connection_close(ready);
     }
 }
@@ -402,6 +403,7 @@ static int replace_by_exec(const struct runner_env *env, const char *program)
     char number[32], state[4096], path[4096];
     char serve_word[] = "serve", state_word[] = "--state", ready_word[] = "--ready-fd";
     pm_native guard;
+    size_t count;
     int result = start_guard(env, &guard);
     if (result != PM_OK) {
         note(env->state_dir, program, "came back", "no guardian could be started");
@@ -416,7 +418,7 @@ static int replace_by_exec(const struct runner_env *env, const char *program)
     result = os_exec(program, argv);
     os_keep_at_exec(guard, false);
     tell_main(""); // First, as in upgrade_tell_ready().
-    (void)pod_log_append(guard, cancel, sizeof cancel - 1);
+    (void)pod_log_append(guard, cancel, sizeof cancel - 1, &count);
     pod_connection_close(guard);
     note(env->state_dir, program, "came back", uv_strerror(result));
     return result;

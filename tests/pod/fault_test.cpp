@@ -89,7 +89,7 @@ TEST_F(Pod, InputIsTypedOnceThoughAWriteFailsInItsMiddle)
 static void FillLog(Client *client, const std::function<bool(const std::function<bool()> &)> &until,
                     const std::function<bool()> &reached)
 {
-    for (int i = 0; i < 1000 && !reached(); i++) {
+    for (int i = 0; i < 20000 && !reached(); i++) {
         for (int k = 0; k < 20; k++) {
             client->Attach(POD_ROLE_WRITER, POD_FROM_NOW, POD_ATTACH_TAKE_OVER);
             client->Ask(pod_client_detach(&client->link->client));
@@ -187,8 +187,16 @@ TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
         }
         return birth->states > 0 && birth->state.faults[POD_FAULT_ACCEPT] > 0;
     }));
+    // That it cannot look for all of the tree is told.
+    birth->Ask(pod_client_stop(&birth->link->client, 3600000));
+    ASSERT_TRUE(contract::Eventually([&] {
+        Turn();
+        return contract::ReadFile(session->path + "/log").find("who has left its session") !=
+               std::string::npos;
+    }));
     clients.clear();
-    EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_GT(Status(session).faults[POD_FAULT_CHILD], 0u);
 }
 
 #ifdef PM_TEST_WRITE_FAULTS_PATH
@@ -235,6 +243,46 @@ TEST_F(Pod, AFullDiskDoesNotEndTheLogNorTheSession)
         Status(session);
         return contract::ReadFile(session->path + "/log").find("connection") != std::string::npos;
     }));
+}
+
+// One event, one line: also behind half a line.
+TEST_F(Pod, AfterALineThatWasCutTheNextOneBeginsOnALineOfItsOwn)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    const int half = 997; // POD_FAULT_HALF
+    options.daemon_env = {Fault("log", half, 1, 1) + ",log:" + std::to_string(ENOSPC) + ":0:1"};
+    Session *session = Create("half", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    std::string log;
+    ASSERT_TRUE(contract::Eventually([&] {
+        EXPECT_EQ(Status(session).faults[POD_FAULT_LOG], 1u);
+        log = contract::ReadFile(session->path + "/log");
+        return log.back() == '\n'; // Something came behind what was cut.
+    }));
+    size_t next;
+    for (size_t at = 0; (next = log.find('\n', at)) != std::string::npos; at = next + 1) {
+        std::string line = log.substr(at, next - at);
+        EXPECT_EQ(line.find("Z "), line.rfind("Z ")) << line; // Each has one time.
+    }
+    EXPECT_EQ(log.find("\n\n"), std::string::npos) << log;
+}
+
+// A limit for the size of files that is below that of a log.
+TEST_F(Pod, ALogThatMayNotGrowIsRotated)
+{
+    Options options;
+    options.file_size = 4096;
+    Session *session = Create("limited", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    auto client = Connect(session);
+    ASSERT_NE(client, nullptr);
+    auto text_of = [&](const char *name) { return contract::ReadFile(session->path + "/" + name); };
+    FillLog(
+        client.get(), [&](const std::function<bool()> &reached) { return Until(reached); },
+        [&] { return !text_of("log.2").empty(); });
+    EXPECT_EQ(Status(session).faults[POD_FAULT_LOG], 0u); // Each line is in one of them.
+    EXPECT_NE(text_of("log").find("connection"), std::string::npos);
 }
 
 TEST_F(Pod, TheExitIsNotAnnouncedBeforeItIsOnTheDisk)
@@ -444,6 +492,25 @@ TEST_F(Pod, ADaemonThatCannotRecordEndsWhenItIsKilled)
         birth.reset();
         EXPECT_TRUE(DaemonIsGone(session));
     }
+}
+
+// Who insists may be the one who finds that there is room again.
+TEST_F(Pod, AnExitThatIsRecordedForWhoInsistsIsRecordedOnce)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("openat", ENOSPC, 3, 10)}; // Five tries; the pause is 1.6 s then.
+    Session *session = Create("once", {"pod-count", "5", "6"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(
+        contract::Eventually([&] { return Status(session).faults[POD_FAULT_RECORD] == 5; }));
+    birth->Ask(pod_client_kill(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_TRUE(DaemonIsGone(session)); // Nobody claims it: 5 s, and not from a second record on.
+    std::string log = contract::ReadFile(session->path + "/log"), said = "the exit is recorded";
+    EXPECT_NE(log.find(said), std::string::npos) << log;
+    EXPECT_EQ(log.find(said), log.rfind(said)) << log;
 }
 
 // The descriptor of the old log is somebody's connection by then.

@@ -122,7 +122,10 @@ int pod_fault_openat(int dir, const char *name, int flags, int mode)
 
 ssize_t pod_fault_write(int fd, const void *data, size_t size)
 {
-    return fails(target(fd)) ? -1 : write(fd, data, size);
+    if (fails(target(fd))) {
+        return errno == POD_FAULT_HALF ? write(fd, data, size / 2) : -1;
+    }
+    return write(fd, data, size);
 }
 
 ssize_t pod_fault_read(int fd, void *data, size_t size)

@@ -15,6 +15,7 @@
 
 #define POD_FAULT_DIE 999
 #define POD_FAULT_LATE 998
+#define POD_FAULT_HALF 997 // Of a write: half of it comes through.
 
 #ifdef _WIN32
 

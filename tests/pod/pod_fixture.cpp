@@ -288,6 +288,33 @@ int Wander(const std::vector<std::string> &args)
         pause();
 }
 
+// In a session of its own, somebody who makes one child after the other. All are deaf, and have the
+// file open.
+int Breed(const std::vector<std::string> &args)
+{
+    if (open(args[0].c_str(), O_WRONLY) < 0)
+        return 9;
+    if (fork() == 0) {
+        setsid();
+        for (int number : {SIGHUP, SIGTERM})
+            signal(number, SIG_IGN);
+        for (int made = 0; made < 2500; made++) {
+            if (fork() == 0) {
+                alarm(30);
+                for (;;)
+                    pause();
+            }
+            if (made == 400)
+                WriteAll("breeds\n");
+        }
+        alarm(30);
+        for (;;)
+            pause();
+    }
+    for (;;)
+        pause();
+}
+
 // As an interactive shell: hears no SIGTERM.
 int Shell(const std::vector<std::string> &)
 {
@@ -295,6 +322,28 @@ int Shell(const std::vector<std::string> &)
     WriteAll("ready\n");
     for (;;)
         pause();
+}
+
+// At SIGTERM it takes its time: until something is typed, or (`deaf`) for ever. SIGHUP ends it.
+volatile sig_atomic_t terms = 0;
+
+int Tidy(const std::vector<std::string> &args)
+{
+    NoEcho();
+    sigset_t term, none;
+    sigemptyset(&none);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, nullptr);
+    signal(SIGTERM, [](int) { terms = 1; });
+    WriteAll("ready\n");
+    while (terms == 0)
+        sigsuspend(&none);
+    WriteAll("tidying\n");
+    while (args[0] == "deaf")
+        pause();
+    WaitForInput();
+    return 5;
 }
 
 // Lets go of its terminal (`hangup`: as login does), and opens it again when told.
@@ -324,6 +373,8 @@ int Reopen(const std::vector<std::string> &args)
 }
 
 contract::RoleAdder wander_role("pod-wander", Wander);
+contract::RoleAdder tidy_role("pod-tidy", Tidy);
+contract::RoleAdder breed_role("pod-breed", Breed);
 contract::RoleAdder shell_role("pod-shell", Shell);
 contract::RoleAdder reopen_role("pod-reopen", Reopen);
 contract::RoleAdder size_role("pod-size", Size);

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <thread>
 #ifndef _WIN32
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -327,6 +329,34 @@ TEST_F(Pod, StopOfATerminalReachesAShell)
     }
 }
 
+// Who has a handler for SIGTERM alone is not killed by the hang-up in the middle of it.
+TEST_F(Pod, StopOfATerminalLeavesTimeToWhoHearsSigterm)
+{
+    Options options;
+    options.mode = POD_MODE_PTY;
+    ASSERT_NE(Create("tidy", {"pod-tidy", "typed"}, options), nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    auto says = [&](const char *text) {
+        return Until([&] { return birth->Text().find(text) != std::string::npos; });
+    };
+    ASSERT_TRUE(says("ready\n"));
+    birth->Ask(pod_client_stop(&birth->link->client, 3600000));
+    ASSERT_TRUE(says("tidying\n"));
+    birth->Type("x");
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.kind, POD_EXIT_EXITED);
+    EXPECT_EQ(birth->exit.code, 5u);
+    // Half of the time is over: who needs a hang-up gets it.
+    Session *session = Create("half", {"pod-tidy", "deaf"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(says("ready\n"));
+    birth->Ask(pod_client_stop(&birth->link->client, 2000));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.signal, 1u);
+    EXPECT_NE(birth->Text().find("tidying\n"), std::string::npos);
+}
+
 TEST_F(Pod, ATerminalThatNobodyHasOpenForAMomentGoesOn)
 {
     for (const char *how : {"close", "hangup"}) {
@@ -431,6 +461,33 @@ TEST_F(Pod, StopAndKillReachWhoHasASessionOfItsOwn)
                       std::string::npos);
         }
     }
+}
+
+// Whoever makes children all the while that it is looked for is stopped first.
+TEST_F(Pod, KillLeavesNobodyOfWhoMakesChildrenMeanwhile)
+{
+    std::string name = folder + "/fifo";
+    ASSERT_EQ(mkfifo(name.c_str(), 0600), 0);
+    int fd = open(name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ASSERT_GE(fd, 0);
+    Session *session = Create("breed", {"pod-breed", name});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->Text().find("breeds\n") != std::string::npos; }));
+    birth->Ask(pod_client_kill(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    char byte;
+    EXPECT_TRUE(contract::Eventually([&] { return read(fd, &byte, 1) == 0; })); // Nobody has it.
+    close(fd);
+    // Nor has the holder any of them any more: there are two of the library's.
+    std::string fds = "/proc/" + std::to_string(Status(session).daemon_pid) + "/fd/";
+    int pidfds = 0;
+    for (int i = 0; i < 256; i++) {
+        char target[64] = "";
+        bool is_open = readlink((fds + std::to_string(i)).c_str(), target, sizeof target - 1) > 0;
+        pidfds += is_open && strstr(target, "pidfd") != nullptr;
+    }
+    EXPECT_LE(pidfds, 2);
 }
 #endif
 

@@ -219,23 +219,25 @@ int pod_file_begin(struct pod_dir *dir, struct pod_new_file *ret_file)
     return PM_OK;
 }
 
-static int write_all(int fd, const void *data, size_t size)
+// 0 or errno. *ret_count is written in every case.
+static int write_all(int fd, const void *data, size_t size, size_t *ret_count)
 {
-    const char *at = data;
-    while (size > 0) {
-        ssize_t n = POD_SYS(write)(fd, at, size);
-        if (n < 0 && errno != EINTR) {
-            return pod_error_of(errno);
-        }
-        at += n > 0 ? n : 0;
-        size -= n > 0 ? (size_t)n : 0;
+    size_t count = 0;
+    int e = 0;
+    while (count < size && e == 0) {
+        ssize_t n = POD_SYS(write)(fd, (const char *)data + count, size - count);
+        e = n < 0 && errno != EINTR ? errno : 0;
+        count += n > 0 ? (size_t)n : 0;
     }
-    return PM_OK;
+    *ret_count = count;
+    return e;
 }
 
 int pod_file_put(struct pod_new_file *file, const void *data, size_t size)
 {
-    return write_all((int)file->file, data, size);
+    size_t count;
+    int e = write_all((int)file->file, data, size, &count);
+    return e == 0 ? PM_OK : pod_error_of(e);
 }
 
 int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *name,
@@ -314,9 +316,10 @@ int pod_log_open(struct pod_dir *dir, const char *name, pm_native *ret_file, uin
     return PM_OK;
 }
 
-int pod_log_append(pm_native file, const void *data, size_t size)
+int pod_log_append(pm_native file, const void *data, size_t size, size_t *ret_count)
 {
-    return write_all((int)file, data, size);
+    int e = write_all((int)file, data, size, ret_count);
+    return e == 0 ? PM_OK : e == EFBIG ? PM_ERR_TOO_BIG : pod_error_of(e);
 }
 
 void pod_file_close(pm_native file)

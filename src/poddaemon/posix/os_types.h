@@ -73,7 +73,8 @@ struct pod_stray {
 
 struct pod_strays {
     pid_t child;
-    uint64_t child_start;
+    uint64_t child_start; // 0: not known.
+    int trouble;          // Of the step that is under way: PM_OK, or what was wanting.
     struct pod_stray *list;
     size_t count;
 };

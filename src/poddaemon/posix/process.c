@@ -1,6 +1,8 @@
 // Signals of the daemon, and its crash trace.
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,6 +11,7 @@
 
 #include "pmi_config.h"
 #include "poddaemon/os.h"
+#include "posix/identity.h"
 
 void pod_process_settle(int *argc, char ***argv)
 {
@@ -72,6 +75,27 @@ void pod_process_close(struct pod_process *process)
             process->signals[i] = NULL;
         }
     }
+}
+
+bool pod_process_ignores_stop(uint64_t pid)
+{
+#ifdef __linux__
+    static const char head[] = "\nSigIgn:";
+    char path[48], text[4096];
+    (void)snprintf(path, sizeof path, "/proc/%llu/status", (unsigned long long)pid);
+    int fd = pmi_proc_is_foreign() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t size = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    const char *at = strstr(text, head);
+    return at != NULL && (strtoull(at + sizeof head - 1, NULL, 16) >> (SIGTERM - 1) & 1) != 0;
+#else
+    (void)pid;
+    return false;
+#endif
 }
 
 void pod_process_hang_up(pm_process *child)

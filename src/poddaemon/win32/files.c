@@ -227,24 +227,27 @@ int pod_file_begin(struct pod_dir *dir, struct pod_new_file *ret_file)
     return result;
 }
 
-static int write_all(HANDLE handle, const void *data, size_t size)
+// *ret_count is written in every case.
+static int write_all(HANDLE handle, const void *data, size_t size, size_t *ret_count)
 {
-    const char *at = data;
-    while (size > 0) {
+    size_t count = 0;
+    int result = PM_OK;
+    while (count < size && result == PM_OK) {
         DWORD n = 0;
-        DWORD some = size < 0x100000 ? (DWORD)size : 0x100000;
-        if (!WriteFile(handle, at, some, &n, NULL)) {
-            return last_error();
+        DWORD some = size - count < 0x100000 ? (DWORD)(size - count) : 0x100000;
+        if (!WriteFile(handle, (const char *)data + count, some, &n, NULL)) {
+            result = last_error();
         }
-        at += n;
-        size -= n;
+        count += n;
     }
-    return PM_OK;
+    *ret_count = count;
+    return result;
 }
 
 int pod_file_put(struct pod_new_file *file, const void *data, size_t size)
 {
-    return write_all((HANDLE)file->file, data, size);
+    size_t count;
+    return write_all((HANDLE)file->file, data, size, &count);
 }
 
 static int move(struct pod_dir *dir, const char *from, const char *to, DWORD flags)
@@ -358,9 +361,9 @@ int pod_log_open(struct pod_dir *dir, const char *name, pm_native *ret_file, uin
     return PM_OK;
 }
 
-int pod_log_append(pm_native file, const void *data, size_t size)
+int pod_log_append(pm_native file, const void *data, size_t size, size_t *ret_count)
 {
-    return write_all((HANDLE)file, data, size);
+    return write_all((HANDLE)file, data, size, ret_count);
 }
 
 void pod_file_close(pm_native file)

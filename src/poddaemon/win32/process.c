@@ -60,30 +60,40 @@ void pod_process_close(struct pod_process *process)
     }
 }
 
-void pod_strays_begin(struct pod_strays *strays, uint64_t child)
+int pod_strays_begin(struct pod_strays *strays, uint64_t child)
 {
     (void)strays;
     (void)child;
+    return PM_OK;
 }
 
-void pod_strays_note(struct pod_strays *strays)
+int pod_strays_note(struct pod_strays *strays)
 {
     (void)strays;
+    return PM_OK;
 }
 
-void pod_strays_terminate(struct pod_strays *strays)
+int pod_strays_terminate(struct pod_strays *strays)
 {
     (void)strays;
+    return PM_OK;
 }
 
-void pod_strays_kill(struct pod_strays *strays)
+int pod_strays_kill(struct pod_strays *strays)
 {
     (void)strays;
+    return PM_OK;
 }
 
 void pod_strays_clear(struct pod_strays *strays)
 {
     (void)strays;
+}
+
+bool pod_process_ignores_stop(uint64_t pid)
+{
+    (void)pid;
+    return true; // Its terminal is closed by the first step of a stop: nothing is left for later.
 }
 
 void pod_process_hang_up(pm_process *child)
