@@ -202,7 +202,7 @@ TEST_F(Pod, TheExitIsCollectedExactlyOnce)
             if (Until([&] { return client->Ready() || client->Over(); }) && client->Ready()) {
                 client->Attach(POD_ROLE_WRITER, reader.next, POD_ATTACH_TAKE_OVER);
                 // Every third reader comes to stay in the end.
-                if (round % 3 == 0 && connection >= 5)
+                if (round % 3 == 0 && connection >= 2)
                     Until([&] { return client->exits > 0 || client->Over(); });
                 else
                     ForSomeMicroseconds(&loop, random() % 1500);
