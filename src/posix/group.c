@@ -239,7 +239,8 @@ static enum found owner_of_session(const struct pmi_os_process *op)
     return leader.starttime == op->session_start ? NOBODY : SOMEBODY;
 }
 
-// Once it was seen empty, any of that number is another one.
+// Once it was seen empty, any of that number is another one. Its leader's group is looked at first:
+// nobody can join that when it is gone, but from it any of the others.
 static enum found look_for_session(struct pmi_os_process *op, int signal_number)
 {
     struct search search = {.session = op->session,
@@ -251,11 +252,12 @@ static enum found look_for_session(struct pmi_os_process *op, int signal_number)
         return NOBODY;
     if (op->child && !op->reaped)
         return look_for(&search);
+    bool group_gone = pmi_sys_kill(-op->pid, 0) < 0 && errno == ESRCH;
     enum found owner = owner_of_session(op);
     enum found found = owner == CANNOT_TELL ? CANNOT_TELL
                        : owner == SOMEBODY  ? NOBODY
                                             : look_for(&search);
-    op->whole_session = found != NOBODY;
+    op->whole_session = found != NOBODY || (owner != SOMEBODY && !group_gone);
     return found;
 }
 

@@ -108,6 +108,48 @@ TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
     }
 }
 
+// Leaves one in its group, who makes a group of its own in the session once he is asked to.
+int LateJob(const std::vector<std::string> &)
+{
+    if (fork() == 0) {
+        char byte;
+        signal(SIGHUP, SIG_IGN);
+        (void)!read(0, &byte, 1);
+        if (fork() == 0) {
+            setpgid(0, 0);
+            printf("job %d\n", static_cast<int>(getpid()));
+            fflush(stdout);
+        }
+        alarm(120);
+        for (;;)
+            pause();
+    }
+    _exit(0);
+}
+
+const RoleAdder late_job("late-job", LateJob);
+
+TEST_F(Group, ASessionIsNotOverWhileSomebodyIsInItsLeadersGroup)
+{
+    Open();
+    Child child({"late-job"});
+    child->new_session = true;
+    child->stdin_slot.kind = child->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(child);
+    Wait(process);
+    EXPECT_EQ(PM_OK, pm_process_signal(process, 0, PM_SCOPE_TREE));
+    size_t count = 0;
+    EXPECT_EQ(PM_OK,
+              pm_stream_write(pm_process_stream(process, PM_STDIN), "j", 1, Patience(), &count));
+    std::string line = ReadLine(process);
+    ASSERT_EQ(0u, line.find("job ")) << line;
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, &report));
+    EXPECT_FALSE(report.tree_left);
+    uint64_t job = std::stoull(line.substr(4));
+    EXPECT_TRUE(Eventually([&] { return !PidAlive(job); }));
+}
+
 // A polite end may take more output than a pipe holds.
 TEST_F(Group, ARunThatIsStoppedIsReadMeanwhile)
 {
