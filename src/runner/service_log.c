@@ -218,13 +218,14 @@ void service_text_trim(char *text)
 
 void service_text_flat(char *to, size_t capacity, const char *text)
 {
-    char line[FLAT_MAX], clean[4 * FLAT_MAX + 1];
+    char line[FLAT_MAX + 1], clean[4 * FLAT_MAX + 1];
     size_t size = 0;
-    while (*text != '\0' && size < sizeof line) { // Errors of JSON parsers are written in lines.
+    while (*text != '\0' && size < FLAT_MAX) { // Errors of JSON parsers are written in lines.
         size_t blank = strspn(text, " \t\r\n");
         line[size++] = blank > 0 ? ' ' : *text;
         text += blank > 0 ? blank : 1;
     }
+    line[size] = '\0';
     clean[service_log_escape(clean, line, whole_characters(line, size))] = '\0';
     (void)snprintf(to, capacity, "%s", clean);
     service_text_trim(to);
