@@ -593,12 +593,15 @@ int pmi_fault_clone(int (*run)(void *), void *stack, int flags, void *argument, 
 
 #ifdef PM_FAULT_COVERAGE // PROCESSMGR_FAULT_COVERAGE
 extern void __gcov_dump(void);
+extern void __gcov_reset(void);
 #endif
 
 static void keep_coverage(void)
 {
 #ifdef PM_FAULT_COVERAGE
+    // A child may have our memory: without the reset the process behind it would dump no more.
     __gcov_dump();
+    __gcov_reset();
 #endif
 }
 
