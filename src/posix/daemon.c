@@ -38,26 +38,41 @@
 // ------------------------------------------------------------------------------------------------
 
 // Our own executable, whatever became of its name; -1 with errno.
-static int open_self(void)
+static int open_self(struct pmi_os_manager *om)
 {
 #ifdef O_PATH
-    return pmi_sys_lift(pmi_sys_open("/proc/self/exe", O_PATH, 0), EXE_FD_FLOOR);
+    struct stat file;
+    int fd = pmi_sys_lift(pmi_sys_open("/proc/self/exe", O_PATH, 0), EXE_FD_FLOOR);
+    if (fd >= 0 && PMI_SYS(fstat)(fd, &file) < 0) {
+        int e = errno;
+        (void)pmi_sys_close(fd);
+        errno = e;
+        return -1;
+    }
+    if (fd >= 0) { // The same each time.
+        atomic_store(&om->exe_device, file.st_dev);
+        atomic_store(&om->exe_inode, file.st_ino);
+    }
+    return fd;
 #else
+    (void)om;
     errno = ENOSYS;
     return -1;
 #endif
 }
 
-// Whether the number still holds it. Where that cannot be told, it does.
-static bool is_self(int fd)
+// Whether the number still holds it. Where that cannot be told, it does. What it was is compared
+// with, not what /proc/self/exe is now: under valgrind 3.19 stat() shows valgrind there, and open()
+// does not.
+static bool is_self(const struct pmi_os_manager *om, int fd)
 {
-    struct stat here, self;
+    struct stat here;
     if (PMI_WITHOUT("slot check"))
         return true;
     if (PMI_SYS(fstat)(fd, &here) < 0)
         return errno != EBADF;
-    return PMI_SYS(stat)("/proc/self/exe", &self) < 0 ||
-           (here.st_dev == self.st_dev && here.st_ino == self.st_ino);
+    return here.st_dev == atomic_load(&om->exe_device) &&
+           here.st_ino == atomic_load(&om->exe_inode);
 }
 
 // Over a moment later.
@@ -72,7 +87,7 @@ int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path
     om->launcher_path = NULL;
     const char *helper = launcher_path;
     if (helper == NULL && pmi_launcher_is_wired()) {
-        om->exe_fd = open_self();
+        om->exe_fd = open_self(om);
         if (om->exe_fd >= 0)
             return PM_OK;
         if (is_want(errno))
@@ -91,7 +106,7 @@ int pmi_posix_launcher_open(struct pmi_os_manager *om, const char *launcher_path
 void pmi_posix_launcher_close(struct pmi_os_manager *om)
 {
     int fd = atomic_exchange(&om->exe_fd, -1);
-    if (fd >= 0 && is_self(fd))
+    if (fd >= 0 && is_self(om, fd))
         (void)pmi_sys_close(fd);
     free(om->launcher_path);
     om->launcher_path = NULL;
@@ -102,9 +117,9 @@ void pmi_posix_launcher_close(struct pmi_os_manager *om)
 static int renew_self(struct pmi_os_manager *om)
 {
     int before = atomic_load(&om->exe_fd);
-    if (before >= 0 && is_self(before))
+    if (before >= 0 && is_self(om, before))
         return PM_OK;
-    int fd = open_self(), e = errno;
+    int fd = open_self(om), e = errno;
     if (!atomic_compare_exchange_strong(&om->exe_fd, &before, fd))
         (void)pmi_sys_close(fd);
     return fd < 0 && is_want(e) ? pmi_error_from_errno(e) : PM_OK;

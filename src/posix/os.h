@@ -158,8 +158,9 @@ struct pmi_os_manager {
     struct pmi_spawner spawner;
     struct pmi_low_fds low_fds;
     struct pmi_family family;
-    atomic_int exe_fd;   // Our own executable, or -1 (daemon.c).
-    char *launcher_path; // Helper program, or NULL (daemon.c).
+    atomic_int exe_fd;                   // Our own executable, or -1 (daemon.c).
+    atomic_ullong exe_device, exe_inode; // What it is.
+    char *launcher_path;                 // Helper program, or NULL (daemon.c).
 };
 #define PMI_OS_MANAGER_INIT                                                                        \
     {                                                                                              \
