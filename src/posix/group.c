@@ -19,7 +19,8 @@
 
 // Who forks faster than we look, for that long, cannot be told about.
 #define LOOK_MS 500
-// More new numbers than this, or fewer than none: the whole table is looked at again.
+// More new numbers than the table has entries and this, or fewer than none: the whole table is
+// looked at again.
 #define NEW_NUMBERS_MOST 4096
 
 struct search {
@@ -89,19 +90,23 @@ static bool is_enough(const struct search *search, enum found found)
 struct look {
     const struct search *search;
     enum found found;
+    long entries;
 };
 
 static bool look_at_next(void *context, pid_t pid)
 {
     struct look *look = context;
+    look->entries++;
     look->found = both(look->found, look_at(look->search, pid));
     return !is_enough(look->search, look->found);
 }
 
-static enum found look_at_all(const struct search *search)
+static enum found look_at_all(const struct search *search, long *ret_entries)
 {
     struct look look = {.search = search, .found = NOBODY};
-    return pmi_pids_visit(look_at_next, &look) == 0 ? look.found : both(look.found, CANNOT_TELL);
+    int e = pmi_pids_visit(look_at_next, &look);
+    *ret_entries = look.entries;
+    return e == 0 ? look.found : both(look.found, CANNOT_TELL);
 }
 
 // The number that was given out last, to whatever process or thread; -1 = not told.
@@ -120,20 +125,20 @@ static long last_number(void)
 
 // The list of a look is as old as its beginning: who forks and ends meanwhile is not in it, nor is
 // his child. But numbers are given out in order, so that everybody new has one of those since; the
-// look is over when there are none.
+// look is over when there are none. Its time begins behind the list, which may be long.
 static enum found look_for(const struct search *search)
 {
+    long before = last_number(), entries;
+    enum found found = look_at_all(search, &entries);
     int64_t deadline = pmi_now_ms() + LOOK_MS;
-    long before = last_number();
-    enum found found = look_at_all(search);
     while (before >= 0 && !is_enough(search, found) && !PMI_WITHOUT("complete looks")) {
         long after = last_number();
         if (after == before)
             return found;
         if (after < 0 || pmi_now_ms() >= deadline)
             return both(found, CANNOT_TELL);
-        if (after < before || after - before > NEW_NUMBERS_MOST)
-            found = both(found, look_at_all(search));
+        if (after < before || after - before > entries + NEW_NUMBERS_MOST)
+            found = both(found, look_at_all(search, &entries));
         else
             for (long pid = before + 1; pid <= after; pid++)
                 found = both(found, look_at(search, (pid_t)pid));

@@ -355,6 +355,7 @@ Answer AskAs(pid_t number)
 // somebody there.
 Answer AskElsewhere(bool without_proc, pid_t number)
 {
+    (void)signal(SIGCHLD, SIG_DFL); // Ignored, as some hosts have it, it lets nobody wait.
     pid_t outer = fork();
     if (outer != 0) {
         return CollectChild(outer);
