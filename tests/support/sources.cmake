@@ -3,6 +3,9 @@ set(PMI_TEST_SUPPORT_SOURCES)
 if(NOT WIN32)
     list(APPEND PMI_TEST_SUPPORT_SOURCES tests/support/kill.c)
 endif()
+if(CMAKE_C_FLAGS MATCHES "--coverage")
+    list(APPEND PMI_TEST_SUPPORT_SOURCES tests/support/leave.c)
+endif()
 
 # The helper program pm-child.
 set(PMI_TEST_CHILD_SOURCES tests/support/child.c)
