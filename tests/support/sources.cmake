@@ -7,8 +7,5 @@ if(CMAKE_C_FLAGS MATCHES "--coverage")
     list(APPEND PMI_TEST_SUPPORT_SOURCES tests/support/leave.c)
 endif()
 
-# The helper program pm-child.
-set(PMI_TEST_CHILD_SOURCES tests/support/child.c)
-
 # The scripted backend, which stands in for the real one in tests with FAKE_BACKEND.
 set(PMI_TEST_FAKE_SOURCES tests/support/fake/fake_backend.c)
