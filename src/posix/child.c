@@ -43,6 +43,8 @@
 
 // The child waits this long in total for the writer of its program to go away.
 #define TEXT_BUSY_TOTAL_MS 100
+// How often a pause goes on that a signal has cut short.
+#define PAUSE_TRIES 100
 
 #ifdef HAVE_RT_SIGPROCMASK
 
@@ -145,10 +147,13 @@ IN_CHILD static void pause_ms(int ms)
     struct {
         long s, ns;
     } time = {0, ms * 1000000L};
-    (void)syscall(SYS_nanosleep, &time, NULL);
+    for (int i = 0; i < PAUSE_TRIES && syscall(SYS_nanosleep, &time, &time) < 0 && errno == EINTR;
+         i++) {
+    }
 #else
     struct timespec ts = {.tv_sec = 0, .tv_nsec = ms * 1000000L};
-    (void)nanosleep(&ts, NULL);
+    for (int i = 0; i < PAUSE_TRIES && nanosleep(&ts, &ts) < 0 && errno == EINTR; i++) {
+    }
 #endif
 }
 

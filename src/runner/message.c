@@ -76,7 +76,7 @@ static char *mend_integers(const char *line, size_t size, size_t *ret_size)
 
 enum message_kind message_read(const char *line, size_t size, json_t **ret_json)
 {
-    json_error_t problem;
+    json_error_t problem = {0}; // Want of memory sets none.
     *ret_json = NULL;
     if (is_blank(line, size)) {
         return MESSAGE_BLANK;

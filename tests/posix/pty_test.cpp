@@ -671,7 +671,7 @@ TEST_F(Pty, ManyAtOnceAreAllReal)
     }
     for (pm_process *process : shown)
         EXPECT_EQ("good 80x24", Told(process));
-    EXPECT_EQ(PM_OK, pm_stop_all(manager, 20000, nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 20000 * Slowness(), nullptr, nullptr, nullptr));
 }
 
 TEST_F(Pty, IsRunInOneCall)

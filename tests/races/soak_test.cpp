@@ -205,7 +205,7 @@ class Soak : public Races
 // as well, which settles slowly, so 16 for each round are no leak.
 TEST_F(Soak, NothingGrowsUnderAMixedLoad)
 {
-    const int count = Rounds(1000, 16);
+    const int count = std::max(Rounds(1000, 16), 8); // A line has two points.
     pm_options options = DefaultOptions();
     options.status_pending_ms = 10;
     options.event = [](void *, const pm_event *) {};
