@@ -2,6 +2,7 @@
 // other holders in the same run. Rivals take turns, so that what disturbs one disturbs all.
 #include "../bench.h"
 #include "fleet.h"
+#include "floor.h"
 #include "holders.h"
 
 #include <stdio.h>
@@ -172,22 +173,27 @@ static void attach_to_pod(void)
 {
     struct holder holder;
     struct holder_client client;
-    struct bench_samples plain = {0}, replay = {0};
+    struct bench_samples plain = {0}, replay = {0}, bare = {0};
+    floor_attach_begin();
     holder_start(&holder, HOLDER_POD, "flood", MIB);
     holder_connect(&holder, &client, false);
     holder_type(&client, 'k');
     holder_receive(&client, MIB); // The ring is full.
     holder_disconnect(&client);
     for (int i = 0; i < 500 / bench_scale; i++) {
+        bench_add(&bare, floor_attach());
         bench_add(&plain, one_attach(&holder, false, 0));
         bench_add(&replay, one_attach(&holder, true, MIB));
     }
     holder_end(&holder);
+    floor_attach_end();
     double plain_p50 = bench_percentile(&plain, 0.5), plain_p99 = bench_percentile(&plain, 0.99);
     double replay_p99 = bench_percentile(&replay, 0.99);
+    bench_row("attach", "floor", "replay=0", &bare);
     bench_row("attach", "pod", "replay=0", &plain);
     bench_row("attach", "pod", "replay=1048576", &replay);
     bench_bound("pod: attach, p50", plain_p50, 100, " us");
+    bench_ratio("pod: attach : its bytes alone", "attach", "replay=0", "pod", "floor", 0, true);
     bench_bound("pod: attach, p99", plain_p99, 1000, " us");
     bench_bound("pod: attach with 1 MiB of replay, p99", replay_p99, 2000, " us");
 }
@@ -195,7 +201,7 @@ static void attach_to_pod(void)
 // From the start of the holder to the first byte of its child.
 static void start_of_pod(void)
 {
-    struct bench_samples samples = {0};
+    struct bench_samples samples = {0}, bare = {0};
     for (int i = 0; i < 200 / bench_scale; i++) {
         struct holder holder;
         struct holder_client client;
@@ -206,10 +212,13 @@ static void start_of_pod(void)
         bench_add(&samples, bench_now_us() - begin);
         holder_disconnect(&client);
         holder_end(&holder);
+        bench_add(&bare, floor_start());
     }
     double p50 = bench_percentile(&samples, 0.5);
+    bench_row("start", "floor", "", &bare);
     bench_row("start", "pod", "", &samples);
     bench_bound("pod: from its start to the first byte, p50", p50 / 1e3, 5, " ms");
+    bench_ratio("pod: that : its programs and files alone", "start", "", "pod", "floor", 0, true);
 }
 
 static void group_attach(void)

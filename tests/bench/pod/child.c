@@ -2,7 +2,7 @@
 //
 //   bench_pod_child echo 0 READY      every piece of input comes back
 //   bench_pod_child flood SIZE READY  after each byte of input SIZE bytes of output
-//   bench_pod_child hello 0 READY     one byte of output
+//   bench_pod_child hello 0 READY     one byte of output, and READY is not made
 //   bench_pod_child still 0 READY     nothing
 //   bench_pod_child create ...        what conmon calls to have its container made (OCI): this
 //                                     program again, as the file `role` in the bundle says
@@ -66,9 +66,20 @@ static int flood(size_t size)
     return 0;
 }
 
+static int wait_for_ever(void)
+{
+    for (;;) {
+        (void)pause();
+    }
+}
+
 static int play(char **argv)
 {
     (void)alarm(600); // Never for ever.
+    if (strcmp(argv[1], "hello") == 0) {
+        put("h", 1);
+        return wait_for_ever();
+    }
     make_raw();
     (void)close(open(argv[3], O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     if (strcmp(argv[1], "flood") == 0) {
@@ -77,12 +88,7 @@ static int play(char **argv)
     if (strcmp(argv[1], "echo") == 0) {
         return echo();
     }
-    if (strcmp(argv[1], "hello") == 0) {
-        put("h", 1);
-    }
-    for (;;) {
-        (void)pause();
-    }
+    return wait_for_ever();
 }
 
 // ------------------------------------------------------------------------------------------------
