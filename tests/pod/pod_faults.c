@@ -138,6 +138,11 @@ int pod_fault_fsync(int fd)
     return fails("fsync") ? -1 : fsync(fd);
 }
 
+int pod_fault_fstat(int fd, struct stat *st)
+{
+    return fails("fstat") ? -1 : fstat(fd, st);
+}
+
 int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
     return fails("renameat") ? -1 : renameat(from_dir, from, to_dir, to);
