@@ -158,6 +158,11 @@ int pod_fault_unlink(const char *path)
     return fails("unlink") ? -1 : unlink(path);
 }
 
+int pod_fault_unlinkat(int dir, const char *name, int flags)
+{
+    return fails("unlinkat") ? -1 : unlinkat(dir, name, flags);
+}
+
 int pod_fault_socket(int domain, int type, int protocol)
 {
     return fails("socket") ? -1 : socket(domain, type, protocol);
