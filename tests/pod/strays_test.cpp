@@ -35,7 +35,7 @@ struct Entry : table_row {
     bool stopped;
 };
 
-// The system. There is one at a time.
+// The host. There is one at a time.
 struct Table {
     std::map<pid_t, Entry> entries;
     std::map<int, std::pair<pid_t, uint64_t>> pidfds;
@@ -225,20 +225,20 @@ namespace
 class Strays : public testing::Test
 {
   protected:
-    Table system;
+    Table host;
     pod_strays strays = {};
 
     void SetUp() override
     {
-        system.Add(kChild, getpid(), kChild);
-        system.Add(101, kChild, kChild); // Of its session.
-        system.Add(7, 1, 7);             // A stranger.
+        host.Add(kChild, getpid(), kChild);
+        host.Add(101, kChild, kChild); // Of its session.
+        host.Add(7, 1, 7);             // A stranger.
     }
     void TearDown() override
     {
         pod_strays_clear(&strays);
-        EXPECT_EQ(system.descriptors, 1000);
-        EXPECT_EQ(system.entries[7].heard, "");
+        EXPECT_EQ(host.descriptors, 1000);
+        EXPECT_EQ(host.entries[7].heard, "");
     }
     void Begin()
     {
@@ -257,20 +257,20 @@ class Strays : public testing::Test
     }
     std::string Heard(pid_t pid)
     {
-        return system.entries[pid].heard;
+        return host.entries[pid].heard;
     }
     bool Killed(pid_t pid)
     {
-        return system.entries[pid].dead;
+        return host.entries[pid].dead;
     }
 };
 
 TEST_F(Strays, AreThoseOfOtherSessionsBelowTheChildAlone)
 {
-    system.Add(200, 101, 200);
-    system.Add(201, 200, 200); // Of a stray.
-    system.Add(202, 201, kChild);
-    system.Add(203, 1, 203); // A daemon: nobody knows whose it was.
+    host.Add(200, 101, 200);
+    host.Add(201, 200, 200); // Of a stray.
+    host.Add(202, 201, kChild);
+    host.Add(203, 1, 203); // A daemon: nobody knows whose it was.
     Begin();
     EXPECT_EQ(Terminate(), PM_OK);
     EXPECT_EQ(Heard(200), "tc");
@@ -285,12 +285,12 @@ TEST_F(Strays, AreThoseOfOtherSessionsBelowTheChildAlone)
 // After the polite step nothing ties the children of those that have ended to us.
 TEST_F(Strays, AreRememberedWhenTheirParentsHaveEnded)
 {
-    system.Add(200, 101, 200);
-    system.Add(201, 200, 201);
+    host.Add(200, 101, 200);
+    host.Add(201, 200, 201);
     Begin();
     EXPECT_EQ(Terminate(), PM_OK);
-    system.End(200);
-    system.End(101);
+    host.End(200);
+    host.End(101);
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_TRUE(Killed(201));
 }
@@ -298,11 +298,11 @@ TEST_F(Strays, AreRememberedWhenTheirParentsHaveEnded)
 TEST_F(Strays, OfAnyNumberAreReached)
 {
     for (pid_t pid = 1000; pid < 1200; pid++)
-        system.Add(pid, 101, pid);
+        host.Add(pid, 101, pid);
     Begin();
-    int before = system.descriptors;
+    int before = host.descriptors;
     EXPECT_EQ(Terminate(), PM_OK);
-    EXPECT_EQ(system.descriptors, before);
+    EXPECT_EQ(host.descriptors, before);
     EXPECT_EQ(Kill(), PM_OK);
     for (pid_t pid = 1000; pid < 1200; pid++)
         EXPECT_EQ(Heard(pid).substr(0, 2) + Heard(pid).back(), "tck") << pid;
@@ -312,13 +312,13 @@ TEST_F(Strays, OfAnyNumberAreReached)
 TEST_F(Strays, InALongChainAreLookedAtOnceInEachRound)
 {
     for (pid_t pid = 1000; pid < 1300; pid++)
-        system.Add(pid, pid > 1000 ? pid - 1 : 101, pid);
+        host.Add(pid, pid > 1000 ? pid - 1 : 101, pid);
     Begin();
     for (int round = 0; round < 3; round++) {
-        system.listed.clear();
+        host.listed.clear();
         EXPECT_EQ(pod_strays_note(&strays), PM_OK);
         for (pid_t pid = 1000; pid < 1300; pid++)
-            ASSERT_EQ(system.listed.count(pid), 1u) << pid;
+            ASSERT_EQ(host.listed.count(pid), 1u) << pid;
     }
     EXPECT_EQ(pod_strays_kill(&strays), PM_OK);
     for (pid_t pid = 1000; pid < 1300; pid++)
@@ -328,7 +328,7 @@ TEST_F(Strays, InALongChainAreLookedAtOnceInEachRound)
 TEST_F(Strays, ThatAreTooManyToBeLookedAtAreTold)
 {
     for (pid_t pid = 1000; pid < 6000; pid++)
-        system.Add(pid, 101, pid);
+        host.Add(pid, 101, pid);
     Begin();
     EXPECT_EQ(Terminate(), PM_ERR_TOO_BIG);
     EXPECT_EQ(Heard(1000), "tc");
@@ -337,40 +337,40 @@ TEST_F(Strays, ThatAreTooManyToBeLookedAtAreTold)
 TEST_F(Strays, AreReachedWhenSomebodyHasAllDescriptors)
 {
     for (pid_t pid = 1000; pid < 1100; pid++)
-        system.Add(pid, pid > 1050 ? pid - 1 : 101, pid);
+        host.Add(pid, pid > 1050 ? pid - 1 : 101, pid);
     Begin();
-    int free = system.descriptors;
-    system.descriptors = 0;
+    int free = host.descriptors;
+    host.descriptors = 0;
     EXPECT_EQ(Terminate(), PM_OK);
-    EXPECT_EQ(system.descriptors, 0); // It has its own again.
-    system.Add(1100, 1099, 1100);
+    EXPECT_EQ(host.descriptors, 0); // It has its own again.
+    host.Add(1100, 1099, 1100);
     EXPECT_EQ(Kill(), PM_OK);
     for (pid_t pid = 1000; pid <= 1100; pid++)
         EXPECT_TRUE(Killed(pid)) << pid;
-    system.descriptors += free;
+    host.descriptors += free;
 }
 
 TEST_F(Strays, AreMissedForWantOfDescriptorsOnlyIfThatIsTold)
 {
-    system.Add(200, 101, 200);
-    system.descriptors = 1;
+    host.Add(200, 101, 200);
+    host.descriptors = 1;
     EXPECT_EQ(pod_strays_begin(&strays, kChild), PM_OK);
     EXPECT_EQ(Terminate(), PM_ERR_NO_DESCRIPTORS);
     EXPECT_EQ(Kill(), PM_ERR_NO_DESCRIPTORS);
     EXPECT_FALSE(Killed(200));
-    system.descriptors = 1000 - 1; // It has taken the one there was.
+    host.descriptors = 1000 - 1; // It has taken the one there was.
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_TRUE(Killed(200));
 }
 
 TEST_F(Strays, AreNotThoseWhoGetTheirNumbers)
 {
-    system.Add(200, 101, 200);
-    system.Add(201, 101, 201);
+    host.Add(200, 101, 200);
+    host.Add(201, 101, 201);
     Begin();
     EXPECT_EQ(Terminate(), PM_OK);
-    system.End(200);
-    system.Add(200, 1, 200);
+    host.End(200);
+    host.Add(200, 1, 200);
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_EQ(Heard(200), "");
     EXPECT_TRUE(Killed(201));
@@ -380,20 +380,20 @@ TEST_F(Strays, AreNotThoseWhoGetTheirNumbers)
 // Between its descriptor and the look, and between the look and a descriptor that comes too late.
 TEST_F(Strays, AreNotThoseWhoGetTheirNumbersInTheMiddleOfADelivery)
 {
-    system.Add(200, 101, 200);
-    system.Add(201, 101, 201);
+    host.Add(200, 101, 200);
+    host.Add(201, 101, 201);
     Begin();
     EXPECT_EQ(pod_strays_note(&strays), PM_OK);
     auto give_away = [&](pid_t pid) {
-        system.End(pid);
-        system.Add(pid, 1, pid);
+        host.End(pid);
+        host.Add(pid, 1, pid);
     };
-    system.on_open = [&](pid_t pid) {
+    host.on_open = [&](pid_t pid) {
         if (pid == 200)
             give_away(pid);
     };
-    system.on_looked = [&](pid_t pid) {
-        if (pid == 201 && system.pidfds.empty())
+    host.on_looked = [&](pid_t pid) {
+        if (pid == 201 && host.pidfds.empty())
             give_away(pid);
     };
     EXPECT_EQ(pod_strays_terminate(&strays), PM_OK);
@@ -405,13 +405,13 @@ TEST_F(Strays, AreNotThoseWhoGetTheirNumbersInTheMiddleOfADelivery)
 // The list names numbers: by the time that they are looked at they may be of others.
 TEST_F(Strays, AreNotThoseWhoGetTheNumbersOfAList)
 {
-    system.Add(200, 101, 200);
-    system.Add(201, 101, 201);
-    system.on_list = [&](pid_t parent) {
+    host.Add(200, 101, 200);
+    host.Add(201, 101, 201);
+    host.on_list = [&](pid_t parent) {
         if (parent == 101) {
-            system.End(200);
-            system.Add(200, 7, 200);
-            system.on_list = [](pid_t) {};
+            host.End(200);
+            host.Add(200, 7, 200);
+            host.on_list = [](pid_t) {};
         }
     };
     Begin();
@@ -423,10 +423,10 @@ TEST_F(Strays, AreNotThoseWhoGetTheNumbersOfAList)
 // Nor are the children of who has the parent's number by then.
 TEST_F(Strays, AreNotChildrenOfWhoGetsTheNumberOfAParent)
 {
-    system.Add(200, 101, 200);
-    system.on_list = [&](pid_t parent) {
+    host.Add(200, 101, 200);
+    host.on_list = [&](pid_t parent) {
         if (parent == 101)
-            system.Add(101, 7, 101);
+            host.Add(101, 7, 101);
     };
     Begin();
     EXPECT_EQ(Kill(), PM_OK);
@@ -436,16 +436,16 @@ TEST_F(Strays, AreNotChildrenOfWhoGetsTheNumberOfAParent)
 
 TEST_F(Strays, AreNotLookedForBelowAChildThatIsNotOurs)
 {
-    system.Add(200, 101, 200);
-    system.entries[kChild].parent = 1;
+    host.Add(200, 101, 200);
+    host.entries[kChild].parent = 1;
     Begin();
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_EQ(Heard(200), "");
-    system.entries[kChild].parent = getpid();
-    system.foreign = true;
+    host.entries[kChild].parent = getpid();
+    host.foreign = true;
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_EQ(Heard(200), "");
-    system.foreign = false;
+    host.foreign = false;
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_TRUE(Killed(200));
 }
@@ -453,13 +453,13 @@ TEST_F(Strays, AreNotLookedForBelowAChildThatIsNotOurs)
 // A process whose first thread has ended looks as if it was dead.
 TEST_F(Strays, MayHaveLostTheirFirstThread)
 {
-    system.Add(200, 101, 200);
-    system.Add(201, 200, 201);
+    host.Add(200, 101, 200);
+    host.Add(201, 200, 201);
     Begin();
     EXPECT_EQ(pod_strays_note(&strays), PM_OK);
-    system.entries[200].dead = true;
-    system.entries[200].threads = 2;
-    system.Add(202, 200, 202);
+    host.entries[200].dead = true;
+    host.entries[200].threads = 2;
+    host.Add(202, 200, 202);
     EXPECT_EQ(Terminate(), PM_OK);
     EXPECT_EQ(Heard(202), "tc");
 }
@@ -469,12 +469,12 @@ TEST_F(Strays, ThatForkAllTheWhileAreStoppedFirst)
 {
     for (bool lists : {true, false}) {
         pid_t first = lists ? 1000 : 2000, next = first;
-        system.lists = lists;
-        system.Add(first - 1, 101, first - 1);
-        (lists ? system.on_list : system.on_look) = [&](pid_t pid) {
-            Entry *entry = pid >= first - 1 ? system.Living(pid) : nullptr;
+        host.lists = lists;
+        host.Add(first - 1, 101, first - 1);
+        (lists ? host.on_list : host.on_look) = [&](pid_t pid) {
+            Entry *entry = pid >= first - 1 ? host.Living(pid) : nullptr;
             if (entry != nullptr && !entry->stopped && next < first + 100) {
-                system.Add(next, pid, next);
+                host.Add(next, pid, next);
                 next++;
             }
         };
@@ -490,36 +490,36 @@ TEST_F(Strays, ThatForkAllTheWhileAreStoppedFirst)
 // What is born between the look at all processes and the one at its parent.
 TEST_F(Strays, WhoAreBornDuringTheOneLookAreFoundInTheNext)
 {
-    system.Add(200, 101, 200);
-    system.lists = false;
+    host.Add(200, 101, 200);
+    host.lists = false;
     Begin();
     EXPECT_EQ(pod_strays_note(&strays), PM_OK);
-    unsigned before = system.tables;
-    system.on_look = [&](pid_t pid) { // The first look that is no more that at all.
-        bool runs = system.Living(200) != nullptr && !system.Living(200)->stopped;
-        if (pid == kChild && system.tables > before && runs && system.Living(201) == nullptr)
-            system.Add(201, 200, 201);
+    unsigned before = host.tables;
+    host.on_look = [&](pid_t pid) { // The first look that is no more that at all.
+        bool runs = host.Living(200) != nullptr && !host.Living(200)->stopped;
+        if (pid == kChild && host.tables > before && runs && host.Living(201) == nullptr)
+            host.Add(201, 200, 201);
     };
     EXPECT_EQ(pod_strays_kill(&strays), PM_OK);
     EXPECT_TRUE(Killed(200));
-    EXPECT_TRUE(system.Living(201) == nullptr);
+    EXPECT_TRUE(host.Living(201) == nullptr);
 }
 
 // One look at all processes serves for all of the tree.
 TEST_F(Strays, AreFoundWithoutListsOfChildrenByOneLookInEachRound)
 {
     for (pid_t pid = 1000; pid < 1200; pid++)
-        system.Add(pid, pid > 1000 ? pid - 1 : 101, pid);
+        host.Add(pid, pid > 1000 ? pid - 1 : 101, pid);
     for (pid_t pid = 5000; pid < 6000; pid++)
-        system.Add(pid, 7, 7); // Strangers.
-    system.lists = false;
+        host.Add(pid, 7, 7); // Strangers.
+    host.lists = false;
     Begin();
-    system.looks = 0;
+    host.looks = 0;
     EXPECT_EQ(pod_strays_note(&strays), PM_OK);
-    EXPECT_EQ(system.tables, 1u);
-    EXPECT_LT(system.looks, 2500u); // All of them, and the tree three times.
+    EXPECT_EQ(host.tables, 1u);
+    EXPECT_LT(host.looks, 2500u); // All of them, and the tree three times.
     EXPECT_EQ(pod_strays_kill(&strays), PM_OK);
-    EXPECT_EQ(system.tables, 2u);
+    EXPECT_EQ(host.tables, 2u);
     for (pid_t pid = 1000; pid < 1200; pid++)
         EXPECT_TRUE(Killed(pid)) << pid;
     EXPECT_EQ(Heard(5000), "");
@@ -527,14 +527,14 @@ TEST_F(Strays, AreFoundWithoutListsOfChildrenByOneLookInEachRound)
 
 TEST_F(Strays, AreFoundWithoutListsWhenSomebodyHasAllDescriptors)
 {
-    system.Add(200, 101, 200);
-    system.lists = false;
+    host.Add(200, 101, 200);
+    host.lists = false;
     Begin();
-    int free = system.descriptors;
-    system.descriptors = 0;
+    int free = host.descriptors;
+    host.descriptors = 0;
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_TRUE(Killed(200));
-    system.descriptors += free;
+    host.descriptors += free;
 }
 
 } // namespace
