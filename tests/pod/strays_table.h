@@ -12,6 +12,9 @@
 #define pmi_children_list table_children_list
 #define pmi_pids_visit table_pids_visit
 #define pmi_proc_is_foreign table_is_foreign
+#ifndef __cplusplus // There the system's is declared.
+#define getpid table_getpid
+#endif
 
 #define PMI_SYS(name) TABLE_##name
 #define TABLE_open table_open
@@ -45,6 +48,7 @@ int table_look(pid_t pid, struct table_row *ret_row);
 int table_children_list(pid_t parent, void (*visit)(void *context, pid_t pid), void *context);
 int table_pids_visit(bool (*visit)(void *context, pid_t pid), void *context);
 bool table_is_foreign(void);
+pid_t table_getpid(void);
 int table_open(const char *path, int flags, ...);
 int table_close(int fd);
 int table_kill(pid_t pid, int number);

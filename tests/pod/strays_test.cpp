@@ -28,7 +28,7 @@ extern "C" {
 namespace
 {
 
-const pid_t kChild = 100;
+const pid_t kHolder = 50, kChild = 100;
 
 struct Entry : table_row {
     std::string heard; // One letter for each signal.
@@ -166,6 +166,11 @@ bool table_is_foreign(void)
     return table->foreign;
 }
 
+pid_t table_getpid(void)
+{
+    return kHolder;
+}
+
 int table_open(const char *, int, ...)
 {
     return table->Take(1) ? table->next_fd++ : -1;
@@ -230,7 +235,7 @@ class Strays : public testing::Test
 
     void SetUp() override
     {
-        host.Add(kChild, getpid(), kChild);
+        host.Add(kChild, kHolder, kChild);
         host.Add(101, kChild, kChild); // Of its session.
         host.Add(7, 1, 7);             // A stranger.
     }
@@ -441,7 +446,7 @@ TEST_F(Strays, AreNotLookedForBelowAChildThatIsNotOurs)
     Begin();
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_EQ(Heard(200), "");
-    host.entries[kChild].parent = getpid();
+    host.entries[kChild].parent = kHolder;
     host.foreign = true;
     EXPECT_EQ(Kill(), PM_OK);
     EXPECT_EQ(Heard(200), "");
