@@ -552,14 +552,16 @@ TEST_F(Pod, AnIdleDaemonIsOneThreadIsNeverWokenAndIsSmall)
         if (Proc(pid, "status", "Threads:") < 0)
             GTEST_SKIP() << "no /proc to look into";
         EXPECT_EQ(Proc(pid, "status", "Threads:"), 1);
-        long before, after;
-        do { // What it had to do is done.
+        long before = -1, after = -1;
+        EXPECT_TRUE(contract::Eventually([&] { // What it had to do is done.
             before = Proc(pid, "status", "\nvoluntary_ctxt_switches:");
             usleep(200000);
             after = Proc(pid, "status", "\nvoluntary_ctxt_switches:");
-        } while (before != after);
+            return before == after;
+        })) << "it is woken in a rhythm";
         sleep(2);
         EXPECT_EQ(Proc(pid, "status", "\nvoluntary_ctxt_switches:"), after);
+        EXPECT_TRUE(pm_process_alive(session->daemon));
         long dirty = Proc(pid, "smaps_rollup", "Private_Dirty:");
         printf("%s: private %ld KiB\n", session->id.c_str(), dirty);
         if (contract::Slowness() == 1) {
