@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from mutants import ROOT, Defect, prove  # noqa: E402
+from defects import ROOT, Defect, prove  # noqa: E402
 
 DEFECTS = [
     Defect("a stop that gives up says that it has ended", "src/core/stop.c", "finish(s, PM_ERR_TIMEOUT);\n            return;",

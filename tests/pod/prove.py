@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from mutants import ROOT, Defect, prove  # noqa: E402
+from defects import ROOT, Defect, prove  # noqa: E402
 
 STRAYS = "src/poddaemon/posix/strays.c"
 DEFECTS = [
