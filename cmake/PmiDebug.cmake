@@ -97,4 +97,14 @@ if(UNIX
     set_target_properties(processmgr_debug_late PROPERTIES EXCLUDE_FROM_ALL ON OUTPUT_NAME
                                                                                pmi_debug_late)
     set(PMI_RUNNER_DEBUG processmgr_debug_late)
+    # By that name the loader finds what is in its own folders. Of another one the runner is told.
+    get_filename_component(PMI_HTTP_FOLDER "${pmi_http_file}" DIRECTORY)
+    foreach(folder IN LISTS CMAKE_C_IMPLICIT_LINK_DIRECTORIES
+                            CMAKE_PLATFORM_IMPLICIT_LINK_DIRECTORIES)
+        get_filename_component(folder "${folder}" REALPATH)
+        if(folder STREQUAL PMI_HTTP_FOLDER)
+            set(PMI_HTTP_FOLDER)
+            break()
+        endif()
+    endforeach()
 endif()

@@ -30,6 +30,12 @@ function(pmi_add_runner name parts)
     add_executable(${name} "${PROJECT_SOURCE_DIR}/src/runner/main.c")
     target_link_libraries(${name} PRIVATE ${parts})
     pmi_setup_program(${name})
+    if(PMI_HTTP_FOLDER) # As CMake does it for what is linked.
+        set_property(TARGET ${name} APPEND PROPERTY BUILD_RPATH "${PMI_HTTP_FOLDER}")
+        if(CMAKE_INSTALL_RPATH_USE_LINK_PATH)
+            set_property(TARGET ${name} APPEND PROPERTY INSTALL_RPATH "${PMI_HTTP_FOLDER}")
+        endif()
+    endif()
 endfunction()
 
 pmi_add_runner_parts(pmi_runner pmi_podlink)

@@ -151,8 +151,11 @@ void pod_process_close(struct pod_process *process);
 // Descendants of the child that are not in its session any more, each with a living parent up to
 // it. What a job holds anyway needs none of this.
 // PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY: some may have been overlooked for want of them.
+// PM_ERR_TOO_BIG: there are more than are looked at.
 int pod_strays_begin(struct pod_strays *strays, uint64_t child);
-int pod_strays_note(struct pod_strays *strays); // Who is there now; before the child is signalled.
+// Who is there now; before the child is signalled. From here on to the end of the next step some
+// descriptors are free that were held for it.
+int pod_strays_note(struct pod_strays *strays);
 int pod_strays_terminate(struct pod_strays *strays);
 int pod_strays_kill(struct pod_strays *strays); // Those, and who has come from them since.
 void pod_strays_clear(struct pod_strays *strays);

@@ -50,9 +50,13 @@ static int visit_all(pid_t parent, visitor *visit, void *context)
 
 #ifdef HAVE_KINFO_PROC
 
-int pmi_children_visit(pid_t parent, visitor *visit, void *context)
+static int visit_lists(pid_t parent, visitor *visit, void *context, bool *ret_lists)
 {
-    return visit_all(parent, visit, context);
+    (void)parent;
+    (void)visit;
+    (void)context;
+    *ret_lists = false;
+    return PM_OK;
 }
 
 #else
@@ -86,16 +90,17 @@ static int visit_list(int list_fd, visitor *visit, void *context)
     return n < 0 ? -1 : 0;
 }
 
-int pmi_children_visit(pid_t parent, visitor *visit, void *context)
+// *ret_lists is written in every case: whether there are such lists.
+static int visit_lists(pid_t parent, visitor *visit, void *context, bool *ret_lists)
 {
     char folder[32] = "/proc/self/task";
     if (parent != 0)
         (void)snprintf(folder, sizeof(folder), "/proc/%ld/task", (long)parent);
+    *ret_lists = false;
     DIR *tasks = opendir(folder);
     if (tasks == NULL)
         return error_of_opendir(parent);
     int result = PM_OK;
-    bool lists = false;
     struct dirent *entry;
     while (errno = 0, result == PM_OK && (entry = readdir(tasks)) != NULL) {
         char path[80];
@@ -112,7 +117,7 @@ int pmi_children_visit(pid_t parent, visitor *visit, void *context)
                 result = pmi_error_from_errno(errno);
             continue;
         }
-        lists = true;
+        *ret_lists = true;
         // ESRCH: it has ended meanwhile.
         if (visit_list(fd, visit, context) < 0 && errno != ESRCH)
             result = pmi_error_from_errno(errno);
@@ -121,15 +126,27 @@ int pmi_children_visit(pid_t parent, visitor *visit, void *context)
     if (result == PM_OK && errno != 0 && (parent == 0 || (errno != ENOENT && errno != ESRCH)))
         result = pmi_error_from_errno(errno);
     (void)closedir(tasks);
-    if (result != PM_OK || lists)
-        return result;
     // No lists at all, or no such process any more.
-    if (parent != 0 && access(folder, F_OK) != 0)
-        return PM_ERR_GONE;
-    return visit_all(parent, visit, context);
+    if (result == PM_OK && !*ret_lists && parent != 0 && access(folder, F_OK) != 0)
+        result = PM_ERR_GONE;
+    return result;
 }
 
 #endif
+
+int pmi_children_list(pid_t parent, visitor *visit, void *context)
+{
+    bool lists;
+    int result = visit_lists(parent, visit, context, &lists);
+    return result == PM_OK && !lists ? PM_ERR_UNSUPPORTED : result;
+}
+
+int pmi_children_visit(pid_t parent, visitor *visit, void *context)
+{
+    bool lists;
+    int result = visit_lists(parent, visit, context, &lists);
+    return result == PM_OK && !lists ? visit_all(parent, visit, context) : result;
+}
 
 bool pmi_orphans_come_to_us(void)
 {

@@ -9,6 +9,9 @@
 // that is born or waited for meanwhile may be left out. PM_OK; PM_ERR_UNSUPPORTED: /proc is not
 // mounted; PM_ERR_GONE: no such process; PM_ERR_NO_DESCRIPTORS, PM_ERR_NO_MEMORY.
 int pmi_children_visit(pid_t parent, void (*visit)(void *context, pid_t pid), void *context);
+// The same, where the kernel keeps lists of children. Without them PM_ERR_UNSUPPORTED, where the
+// former looks at every process of the system.
+int pmi_children_list(pid_t parent, void (*visit)(void *context, pid_t pid), void *context);
 // We are PID 1 or a subreaper: what descendants leave behind becomes our child.
 bool pmi_orphans_come_to_us(void);
 

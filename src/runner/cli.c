@@ -6,6 +6,7 @@
 
 #include "runner/control_client.h"
 #include "runner/options.h"
+#include "runner/upgrade.h"
 
 const char *options_next(struct options *o)
 {
@@ -193,6 +194,25 @@ int cli_shutdown(const struct runner_env *env, int argc, char **argv)
     return wait_for_end(env, &owner, CLIENT_TIMEOUT_MS + patience);
 }
 
+// Whether the runner, which ends, has noted that since then: nobody comes.
+static bool is_given_up(const struct runner_env *env, const char *wanted, int64_t since,
+                        struct runner_error *error)
+{
+    json_t *last = upgrade_last(env->state_dir);
+    const char *result = json_string_value(json_object_get(last, "result"));
+    const char *program = json_string_value(json_object_get(last, "program"));
+    const char *reason = json_string_value(json_object_get(last, "reason"));
+    bool given_up = result != NULL && strcmp(result, "refused") == 0 && program != NULL &&
+                    strcmp(program, wanted) == 0 &&
+                    json_integer_value(json_object_get(last, "at")) >= since;
+    if (given_up) {
+        (void)runner_fail(error, RUNNER_REFUSED, "upgrade to '%s'\n%s\nrunner info", wanted,
+                          reason != NULL ? reason : "");
+    }
+    json_decref(last);
+    return given_up;
+}
+
 // Asks until another instance answers, or the same binary again.
 static int wait_for_other(const struct runner_env *env, const char *instance, const char *program)
 {
@@ -200,8 +220,12 @@ static int wait_for_other(const struct runner_env *env, const char *instance, co
     struct runner_error error;
     json_t *info;
     uint64_t deadline = monotonic_ms() + 30000;
+    int64_t since = wall_ms();
     quiet.no_start = true;
     while (monotonic_ms() < deadline) {
+        if (is_given_up(env, program, since, &error)) {
+            return runner_report(env, &error);
+        }
         if (client_ask(&quiet, "runner.info", NULL, &info, &error) == RUNNER_OK) {
             const char *now = json_string_value(json_object_get(info, "instance"));
             const json_t *last = json_object_get(info, "upgrade");

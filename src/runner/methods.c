@@ -227,8 +227,8 @@ static void method_resize(struct session *session, struct call *call, json_t *pa
     }
 }
 
-static void end_session(struct session *session, struct call *call, enum ask_kind kind,
-                        const json_t *params, bool destroy)
+static void begin_end(struct session *session, struct call *call, enum ask_kind kind,
+                      const json_t *params, bool destroy)
 {
     struct runner_error error;
     bool holder = session->process != NULL && pm_process_alive(session->process);
@@ -248,6 +248,15 @@ static void end_session(struct session *session, struct call *call, enum ask_kin
     if (session_wait(session, call, destroy)) {
         session_stop(session, kind,
                      (uint32_t)json_integer_value(json_object_get(params, "grace_ms")));
+    }
+}
+
+static void end_session(struct session *session, struct call *call, enum ask_kind kind,
+                        const json_t *params, bool destroy)
+{
+    begin_end(session, call, kind, params, destroy);
+    if (session->server->end == SERVER_SHUTDOWN_ALL) { // It waits for this one, too.
+        server_stop(session->server, SERVER_SHUTDOWN_ALL);
     }
 }
 

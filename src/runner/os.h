@@ -98,6 +98,10 @@ bool os_signals_hold(void);
 void os_signals_let(void);
 // While they are held: one that asks for the end has it now, as without us.
 void os_signals_obey(void);
+// For a program that is to take our place and does not let them in: they are let, and SIGHUP, which
+// would end it, is ignored. false: one that asks for the end waits already, nothing is changed.
+bool os_signals_leave_open(void);
+void os_signals_hold_again(void); // It has not taken our place.
 // What was held back for us was meant for another.
 void os_signals_pass(const struct os_process *process);
 

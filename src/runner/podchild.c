@@ -25,6 +25,7 @@
 #define MUTE_MS 3000       // From the end of its output to its own; others may hold that as long.
 #define KILLED_MS 6000     // From the kill to being given up: its holder may be asked first.
 #define KILLED_MAX_MS 9000 // The runner does not wait for longer when it ends.
+#define KILLED_ASK_MS 3000 // Its holder is asked by then, where its own times would be longer.
 
 enum podchild_state {
     POD_CHILD_BEGINNING = 0,
@@ -901,30 +902,51 @@ static void pod_release(struct transport *transport)
     }
 }
 
+// NULL: there is none, or it is over.
+static struct session *session_to_end(const struct podchild *pod)
+{
+    struct session *session = session_of(pod);
+    return session != NULL && !session_is_over(session) && session->create == NULL ? session : NULL;
+}
+
 // It is given up, whatever the pod says. A holder that lives would have the next runner go on with
 // a service that was stopped.
 static void on_kill_over(uv_timer_t *timer)
 {
     struct podchild *pod = timer->data;
-    struct session *session = session_of(pod);
-    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+    struct session *session = session_to_end(pod);
+    if (session != NULL) {
         session_kill_holder(session);
     }
     finish(pod);
 }
 
+// Only it can leave a record, and it may be mute because it writes that.
+static void on_kill_asks(uv_timer_t *timer)
+{
+    struct podchild *pod = timer->data;
+    struct session *session = session_to_end(pod);
+    if (session != NULL) {
+        session_ask_holder(session);
+    }
+    (void)uv_timer_start(timer, on_kill_over, KILLED_MAX_MS - KILLED_ASK_MS, 0);
+}
+
 static void pod_kill(struct transport *transport)
 {
     struct podchild *pod = (struct podchild *)transport;
-    struct session *session = session_of(pod);
+    struct session *session = session_to_end(pod);
     uint64_t patience = KILLED_MS;
     pod->stopping = true;
-    if (session != NULL && !session_is_over(session) && session->create == NULL) {
+    if (session != NULL) {
         session_stop(session, ASK_KILL, 0);
         patience += 2 * session_record_ms(session->ring);
     }
-    patience = patience < KILLED_MAX_MS ? patience : KILLED_MAX_MS;
-    (void)uv_timer_start(&pod->stop_timer, on_kill_over, patience, 0);
+    if (patience <= KILLED_MAX_MS) {
+        (void)uv_timer_start(&pod->stop_timer, on_kill_over, patience, 0);
+    } else {
+        (void)uv_timer_start(&pod->stop_timer, on_kill_asks, KILLED_ASK_MS, 0);
+    }
 }
 
 static void on_dropped(void *user, json_t *result, const struct runner_error *error)

@@ -107,6 +107,13 @@ static void on_log_line(void *user, int level, const char *line)
 // End
 // ------------------------------------------------------------------------------------------------
 
+// Of those that are not proven nobody is stopped, but somebody may be killed.
+static bool is_awaited(const struct session *session)
+{
+    return !session_is_over(session) &&
+           (session->state != SESSION_UNPROVEN || session->waiters != NULL);
+}
+
 // Workers come to their end by themselves, within times of their own: all of it together stays
 // below SERVER_LEAVE_MS.
 static bool is_quiet(const struct server *server)
@@ -117,8 +124,7 @@ static bool is_quiet(const struct server *server)
     }
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
         if (s->create != NULL || s->works > 0 ||
-            (server->end == SERVER_SHUTDOWN_ALL && !session_is_over(s) &&
-             s->state != SESSION_UNPROVEN && !late)) {
+            (server->end == SERVER_SHUTDOWN_ALL && is_awaited(s) && !late)) {
             return false;
         }
     }
@@ -225,7 +231,7 @@ static void change_end(struct server *server, enum server_end end)
         server->end = end; // Nobody waits for sessions any more.
         server->end_deadline = server->end_deadline < usual ? server->end_deadline : usual;
     } else if (server->end == SERVER_SHUTDOWN_ALL && end == SERVER_SHUTDOWN_ALL) {
-        uint64_t until = uv_now(&server->loop) + sessions_patience(server); // Of one more.
+        uint64_t until = uv_now(&server->loop) + sessions_patience(server); // Of one that is new.
         server->end_deadline = server->end_deadline > until ? server->end_deadline : until;
     }
 }
@@ -385,13 +391,14 @@ static int open_all(struct server *server, struct runner_error *error)
     return code;
 }
 
-// One life. *ret_program: what shall take its place (free it), or NULL.
-static int serve_once(const struct runner_env *env, pm_native ready, char **ret_program)
+// One life. *ret_successor: what shall take its place; its program is to be freed.
+static int serve_once(const struct runner_env *env, pm_native ready,
+                      struct successor *ret_successor)
 {
     struct server *server = calloc(1, sizeof *server);
     struct runner_error error = {.code = RUNNER_OK};
     int code;
-    *ret_program = NULL;
+    *ret_successor = (struct successor){NULL, false};
     if (server == NULL || uv_loop_init(&server->loop) != 0 ||
         uv_mutex_init(&server->ended_lock) != 0) {
         free(server);
@@ -430,9 +437,10 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
     log_close(server->log);
     uv_mutex_destroy(&server->ended_lock);
     if (server->end == SERVER_UPGRADE) {
-        *ret_program = server->upgrade_program;
-    } else {
-        free(server->upgrade_program);
+        *ret_successor = server->successor;
+    } else if (server->successor.program != NULL) {
+        upgrade_given_up(env, &server->successor);
+        free(server->successor.program);
     }
     free(server);
     return code;
@@ -440,19 +448,19 @@ static int serve_once(const struct runner_env *env, pm_native ready, char **ret_
 
 int serve(const struct runner_env *env, pm_native ready)
 {
-    char *program;
+    struct successor successor;
     (void)os_signals_hold(); // Until they are taken. After an upgrade we were born so.
     os_widen_table();
     for (;;) {
         os_supervisor_take();
-        int code = serve_once(env, ready, &program);
-        if (program == NULL) {
+        int code = serve_once(env, ready, &successor);
+        if (successor.program == NULL) {
             return code;
         }
         ready = PM_NATIVE_INVALID;
         os_supervisor_give();
-        int result = upgrade_replace(env, program);
-        free(program);
+        int result = upgrade_replace(env, &successor);
+        free(successor.program);
         if (result == 0) {
             return RUNNER_OK;
         }

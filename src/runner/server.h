@@ -39,6 +39,11 @@ bool services_stopped(
     const struct server *server);          // Control connection and registry go after that.
 void services_free(struct server *server); // When loop and manager are closed.
 
+struct successor {   // SERVER_UPGRADE: what to run now.
+    char *program;   // NULL: nothing.
+    bool takes_held; // Signals that are held back when it begins.
+};
+
 enum server_end { // Why the loop ends.
     SERVER_RUNS = 0,
     SERVER_SHUTDOWN,
@@ -80,10 +85,10 @@ struct server {
     bool folder_gone;               // The end was ours: nobody can find us any more.
     enum server_end end;
     uint64_t end_deadline, kill_at; // kill_at: services_kill().
-    char *upgrade_program;          // SERVER_UPGRADE: what to run now.
-    struct pm_debug_server *debug;  // NULL: none.
-    unsigned works;                 // In workers, of no session.
-    pm_native ready;                // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
+    struct successor successor;
+    struct pm_debug_server *debug; // NULL: none.
+    unsigned works;                // In workers, of no session.
+    pm_native ready;               // Who waits for us to be ready; PM_NATIVE_INVALID: nobody.
     uv_signal_t signals[3];
     uv_work_t workers; // begin_workers().
     uv_timer_t housekeeping;

@@ -114,6 +114,7 @@ struct session {
     bool spared;          // That cannot be done: not tried again by this runner.
     uint64_t leave_until; // Of its holder, before it is removed; 0: that is not under way.
     uint32_t stop_grace_ms;
+    uint64_t end_by; // By then it has ended, or that is given up; 0: nobody wants that.
     enum ask_kind stop_kind;
     enum holder_end holder_end;
     unsigned works; // Under way in workers, and session_hold(): it is not freed before.
@@ -202,7 +203,9 @@ void session_kill_holder(struct session *session);
 void session_end_holder(struct session *session);
 // That of a stop that says none, of this holder.
 uint32_t session_grace(const struct session *session);
-// How long the stops that are under way may take.
+// Asks it at once, if that was not done.
+void session_ask_holder(struct session *session);
+// How long what ends sessions may still take.
 uint64_t sessions_patience(const struct server *server);
 
 // create.c

@@ -9,6 +9,8 @@
 
 #define LEAVE_MS 6000 // The holder of one that is over goes by itself after 5 s at most.
 #define LEAVE_LOOK_MS 20
+#define LAST_MS (KILL_MARGIN_MS + 1000) // For the end of a holder that was killed.
+#define END_SLACK_MS 1000               // Timers are late.
 
 struct ending {
     uv_work_t work;
@@ -100,7 +102,7 @@ void session_fail_waiters(struct session *session, const struct runner_error *er
     struct waiter *waiters = session->waiters;
     session->waiters = NULL;
     session->stopping = false; // A later stop begins anew.
-    session->leave_until = 0;
+    session->leave_until = session->end_by = 0;
     answer_all(waiters, NULL, error);
     methods_release(session->server, &session->held); // Who wanted another of this id.
 }
@@ -129,12 +131,19 @@ static uint64_t patience_of_asked(const struct session *session)
     return session->stop_kind != ASK_KILL && own > patience ? own : patience;
 }
 
+// All that is tried from now on, one after the other.
+static void set_end(struct session *session)
+{
+    session->end_by = uv_now(&session->server->loop) + patience_of(session) +
+                      patience_of_asked(session) + LAST_MS + END_SLACK_MS;
+}
+
 // What is tried at the holder itself, one after the other.
 static void on_patience_over(uv_timer_t *timer)
 {
     struct session *session = timer->data;
     struct runner_error error;
-    uint64_t patience = KILL_MARGIN_MS + 1000;
+    uint64_t patience = LAST_MS;
     if (session->holder_end == HOLDER_KILLED || session->process == NULL) {
         (void)runner_fail(&error, RUNNER_TIMEOUT,
                           "stop of session '%s'\nneither its child nor its holder ended in time\n"
@@ -166,17 +175,24 @@ void session_end_holder(struct session *session)
     session->holder_end = HOLDER_LEFT_ALONE;
     session->stop_kind = ASK_STOP;
     session->stop_grace_ms = 0;
+    set_end(session);
     on_patience_over(session->patience);
+}
+
+void session_ask_holder(struct session *session)
+{
+    if (session->holder_end == HOLDER_LEFT_ALONE) {
+        on_patience_over(session->patience);
+    }
 }
 
 uint64_t sessions_patience(const struct server *server)
 {
-    uint64_t longest = 0;
+    uint64_t now = uv_now(&server->loop), last = now;
     for (const struct session *s = server->sessions; s != NULL; s = s->next) {
-        uint64_t patience = patience_of(s) + patience_of_asked(s) + KILL_MARGIN_MS + 1000;
-        longest = s->stopping && patience > longest ? patience : longest;
+        last = !session_is_over(s) && s->end_by > last ? s->end_by : last;
     }
-    return longest;
+    return last - now;
 }
 
 // It answers nobody while it writes down what it has kept, and would lose it if it was ended then.
@@ -199,6 +215,7 @@ void session_stop(struct session *session, enum ask_kind kind, uint32_t grace_ms
     // Asking again delays nothing: its holder ends once.
     if (worse && session->holder_end != HOLDER_KILLED) {
         (void)uv_timer_start(session->patience, on_patience_over, patience_of(session), 0);
+        set_end(session);
     }
     session->attempts = 0;
     (void)session_ask(session, kind, NULL);

@@ -9,6 +9,8 @@
 
 #define STATE_FORMAT 1
 #define CONTROL_VERSION 1
+#define SIGNALS_HELD "held" // Those that wait when we begin are let in. Earlier builds say nothing.
+#define ASKED_TO_END "the runner was asked to end meanwhile"
 
 // ------------------------------------------------------------------------------------------------
 // What became of it
@@ -48,9 +50,10 @@ json_t *upgrade_last(const char *state_dir)
 
 int upgrade_self_check(void)
 {
-    json_t *json = json_pack("{s:s, s:s, s:i, s:i, s:[i,i]}", "self_check", "ok", "version",
-                             PM_VERSION_STRING, "control", CONTROL_VERSION, "state_format",
-                             STATE_FORMAT, "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX);
+    json_t *json =
+        json_pack("{s:s, s:s, s:i, s:i, s:[i,i], s:s}", "self_check", "ok", "version",
+                  PM_VERSION_STRING, "control", CONTROL_VERSION, "state_format", STATE_FORMAT,
+                  "pod_versions", POD_VERSION_MIN, POD_VERSION_MAX, "signals", SIGNALS_HELD);
     char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
     bool fine = text != NULL && puts(text) >= 0 && fflush(stdout) == 0;
     free(text);
@@ -63,6 +66,7 @@ struct upgrade {
     struct server *server;
     struct call *call;
     char *program, *version;
+    bool takes_held;
     struct runner_error error;
 };
 
@@ -71,6 +75,7 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
     json_t *json = json_loadb(result->output[0], result->output_size[0], 0, NULL);
     const char *word = json_string_value(json_object_get(json, "self_check"));
     const char *version = json_string_value(json_object_get(json, "version"));
+    const char *signals = json_string_value(json_object_get(json, "signals"));
     json_t *pods = json_object_get(json, "pod_versions");
     json_int_t low = json_integer_value(json_array_get(pods, 0));
     json_int_t high = json_integer_value(json_array_get(pods, 1));
@@ -92,6 +97,7 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
                            upgrade->program, (long long)low, (long long)high, (long long)format);
     } else {
         upgrade->version = strdup(version);
+        upgrade->takes_held = signals != NULL && strcmp(signals, SIGNALS_HELD) == 0;
     }
     json_decref(json);
     return code;
@@ -131,10 +137,18 @@ static void after_check(uv_work_t *work, int status)
     struct server *server = upgrade->server;
     (void)status;
     server->works--;
+    if (upgrade->error.code == RUNNER_OK && server->end != SERVER_RUNS) {
+        (void)runner_fail(&upgrade->error, RUNNER_REFUSED, "upgrade to '%s'\n%s\nrunner info",
+                          upgrade->program,
+                          server->end == SERVER_UPGRADE ? "another upgrade is under way"
+                                                        : ASKED_TO_END);
+    }
     if (upgrade->error.code != RUNNER_OK) {
         log_write(server->log, LOG_ERROR, "runner.upgrade", NULL, "%s: %s", upgrade->error.what,
                   upgrade->error.why);
-        note(server->env->state_dir, upgrade->program, "refused", upgrade->error.why);
+        if (server->successor.program == NULL) { // Else somebody waits to see what becomes of that.
+            note(server->env->state_dir, upgrade->program, "refused", upgrade->error.why);
+        }
         call_error(upgrade->call, &upgrade->error);
         free(upgrade->program);
     } else {
@@ -143,8 +157,7 @@ static void after_check(uv_work_t *work, int status)
         call_result(upgrade->call, json_pack("{s:s, s:s, s:s, s:s}", "from", PM_VERSION_STRING,
                                              "to", upgrade->version, "program", upgrade->program,
                                              "instance", server->instance));
-        free(server->upgrade_program);
-        server->upgrade_program = upgrade->program;
+        server->successor = (struct successor){upgrade->program, upgrade->takes_held};
         server_stop(server, SERVER_UPGRADE);
     }
     free(upgrade->version);
@@ -397,9 +410,24 @@ static int start_guard(const struct runner_env *env, pm_native *ret_native)
     return result;
 }
 
-static int replace_by_exec(const struct runner_env *env, const char *program)
+// One that is not known to let in what waits for it would be deaf to it for ever.
+static int exec_successor(const struct successor *successor, char *const argv[])
+{
+    if (successor->takes_held) {
+        return os_exec(successor->program, argv);
+    }
+    if (!os_signals_leave_open()) {
+        return UV_ECANCELED;
+    }
+    int result = os_exec(successor->program, argv);
+    os_signals_hold_again();
+    return result;
+}
+
+static int replace_by_exec(const struct runner_env *env, const struct successor *successor)
 {
     static const char cancel[] = "cancel\n";
+    const char *program = successor->program;
     char number[32], state[4096], path[4096];
     char serve_word[] = "serve", state_word[] = "--state", ready_word[] = "--ready-fd";
     pm_native guard;
@@ -415,12 +443,13 @@ static int replace_by_exec(const struct runner_env *env, const char *program)
     char *argv[] = {path, state_word, state, serve_word, ready_word, number, NULL};
     note(env->state_dir, program, "started", "");
     os_keep_at_exec(guard, true);
-    result = os_exec(program, argv);
+    result = exec_successor(successor, argv);
     os_keep_at_exec(guard, false);
     tell_main(""); // First, as in upgrade_tell_ready().
     (void)pod_log_append(guard, cancel, sizeof cancel - 1, &count);
     pod_connection_close(guard);
-    note(env->state_dir, program, "came back", uv_strerror(result));
+    note(env->state_dir, program, "came back",
+         result == UV_ECANCELED ? ASKED_TO_END : uv_strerror(result));
     return result;
 }
 
@@ -461,7 +490,13 @@ static int replace_by_daemon(const struct runner_env *env, const char *program)
     return result;
 }
 
-int upgrade_replace(const struct runner_env *env, const char *program)
+int upgrade_replace(const struct runner_env *env, const struct successor *successor)
 {
-    return os_has_exec() ? replace_by_exec(env, program) : replace_by_daemon(env, program);
+    return os_has_exec() ? replace_by_exec(env, successor)
+                         : replace_by_daemon(env, successor->program);
+}
+
+void upgrade_given_up(const struct runner_env *env, const struct successor *successor)
+{
+    note(env->state_dir, successor->program, "refused", ASKED_TO_END);
 }

@@ -132,6 +132,23 @@ class Consumers:
               *self.args.ldflags.split()])
         self.run(program, self.library_dirs())
 
+    def http_library_elsewhere(self):
+        """It is loaded by its name: one in no folder of the loader's has to be found as if it was linked."""
+        link = lambda build: call([self.args.ninja, "-C", build, "-t", "commands", "runner"]).splitlines()[-1]
+        folder, build = self.work / "http", self.work / "elsewhere"
+        folder.mkdir()
+        shutil.copy(self.args.http, folder / pathlib.Path(self.args.http).resolve().name)
+        library = folder / pathlib.Path(self.args.http).name
+        if not library.exists():
+            library.symlink_to(pathlib.Path(self.args.http).resolve().name)
+        call([self.args.cmake, "-S", self.args.source, "-B", build, "-G", "Ninja",
+              f"-DCMAKE_C_COMPILER={self.args.cc}", f"-DCMAKE_CXX_COMPILER={self.args.cxx}",
+              "-DPROCESSMGR_BUILD_TESTS=OFF", f"-DPMI_MICROHTTPD_LIBRARY={library}"])
+        if f"-rpath,{folder.resolve()}" not in link(build):
+            raise Failed(f"the runner is not told where its HTTP library is: {link(build)}")
+        if f"-rpath,{pathlib.Path(self.args.http).resolve().parent}" in link(self.args.build):
+            raise Failed(f"the runner is told where the loader looks anyway: {link(self.args.build)}")
+
     # The guard in a foreign project.
 
     def guard(self, case, kind="EXECUTABLE", *options):
@@ -203,6 +220,8 @@ def main():
     parser.add_argument("--ldflags", default="", help="what the toolchain file adds to each link")
     parser.add_argument("--windows", action="store_true")
     parser.add_argument("--debug", action="store_true", help="the debug server is built")
+    parser.add_argument("--http", help="the library that the runner loads when it is asked for the page")
+    parser.add_argument("--ninja")
     parser.add_argument("--gtest_output")
     parser.add_argument("--gtest_filter", default="*")
     args, _ = parser.parse_known_args()
@@ -216,6 +235,7 @@ def main():
             "PkgConfigLinksTheStaticLibrary": lambda: consumers.pkg_config(True),
             "TheHeaderIsStrictCAndCpp": consumers.header_is_c,
             **({"TheDebugComponentLinksAndRuns": consumers.debug_component} if args.debug else {}),
+            **({"TheRunnerFindsItsHttpLibraryInAForeignPrefix": consumers.http_library_elsewhere} if args.http else {}),
             "TheGuardLetsTheInnocentBuild": consumers.guard_lets_the_innocent_build,
             "TheGuardStopsACall": consumers.guard_stops_a_call,
             "TheGuardFindsWhatTheHeaderDoesNotSee": consumers.guard_finds_what_the_header_does_not_see,

@@ -13,36 +13,35 @@ import pathlib
 import shlex
 import subprocess
 import sys
-import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from defects import ROOT, Defect, prove  # noqa: E402
 
-# (what is wrong, file, text, text in its place)
-PLANTS = [
-    ("a stop that gives up says that it has ended", "src/core/stop.c", "finish(s, PM_ERR_TIMEOUT);\n            return;",
-     "finish(s, PM_OK);\n            return;"),
-    ("the step of a stop that gave up stays", "src/core/stop.c", "            p->stop_step = 0;\n            p->stop_action = (enum pm_stop_action)0;\n", ""),
-    ("the wrong step has ended it", "src/core/stop.c", "s->report.ended_by = i;", "s->report.ended_by = 1;"),
-    ("a failed delivery is success", "src/core/stop.c", "if (!in->exists) {\n        return PM_ERR_UNSUPPORTED;",
-     "if (!in->exists) {\n        return PM_OK;"),
-    ("a status is lost now and then", "src/core/process.c", "    p->exit = *record;\n",
-     "    p->exit = *record;\n    if ((record->code & 7) == 2) {\n        p->exit.kind = PM_EXIT_LOST;\n    }\n"),
-    ("an exit code is cut", "src/core/process.c", "    p->exit = *record;\n", "    p->exit = *record;\n    p->exit.code &= 63;\n"),
-    ("failed starts are not counted", "src/core/spawn.c", "    m->stats.start_failures++;\n", ""),
-    ("a live one is counted twice", "src/core/spawn.c", "m->stats.modes[p->mode].started++;", "m->stats.modes[0].started++;"),
-    ("stops that failed are not counted", "src/core/stop.c", "m->stats.stop_failures += s->report.result != PM_OK;", ""),
-    ("ends are counted as kills", "src/core/process.c", "return killed ? PMI_END_KILLED : PMI_END_EXITED;",
-     "(void)killed;\n    return PMI_END_KILLED;"),
-    ("streams stay open without a Handle", "src/core/process.c", "            pmi_stream_close_for_good(&p->streams[i]);\n", ""),
-    ("the key of a daemon that was left is free", "src/core/registry.c",
-     "bool gone = pmi_os_identity_check(&rec.id) == PM_ERR_GONE;", "bool gone = true;"),
-    ("nothing is forgotten", "src/core/registry.c", "result = pmi_os_file_remove(&m->registry.exits, name);",
-     "(void)name;\n    result = PM_OK;"),
-    ("an end is told to nobody", "src/core/events.c", "    if (m->options.event == NULL && p->on_exit == NULL && !unwritten) {",
-     "    if ((p->exit.code & 7) == 2 || (unwritten && false)) {"),
-    ("a closed manager can be stopped with", "src/core/manager.c", "return closed ? PM_ERR_CLOSED : PM_OK;",
-     "return closed ? PM_OK : PM_OK;"),
-    ("a stopped one is said to run", "src/core/process.c", "info.state == PM_STATE_RUNNING && stopped", "stopped && false"),
+DEFECTS = [
+    Defect("a stop that gives up says that it has ended", "src/core/stop.c", "finish(s, PM_ERR_TIMEOUT);\n            return;",
+           "finish(s, PM_OK);\n            return;"),
+    Defect("the step of a stop that gave up stays", "src/core/stop.c", "            p->stop_step = 0;\n            p->stop_action = (enum pm_stop_action)0;\n", ""),
+    Defect("the wrong step has ended it", "src/core/stop.c", "s->report.ended_by = i;", "s->report.ended_by = 1;"),
+    Defect("a failed delivery is success", "src/core/stop.c", "if (!in->exists) {\n        return PM_ERR_UNSUPPORTED;",
+           "if (!in->exists) {\n        return PM_OK;"),
+    Defect("a status is lost now and then", "src/core/process.c", "    p->exit = *record;\n",
+           "    p->exit = *record;\n    if ((record->code & 7) == 2) {\n        p->exit.kind = PM_EXIT_LOST;\n    }\n"),
+    Defect("an exit code is cut", "src/core/process.c", "    p->exit = *record;\n", "    p->exit = *record;\n    p->exit.code &= 63;\n"),
+    Defect("failed starts are not counted", "src/core/spawn.c", "    m->stats.start_failures++;\n", ""),
+    Defect("a live one is counted twice", "src/core/spawn.c", "m->stats.modes[p->mode].started++;", "m->stats.modes[0].started++;"),
+    Defect("stops that failed are not counted", "src/core/stop.c", "m->stats.stop_failures += s->report.result != PM_OK;", ""),
+    Defect("ends are counted as kills", "src/core/process.c", "return killed ? PMI_END_KILLED : PMI_END_EXITED;",
+           "(void)killed;\n    return PMI_END_KILLED;"),
+    Defect("streams stay open without a Handle", "src/core/process.c", "            pmi_stream_close_for_good(&p->streams[i]);\n", ""),
+    Defect("the key of a daemon that was left is free", "src/core/registry.c",
+           "bool gone = pmi_os_identity_check(&rec.id) == PM_ERR_GONE;", "bool gone = true;"),
+    Defect("nothing is forgotten", "src/core/registry.c", "result = pmi_os_file_remove(&m->registry.exits, name);",
+           "(void)name;\n    result = PM_OK;"),
+    Defect("an end is told to nobody", "src/core/events.c", "    if (m->options.event == NULL && p->on_exit == NULL && !unwritten) {",
+           "    if ((p->exit.code & 7) == 2 || (unwritten && false)) {"),
+    Defect("a closed manager can be stopped with", "src/core/manager.c", "return closed ? PM_ERR_CLOSED : PM_OK;",
+           "return closed ? PM_OK : PM_OK;"),
+    Defect("a stopped one is said to run", "src/core/process.c", "info.state == PM_STATE_RUNNING && stopped", "stopped && false"),
 ]
 
 
@@ -65,19 +64,14 @@ def link(build, folder, defect):
     return program
 
 
-def with_defect(build, folder, compiled, file, text, other):
-    source = (ROOT / file).read_text()
-    if text not in source:
-        sys.exit(f"the text is no longer in {file}: {text}")
-    path = folder / pathlib.Path(file).name
-    path.write_text(source.replace(text, other, 1))
+def build_model(build, folder, compiled, file):
     command = list(compiled[str(ROOT / file)])
     defect = folder / "defect.o"
     command[command.index("-o") + 1] = str(defect)
-    command[command.index("-c") + 1] = str(path)
+    command[command.index("-c") + 1] = str(folder / file)
     if "-MF" in command:
         command[command.index("-MF") + 1] = str(folder / "deps")
-    subprocess.run([*command, "-I", str((ROOT / file).parent), "-Wno-error"], check=True, cwd=build)
+    subprocess.run([*command, "-Wno-error"], check=True, cwd=build)
     return link(build, folder, defect)
 
 
@@ -94,21 +88,7 @@ def finds(program):
 def main():
     build, words = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:]
     compiled = commands(build)
-    failed = 0
-    with tempfile.TemporaryDirectory() as temporary:
-        _, file, text, _ = PLANTS[0]
-        found = finds(with_defect(build, pathlib.Path(temporary), compiled, file, text, text))
-    if found:
-        sys.exit(f"without a defect: {found}")
-    for name, file, text, other in PLANTS:
-        if words and not any(word in name for word in words):
-            continue
-        with tempfile.TemporaryDirectory() as temporary:
-            found = finds(with_defect(build, pathlib.Path(temporary), compiled, file, text, other))
-        print(f"{name}: {found or 'NOT FOUND'}", flush=True)
-        failed += not found
-    print("every defect was found" if not failed else f"{failed} not found")
-    return 1 if failed else 0
+    return prove(DEFECTS, lambda folder, defect: finds(build_model(build, folder, compiled, defect.file)), words)
 
 
 if __name__ == "__main__":

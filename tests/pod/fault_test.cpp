@@ -2,7 +2,9 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #ifndef _WIN32
+#include <sys/resource.h>
 #include <unistd.h>
 #endif
 
@@ -157,47 +159,101 @@ TEST_F(Pod, TheAcceptLoopSurvivesEveryError)
     }
 }
 
-TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
+// Connections until the daemon of the session has no descriptor left. Those that it has not
+// accepted stay in its queue.
+std::vector<std::unique_ptr<Client>> Pod::TakeAllDescriptors(Session *session)
 {
-    Options options;
-    options.descriptors = 50; // An idle one has 26; a start needs more for a moment.
-    Session *session = Create("descriptors", {"pod-echo"}, options);
-    ASSERT_NE(session, nullptr) << birth_error.text;
-    birth->Attach(POD_ROLE_WRITER, 0);
     std::vector<std::unique_ptr<Client>> clients;
     for (int i = 0; i < 40; i++) {
         pm_native native;
         if (pod_connect(&session->dir, session->id.c_str(), &native) != PM_OK)
             break;
         clients.push_back(std::make_unique<Client>(&loop, *session, native, 1));
-        // Those that nobody accepts stay in the queue.
         for (int turn = 0; turn < 30 && !clients.back()->Ready(); turn++) {
             Turn();
             usleep(1000);
         }
     }
-    // The session goes on meanwhile.
-    birth->Type("in between");
-    ASSERT_TRUE(Until([&] { return birth->Text().find("in between") != std::string::npos; }));
     birth->Ask(pod_client_status(&birth->link->client));
-    ASSERT_TRUE(Until([&] {
+    EXPECT_TRUE(Until([&] {
         if (birth->states > 0 && birth->state.faults[POD_FAULT_ACCEPT] == 0) {
             birth->states = 0;
             birth->Ask(pod_client_status(&birth->link->client));
         }
         return birth->states > 0 && birth->state.faults[POD_FAULT_ACCEPT] > 0;
     }));
-    // That it cannot look for all of the tree is told.
+    return clients;
+}
+
+TEST_F(Pod, TheDaemonOutlivesARealLackOfDescriptors)
+{
+    Options options;
+    options.descriptors = 50; // An idle one has 29; a start needs more for a moment.
+    Session *session = Create("descriptors", {"pod-echo"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    auto clients = TakeAllDescriptors(session);
+    // The session goes on meanwhile.
+    birth->Type("in between");
+    ASSERT_TRUE(Until([&] { return birth->Text().find("in between") != std::string::npos; }));
+    birth->Ask(pod_client_stop(&birth->link->client, 3600000));
+    clients.clear();
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(Status(session).faults[POD_FAULT_CHILD], 0u);
+}
+
+#ifdef __linux__
+// It has held some back for that.
+TEST_F(Pod, AStopWithoutDescriptorsReachesWhoHasASessionOfItsOwn)
+{
+    Options options;
+    options.descriptors = 50;
+    Session *session = Create("descriptors", {"pod-wander", "stop"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
+    size_t end = 0;
+    uint64_t first = std::stoull(birth->Text().substr(5), &end);
+    uint64_t second = std::stoull(birth->Text().substr(5 + end));
+    auto clients = TakeAllDescriptors(session);
+    birth->Ask(pod_client_stop(&birth->link->client, 300));
+    for (uint64_t pid : {first, second}) {
+        EXPECT_TRUE(contract::Eventually([&] {
+            Turn();
+            return !contract::PidAlive(pid);
+        }));
+        if (contract::PidAlive(pid))
+            contract::KillByNumber(pid);
+    }
+    clients.clear();
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(Status(session).faults[POD_FAULT_CHILD], 0u);
+}
+
+// That it cannot look for all of the tree is told.
+TEST_F(Pod, AStopThatMayMissSomebodySaysSo)
+{
+    Session *session = Create("few", {"pod-shell"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->Text().find("ready\n") != std::string::npos; }));
+    rlimit before;
+    auto daemon = static_cast<pid_t>(Status(session).daemon_pid);
+    ASSERT_EQ(prlimit(daemon, RLIMIT_NOFILE, nullptr, &before), 0);
+    rlimit few = {4, before.rlim_max};
+    ASSERT_EQ(prlimit(daemon, RLIMIT_NOFILE, &few, nullptr), 0);
     birth->Ask(pod_client_stop(&birth->link->client, 3600000));
     ASSERT_TRUE(contract::Eventually([&] {
         Turn();
         return contract::ReadFile(session->path + "/log").find("who has left its session") !=
                std::string::npos;
     }));
-    clients.clear();
+    ASSERT_EQ(prlimit(daemon, RLIMIT_NOFILE, &before, nullptr), 0);
+    birth->Ask(pod_client_kill(&birth->link->client));
     ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
     EXPECT_GT(Status(session).faults[POD_FAULT_CHILD], 0u);
 }
+#endif
 
 #ifdef PM_TEST_WRITE_FAULTS_PATH
 TEST_F(Pod, NothingIsLostWhenWritesToAConnectionFailForAMoment)
@@ -464,6 +520,22 @@ TEST_F(Pod, ADaemonWhoseFolderIsGoneTellsTheExitAndEnds)
     birth.reset();
     contract::RemoveTree(session->path);
     ASSERT_EQ(pm_process_signal(session->daemon, SIGTERM, PM_SCOPE_PROCESS), PM_OK);
+    EXPECT_TRUE(DaemonIsGone(session));
+}
+
+// Another host has removed it, from a network file system.
+TEST_F(Pod, ADaemonWhoseFolderIsStaleTellsTheExitAndEnds)
+{
+    Options options;
+    options.program = FaultyDaemon();
+    options.daemon_env = {Fault("openat", ESTALE, 3, 1000000) + "," +
+                          Fault("fstat", ESTALE, 0, 1000000).substr(strlen("POD_FAULTS="))};
+    Session *session = Create("stale", {"pod-count", "5000", "6"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+    EXPECT_EQ(birth->exit.code, 6u);
+    birth.reset();
     EXPECT_TRUE(DaemonIsGone(session));
 }
 

@@ -138,6 +138,11 @@ int pod_fault_fsync(int fd)
     return fails("fsync") ? -1 : fsync(fd);
 }
 
+int pod_fault_fstat(int fd, struct stat *st)
+{
+    return fails("fstat") ? -1 : fstat(fd, st);
+}
+
 int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
     return fails("renameat") ? -1 : renameat(from_dir, from, to_dir, to);
@@ -151,6 +156,11 @@ void *pod_fault_calloc(size_t count, size_t size)
 int pod_fault_unlink(const char *path)
 {
     return fails("unlink") ? -1 : unlink(path);
+}
+
+int pod_fault_unlinkat(int dir, const char *name, int flags)
+{
+    return fails("unlinkat") ? -1 : unlinkat(dir, name, flags);
 }
 
 int pod_fault_socket(int domain, int type, int protocol)

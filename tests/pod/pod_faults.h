@@ -6,7 +6,8 @@
 // and the file that POD_LATE_SIGN names is made before.
 //
 // CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to;
-// of openat also the name of the file, and "open-log" for the log. On Windows: malloc and uv_write,
+// of openat also the name of the file, and "open-log" for the log. fstat is only that of a folder
+// that may be gone, unlinkat that of a socket at its end. On Windows: malloc and uv_write,
 // of the child's input.
 #ifndef POD_FAULTS_H
 #define POD_FAULTS_H
@@ -28,14 +29,17 @@ int pod_fault_uv_write(uv_write_t *request, uv_stream_t *stream, const uv_buf_t 
 #else
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 int pod_fault_openat(int dir, const char *name, int flags, int mode);
 ssize_t pod_fault_write(int fd, const void *data, size_t size);
 ssize_t pod_fault_read(int fd, void *data, size_t size);
 int pod_fault_fsync(int fd);
+int pod_fault_fstat(int fd, struct stat *st);
 int pod_fault_renameat(int from_dir, const char *from, int to_dir, const char *to);
 int pod_fault_unlink(const char *path);
+int pod_fault_unlinkat(int dir, const char *name, int flags);
 void *pod_fault_calloc(size_t count, size_t size);
 int pod_fault_socket(int domain, int type, int protocol);
 int pod_fault_bind(int fd, const struct sockaddr *address, socklen_t size);

@@ -149,6 +149,9 @@ class Pod : public contract::Contract
     std::unique_ptr<Client> Attached(Session *session, pod_role role, uint64_t from,
                                      uint64_t epoch = 1, uint8_t flags = 0, uint32_t features = 0);
     pod_state Status(Session *session);
+#ifndef _WIN32
+    std::vector<std::unique_ptr<Client>> TakeAllDescriptors(Session *session);
+#endif
     bool Until(const std::function<bool()> &reached);
     void Turn(); // What there is to do, without waiting.
     // The daemon is gone, and nothing of it is left.

@@ -276,7 +276,7 @@ void pod_listener_close(struct pod_listener *listener, struct pod_dir *dir)
     if (listener->outside != NULL) {
         (void)unlink(listener->outside);
     } else {
-        (void)unlinkat(dir->fd, SOCKET_NAME, 0);
+        (void)POD_SYS(unlinkat)(dir->fd, SOCKET_NAME, 0);
     }
     uv_close((uv_handle_t *)listener->poll, free_handle);
     (void)close(listener->fd);

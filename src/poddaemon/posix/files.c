@@ -121,7 +121,8 @@ void pod_dir_close(struct pod_dir *dir)
 bool pod_dir_is_removed(const struct pod_dir *dir)
 {
     struct stat st;
-    return fstat(dir->fd, &st) == 0 && st.st_nlink == 0;
+    // ESTALE: on a network file system, by another host.
+    return POD_SYS(fstat)(dir->fd, &st) == 0 ? st.st_nlink == 0 : errno == ESTALE;
 }
 
 // That a file is a plain one of ours with one name, and nobody else's to read.

@@ -67,14 +67,17 @@ struct pod_watch {
 
 struct pod_stray {
     pid_t pid;
-    int pidfd; // -1: none.
     uint64_t start;
 };
 
+#define POD_STRAYS_SPARE 3
 struct pod_strays {
     pid_t child;
     uint64_t child_start; // 0: not known.
     int trouble;          // Of the step that is under way: PM_OK, or what was wanting.
+    // What a step needs of descriptors when there are no others: a folder, a file in it, and a
+    // process. 0: not held.
+    int spare[POD_STRAYS_SPARE];
     struct pod_stray *list;
     size_t count;
 };

@@ -46,6 +46,29 @@ void os_signals_obey(void)
     (void)change(SIG_BLOCK, ENDS);
 }
 
+static void ignore_hangup(bool ignore)
+{
+    struct sigaction action = {.sa_handler = ignore ? SIG_IGN : SIG_DFL};
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGHUP, &action, NULL);
+}
+
+bool os_signals_leave_open(void)
+{
+    if (waits(SIGTERM) || waits(SIGINT)) {
+        return false;
+    }
+    ignore_hangup(true);
+    os_signals_let();
+    return true;
+}
+
+void os_signals_hold_again(void)
+{
+    (void)os_signals_hold();
+    ignore_hangup(false);
+}
+
 void os_signals_pass(const struct os_process *process)
 {
     for (size_t i = 0; i < NUMBERS; i++) {

@@ -380,6 +380,15 @@ void os_signals_obey(void)
 {
 }
 
+bool os_signals_leave_open(void)
+{
+    return true;
+}
+
+void os_signals_hold_again(void)
+{
+}
+
 void os_signals_pass(const struct os_process *process)
 {
     (void)process;

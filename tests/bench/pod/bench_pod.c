@@ -101,6 +101,37 @@ static void one_flood(struct rival *rival, size_t size)
     }
 }
 
+// Two pods in turns. Of one somebody looks on who reads nothing more.
+static void flood_beside_stalled(size_t size, const char *parameters)
+{
+    static const char *const names[] = {"pod", "pod, one stalled"};
+    struct rival pods[2];
+    struct holder_client stalled;
+    memset(pods, 0, sizeof pods);
+    for (int i = 0; i < 2; i++) {
+        holder_start(&pods[i].holder, HOLDER_POD, "flood", size);
+        holder_connect(&pods[i].holder, &pods[i].client, false);
+    }
+    holder_look_on(&pods[1].holder, &stalled);
+    one_flood(&pods[1], size); // Its socket is full from here on.
+    bench_clear(&pods[1].samples);
+    bench_clear(&pods[1].cpu);
+    for (int i = 0; i < 14; i++) {
+        one_flood(&pods[i % 2], size);
+    }
+    holder_disconnect(&stalled);
+    for (int i = 0; i < 2; i++) {
+        holder_disconnect(&pods[i].client);
+        holder_end(&pods[i].holder);
+        bench_figure("flood, looked on", names[i], parameters,
+                     bench_percentile(&pods[i].samples, 0.5), "MB/s");
+        bench_clear(&pods[i].samples);
+        bench_clear(&pods[i].cpu);
+    }
+    bench_ratio("pod: flood beside a stalled viewer : without", "flood, looked on", parameters,
+                names[1], names[0], 0.9, false);
+}
+
 static void group_flood(void)
 {
     size_t size = 32u * MIB / (size_t)bench_scale;
@@ -139,6 +170,7 @@ static void group_flood(void)
     bench_ratio("dtach: the same", "flood", parameters, "dtach", "bare pty", 0, false);
     bench_ratio("conmon: the same", "flood", parameters, "conmon", "bare pty", 0, false);
     bench_bound("pod: its CPU per MB of a flood", cpu, 7, " ms");
+    flood_beside_stalled(size, parameters);
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -234,13 +234,11 @@ static void start_pod(struct holder *holder, const char *const role[])
     holder_disconnect(&birth);
 }
 
-static void connect_pod(struct holder *holder, struct holder_client *client, bool replay)
+static void connect_pod(struct holder *holder, struct holder_client *client,
+                        const struct pod_attach *attach)
 {
     pm_native native;
-    uint64_t from = replay ? POD_FROM_KEPT : POD_FROM_NOW;
-    struct pod_attach attach = {.role = POD_ROLE_WRITER, .from = {from, from}};
-    attach.flags = POD_ATTACH_TAKE_OVER;
-    client->attach = &attach;
+    client->attach = attach;
     holders_check(pod_connect(&holder->dir, holder->name, &native), NULL);
     pod_greet(holder, client, native);
     while (!client->attached) {
@@ -404,14 +402,26 @@ void holder_end(struct holder *holder)
     pod_dir_close(&holder->dir);
 }
 
+void holder_look_on(struct holder *holder, struct holder_client *client)
+{
+    const struct pod_attach attach = {.role = POD_ROLE_VIEWER,
+                                      .from = {POD_FROM_NOW, POD_FROM_NOW}};
+    *client = (struct holder_client){.kind = HOLDER_POD};
+    connect_pod(holder, client, &attach);
+}
+
 void holder_connect(struct holder *holder, struct holder_client *client, bool replay)
 {
+    uint64_t from = replay ? POD_FROM_KEPT : POD_FROM_NOW;
+    const struct pod_attach attach = {.role = POD_ROLE_WRITER,
+                                      .from = {from, from},
+                                      .flags = POD_ATTACH_TAKE_OVER};
     *client = (struct holder_client){.kind = holder->kind, .fd = holder->terminal};
     switch (holder->kind) {
     case HOLDER_BARE:
         break;
     case HOLDER_POD:
-        connect_pod(holder, client, replay);
+        connect_pod(holder, client, &attach);
         break;
     case HOLDER_DTACH:
         connect_dtach(holder, client);

@@ -60,6 +60,8 @@ void holder_end(struct holder *holder);
 
 // A connection that is attached: from the beginning of what is kept (a pod has that), or from now.
 void holder_connect(struct holder *holder, struct holder_client *client, bool replay);
+// The same to a pod, as somebody who only looks on.
+void holder_look_on(struct holder *holder, struct holder_client *client);
 void holder_block(int fd); // No O_NONBLOCK.
 void holder_disconnect(struct holder_client *client);
 void holder_type(struct holder_client *client, char byte);
