@@ -285,10 +285,11 @@ static void work_create(uv_work_t *work)
                        &create->placement);
     }
     if (result != PM_OK && create->error.code == RUNNER_OK) {
+        char show[4600];
         (void)runner_fail(&create->error, result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
-                          "start of session '%s'\nits folder '%s' cannot be made: %s\n"
-                          "ls -la '%s'",
-                          session->id, session->path, pm_strerror(result), session->path);
+                          "start of session '%s'\nits folder '%s' cannot be made: %s\n%s",
+                          session->id, session->path, pm_strerror(result),
+                          doctor_command(DOCTOR_FILE, session->path, show));
     }
 }
 

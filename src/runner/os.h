@@ -13,6 +13,11 @@
 // A folder of ours alone, made if it is missing (its parent has to be there), never a link.
 int os_private_dir(const char *path, struct runner_error *error);
 bool os_is_absolute(const char *path);
+// Whether the path of a state folder is short enough for all that is below it. *ret_max: how many
+// characters one may have.
+bool os_state_fits(const char *path, unsigned *ret_max);
+// Whether names of devices are taken in every folder (service_is_device()).
+bool os_has_devices(void);
 // A file of ours to append to, 0600, never through a link. Its number, or a negative uv error.
 int os_open_append(const char *path);
 // One to read.

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "pod/ring.h"
+#include "runner/doctor.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
@@ -261,9 +262,10 @@ static void erase_now(struct session *session)
     struct runner_error error;
     int result = session_remove_folder(session->path);
     if (result != 0) {
-        (void)runner_fail(&error, RUNNER_FAILED,
-                          "removal of session '%s'\nfolder '%s': %s\nls -la '%s'", session->id,
-                          session->path, uv_strerror(result), session->path);
+        char show[4600];
+        (void)runner_fail(&error, RUNNER_FAILED, "removal of session '%s'\nfolder '%s': %s\n%s",
+                          session->id, session->path, uv_strerror(result),
+                          doctor_command(DOCTOR_FILE, session->path, show));
         session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
         session_fail_waiters(session, &error);
         return;

@@ -48,6 +48,20 @@ void os_arguments(int *argc, char ***argv)
     LocalFree(wide);
 }
 
+// Libuv and the C library know no longer paths than MAX_PATH, of folders 12 less; what has the
+// longest name below is a service's.
+bool os_state_fits(const char *path, unsigned *ret_max)
+{
+    *ret_max = 160;
+    int units = MultiByteToWideChar(CP_UTF8, 0, path, -1, NULL, 0) - 1;
+    return units >= 0 && (unsigned)units <= *ret_max;
+}
+
+bool os_has_devices(void)
+{
+    return true;
+}
+
 bool os_is_absolute(const char *path)
 {
     bool drive = ((path[0] | 0x20) >= 'a' && (path[0] | 0x20) <= 'z') && path[1] == ':' &&
