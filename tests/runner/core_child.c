@@ -5,6 +5,7 @@
 //   --hands            reads orders: "kill PID", "lives PID"; answers each with "yes" or "no"
 //   --control FOLDER   stdin and stdout are the control connection of the runner there; says
 //                      "connected" first
+//   --open PROGRAM...  runs it with a stdin that has nothing and no end
 //   ... --self-check   as the runner that PM_TEST_RUNNER names; what else a runner is told: ends
 #include <fcntl.h>
 #include <io.h>
@@ -348,6 +349,31 @@ static int be_control(const char *folder)
     _exit(0);
 }
 
+// ------------------------------------------------------------------------------------------------
+// An open stdin
+// ------------------------------------------------------------------------------------------------
+
+static int run_with_open_stdin(void)
+{
+    SECURITY_ATTRIBUTES inherited = {.nLength = sizeof inherited, .bInheritHandle = TRUE};
+    STARTUPINFOW startup = {.cb = sizeof startup, .dwFlags = STARTF_USESTDHANDLES};
+    PROCESS_INFORMATION info;
+    HANDLE keep;
+    DWORD code = 99;
+    wchar_t *command = wcsstr(GetCommandLineW(), L" --open ");
+    startup.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
+    startup.hStdError = GetStdHandle(STD_ERROR_HANDLE);
+    if (command == NULL || !CreatePipe(&startup.hStdInput, &keep, &inherited, 0) ||
+        !SetHandleInformation(keep, HANDLE_FLAG_INHERIT, 0) ||
+        !CreateProcessW(NULL, command + wcslen(L" --open "), NULL, NULL, TRUE, 0, NULL, NULL,
+                        &startup, &info)) {
+        return 99;
+    }
+    (void)WaitForSingleObject(info.hProcess, INFINITE);
+    (void)GetExitCodeProcess(info.hProcess, &code);
+    return (int)code;
+}
+
 int main(int argc, char **argv)
 {
     int result = 0;
@@ -359,6 +385,9 @@ int main(int argc, char **argv)
     }
     if (argc == 3 && strcmp(argv[1], "--control") == 0) {
         return be_control(argv[2]);
+    }
+    if (argc > 2 && strcmp(argv[1], "--open") == 0) {
+        return run_with_open_stdin();
     }
     if (argc > 1 && strcmp(argv[argc - 1], "--self-check") == 0 && getenv("PM_TEST_RUNNER")) {
         const char *const check[] = {"runner", "serve", "--self-check", NULL};
