@@ -28,6 +28,8 @@ int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_si
 int os_write_file(const char *path, const void *data, size_t size);
 // Removes a file or link, or an empty folder; 0 also if it is not there. 0 or a negative uv error.
 int os_remove_name(const char *path, bool folder);
+// Whether what it said means that somebody has it, or something in it, open: that passes.
+bool os_is_held(int uv_error);
 
 // Whether a program names a file, and not one that is searched in PATH.
 bool os_has_separator(const char *program);

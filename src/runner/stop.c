@@ -5,11 +5,13 @@
 
 #include "pod/ring.h"
 #include "runner/doctor.h"
+#include "runner/os.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
 #define LEAVE_MS 6000 // The holder of one that is over goes by itself after 5 s at most.
 #define LEAVE_LOOK_MS 20
+#define HELD_LOOK_MS 100
 
 struct ending {
     uv_work_t work;
@@ -256,11 +258,33 @@ bool session_is_going(const struct session *session)
     return session->pruning || waiter != NULL;
 }
 
+static void on_leave(uv_timer_t *timer)
+{
+    session_erase(timer->data);
+}
+
+// Somebody has a file of it open, who is no holder: tried again for a while.
+static bool wait_for_others(struct session *session, int result)
+{
+    uint64_t now = uv_now(&session->server->loop);
+    if (session->leave_until == 0) {
+        session->leave_until = now + LEAVE_MS;
+    }
+    if (!os_is_held(result) || now >= session->leave_until + 2 * KILL_MARGIN_MS) {
+        return false;
+    }
+    (void)uv_timer_start(session->patience, on_leave, HELD_LOOK_MS, 0);
+    return true;
+}
+
 static void erase_now(struct session *session)
 {
     struct server *server = session->server;
     struct runner_error error;
     int result = session_remove_folder(session->path);
+    if (result != 0 && wait_for_others(session, result)) {
+        return;
+    }
     if (result != 0) {
         char show[4600];
         (void)runner_fail(&error, RUNNER_FAILED, "removal of session '%s'\nfolder '%s': %s\n%s",
@@ -279,11 +303,6 @@ static void erase_now(struct session *session)
     session_remove(session); // Those who want another of this id go on.
     answer_all(waiters, json, NULL);
     json_decref(json);
-}
-
-static void on_leave(uv_timer_t *timer)
-{
-    session_erase(timer->data);
 }
 
 // It tells the end of the session before its own, and stays for somebody who does not read.

@@ -217,11 +217,18 @@ int os_exit_code(uint32_t code)
     return (int)code; // All 32 bits come through.
 }
 
-// What somebody has open cannot be removed: virus scanners look into new files.
+// What somebody has open cannot be removed: virus scanners look into new files. Of a file that may
+// be removed all the same the name stays until it is closed, and its folder is not empty.
+bool os_is_held(int uv_error)
+{
+    return uv_error == UV_EBUSY || uv_error == UV_ENOTEMPTY || uv_error == UV_EPERM ||
+           uv_error == UV_EACCES || uv_error == UV_EAGAIN;
+}
+
 int os_remove_name(const char *path, bool folder)
 {
     int result = UV_EBUSY;
-    for (int i = 0; i < 20 && result != 0; i++) {
+    for (int i = 0; i < 4 && result != 0; i++) {
         uv_fs_t request;
         if (i > 0) {
             uv_sleep(25);
