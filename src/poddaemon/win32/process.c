@@ -14,6 +14,11 @@ void pod_process_settle(int *argc, char ***argv)
     wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), &count);
     // A new process group ignores Ctrl-C, and so would everything below us.
     (void)SetConsoleCtrlHandler(NULL, FALSE);
+    // What we say goes on to the C library's descriptors. Others in this process start programs,
+    // too (Wine its desktop, with these three), which would have that file open for as long as they
+    // live: the folder of a session could not be removed.
+    (void)SetStdHandle(STD_OUTPUT_HANDLE, NULL);
+    (void)SetStdHandle(STD_ERROR_HANDLE, NULL);
     // Nobody is there to answer a window that asks what to do about a crash.
     (void)SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX);
     char **utf8 = wide != NULL ? calloc((size_t)count + 1, sizeof *utf8) : NULL;
