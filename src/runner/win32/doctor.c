@@ -23,6 +23,10 @@ const char *doctor_command(enum doctor_command command, const char *what, char t
     char quoted[4400];
     bool path = strspn(what, "0123456789") != strlen(what);
     doctor_quote(what, quoted);
+    for (char *c = quoted; *c != '\0';
+         c++) { // Commands of cmd.exe take the other ones for options.
+        *c = (char)(*c == '/' ? '\\' : *c);
+    }
     if (command == DOCTOR_PROCESS) {
         (void)snprintf(text, 4600, "%s \"PID eq %.4000s\"", commands[command], what);
     } else if (command == DOCTOR_LISTEN) {
