@@ -16,6 +16,14 @@ void doctor_quote(const char *path, char quoted[4400])
     }
 }
 
+// Commands of cmd.exe take the other ones for options.
+static void turn_slashes(char *path)
+{
+    for (; *path != '\0'; path++) {
+        *path = (char)(*path == '/' ? '\\' : *path);
+    }
+}
+
 const char *doctor_command(enum doctor_command command, const char *what, char text[4600])
 {
     static const char *const commands[] = {
@@ -23,10 +31,7 @@ const char *doctor_command(enum doctor_command command, const char *what, char t
     char quoted[4400];
     bool path = strspn(what, "0123456789") != strlen(what);
     doctor_quote(what, quoted);
-    for (char *c = quoted; *c != '\0';
-         c++) { // Commands of cmd.exe take the other ones for options.
-        *c = (char)(*c == '/' ? '\\' : *c);
-    }
+    turn_slashes(quoted);
     if (command == DOCTOR_PROCESS) {
         (void)snprintf(text, 4600, "%s \"PID eq %.4000s\"", commands[command], what);
     } else if (command == DOCTOR_LISTEN) {
@@ -46,10 +51,13 @@ bool doctor_is_private(const char *path, char why[256], char command[4600])
         return true; // Files have the rights of their folders here.
     }
     (void)snprintf(why, 256, "it belongs to another user, or others have rights in it");
+    char quoted[4400];
+    doctor_quote(path, quoted);
+    turn_slashes(quoted);
     (void)snprintf(command, 4600,
-                   "icacls \"%.2000s\" /setowner \"%%USERNAME%%\" && icacls \"%.2000s\" "
+                   "icacls %.2000s /setowner \"%%USERNAME%%\" && icacls %.2000s "
                    "/inheritance:r /grant:r \"%%USERNAME%%\":(OI)(CI)F",
-                   path, path);
+                   quoted, quoted);
     return false;
 }
 
