@@ -145,6 +145,14 @@ static int pause_ms(const char *text)
     return 0;
 }
 
+static int wait_for(const char *file)
+{
+    while (_access(file, 0) != 0) {
+        Sleep(50);
+    }
+    return 0;
+}
+
 static int sleep_on(const char *text)
 {
     (void)text;
@@ -246,6 +254,7 @@ static int do_step(const char *step)
                 {"lines", lines},
                 {"zeros", zeros},
                 {"pause", pause_ms},
+                {"until", wait_for},
                 {"sleep", sleep_on},
                 {"wait", sleep_on},
                 {"exit", leave_with},
