@@ -215,6 +215,16 @@ static int leave_behind(const char *text)
     return say(pid);
 }
 
+// Another one of this program does the step, and has ended then.
+static int run(const char *step)
+{
+    char program[4096], quoted[1024];
+    const char *const command[] = {"child", quoted, NULL};
+    (void)snprintf(quoted, sizeof quoted, "\"%s\"", step);
+    return GetModuleFileNameA(NULL, program, sizeof program) == 0 ||
+           _spawnv(_P_WAIT, program, command) != 0;
+}
+
 static const char *at_stop; // Steps, with "; " between them.
 static int do_step(const char *step);
 
@@ -263,6 +273,7 @@ static int do_step(const char *step)
                 {"variables", tell_variables},
                 {"folder", tell_folder},
                 {"leave", leave_behind},
+                {"run", run},
                 {"at-stop", do_at_stop}};
     size_t length = strcspn(step, " ");
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {

@@ -26,13 +26,4 @@ if(PMI_PYTHON3 AND WIN32 AND CMAKE_CROSSCOMPILING)
         "$<TARGET_FILE:runner-child>"
         TIMEOUT
         300)
-    pm_add_test_script(
-        runner_ops_wine
-        COMMAND
-        "${PMI_PYTHON3}"
-        "${CMAKE_CURRENT_SOURCE_DIR}/ops_wine"
-        --runner
-        "$<TARGET_FILE:runner>"
-        TIMEOUT
-        300)
 endif()
