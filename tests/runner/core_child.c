@@ -153,6 +153,15 @@ static int wait_for(const char *file)
     return 0;
 }
 
+// Open, with leave to remove it, until we end.
+static int hold(const char *file)
+{
+    HANDLE handle =
+        CreateFileA(file, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                    NULL, OPEN_EXISTING, 0, NULL);
+    return handle == INVALID_HANDLE_VALUE;
+}
+
 static int sleep_on(const char *text)
 {
     (void)text;
@@ -265,6 +274,7 @@ static int do_step(const char *step)
                 {"zeros", zeros},
                 {"pause", pause_ms},
                 {"until", wait_for},
+                {"hold", hold},
                 {"sleep", sleep_on},
                 {"wait", sleep_on},
                 {"exit", leave_with},
