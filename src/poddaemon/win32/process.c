@@ -132,14 +132,6 @@ static void say_text(const char *text)
     say(text, strlen(text));
 }
 
-// Whether an address is one of the stack of this thread.
-static bool is_stack(DWORD64 address)
-{
-    const NT_TIB *thread = (const NT_TIB *)NtCurrentTeb();
-    return address % sizeof(DWORD64) == 0 && address >= (DWORD64)(uintptr_t)thread->StackLimit &&
-           address < (DWORD64)(uintptr_t)thread->StackBase;
-}
-
 static void say_hex(uint64_t value)
 {
     char text[20] = "0x";
@@ -150,17 +142,30 @@ static void say_hex(uint64_t value)
     say(text, 19);
 }
 
+static void say_frame(uint64_t address)
+{
+    say_text("  ");
+    say_hex(address);
+}
+
+#ifdef __x86_64__
+
+// Whether an address is one of the stack of this thread.
+static bool is_stack(DWORD64 address)
+{
+    const NT_TIB *thread = (const NT_TIB *)NtCurrentTeb();
+    return address % sizeof(DWORD64) == 0 && address >= (DWORD64)(uintptr_t)thread->StackLimit &&
+           address < (DWORD64)(uintptr_t)thread->StackBase;
+}
+
 // From the registers at the fault on: the frames of the handler say nothing.
-static void say_stack(const CONTEXT *fault)
+static void say_frames(const CONTEXT *fault)
 {
     CONTEXT context = *fault;
-    say_text("stack, address of pod_crash_arm ");
-    say_hex((uint64_t)(uintptr_t)pod_crash_arm);
     for (unsigned i = 0; i < FRAMES_MAX && context.Rip != 0; i++) {
         DWORD64 base, frame, before = context.Rsp;
         void *data;
-        say_text("  ");
-        say_hex(context.Rip);
+        say_frame(context.Rip);
         RUNTIME_FUNCTION *function = RtlLookupFunctionEntry(context.Rip, &base, NULL);
         if (function != NULL) {
             (void)RtlVirtualUnwind(UNW_FLAG_NHANDLER, base, context.Rip, function, &context, &data,
@@ -175,6 +180,28 @@ static void say_stack(const CONTEXT *fault)
             break;
         }
     }
+}
+
+#else
+
+// As far as the system knows the way from here.
+static void say_frames(const CONTEXT *fault)
+{
+    void *frames[FRAMES_MAX];
+    (void)fault;
+    unsigned count = CaptureStackBackTrace(0, FRAMES_MAX, frames, NULL);
+    for (unsigned i = 0; i < count; i++) {
+        say_frame((uint64_t)(uintptr_t)frames[i]);
+    }
+}
+
+#endif
+
+static void say_stack(const CONTEXT *fault)
+{
+    say_text("stack, address of pod_crash_arm ");
+    say_hex((uint64_t)(uintptr_t)pod_crash_arm);
+    say_frames(fault);
 }
 
 static void say_events(void)
