@@ -3,7 +3,7 @@
 
     ci/skip_list.py --posix RESULTS --win32 RESULTS
 
-compares the case names of the contract programs in two results folders of ci/test: a case that only
+compares the case names of the contract programs and of the runner in two results folders of ci/test: a case that only
 one of them has must be on the list as absent from the other, and nothing may be listed as absent
 that is there.
 """
@@ -38,9 +38,12 @@ def is_listed(case, group, how, rows):
     )
 
 
-def contract_cases(folder):
+SHARED = ("contract_*.json", "runner_core.json", "runner_ops.json")
+
+
+def shared_cases(folder):
     cases = set()
-    for report in folder.glob("contract_*.json"):
+    for report in (path for pattern in SHARED for path in folder.glob(pattern)):
         if report.name.endswith(".again.json"):
             continue
         for suite in json.loads(report.read_text(errors="replace"))["testsuites"]:
@@ -66,9 +69,9 @@ def main():
     parser.add_argument("--posix", type=pathlib.Path, required=True)
     parser.add_argument("--win32", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    posix, win32 = contract_cases(args.posix), contract_cases(args.win32)
+    posix, win32 = shared_cases(args.posix), shared_cases(args.win32)
     if not posix or not win32:
-        print("    no reports of the contract suites")
+        print("    no reports of the suites that both systems have")
         return 1
     found = list(differences(posix, win32, list(load())))
     for line in found:

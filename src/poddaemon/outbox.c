@@ -118,9 +118,33 @@ static bool flush(struct pod_conn *conn)
     return true;
 }
 
+// Behind what waits.
+static bool append_piece(struct pod_conn *conn, const struct pod_piece *piece)
+{
+    if (!pod_out_reserve(&conn->out, piece->head_size + piece->data.size)) {
+        pod_conn_close(conn);
+        return false;
+    }
+    memcpy(conn->out.bytes + conn->out.size, piece->head, piece->head_size);
+    conn->out.size += piece->head_size;
+    if (piece->data.size > 0) {
+        memcpy(conn->out.bytes + conn->out.size, piece->data.data, piece->data.size);
+        conn->out.size += piece->data.size;
+    }
+    return true;
+}
+
 // A frame is never cut: what did not go out is copied and goes first.
 static bool send_piece(struct pod_conn *conn, const struct pod_piece *piece)
 {
+    // A gap goes out together with what is behind it: where each write takes a round of the loop,
+    // as on Windows, the ring has moved on after that, and there would be one gap after the other.
+    if (piece->gap > 0) {
+        return append_piece(conn, piece);
+    }
+    if (conn->out.size > 0) {
+        return append_piece(conn, piece) && flush(conn);
+    }
     struct pod_bytes parts[2] = {{piece->head, piece->head_size}, piece->data};
     int64_t n = write_now(conn, parts, piece->data.size > 0 ? 2 : 1);
     if (n < 0) {
@@ -161,7 +185,7 @@ static bool pump_channel(struct pod_conn *conn, unsigned channel)
             return false;
         }
     }
-    return true;
+    return flush(conn);
 }
 
 // Of a writer that does not acknowledge, what its socket has taken counts.

@@ -31,6 +31,8 @@ int client_ask(const struct runner_env *env, const char *method, json_t *params,
                json_t **ret_result, struct runner_error *error);
 
 // start.c
+// What a program says may have several lines, also those of Windows: they become one.
+void runner_one_line(char *text);
 // What a program has written into its file of errors, the end of it, in one line; "": nothing.
 void runner_last_words(const char *path, char *text, size_t capacity);
 // Makes a runner, and waits until it answers.

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/doctor.h"
 #include "runner/lines.h"
 #include "runner/server.h"
 
@@ -323,9 +324,10 @@ int control_open(struct server *server, struct runner_error *error)
         result = start_listening(server);
     }
     if (result != PM_OK) {
-        return runner_fail(error, RUNNER_FAILED,
-                           "control connection\ncannot listen in %s: %s\nls -la '%s'",
-                           server->env->state_dir, pm_strerror(result), server->env->state_dir);
+        char show[4600];
+        return runner_fail(error, RUNNER_FAILED, "control connection\ncannot listen in %s: %s\n%s",
+                           server->env->state_dir, pm_strerror(result),
+                           doctor_command(DOCTOR_FILE, server->env->state_dir, show));
     }
     return RUNNER_OK;
 }

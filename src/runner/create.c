@@ -7,11 +7,14 @@
 #include "poddaemon/folder.h"
 #include "runner/control_client.h"
 #include "runner/doctor.h"
+#include "runner/os.h"
 #include "runner/placement.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
 #define SPAWN_MS 15000 // A runner that ends has to wait for it.
+#define HELD_TRIES 50  // Of the removal of what a start leaves, while somebody has it open.
+#define HELD_LOOK_MS 100
 #define READY_MS 5000  // From the start of the holder to its first word.
 #define BEGIN_MS 15000 // And on to the proof of the child's exec, which has 5 s.
 
@@ -285,10 +288,11 @@ static void work_create(uv_work_t *work)
                        &create->placement);
     }
     if (result != PM_OK && create->error.code == RUNNER_OK) {
+        char show[4600];
         (void)runner_fail(&create->error, result == PM_ERR_EXISTS ? RUNNER_EXISTS : RUNNER_FAILED,
-                          "start of session '%s'\nits folder '%s' cannot be made: %s\n"
-                          "ls -la '%s'",
-                          session->id, session->path, pm_strerror(result), session->path);
+                          "start of session '%s'\nits folder '%s' cannot be made: %s\n%s",
+                          session->id, session->path, pm_strerror(result),
+                          doctor_command(DOCTOR_FILE, session->path, show));
     }
 }
 
@@ -335,7 +339,9 @@ static void work_clean(uv_work_t *work)
     }
     if (create->made) {
         add_words(create);
-        (void)tree_remove(session->path);
+        for (int i = 0; i < HELD_TRIES && os_is_held(tree_remove(session->path)); i++) {
+            uv_sleep(HELD_LOOK_MS);
+        }
     }
 }
 

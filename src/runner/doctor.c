@@ -155,8 +155,8 @@ static void silent_runner(struct doctor *doctor, bool nobody)
             doctor, DOCTOR_ERROR, "runner.silent", subject,
             "the runner, process %llu, does not answer within %d ms\nit hangs, and owns the "
             "registry; sessions do not need it, and the next one finds them\n"
-            "kill -KILL %llu && %s list",
-            pid, ANSWER_MS, pid, doctor->runner);
+            "%s && %s list",
+            pid, ANSWER_MS, doctor_command(DOCTOR_KILL, number, text), doctor->runner);
     }
 }
 

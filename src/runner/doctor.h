@@ -56,6 +56,7 @@ void doctor_services(struct doctor *doctor);
 void doctor_system(struct doctor *doctor, bool probe);
 // Whether a file or folder is ours, and nobody else's. `why` and `command`: what is wrong with it.
 bool doctor_is_private(const char *path, char why[256], char command[4600]);
+// src/runner/posix/command.c, src/runner/win32/command.c.
 // The path as the shell of the system takes it.
 void doctor_quote(const char *path, char quoted[4400]);
 // An id as a word of a command line: quoted where it has to be.

@@ -8,6 +8,7 @@
 #include "runner/control_client.h"
 #include "runner/help.h"
 #include "runner/memory.h"
+#include "runner/os.h"
 
 static const struct runner_command commands[] = {
     {"serve", cli_serve, "", "run the runner here, in the foreground", help_serve},
@@ -105,12 +106,21 @@ static void find_program(char path[4096])
     }
 }
 
+static int fail_long(const char *path, unsigned max, struct runner_error *error)
+{
+    return runner_fail(error, RUNNER_FAILED,
+                       "state folder '%.200s'\nits path is longer than %u characters\n"
+                       "none: name a shorter one by --state DIR, or PROCESSMGR_STATE",
+                       path, max);
+}
+
 // Its folders are resolved; it itself is no link.
 static int open_state(const char *wanted, char path[4096], struct runner_error *error)
 {
     uv_fs_t request;
     char *standard = NULL, given[4096];
     size_t size = sizeof given;
+    unsigned max;
     int code = RUNNER_OK;
     if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
         wanted = given;
@@ -126,13 +136,16 @@ static int open_state(const char *wanted, char path[4096], struct runner_error *
         }
         wanted = standard;
     }
-    code = os_private_dir(wanted, error);
+    code =
+        os_state_fits(wanted, &max) ? os_private_dir(wanted, error) : fail_long(wanted, max, error);
     if (code == RUNNER_OK) {
         int result = uv_fs_realpath(NULL, &request, wanted, NULL);
         const char *real = result == 0 ? request.ptr : "";
-        if (result != 0 || strlen(real) > 3800) {
+        if (result != 0) {
             code = runner_fail(error, RUNNER_FAILED, "state folder '%.200s'\n%s", wanted,
-                               result != 0 ? uv_strerror(result) : "its path is too long");
+                               uv_strerror(result));
+        } else if (!os_state_fits(real, &max)) {
+            code = fail_long(real, max, error);
         } else {
             (void)snprintf(path, 4096, "%s", real);
         }

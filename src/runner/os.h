@@ -13,6 +13,11 @@
 // A folder of ours alone, made if it is missing (its parent has to be there), never a link.
 int os_private_dir(const char *path, struct runner_error *error);
 bool os_is_absolute(const char *path);
+// Whether the path of a state folder is short enough for all that is below it. *ret_max: how many
+// characters one may have.
+bool os_state_fits(const char *path, unsigned *ret_max);
+// Whether names of devices are taken in every folder (service_is_device()).
+bool os_has_devices(void);
 // A file of ours to append to, 0600, never through a link. Its number, or a negative uv error.
 int os_open_append(const char *path);
 // One to read.
@@ -23,6 +28,8 @@ int os_read_file(const char *path, size_t limit, char **ret_text, size_t *ret_si
 int os_write_file(const char *path, const void *data, size_t size);
 // Removes a file or link, or an empty folder; 0 also if it is not there. 0 or a negative uv error.
 int os_remove_name(const char *path, bool folder);
+// Whether what it said means that somebody has it, or something in it, open: that passes.
+bool os_is_held(int uv_error);
 
 // Whether a program names a file, and not one that is searched in PATH.
 bool os_has_separator(const char *program);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "poddaemon/folder.h"
+#include "runner/os.h"
 #include "runner/prune.h"
 #include "runner/session.h"
 
@@ -152,8 +153,8 @@ static void remove_one(struct item *item)
         return;
     }
     result = session_remove_folder(item->path);
-    item->later = result == UV_EAGAIN || result == UV_EMFILE || result == UV_ENFILE ||
-                  result == UV_ENOMEM || result == UV_EIO;
+    item->later = os_is_held(result) || result == UV_EAGAIN || result == UV_EMFILE ||
+                  result == UV_ENFILE || result == UV_ENOMEM || result == UV_EIO;
     item->trouble = result != 0 ? uv_strerror(result) : NULL;
 }
 

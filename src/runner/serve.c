@@ -6,6 +6,7 @@
 
 #include "runner/control_client.h"
 #include "runner/debug.h"
+#include "runner/doctor.h"
 #include "runner/prune.h"
 #include "runner/service_config.h"
 #include "runner/session.h"
@@ -359,8 +360,9 @@ static int open_all(struct server *server, struct runner_error *error)
     }
     int result = pod_dir_open(state, &server->state);
     if (result != PM_OK) {
-        return runner_fail(error, RUNNER_FAILED, "folder '%s'\n%s\nls -ld '%s'", state,
-                           pm_strerror(result), state);
+        char show[4600];
+        return runner_fail(error, RUNNER_FAILED, "folder '%s'\n%s\n%s", state, pm_strerror(result),
+                           doctor_command(DOCTOR_FILE, state, show));
     }
     int code = os_private_dir(server->sessions_dir, error);
     if (code == RUNNER_OK) {

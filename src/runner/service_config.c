@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/doctor.h"
 #include "runner/os.h"
 
 enum field_type {
@@ -88,8 +89,7 @@ bool service_same_name(const char *one, const char *other)
     return lower(*one) == lower(*other);
 }
 
-// Windows has devices of these names in each folder, with any ending.
-static bool is_device(const char *name)
+bool service_is_device(const char *name)
 {
     static const char *const devices[] = {"con", "prn", "aux", "nul"};
     char first[8] = "";
@@ -112,7 +112,7 @@ static bool is_device(const char *name)
 bool service_valid_name(const char *name)
 {
     size_t length = strlen(name);
-    return !is_device(name) && length >= 1 && name[length - 1] != '.' && length >= 1 &&
+    return !service_is_device(name) && length >= 1 && name[length - 1] != '.' && length >= 1 &&
            length <= SERVICE_NAME_MAX && name[0] != '-' && name[0] != '.' &&
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
                length;
@@ -525,8 +525,9 @@ static int read_file(const char *path, char **ret_text, size_t *ret_size,
                    : runner_fail(error, RUNNER_FAILED, "configuration\nout of memory");
     }
     if (result != 0) {
-        return runner_fail(error, RUNNER_DAMAGED, "configuration '%s'\n%s\nls -la '%s'", path,
-                           uv_strerror(result), path);
+        char show[4600];
+        return runner_fail(error, RUNNER_DAMAGED, "configuration '%s'\n%s\n%s", path,
+                           uv_strerror(result), doctor_command(DOCTOR_FILE, path, show));
     }
     return RUNNER_OK;
 }
@@ -568,10 +569,10 @@ int service_file_change(const char *path, const char *name, json_t *object,
         }
         int result = text != NULL ? os_write_file(path, text, size + 1) : UV_ENOMEM;
         if (result != 0) {
+            char show[4600];
             code = runner_fail(error, RUNNER_FAILED,
-                               "configuration '%s'\nit cannot be written: %s\n"
-                               "ls -la '%s'",
-                               path, uv_strerror(result), path);
+                               "configuration '%s'\nit cannot be written: %s\n%s", path,
+                               uv_strerror(result), doctor_command(DOCTOR_FILE, path, show));
         }
         free(text);
     }

@@ -52,6 +52,8 @@ struct config_problem {
 };
 
 bool service_valid_name(const char *name);
+// Windows has devices of these names in each folder, with any ending.
+bool service_is_device(const char *name);
 // But for upper and lower case of A to Z. Pure.
 bool service_same_name(const char *one, const char *other);
 const char *service_kind_name(enum service_kind kind);

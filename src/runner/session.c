@@ -7,6 +7,8 @@
 
 #include "pod/proof.h"
 #include "poddaemon/folder.h"
+#include "runner/os.h"
+#include "runner/service_config.h"
 
 const char *session_state_name(int state)
 {
@@ -48,6 +50,9 @@ void session_folder(const char *state_dir, const char *id, char path[4096])
         name[at++] = plain ? c : '_';
     }
     name[at] = '\0';
+    if (os_has_devices() && service_is_device(name)) {
+        name[0] = '_';
+    }
     pod_sha256_begin(&sha);
     pod_sha256_add(&sha, id, strlen(id));
     pod_sha256_end(&sha, digest);

@@ -58,10 +58,11 @@ else()
     list(APPEND PMI_RUNNER_SOURCES src/runner/no_debug.c)
 endif()
 if(WIN32)
-    set(PMI_RUNNER_OS_SOURCES src/runner/win32/doctor.c src/runner/win32/inspect.c
-        src/runner/win32/os.c src/runner/win32/placement.c)
+    set(PMI_RUNNER_OS_SOURCES src/runner/win32/command.c src/runner/win32/doctor.c
+        src/runner/win32/inspect.c src/runner/win32/os.c src/runner/win32/placement.c)
 else()
-    set(PMI_RUNNER_OS_SOURCES src/runner/posix/doctor.c src/runner/posix/exec.c
-        src/runner/posix/inspect.c src/runner/posix/os.c src/runner/posix/placement.c
-        src/runner/posix/signals.c src/runner/posix/supervisor.c src/runner/posix/units.c)
+    set(PMI_RUNNER_OS_SOURCES src/runner/posix/command.c src/runner/posix/doctor.c
+        src/runner/posix/exec.c src/runner/posix/inspect.c src/runner/posix/os.c
+        src/runner/posix/placement.c src/runner/posix/signals.c src/runner/posix/supervisor.c
+        src/runner/posix/units.c)
 endif()

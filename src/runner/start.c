@@ -34,18 +34,25 @@ static void spawn_spec(const struct runner_env *env, const char *const *argv, co
     spec->accept_outer_job = true; // `doctor` tells what that means.
 }
 
+void runner_one_line(char *text)
+{
+    size_t size = strlen(text);
+    while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r')) {
+        text[--size] = '\0';
+    }
+    for (; *text != '\0'; text++) {
+        *text = (char)(*text == '\n' || *text == '\r' ? ' ' : *text);
+    }
+}
+
 void runner_last_words(const char *path, char *text, size_t capacity)
 {
     char *words = NULL;
     size_t size = 0;
     text[0] = '\0';
     if (os_read_file(path, 65536, &words, &size) == 0) {
-        while (size > 0 && words[size - 1] == '\n') {
-            words[--size] = '\0';
-        }
-        for (size_t i = 0; i < size; i++) {
-            words[i] = words[i] == '\n' ? ' ' : words[i];
-        }
+        runner_one_line(words);
+        size = strlen(words);
         (void)snprintf(text, capacity, "%s",
                        size > capacity - 1 ? words + size - capacity + 1 : words);
         free(words);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "pod/ring.h"
+#include "runner/doctor.h"
+#include "runner/os.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
@@ -11,6 +13,7 @@
 #define LEAVE_LOOK_MS 20
 #define LAST_MS (KILL_MARGIN_MS + 1000) // For the end of a holder that was killed.
 #define END_SLACK_MS 1000               // Timers are late.
+#define HELD_LOOK_MS 100
 
 struct ending {
     uv_work_t work;
@@ -272,15 +275,38 @@ bool session_is_going(const struct session *session)
     return session->pruning || waiter != NULL;
 }
 
+static void on_leave(uv_timer_t *timer)
+{
+    session_erase(timer->data);
+}
+
+// Somebody has a file of it open, who is no holder: tried again for a while.
+static bool wait_for_others(struct session *session, int result)
+{
+    uint64_t now = uv_now(&session->server->loop);
+    if (session->leave_until == 0) {
+        session->leave_until = now + LEAVE_MS;
+    }
+    if (!os_is_held(result) || now >= session->leave_until + 2 * KILL_MARGIN_MS) {
+        return false;
+    }
+    (void)uv_timer_start(session->patience, on_leave, HELD_LOOK_MS, 0);
+    return true;
+}
+
 static void erase_now(struct session *session)
 {
     struct server *server = session->server;
     struct runner_error error;
     int result = session_remove_folder(session->path);
+    if (result != 0 && wait_for_others(session, result)) {
+        return;
+    }
     if (result != 0) {
-        (void)runner_fail(&error, RUNNER_FAILED,
-                          "removal of session '%s'\nfolder '%s': %s\nls -la '%s'", session->id,
-                          session->path, uv_strerror(result), session->path);
+        char show[4600];
+        (void)runner_fail(&error, RUNNER_FAILED, "removal of session '%s'\nfolder '%s': %s\n%s",
+                          session->id, session->path, uv_strerror(result),
+                          doctor_command(DOCTOR_FILE, session->path, show));
         session_log(session, LOG_ERROR, "session.destroy", "%s: %s", error.what, error.why);
         session_fail_waiters(session, &error);
         return;
@@ -294,11 +320,6 @@ static void erase_now(struct session *session)
     session_remove(session); // Those who want another of this id go on.
     answer_all(waiters, json, NULL);
     json_decref(json);
-}
-
-static void on_leave(uv_timer_t *timer)
-{
-    session_erase(timer->data);
 }
 
 // It tells the end of the session before its own, and stays for somebody who does not read.

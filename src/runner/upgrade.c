@@ -81,6 +81,9 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
     json_int_t high = json_integer_value(json_array_get(pods, 1));
     json_int_t format = json_integer_value(json_object_get(json, "state_format"));
     int code = RUNNER_OK;
+    if (result->output_size[1] > 0) {
+        runner_one_line(result->output[1]);
+    }
     if (result->timed_out || result->record->kind != PM_EXIT_EXITED || result->record->code != 0 ||
         word == NULL || strcmp(word, "ok") != 0 || version == NULL) {
         code = runner_fail(&upgrade->error, RUNNER_FAILED,

@@ -12,6 +12,9 @@
 
 #include "pmi_config.h"
 #include "pod_fixture.h"
+#ifdef _WIN32
+#include <windows.h> // Behind uv.h.
+#endif
 
 namespace pod
 {
@@ -600,23 +603,78 @@ TEST_F(Pod, ASocketThatVanishedIsMadeAnewAfterOneSignal)
     EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
 }
 
-TEST_F(Pod, ACrashLeavesATraceAndTheLastEvents)
+#endif
+
+#ifdef _WIN32
+
+struct Crash {
+    std::string told;
+    void *code; // Where a thread of it begins.
+    DWORD exit_code;
+};
+
+static std::vector<Crash> Crashes()
 {
-    Session *session = Create("crash", {"pod-deaf"});
-    ASSERT_NE(session, nullptr) << birth_error.text;
-    ASSERT_EQ(pm_process_signal(session->daemon, SIGSEGV, PM_SCOPE_PROCESS), PM_OK);
-    birth.reset();
-    EXPECT_TRUE(contract::Eventually([&] { return !pm_process_alive(session->daemon); }));
-    std::string log = contract::ReadFile(session->path + "/log");
-    EXPECT_NE(log.find("crash: SIGSEGV"), std::string::npos) << log;
-    size_t trace = log.find("last events:");
-    ASSERT_NE(trace, std::string::npos);
-    EXPECT_NE(log.find("started: process", trace), std::string::npos);
-    EXPECT_NE(log.find("stack,", trace), std::string::npos);
-    EXPECT_NE(log.find("end of crash", trace), std::string::npos);
-    EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(last_child); }));
+    void *abort_code =
+        reinterpret_cast<void *>(GetProcAddress(GetModuleHandleA("msvcrt.dll"), "abort"));
+    return {{"exception 0x00000000c0000005", reinterpret_cast<void *>(16), 0xc0000005},
+            {"abort", abort_code, 3}};
+}
+
+// Its end is that of a crash that nobody has caught.
+static void Make(const Crash &crash, const Session *session)
+{
+    auto pid = static_cast<DWORD>(pm_process_pid(session->daemon));
+    DWORD code = 0;
+    HANDLE daemon = OpenProcess(PROCESS_ALL_ACCESS, FALSE, pid);
+    ASSERT_NE(daemon, nullptr);
+    HANDLE thread =
+        CreateRemoteThread(daemon, nullptr, 0, reinterpret_cast<LPTHREAD_START_ROUTINE>(crash.code),
+                           nullptr, 0, nullptr);
+    EXPECT_NE(thread, nullptr);
+    EXPECT_EQ(WaitForSingleObject(daemon, 10000), WAIT_OBJECT_0);
+    EXPECT_TRUE(GetExitCodeProcess(daemon, &code));
+    EXPECT_EQ(code, crash.exit_code);
+    CloseHandle(thread);
+    CloseHandle(daemon);
+}
+
+#else
+
+struct Crash {
+    std::string told;
+    int number;
+};
+
+static std::vector<Crash> Crashes()
+{
+    return {{"SIGSEGV", SIGSEGV}, {"SIGABRT", SIGABRT}};
+}
+
+static void Make(const Crash &crash, const Session *session)
+{
+    ASSERT_EQ(pm_process_signal(session->daemon, crash.number, PM_SCOPE_PROCESS), PM_OK);
 }
 
 #endif
+
+TEST_F(Pod, ACrashLeavesATraceAndTheLastEvents)
+{
+    for (const Crash &crash : Crashes()) {
+        Session *session = Create("crash of " + crash.told, {"pod-deaf"});
+        ASSERT_NE(session, nullptr) << birth_error.text;
+        Make(crash, session);
+        birth.reset();
+        EXPECT_TRUE(contract::Eventually([&] { return !pm_process_alive(session->daemon); }));
+        std::string log = contract::ReadFile(session->path + "/log");
+        EXPECT_NE(log.find("crash: " + crash.told), std::string::npos) << log;
+        size_t trace = log.find("last events:");
+        ASSERT_NE(trace, std::string::npos);
+        EXPECT_NE(log.find("started: process", trace), std::string::npos);
+        EXPECT_NE(log.find("stack,", trace), std::string::npos);
+        EXPECT_NE(log.find("end of crash", trace), std::string::npos);
+        EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(last_child); }));
+    }
+}
 
 } // namespace pod

@@ -15,12 +15,15 @@ if(PMI_PYTHON3 AND NOT WIN32)
 endif()
 if(PMI_PYTHON3 AND WIN32 AND CMAKE_CROSSCOMPILING)
     pm_add_test_script(
-        runner_ops_wine
+        runner_ops
         COMMAND
         "${PMI_PYTHON3}"
-        "${CMAKE_CURRENT_SOURCE_DIR}/ops_wine"
+        "${CMAKE_CURRENT_SOURCE_DIR}/ops_run"
         --runner
         "$<TARGET_FILE:runner>"
+        --wine
+        --child
+        "$<TARGET_FILE:runner-child>"
         TIMEOUT
         300)
 endif()

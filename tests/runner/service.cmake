@@ -10,7 +10,7 @@ set_target_properties(service-child PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PMI_T
 if(PMI_PYTHON3 AND (NOT WIN32 OR CMAKE_CROSSCOMPILING))
     set(wine)
     if(WIN32)
-        set(wine --wine)
+        set(wine --wine --hands "$<TARGET_FILE:runner-child>")
     endif()
     pm_add_test_script(
         runner_service

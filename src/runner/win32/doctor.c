@@ -7,32 +7,6 @@
 
 #include "poddaemon/os.h"
 
-void doctor_quote(const char *path, char quoted[4400])
-{
-    (void)snprintf(quoted, 4400, "\"%.4300s\"", path);
-    // No path has these, but an id may: the command finds nothing then, and does nothing else.
-    for (char *c = quoted + 1; c[0] != '\0' && c[1] != '\0'; c++) {
-        *c = (char)(*c == '"' || *c == '%' ? '?' : *c);
-    }
-}
-
-const char *doctor_command(enum doctor_command command, const char *what, char text[4600])
-{
-    static const char *const commands[] = {
-        "taskkill /F /PID", "tasklist /V /FI", "icacls", "del", "dir", "notepad", ""};
-    char quoted[4400];
-    bool path = strspn(what, "0123456789") != strlen(what);
-    doctor_quote(what, quoted);
-    if (command == DOCTOR_PROCESS) {
-        (void)snprintf(text, 4600, "%s \"PID eq %.4000s\"", commands[command], what);
-    } else if (command == DOCTOR_LISTEN) {
-        text[0] = '\0'; // Pipes have no names that could be removed.
-    } else {
-        (void)snprintf(text, 4600, "%s %s", commands[command], path ? quoted : what);
-    }
-    return text;
-}
-
 bool doctor_is_private(const char *path, char why[256], char command[4600])
 {
     struct pod_dir dir = POD_DIR_INIT;
@@ -42,10 +16,12 @@ bool doctor_is_private(const char *path, char why[256], char command[4600])
         return true; // Files have the rights of their folders here.
     }
     (void)snprintf(why, 256, "it belongs to another user, or others have rights in it");
+    char show[4600];
+    (void)doctor_command(DOCTOR_FILE, path, show);
     (void)snprintf(command, 4600,
-                   "icacls \"%.2000s\" /setowner \"%%USERNAME%%\" && icacls \"%.2000s\" "
-                   "/inheritance:r /grant:r \"%%USERNAME%%\":(OI)(CI)F",
-                   path, path);
+                   "%.2000s /setowner \"%%USERNAME%%\" && %.2000s /inheritance:r /grant:r "
+                   "\"%%USERNAME%%\":(OI)(CI)F",
+                   show, show);
     return false;
 }
 

@@ -48,6 +48,20 @@ void os_arguments(int *argc, char ***argv)
     LocalFree(wide);
 }
 
+// Libuv and the C library know no longer paths than MAX_PATH, of folders 12 less; what has the
+// longest name below is a service's.
+bool os_state_fits(const char *path, unsigned *ret_max)
+{
+    *ret_max = 160;
+    int units = MultiByteToWideChar(CP_UTF8, 0, path, -1, NULL, 0) - 1;
+    return units >= 0 && (unsigned)units <= *ret_max;
+}
+
+bool os_has_devices(void)
+{
+    return true;
+}
+
 bool os_is_absolute(const char *path)
 {
     bool drive = ((path[0] | 0x20) >= 'a' && (path[0] | 0x20) <= 'z') && path[1] == ':' &&
@@ -203,11 +217,18 @@ int os_exit_code(uint32_t code)
     return (int)code; // All 32 bits come through.
 }
 
-// What somebody has open cannot be removed: virus scanners look into new files.
+// What somebody has open cannot be removed: virus scanners look into new files. Of a file that may
+// be removed all the same the name stays until it is closed, and its folder is not empty.
+bool os_is_held(int uv_error)
+{
+    return uv_error == UV_EBUSY || uv_error == UV_ENOTEMPTY || uv_error == UV_EPERM ||
+           uv_error == UV_EACCES || uv_error == UV_EAGAIN;
+}
+
 int os_remove_name(const char *path, bool folder)
 {
     int result = UV_EBUSY;
-    for (int i = 0; i < 20 && result != 0; i++) {
+    for (int i = 0; i < 4 && result != 0; i++) {
         uv_fs_t request;
         if (i > 0) {
             uv_sleep(25);
