@@ -614,6 +614,13 @@ std::string Contract::ReadAll(pm_process *process, pm_stream_id id)
     }
 }
 
+bool Contract::AStoppedStartHoldsUs()
+{
+    Child child({"exit", "0"});
+    Wait(Spawn(child));
+    return (Stats().fallback_kinds & PM_FALLBACK_VFORK) != 0;
+}
+
 uint64_t Contract::NumberAfter(const std::string &line, const std::string &word)
 {
     size_t at = line.find(word);

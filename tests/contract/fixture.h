@@ -111,6 +111,9 @@ class Contract : public testing::Test
     struct pm_stats Stats() const;
     // Reads until a newline, at most one line ahead of nothing: the roles speak line by line.
     static std::string ReadLine(pm_process *process, pm_stream_id id = PM_STDOUT);
+    // Whether a child that is stopped before its first step holds its starter: without clone3 it
+    // does. Needs an open manager.
+    bool AStoppedStartHoldsUs();
     static std::string ReadAll(pm_process *process, pm_stream_id id = PM_STDOUT);
     static uint64_t NumberAfter(const std::string &line, const std::string &word);
     void Keep(pm_process *process)

@@ -261,6 +261,9 @@ TEST_F(LauncherHit, KilledAtRandomLeavesADaemonOrNothing)
 
 TEST_F(LauncherHit, StoppedAtRandomLeavesADaemonOrNothing)
 {
+    if (AStoppedStartHoldsUs()) {
+        GTEST_SKIP() << "without clone3 a start that is held before its first step holds us";
+    }
     Rounds(Victim::launcher, SIGSTOP, 30);
 }
 
@@ -278,6 +281,9 @@ TEST_F(LauncherHit, ItsStubStoppedAtRandomLeavesADaemonOrNothing)
 // starter beyond the deadline.
 TEST_F(LauncherHit, ANormalChildStoppedAtRandomHoldsNobody)
 {
+    if (AStoppedStartHoldsUs()) {
+        GTEST_SKIP() << "without clone3 a start that is held before its first step holds us";
+    }
     std::minstd_rand random(1);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     for (int i = 0; i < 300 && (failed < 8 || started < 8) && !HasFailure(); i++) {
