@@ -211,7 +211,7 @@ struct Tomb {
 TEST(Tomb, ReadsLikeAConnectionFromAnyOffset)
 {
     Tomb tomb(200000, 300000);
-    for (uint64_t from : {0, 1, 99999, 100000, 100001, 165535, 299999, 300000}) {
+    for (unsigned from : {0u, 1u, 99999u, 100000u, 100001u, 165535u, 299999u, 300000u}) {
         Reader reader;
         ASSERT_EQ(tomb.Read(from, &reader), 0) << from;
         EXPECT_EQ(reader.result, 0) << from;

@@ -72,7 +72,7 @@ TEST(Wire, FramesSurviveAnySplit)
     std::mt19937 random(1);
     std::vector<Bytes> payloads;
     Bytes stream;
-    for (size_t size : {0, 1, 2, 7, 8, 9, 255, 256, 4096, 65527, 65528, 3}) {
+    for (unsigned size : {0u, 1u, 2u, 7u, 8u, 9u, 255u, 256u, 4096u, 65527u, 65528u, 3u}) {
         Bytes payload(size);
         std::generate(payload.begin(), payload.end(), [&] { return uint8_t(random()); });
         Bytes frame = Encode(Data(POD_INPUT, payload));
@@ -256,7 +256,7 @@ static std::vector<unsigned> Tags(const pod_config &config)
     std::vector<unsigned> tags;
     EXPECT_EQ(pod_config_encode(&config, &bytes, &size), 0);
     for (size_t at = 0; at + 6 <= size;) {
-        tags.push_back(bytes[at] | bytes[at + 1] << 8);
+        tags.push_back(static_cast<unsigned>(bytes[at] | bytes[at + 1] << 8));
         at += 6u + bytes[at + 2] + bytes[at + 3] * 256u;
     }
     free(bytes);
