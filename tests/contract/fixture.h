@@ -23,6 +23,8 @@ int64_t Patience();
 int Times(int full, int quick);
 bool OnWine();
 bool OnValgrind(); // PM_TEST_VALGRIND says so.
+bool OnEmulator(); // PM_TEST_EMULATOR says so: qemu's user mode, which has not all that the kernel
+                   // has.
 bool OnWindows();
 // SIGCHLD is ignored, or SA_NOCLDWAIT is set: no child leaves a status, ours or the host's own.
 bool HostGetsNoStatuses();

@@ -64,6 +64,8 @@ const RoleAdder quitter("quitter", Quitter);
 
 TEST_F(Hosts, ThatExitAmongTheirStartsLeaveNothingHalfMade)
 {
+    if (OnEmulator())
+        GTEST_SKIP() << "exit() beside threads that fork does not come to its end here";
     Open();
     std::mt19937 random(6);
     for (int round = 0; round < Rounds(200, 10) && !HasFailure(); round++) {
