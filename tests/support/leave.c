@@ -1,6 +1,6 @@
-// _exit() as the test programs have it where lines are counted: who leaves so writes down what it has
-// run. Launchers, stubs and keepers do, and a child that could not be exec'd, which has our memory:
-// without the reset the process behind it would write down nothing more.
+// _exit() as the test programs have it where lines are counted: who leaves so writes down what it
+// has run. Launchers, stubs and keepers do, and a child that could not be exec'd, which has our
+// memory: without the reset the process behind it would write down nothing more.
 #include <stdnoreturn.h>
 #include <sys/syscall.h>
 #include <unistd.h>
