@@ -45,6 +45,17 @@ int epoll_ctl(int poll_fd, int operation, int fd, struct epoll_event *event)
     }
     return static_cast<int>(syscall(SYS_epoll_ctl, poll_fd, operation, fd, event));
 }
+
+// In an archive of musl's these are in one object with that one: linked as a whole, or not at all.
+int epoll_create1(int flags)
+{
+    return static_cast<int>(syscall(SYS_epoll_create1, flags));
+}
+
+int epoll_wait(int poll_fd, struct epoll_event *events, int count, int timeout)
+{
+    return static_cast<int>(syscall(SYS_epoll_pwait, poll_fd, events, count, timeout, nullptr, 0));
+}
 #endif
 
 ssize_t write(int fd, const void *data, size_t size)
