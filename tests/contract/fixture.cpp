@@ -364,7 +364,7 @@ static std::string SignalMask()
         size_t at = status.find(name);
         uint64_t bits =
             at == std::string::npos ? 0 : strtoull(status.c_str() + at + 7, nullptr, 16);
-        bits &= ~(uint64_t{3} << 31); // 32 and 33 are the C library's own.
+        bits &= ~(uint64_t{7} << 31); // 32 and 33 are the C library's own, of musl also 34.
         picked += name + std::to_string(bits) + "\n";
     }
     return picked;
