@@ -190,7 +190,7 @@ int table_kill(pid_t pid, int number)
     return 0;
 }
 
-long table_syscall(long call, ...)
+long table_syscall([[maybe_unused]] long call, ...)
 {
     errno = ENOSYS;
 #ifdef HAVE_PIDFD
