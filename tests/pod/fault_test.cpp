@@ -211,10 +211,8 @@ TEST_F(Pod, AStopWithoutDescriptorsReachesWhoHasASessionOfItsOwn)
     Session *session = Create("descriptors", {"pod-wander", "stop"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth->Attach(POD_ROLE_WRITER, 0);
-    ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
-    size_t end = 0;
-    uint64_t first = std::stoull(birth->Text().substr(5), &end);
-    uint64_t second = std::stoull(birth->Text().substr(5 + end));
+    auto [first, second] = TheTwoThatLeft();
+    ASSERT_NE(first, 0u);
     auto clients = TakeAllDescriptors(session);
     birth->Ask(pod_client_stop(&birth->link->client, 300));
     for (uint64_t pid : {first, second}) {

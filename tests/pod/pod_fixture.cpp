@@ -595,6 +595,15 @@ void Pod::TearDown()
     Contract::TearDown();
 }
 
+std::pair<uint64_t, uint64_t> Pod::TheTwoThatLeft()
+{
+    if (!Until([&] { return birth->Text().find('\n') != std::string::npos; }))
+        return {0, 0};
+    size_t end = 0;
+    uint64_t first = std::stoull(birth->Text().substr(5), &end);
+    return {first, std::stoull(birth->Text().substr(5 + end))};
+}
+
 bool Pod::Until(const std::function<bool()> &reached)
 {
     uv_timer_t bound;

@@ -153,6 +153,9 @@ class Pod : public contract::Contract
     std::vector<std::unique_ptr<Client>> TakeAllDescriptors(Session *session);
 #endif
     bool Until(const std::function<bool()> &reached);
+    // What "pod-wander" in the last session says: who has a session of its own, and who below it;
+    // 0: nothing.
+    std::pair<uint64_t, uint64_t> TheTwoThatLeft();
     void Turn(); // What there is to do, without waiting.
     // The daemon is gone, and nothing of it is left.
     bool DaemonIsGone(Session *session);

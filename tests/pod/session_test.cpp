@@ -443,10 +443,8 @@ TEST_F(Pod, StopAndKillReachWhoHasASessionOfItsOwn)
                 Create(std::string(how) + std::to_string(mode), {"pod-wander", how}, options);
             ASSERT_NE(session, nullptr) << birth_error.text;
             birth->Attach(POD_ROLE_WRITER, 0);
-            ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
-            size_t end = 0;
-            uint64_t first = std::stoull(birth->Text().substr(5), &end);
-            uint64_t second = std::stoull(birth->Text().substr(5 + end));
+            auto [first, second] = TheTwoThatLeft();
+            ASSERT_NE(first, 0u);
             pod_client *client = &birth->link->client;
             birth->Ask(*how == 's' ? pod_client_stop(client, 300) : pod_client_kill(client));
             ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
