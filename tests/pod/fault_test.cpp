@@ -211,7 +211,8 @@ TEST_F(Pod, AStopWithoutDescriptorsReachesWhoHasASessionOfItsOwn)
     Session *session = Create("descriptors", {"pod-wander", "stop"}, options);
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth->Attach(POD_ROLE_WRITER, 0);
-    auto [first, second] = TheTwoThatLeft();
+    uint64_t first = 0, second = 0;
+    std::tie(first, second) = TheTwoThatLeft();
     ASSERT_NE(first, 0u);
     auto clients = TakeAllDescriptors(session);
     birth->Ask(pod_client_stop(&birth->link->client, 300));

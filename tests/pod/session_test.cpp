@@ -443,7 +443,8 @@ TEST_F(Pod, StopAndKillReachWhoHasASessionOfItsOwn)
                 Create(std::string(how) + std::to_string(mode), {"pod-wander", how}, options);
             ASSERT_NE(session, nullptr) << birth_error.text;
             birth->Attach(POD_ROLE_WRITER, 0);
-            auto [first, second] = TheTwoThatLeft();
+            uint64_t first = 0, second = 0;
+            std::tie(first, second) = TheTwoThatLeft();
             ASSERT_NE(first, 0u);
             pod_client *client = &birth->link->client;
             birth->Ask(*how == 's' ? pod_client_stop(client, 300) : pod_client_kill(client));
