@@ -139,8 +139,9 @@ class Browser:
             value = self.js(expression)
             if value:
                 return value
-            check(time.monotonic() < deadline,
-                  f"{what} does not come; the page: {self.js('document.body.innerText')[:1500]}")
+            if time.monotonic() > deadline:  # A page that is on its way has no body yet.
+                text = self.js("document.body === null ? '' : document.body.innerText")
+                check(False, f"{what} does not come; the page: {text[:1500]}")
             self.js("new Promise((resolve) => setTimeout(resolve, 30))")
 
     def click(self, selector):
