@@ -22,6 +22,7 @@ if(NOT WIN32)
     check_symbol_exists(clone sched.h HAVE_CLONE)
     check_symbol_exists(memfd_create sys/mman.h HAVE_MEMFD_CREATE)
     check_symbol_exists(prctl sys/prctl.h HAVE_PRCTL)
+    check_symbol_exists(MADV_WIPEONFORK sys/mman.h HAVE_WIPEONFORK)
     check_symbol_exists(PR_SET_PDEATHSIG sys/prctl.h HAVE_PDEATHSIG)
     check_symbol_exists(PR_SET_CHILD_SUBREAPER sys/prctl.h HAVE_CHILD_SUBREAPER)
     check_struct_has_member("struct procctl_reaper_kill" rk_subtree "sys/types.h;sys/procctl.h"

@@ -55,6 +55,9 @@ void pmi_cancel_restore(int state);
 // Runs body(arg) and then undo(arg): also when the thread is cancelled in the body.
 void pmi_guarded(void (*body)(void *), void (*undo)(void *), void *arg);
 uint64_t pmi_self_pid(void);
+// Who this process is, never 0: of no other, and not of a forked copy, even one of the same number
+// in another pid namespace.
+uint64_t pmi_self(void);
 // In the copy that a fork of the host has made, before its first manager: what is shared by all
 // managers of a program was the parent's, and another thread may have held its locks.
 void pmi_os_forget_parent(void);

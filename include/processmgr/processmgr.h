@@ -1082,9 +1082,10 @@ PM_API int pm_stop_daemons(pm_manager *manager, int64_t timeout_ms, pm_stop_visi
  * @param visit called for each Handle made; may be NULL.
  * @param user yours; given to visit.
  * @param ret_report the sum; may be NULL.
- * @return PM_OK; what visit returned if that was not 0; PM_ERR_NO_REGISTRY; PM_ERR_CLOSED;
- *         PM_ERR_IO, PM_ERR_ACCESS, PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS (nothing was deleted:
- *         call again); PM_ERR_FORKED.
+ * @return PM_OK; what visit returned if that was not 0, which ends the call; PM_ERR_NO_REGISTRY;
+ *         PM_ERR_CLOSED; PM_ERR_IO, PM_ERR_ACCESS, PM_ERR_NO_MEMORY, PM_ERR_NO_DESCRIPTORS,
+ *         PM_ERR_SYSTEM: why the first record that could not be looked at, or the folder, could not
+ *         (the others were recovered, nothing was deleted: call again); PM_ERR_FORKED.
  * Blocking: file system, and 2 s at most for each half-started daemon that it ends.
  * Thread safety: any thread. Since: 0.1.0.
  */

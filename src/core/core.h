@@ -171,13 +171,14 @@ struct pmi_under_way {
 struct pm_manager {
     atomic_uint refs;          // The open manager, and each process.
     uint64_t pid;              // Of the process that opened it.
+    uint64_t self;             // The same by pmi_self().
     struct pm_options options; // Defaults filled in; strings cleared.
 
     struct pmi_mutex lock;
     struct pmi_cond changed; // A process ended, a start finished, the manager was closed.
     struct pmi_cond queued;  // An event was queued: for the dispatcher alone.
     bool closing, closed;
-    unsigned starting; // Starts and recoveries under way.
+    unsigned starting; // Starts under way.
     struct pmi_under_way *under_way;
     uint64_t last_id;
     pm_process *first, *last;

@@ -19,7 +19,7 @@ static pm_manager *all_managers;
 static void forget_parent(void)
 {
     static _Atomic uint64_t whose, who_forgets;
-    uint64_t self = pmi_self_pid();
+    uint64_t self = pmi_self();
     while (atomic_load(&whose) != self) {
         uint64_t before = atomic_load(&who_forgets);
         if (before != self && atomic_compare_exchange_strong(&who_forgets, &before, self)) {
@@ -107,7 +107,7 @@ int pmi_check_manager(pm_manager *m)
     if (m == NULL) {
         return PM_ERR_INVALID;
     }
-    if (m->pid != pmi_self_pid()) {
+    if (m->self != pmi_self()) {
         return PM_ERR_FORKED;
     }
     pmi_mutex_lock(&m->lock);
@@ -397,6 +397,7 @@ static pm_manager *manager_new(void)
     }
     atomic_init(&m->refs, 1);
     m->pid = pmi_self_pid();
+    m->self = pmi_self();
     m->events_tail = &m->events;
     atomic_init(&m->stops_idle, true);
     atomic_init(&m->next_stop_watch, PMI_NEVER);

@@ -119,7 +119,7 @@ PM_API pm_process *pm_process_unref(pm_process *p)
         return NULL;
     }
     pm_manager *m = p->manager;
-    if (m->pid == pmi_self_pid()) {
+    if (m->self == pmi_self()) {
         int cancel = pmi_cancel_off();
         for (int i = 0; i < 3; i++) {
             pmi_stream_close_for_good(&p->streams[i]);
@@ -330,7 +330,7 @@ static int check_handle(pm_process *p)
     if (p == NULL) {
         return PM_ERR_INVALID;
     }
-    if (p->manager->pid != pmi_self_pid()) {
+    if (p->manager->self != pmi_self()) {
         return PM_ERR_FORKED;
     }
     return PM_OK;

@@ -499,6 +499,7 @@ struct recovery {
     pm_process_visitor *visit;
     void *user;
     struct pm_recover_report report;
+    bool stopped; // By the visitor.
 };
 
 // Takes the key, as a start does, so that no start and no other recovery can come between. False:
@@ -620,7 +621,9 @@ static void count_recovered(pm_manager *m)
 
 static int show(struct recovery *rc, pm_process *p)
 {
-    return rc->visit != NULL ? rc->visit(rc->user, p) : 0;
+    int result = rc->visit != NULL ? rc->visit(rc->user, p) : 0;
+    rc->stopped = result != 0;
+    return result;
 }
 
 static int recover_living(struct recovery *rc, pm_process *p, struct pmi_os_process *op,
@@ -821,8 +824,15 @@ PM_API int pm_recover(pm_manager *m, pm_process_visitor *visit, void *user,
     struct names names = {0};
     int cancel = pmi_cancel_off();
     result = pmi_os_dir_list(&m->registry.boot, add_name, &names);
-    for (size_t i = 0; i < names.count && result == PM_OK; i++) {
-        result = recover_one(&rc, names.list[i]);
+    for (size_t i = 0; i < names.count && !rc.stopped; i++) {
+        int one = recover_one(&rc, names.list[i]);
+        if (rc.stopped) {
+            result = one;
+        } else if (one != PM_OK) { // It hides no other.
+            pmi_log(m, PM_LOG_WARNING, "registry: record %s is left for later: %s", names.list[i],
+                    pm_error_name(one));
+            result = result != PM_OK ? result : one;
+        }
     }
     free_names(&names);
     pmi_cancel_restore(cancel);

@@ -7,7 +7,7 @@ static int check_stream(const struct pm_stream *s)
     if (s == NULL) {
         return PM_ERR_INVALID;
     }
-    return s->process->manager->pid == pmi_self_pid() ? PM_OK : PM_ERR_FORKED;
+    return s->process->manager->self == pmi_self() ? PM_OK : PM_ERR_FORKED;
 }
 
 PM_API pm_stream *pm_process_stream(pm_process *p, enum pm_stream_id id)

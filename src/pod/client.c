@@ -47,6 +47,9 @@ static int send_message(struct pod_client *c, const struct pod_message *message,
 
 struct pod_bytes pod_client_pending(const struct pod_client *c)
 {
+    if (c->out.bytes == NULL) { // To which nothing can be added, not even 0.
+        return (struct pod_bytes){NULL, 0};
+    }
     return (struct pod_bytes){c->out.bytes + c->out.begin, c->out.end - c->out.begin};
 }
 

@@ -272,7 +272,7 @@ static int fill_config(struct in in, const struct needs *needs, struct pod_confi
 int pod_config_decode(const uint8_t *bytes, size_t size, struct pod_config *ret_config,
                       unsigned *ret_tag)
 {
-    struct in in = {.at = bytes, .end = bytes + size};
+    struct in in = {.at = bytes, .end = size > 0 ? bytes + size : bytes};
     const struct in begin = in;
     struct needs needs = {.text = 0};
     struct pod_config config = {.mode = 0};

@@ -738,7 +738,8 @@ static bool is_of_launcher(const struct daemon_start *d, const struct pmi_stat *
 static void kill_reported(const struct daemon_start *d)
 {
 #ifdef HAVE_PIDFD
-    if (d->stub_pidfd >= 0 && pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0) == 0)
+    if (d->stub_pidfd >= 0 && (pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0) == 0 ||
+                               (errno != ENOSYS && errno != EPERM)))
         return;
 #endif
     (void)pmi_sys_kill(d->stub_pid, SIGKILL); // No pidfd, or a seccomp filter on its signals.

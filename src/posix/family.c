@@ -20,14 +20,14 @@
 #include <sys/syscall.h>
 #endif
 
-// Whose this process is: of the manager that was opened by the process of this number. A forked
+// Whose this process is: of the manager that was opened by this process, by pmi_self(). A forked
 // copy is nobody's yet. No lock, which another thread might have had at that fork.
-static atomic_int owner_pid;
+static _Atomic uint64_t owner;
 
 bool pmi_family_take_process(struct pm_error *err)
 {
-    int before = atomic_load(&owner_pid), self = (int)getpid();
-    if (before != self && atomic_compare_exchange_strong(&owner_pid, &before, self))
+    uint64_t before = atomic_load(&owner), self = pmi_self();
+    if (before != self && atomic_compare_exchange_strong(&owner, &before, self))
         return true;
     (void)pmi_fail_code(err, PM_STAGE_CHECK, PM_ERR_BUSY);
     pmi_fail_field(err, "own_process");
@@ -37,7 +37,7 @@ bool pmi_family_take_process(struct pm_error *err)
 
 void pmi_family_release_process(void)
 {
-    atomic_store(&owner_pid, 0);
+    atomic_store(&owner, 0);
 }
 
 #if defined(HAVE_CHILD_SUBREAPER) && defined(HAVE_PRLIMIT) && defined(SYS_prlimit64)
@@ -667,7 +667,7 @@ bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
 
 bool pmi_family_awaits(pid_t pid)
 {
-    return atomic_load(&owner_pid) == (int)getpid() && issued_mark(pid) != 0;
+    return atomic_load(&owner) == pmi_self() && issued_mark(pid) != 0;
 }
 
 // ------------------------------------------------------------------------------------------------

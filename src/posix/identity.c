@@ -60,10 +60,11 @@ struct facts {
     uint64_t pidns; // 0 = there are none.
 };
 
-// Written once, by whoever takes the state from 0 to 1; 2 = known. Until then everybody learns for
-// himself. No lock: a forked copy may have been made while another thread had it.
+// Written by who is the first to say that he writes them, and known to the process that has. Until
+// then everybody learns for himself, and so does a forked copy, which may be in another namespace.
+// No lock: a copy may have been made while another thread had it.
 static struct facts known_facts;
-static atomic_int facts_state;
+static _Atomic uint64_t facts_writer, facts_owner; // By pmi_self().
 
 bool pmi_proc_is_foreign(void)
 {
@@ -95,14 +96,16 @@ static int learn_facts(struct facts *ret_facts)
 // Not remembered when it fails: want of a descriptor is over a moment later.
 static int know_facts(struct facts *ret_facts)
 {
-    if (atomic_load(&facts_state) == 2) {
+    uint64_t self = pmi_self(), before = atomic_load(&facts_writer);
+    if (atomic_load(&facts_owner) == self) {
         *ret_facts = known_facts;
         return PM_OK;
     }
-    int result = learn_facts(ret_facts), unknown = 0;
-    if (result == PM_OK && atomic_compare_exchange_strong(&facts_state, &unknown, 1)) {
+    int result = learn_facts(ret_facts);
+    if (result == PM_OK && before != self &&
+        atomic_compare_exchange_strong(&facts_writer, &before, self)) {
         known_facts = *ret_facts;
-        atomic_store(&facts_state, 2);
+        atomic_store(&facts_owner, self);
     }
     return result;
 }

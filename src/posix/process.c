@@ -146,8 +146,9 @@ static int open_proven(const struct pmi_identity *id, int *ret_pidfd)
     *ret_pidfd = -1;
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open((pid_t)id->pid);
-    if (pidfd < 0 && errno == ESRCH)
-        // Not there, or of another namespace: the other proof knows.
+    if (pidfd < 0 && (errno == ESRCH || errno == EINVAL || errno == ENOENT))
+        // Not there, or of another namespace: the other proof knows. Nor is a thread of that
+        // number: EINVAL, since Linux 6.16 ENOENT.
         return pmi_os_identity_check(id) == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
     if (pidfd < 0 && errno != ENOSYS && errno != EPERM)
         return pmi_error_from_errno(errno);
@@ -459,8 +460,8 @@ static int signal_process(struct pmi_os_process *op, int signal_number)
 #ifdef HAVE_PIDFD
     if (op->pidfd >= 0 && pmi_sys_pidfd_send_signal(op->pidfd, signal_number, 0) == 0)
         return PM_OK;
-    if (op->pidfd >= 0 && errno == ESRCH)
-        return PM_ERR_GONE;
+    if (op->pidfd >= 0 && errno != ENOSYS && errno != EPERM)
+        return errno == ESRCH ? PM_ERR_GONE : pmi_error_from_errno(errno);
         // Else a seccomp filter, or really forbidden: kill() tells.
 #endif
     // An unreaped child keeps its number; anybody else has to prove it at once.
@@ -472,8 +473,10 @@ static int signal_process(struct pmi_os_process *op, int signal_number)
         if (result != PM_OK)
             return result;
     }
+    if (pmi_sys_kill(op->pid, signal_number) < 0)
+        return pmi_error_from_errno(errno);
     op->signalled_by_number |= signal_number != 0;
-    return pmi_sys_kill(op->pid, signal_number) == 0 ? PM_OK : pmi_error_from_errno(errno);
+    return PM_OK;
 }
 
 // All that is in the control group, and the process itself, should it have got out.

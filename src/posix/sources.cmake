@@ -34,6 +34,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/stdio.c
     src/posix/stream.c
     src/posix/terminal.c
+    src/posix/self.c
     src/posix/threads.c
     src/posix/zombies.c)
 

@@ -193,8 +193,3 @@ uint64_t pmi_thread_self(void)
     static _Thread_local char here;
     return (uint64_t)(uintptr_t)&here;
 }
-
-uint64_t pmi_self_pid(void)
-{
-    return (uint64_t)getpid();
-}

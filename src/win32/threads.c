@@ -177,3 +177,8 @@ uint64_t pmi_self_pid(void)
 {
     return GetCurrentProcessId();
 }
+
+uint64_t pmi_self(void)
+{
+    return GetCurrentProcessId();
+}

@@ -1,6 +1,9 @@
 // Pid namespaces: the same number is another process in each of them.
 #include "host.h"
 
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,9 +126,144 @@ int ForeignProcPart(const Args &a)
 }
 const RoleAdder foreign_proc_part("host-foreign-proc", ForeignProcPart);
 
+// ------------------------------------------------------------------------------------------------
+// A copy that a host has made of itself, in a namespace where it has the number of its host
+// ------------------------------------------------------------------------------------------------
+
+struct Copied {
+    pm_manager *manager;
+    pm_process *process;
+};
+
+// Each call that acts says that it is a copy's, and nobody hears of it.
+int RefusedAll(const Copied &host)
+{
+    pm_error error = PM_ERROR_INIT;
+    Child child({"sleep"});
+    pm_process *process = nullptr;
+    NEED(pm_process_signal(host.process, SIGKILL, PM_SCOPE_PROCESS) == PM_ERR_FORKED);
+    NEED(pm_process_signal(host.process, SIGKILL, PM_SCOPE_TREE) == PM_ERR_FORKED);
+    NEED(pm_process_stop(host.process, nullptr, nullptr) == PM_ERR_FORKED);
+    NEED(pm_process_wait(host.process, 0, nullptr) == PM_ERR_FORKED);
+    NEED(pm_spawn(host.manager, child.Get(), &process, &error) == PM_ERR_FORKED);
+    NEED(pm_stop_all(host.manager, 1000, nullptr, nullptr, nullptr) == PM_ERR_FORKED);
+    NEED(pm_recover(host.manager, nullptr, nullptr, nullptr) == PM_ERR_FORKED);
+    return 0;
+}
+
+// Somebody with the number of the host's child.
+pid_t Namesake(pid_t wanted)
+{
+    for (int i = 0; i < 50; i++) {
+        WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 1));
+        pid_t pid = fork();
+        if (pid == 0) {
+            for (;;) {
+                pause();
+            }
+        }
+        if (pid == wanted) {
+            return pid;
+        }
+        kill(pid, SIGKILL);
+        waitpid(pid, nullptr, 0);
+    }
+    return 0;
+}
+
+int CopyInANamespace(const Copied &host, const std::string &registry, int out, int in)
+{
+    pm_error error = PM_ERROR_INIT;
+    alarm(60);
+    NEED(getpid() == 1);
+    if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("proc", "/proc", "proc", 0, nullptr) != 0) {
+        return kNoSuchHost;
+    }
+    pid_t namesake = Namesake(static_cast<pid_t>(pm_process_pid(host.process)));
+    NEED(namesake > 0);
+    NEED(RefusedAll(host) == 0);
+    int status = 0;
+    NEED(waitpid(namesake, &status, WNOHANG) == 0);
+    kill(namesake, SIGKILL);
+    waitpid(namesake, nullptr, 0);
+
+    pm_options options = OptionsFor(registry);
+    options.loop = PM_LOOP_CALLER;
+    pm_manager *manager = nullptr;
+    NEED(pm_open(&options, &manager, &error) == PM_OK);
+    Child daemon({"sleep"});
+    daemon->mode = PM_MODE_DAEMON;
+    daemon->key = kKey;
+    daemon->stdin_slot.kind = daemon->stdout_slot.kind = daemon->stderr_slot.kind = PM_STDIO_NULL;
+    pm_process *process = nullptr;
+    NEED(pm_spawn(manager, daemon.Get(), &process, &error) == PM_OK);
+    char cue = 'o';
+    NEED(write(out, &cue, 1) == 1);
+    NEED(read(in, &cue, 1) == 1);
+    NEED(pm_process_alive(process));
+    NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
+    pm_process_unref(process);
+    NEED(pm_close(manager, 20000, nullptr) == PM_OK);
+    return 0;
+}
+
+// The host is PID 1 and has used a registry before. args: folder.
+int CopyPart(const Args &a)
+{
+    pm_error error = PM_ERROR_INIT;
+    std::string registry = a.at(0) + "/registry", shared = a.at(0) + "/shared";
+    pm_options options = OptionsFor(registry);
+    options.loop = PM_LOOP_CALLER;
+    Copied host = {};
+    NEED(getpid() == 1);
+    NEED(pm_open(&options, &host.manager, &error) == PM_OK);
+    Child child({"sleep"});
+    child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
+    NEED(pm_spawn(host.manager, child.Get(), &host.process, &error) == PM_OK);
+
+    int up[2], down[2];
+    NEED(pipe2(up, O_CLOEXEC) == 0 && pipe2(down, O_CLOEXEC) == 0);
+    if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) {
+        return kNoSuchHost;
+    }
+    pid_t copy = fork();
+    if (copy == 0) {
+        close(up[0]);
+        close(down[1]);
+        int code = CopyInANamespace(host, shared, up[1], down[0]);
+        fflush(stdout);
+        _exit(code);
+    }
+    close(up[1]);
+    close(down[0]);
+    char cue;
+    if (read(up[0], &cue, 1) == 1) {
+        // Its owner lives, in another namespace: nobody else may tell of its daemons.
+        pm_manager *second = nullptr;
+        options.registry_dir = shared.c_str();
+        NEED(pm_open(&options, &second, &error) == PM_ERR_REGISTRY_BUSY);
+        NEED(write(down[1], &cue, 1) == 1);
+    }
+    int status = 0;
+    NEED(waitpid(copy, &status, 0) == copy);
+    NEED(WIFEXITED(status));
+    NEED(pm_process_alive(host.process));
+    NEED(pm_process_stop(host.process, nullptr, nullptr) == PM_OK);
+    pm_process_unref(host.process);
+    NEED(pm_close(host.manager, 20000, nullptr) == PM_OK);
+    return WEXITSTATUS(status);
+}
+const RoleAdder copy_part("host-copy", CopyPart);
+
 class NamespaceHosts : public Contract
 {
 };
+
+TEST_F(NamespaceHosts, ACopyInANamespaceOfItsOwnIsNotItsHost)
+{
+    Play({"pid1"}, {"host-copy", folder});
+}
 
 TEST_F(NamespaceHosts, WithTheProcOfAnotherRefuseWhatNeedsAnIdentity)
 {
