@@ -5,11 +5,15 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/times.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <thread>
 
 #include "fixture.h"
 
@@ -131,10 +135,10 @@ pm_manager *OpenManager(int round, const std::string &registry, pm_loop loop)
     return manager;
 }
 
-pm_process *StartOne(int round, pm_manager *manager, bool daemon)
+pm_process *StartOne(int round, pm_manager *manager, bool daemon, const char *key = "reused")
 {
     Child child({"sleep"});
-    child->key = daemon ? "reused" : nullptr;
+    child->key = daemon ? key : nullptr;
     child->mode = daemon ? PM_MODE_DAEMON : PM_MODE_NORMAL;
     child->stdin_slot.kind = child->stdout_slot.kind = child->stderr_slot.kind = PM_STDIO_NULL;
     pm_process *process = nullptr;
@@ -249,6 +253,69 @@ void Recovery(int round, const std::string &registry)
     End(stranger);
 }
 
+// A thread of ours with that number: threads have theirs from the same store.
+class Namesake
+{
+  public:
+    Namesake(int round, pid_t wanted)
+    {
+        for (int i = 0; i < 200 && number != wanted; i++) {
+            End();
+            WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 1));
+            ends = false;
+            number = 0;
+            thread = std::thread([this] {
+                number = static_cast<pid_t>(syscall(SYS_gettid));
+                while (!ends)
+                    usleep(1000);
+            });
+            Await(round, "a thread has no number", [this] { return number != 0; });
+        }
+        if (number != wanted)
+            Fail(round, "the number was not given to a thread");
+    }
+    ~Namesake()
+    {
+        End();
+    }
+
+  private:
+    void End()
+    {
+        ends = true;
+        if (thread.joinable())
+            thread.join();
+    }
+
+    std::atomic<pid_t> number{0};
+    std::atomic<bool> ends{false};
+    std::thread thread;
+};
+
+// Nobody has that number as a process: that daemon has ended, and the other one is found.
+void Threads(int round, const std::string &registry)
+{
+    pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
+    pm_process *process = StartOne(round, manager, true);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    pm_process_unref(process);
+    pm_process_unref(StartOne(round, manager, true, "another"));
+    pm_close(manager, 20000, nullptr);
+    kill(pid, SIGKILL);
+    AwaitFree(round, pid);
+    const clock_t ended = times(nullptr); // Without a pidfd the start time is the proof, in ticks.
+    Await(round, "the clock stands", [&] { return times(nullptr) > ended + 1; });
+
+    Namesake namesake(round, pid);
+    manager = OpenManager(round, registry, PM_LOOP_OWN);
+    pm_recover_report report = PM_RECOVER_REPORT_INIT;
+    int result = pm_recover(manager, nullptr, nullptr, &report);
+    if (result != PM_OK || report.alive != 1 || report.ended != 1)
+        Fail(round, std::string("recovery beside a thread: ") + pm_error_name(result));
+    pm_stop_daemons(manager, 20000, nullptr, nullptr, nullptr);
+    pm_close(manager, 20000, nullptr);
+}
+
 // Another zombie with the number of the one in the sweep before is a new one.
 void Detector(int round, const std::string &registry)
 {
@@ -290,6 +357,7 @@ int ReuseHost(const Args &args)
         Signals(round, args.at(1));
         Children(round, args.at(1));
         Recovery(round, args.at(1));
+        Threads(round, args.at(1));
         Detector(round, args.at(1));
     }
     return 0;
