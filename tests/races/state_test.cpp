@@ -22,6 +22,10 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#endif
 
 using namespace contract;
 using namespace races;
@@ -211,6 +215,58 @@ TEST_F(State, ARecordOrLockDamagedAnywhereSignalsNobodyAndTheOthersAreFound)
     }
     WriteFile(boot + "/" + record, good);
     ExpectAllIsWell("damage");
+}
+
+// What opens every file for root is taken from this thread.
+class WithoutPrivilege
+{
+  public:
+    WithoutPrivilege()
+    {
+#ifdef __linux__
+        header.version = _LINUX_CAPABILITY_VERSION_3;
+        syscall(SYS_capget, &header, before);
+        __user_cap_data_struct now[2] = {before[0], before[1]};
+        now[0].effective &= ~(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH);
+        syscall(SYS_capset, &header, now);
+#endif
+    }
+    ~WithoutPrivilege()
+    {
+#ifdef __linux__
+        syscall(SYS_capset, &header, before);
+#endif
+    }
+
+  private:
+#ifdef __linux__
+    __user_cap_header_struct header = {};
+    __user_cap_data_struct before[2] = {};
+#endif
+};
+
+TEST_F(State, ARecordThatCannotBeReadHidesNoOther)
+{
+    StartTwo();
+    // Whichever comes first.
+    for (const std::string &key : {std::string("good"), std::string("bad")}) {
+        const std::string path = boot + "/" + Find(boot, "d-" + key + ".");
+        ASSERT_EQ(0, chmod(path.c_str(), 0));
+        {
+            WithoutPrivilege without;
+            Open(Options());
+            for (size_t alive : {1u, 0u}) { // The others are there already when it is tried again.
+                pm_recover_report report = PM_RECOVER_REPORT_INIT;
+                EXPECT_EQ(PM_ERR_ACCESS, pm_recover(manager, nullptr, nullptr, &report));
+                EXPECT_EQ(alive, report.alive);
+                EXPECT_EQ(0u, report.ended + report.dropped + report.quarantined + report.unproven);
+            }
+            ASSERT_EQ(0, chmod(path.c_str(), 0600));
+            EXPECT_EQ(1u, Recover().alive);
+            EXPECT_EQ(PM_OK, Close());
+        }
+        ExpectAllIsWell("a record that could not be read: " + key);
+    }
 }
 
 TEST_F(State, QuarantineKeepsWhatIsInItAlready)
