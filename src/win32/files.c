@@ -199,6 +199,24 @@ void pmi_os_dir_close(struct pmi_os_dir *dir)
     *dir = (struct pmi_os_dir)PMI_OS_DIR_INIT;
 }
 
+// One that is no text is none of ours.
+static int visit_name(const wchar_t *wide, int (*visit)(void *context, const char *name),
+                      void *context)
+{
+    char *name = NULL;
+    if (wcscmp(wide, L".") == 0 || wcscmp(wide, L"..") == 0) {
+        return PM_OK;
+    }
+    int result = pmi_win_narrow(wide, &name);
+    if (result == PM_OK) {
+        result = visit(context, name);
+    } else if (result == PM_ERR_INVALID) {
+        result = PM_OK;
+    }
+    free(name);
+    return result;
+}
+
 static int walk_folder(const wchar_t *path, int (*visit)(void *context, const char *name),
                        void *context)
 {
@@ -215,16 +233,12 @@ static int walk_folder(const wchar_t *path, int (*visit)(void *context, const ch
         return os_code == ERROR_FILE_NOT_FOUND ? PM_OK : pmi_win_code(os_code);
     }
     do {
-        char *name = NULL;
-        if (wcscmp(found.cFileName, L".") == 0 || wcscmp(found.cFileName, L"..") == 0) {
-            continue;
-        }
-        result = pmi_win_narrow(found.cFileName, &name);
-        if (result == PM_OK) {
-            result = visit(context, name);
-        }
-        free(name);
+        result = visit_name(found.cFileName, visit, context);
     } while (result == PM_OK && FindNextFileW(walk, &found));
+    DWORD os_code = GetLastError();
+    if (result == PM_OK && os_code != ERROR_NO_MORE_FILES) {
+        result = pmi_win_code(os_code);
+    }
     (void)FindClose(walk);
     return result;
 }

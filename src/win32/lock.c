@@ -77,10 +77,14 @@ int pmi_os_lock_try(struct pmi_os_dir *dir, const char *name, struct pmi_os_lock
 int pmi_os_lock_write(struct pmi_os_lock *lock, const void *data, size_t size)
 {
     LARGE_INTEGER start = {0};
-    if (!SetFilePointerEx(lock->handle, start, NULL, FILE_BEGIN) || !SetEndOfFile(lock->handle)) {
+    if (!SetFilePointerEx(lock->handle, start, NULL, FILE_BEGIN)) {
         return pmi_win_code(GetLastError());
     }
+    // Over what is there, which may still work on a full disk.
     DWORD os_code = pmi_win_write_all(lock->handle, data, size);
+    if (os_code == ERROR_SUCCESS && !SetEndOfFile(lock->handle)) {
+        os_code = GetLastError();
+    }
     return os_code == ERROR_SUCCESS ? PM_OK : pmi_win_code(os_code);
 }
 

@@ -308,6 +308,9 @@ void Player::Open(const Call &c)
     options.drain_ms = OnWine() ? 1000 : 0;
     options.registry_dir = c.a % 2 != 0 ? dir.c_str() : nullptr;
     options.loop = c.b % 3 == 0 ? PM_LOOP_CALLER : PM_LOOP_OWN;
+#ifdef PM_TEST_LIBKQUEUE
+    options.loop = PM_LOOP_OWN; // A kqueue of libkqueue cannot be polled.
+#endif
     options.event = OnEvent;
     std::unique_ptr<Heard> heard(new Heard);
     options.user = heard.get();
