@@ -171,7 +171,7 @@ static int check_extras(const struct pmi_plan *plan, struct pm_error *err)
         const char *what = NULL;
         if (target < 3)
             what = "the target is below 3";
-        else if (end != RLIM_INFINITY && (rlim_t)target + 1 >= end)
+        else if (target == INT_MAX || (end != RLIM_INFINITY && (rlim_t)target + 1 >= end))
             what = "RLIMIT_NOFILE leaves no number above the target, as a start needs";
         else if (PMI_SYS(fcntl)((int)plan->extras[i].source, F_GETFD) < 0)
             what = "the source is not open";
