@@ -40,12 +40,13 @@ pm_since() {
     awk -v a="$1" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }'
 }
 
-# pm_build PRESET DIR [CMAKE ARGUMENTS...]
+# pm_build PRESET DIR [CMAKE ARGUMENTS...]; those in PM_CMAKE_ARGUMENTS, too.
 pm_build() {
     local preset=$1 dir=$2
     shift 2
     cd "$pm_root"
-    cmake --preset "$preset" -B "$dir" "$@"
+    # shellcheck disable=SC2086 # A list of words.
+    cmake --preset "$preset" -B "$dir" "$@" ${PM_CMAKE_ARGUMENTS:-}
     cmake --build "$dir" -j "$pm_jobs"
 }
 

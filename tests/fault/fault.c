@@ -306,6 +306,8 @@ void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, o
     return FAILS(mmap, ENOMEM) ? MAP_FAILED : mmap(at, size, protection, flags, fd, offset);
 }
 
+WRAP(int, -1, madvise, (void *at, size_t size, int advice), (at, size, advice), EINVAL)
+
 // ------------------------------------------------------------------------------------------------
 // Descriptors and files
 // ------------------------------------------------------------------------------------------------
