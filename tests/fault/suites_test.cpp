@@ -295,7 +295,7 @@ const Guard kGuards[] = {
      {"PM_FAULT_CLOCK=1"}},
     {"SignalMask", "mask", "contract_normal", "Spec.MaskAndDispositions*"},
     {"CompleteLooks", "complete looks", "posix_host", "Group.AStopOfASession*"},
-    {"SlotCheck", "slot check", "posix_host", "LowDescriptors.*"},
+    {"SlotCheck", "slot check", "posix_host", "LowDescriptors.ThatTheHost*"},
     {"Subreaper", "subreaper", "subreaper", "Subreaper.StopAllAnd*"},
     {"MarkOfATree", "tree mark", "subreaper", "Subreaper.AStopOfOneTree*"},
     {"MarkOfAnOrphan", "orphan mark", "subreaper", "Subreaper.TheHostsOwnChildren*"},
