@@ -264,14 +264,14 @@ static void add_pod(const struct session *session, json_t *json)
 json_t *session_json(const struct session *session)
 {
     json_t *json =
-        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:s}", "id", text_json(session->id),
+        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:o}", "id", text_json(session->id),
                   "state", session_state_name((int)session->state), "mode",
                   session->pipes ? "pipes" : "pty", "program",
                   session->program != NULL ? session->program : "", "created",
                   (json_int_t)session->created_ms, "daemon_pid",
                   (json_int_t)(session_is_over(session) ? 0 : session->daemon_pid), "labels",
                   session->labels != NULL ? session->labels : json_object(), "warnings",
-                  session->warnings, "folder", session->path);
+                  session->warnings, "folder", text_json(session->path));
     if (json == NULL) {
         return NULL;
     }
