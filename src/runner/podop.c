@@ -9,9 +9,6 @@
 #include "runner/session.h"
 
 #define OPERATION_MS 10000
-#define TAKEN "somebody else has taken over"
-#define AGAIN_MS 20  // While somebody else writes, who may only do so for a moment,
-#define BUSY_MS 1000 // for so long.
 
 struct operation {
     struct server *server;
@@ -133,10 +130,10 @@ static bool wait_for_writer(struct operation *op)
 {
     uint64_t now = uv_now(&op->server->loop);
     if (op->busy_until == 0) {
-        op->busy_until = now + BUSY_MS;
+        op->busy_until = now + WRITER_WAIT_MS;
     }
     if (now < op->busy_until) {
-        (void)uv_timer_start(&op->again, on_again, AGAIN_MS, 0);
+        (void)uv_timer_start(&op->again, on_again, WRITER_AGAIN_MS, 0);
     }
     return now < op->busy_until;
 }
@@ -147,7 +144,7 @@ static void take_error(struct operation *op, const struct pod_error *e)
         return;
     }
     if (op->taken) { // What was on its way came too late.
-        end_sent(op, RUNNER_REFUSED, TAKEN);
+        end_sent(op, RUNNER_REFUSED, PODLINK_TAKEN);
         return;
     }
     if (e->code == POD_E_UNSUPPORTED && op->close_input) {
@@ -189,7 +186,7 @@ static void on_message(void *user, const struct pod_message *message)
     case POD_TAKEN: // All may be with the holder already: its last answer tells.
         op->taken = true;
         if (!op->last_sent) {
-            end_sent(op, RUNNER_REFUSED, TAKEN);
+            end_sent(op, RUNNER_REFUSED, PODLINK_TAKEN);
         }
         break;
     case POD_ERROR:

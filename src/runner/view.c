@@ -14,9 +14,6 @@
 
 #define RECONNECT_MS 10000
 #define INPUT_MAX 65536
-#define AGAIN_MS 20       // While somebody else writes, who may only do so for a moment,
-#define SEND_BUSY_MS 1000 // for so long.
-#define ATTACH_BUSY_MS 300
 
 struct view {
     const struct runner_env *env;
@@ -356,13 +353,10 @@ static bool wait_for_writer(struct view *view)
 {
     uint64_t now = monotonic_ms();
     if (view->busy_until == 0) {
-        view->busy_until =
-            view->connected_once
-                ? view->deadline
-                : now + (view->options.kind == VIEW_SEND ? SEND_BUSY_MS : ATTACH_BUSY_MS);
+        view->busy_until = view->connected_once ? view->deadline : now + WRITER_WAIT_MS;
     }
     if (now < view->busy_until) {
-        (void)uv_timer_start(&view->timer, on_timer, AGAIN_MS, 0);
+        (void)uv_timer_start(&view->timer, on_timer, WRITER_AGAIN_MS, 0);
     }
     return now < view->busy_until;
 }
@@ -377,7 +371,7 @@ static void fail_busy(struct view *view)
 
 static void fail_taken(struct view *view)
 {
-    fail_sent(view, RUNNER_REFUSED, "somebody else has taken over", "runner get ");
+    fail_sent(view, RUNNER_REFUSED, PODLINK_TAKEN, "runner get ");
 }
 
 // Of a request that has no answer but this, or of none.
