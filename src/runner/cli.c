@@ -42,6 +42,22 @@ unsigned long options_number(struct options *o, const char *name)
     return number;
 }
 
+void options_folder(struct options *o, json_t *params)
+{
+    char path[4096];
+    size_t size = sizeof path;
+    if (o->code != RUNNER_OK || json_object_get(params, "cwd") != NULL) {
+        return;
+    }
+    int result = uv_cwd(path, &size);
+    if (result != 0 || json_object_set_new(params, "cwd", json_string(path)) != 0) {
+        o->code = runner_usage(o->env, o->argv[0],
+                               "the current folder cannot be told (%s): give "
+                               "another one, --cwd DIR",
+                               result != 0 ? uv_strerror(result) : "its name is no UTF-8");
+    }
+}
+
 const char *options_argument(struct options *o)
 {
     return o->at < o->argc ? o->argv[o->at++] : NULL;

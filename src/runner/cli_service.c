@@ -138,13 +138,16 @@ static int print_outcome(const struct runner_env *env, json_t *service, const ch
 {
     const char *state = text_of(service, "state");
     bool fine = wanted == NULL || strcmp(state, wanted) == 0;
+    char command[SERVICE_NAME_MAX + 32], text[RUNNER_NEXT_MAX];
     if (env->json) {
         print_json(env, service);
     } else {
         (void)fprintf(fine ? stdout : stderr, "%s: %s: %s\n", text_of(service, "name"), state,
                       text_of(service, "reason"));
         if (!fine) {
-            (void)fprintf(stderr, "  next: runner service logs %s\n", text_of(service, "name"));
+            (void)snprintf(command, sizeof command, "runner service logs %s",
+                           text_of(service, "name"));
+            (void)fprintf(stderr, "  next: %s\n", runner_next(env, command, text));
         }
     }
     json_decref(service);
@@ -155,21 +158,17 @@ static int do_add(struct options *o, const char *name)
 {
     json_t *config = json_pack("{s:s}", "kind", "mcp"), *service = NULL;
     const char *option;
-    char path[4096];
-    size_t size = sizeof path;
     bool store = true;
     while (o->code == RUNNER_OK && (option = options_next(o)) != NULL) {
         take_add_option(config, o, option, &store);
     }
     if (o->code == RUNNER_OK) {
         take_command(config, o);
+        options_folder(o, config);
     }
     if (o->code != RUNNER_OK) {
         json_decref(config);
         return o->code;
-    }
-    if (json_object_get(config, "cwd") == NULL && uv_cwd(path, &size) == 0) {
-        (void)json_object_set_new(config, "cwd", json_string(path));
     }
     bool rests = json_is_false(json_object_get(config, "autostart"));
     int code = ask(o->env, "service.add",
@@ -196,6 +195,7 @@ static void print_row(const json_t *s)
 static int do_list(struct options *o, const char *name)
 {
     json_t *result = NULL, *service;
+    char text[RUNNER_NEXT_MAX];
     size_t i;
     (void)name;
     int code = ask(o->env, "service.list", NULL, CLIENT_TIMEOUT_MS, &result);
@@ -216,8 +216,8 @@ static int do_list(struct options *o, const char *name)
     if (problem[0] != '\0') {
         (void)fprintf(stderr,
                       "runner: no service of the file was started: %s\n"
-                      "  next: mend it, then: runner shutdown; runner service list\n",
-                      problem);
+                      "  next: mend it, then: %s\n",
+                      problem, runner_next(o->env, "runner upgrade", text));
         code = RUNNER_DAMAGED;
     }
     json_decref(result);

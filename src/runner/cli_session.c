@@ -104,6 +104,8 @@ static void take_option(struct creation *c, struct options *o, const char *name)
         set_number(c, o, name, "orphan_s");
     } else if (strcmp(name, "--kill-tree") == 0) {
         (void)json_object_set_new(c->params, "kill_tree", json_true());
+    } else if (strcmp(name, "--batch") == 0) {
+        (void)json_object_set_new(c->params, "batch", json_true());
     } else if (strcmp(name, "--on-full") == 0) {
         (void)json_object_set_new(c->params, "on_full", json_string(options_value(o, name)));
     } else if (strcmp(name, "--wait") == 0) {
@@ -116,10 +118,8 @@ static void take_option(struct creation *c, struct options *o, const char *name)
 }
 
 // What of ours is used where nothing else was said.
-static void add_defaults(struct creation *c)
+static void add_defaults(struct creation *c, struct options *o)
 {
-    char path[4096];
-    size_t size = sizeof path;
     unsigned columns, rows, i;
     json_t *all = c->clean ? json_array() : own_environment(), *item;
     json_array_foreach(c->env, i, item)
@@ -139,9 +139,7 @@ static void add_defaults(struct creation *c)
     }
     (void)json_object_set_new(c->params, "env", all);
     (void)json_object_set(c->params, "labels", c->labels);
-    if (json_object_get(c->params, "cwd") == NULL && uv_cwd(path, &size) == 0) {
-        (void)json_object_set_new(c->params, "cwd", json_string(path));
-    }
+    options_folder(o, c->params);
     if (!c->sized && !c->pipes && os_terminal_size(&columns, &rows) && columns <= 32767 &&
         rows <= 32767) {
         (void)json_object_set_new(c->params, "columns", json_integer(columns));
@@ -211,7 +209,7 @@ int cli_create(const struct runner_env *env, int argc, char **argv)
     if (code == RUNNER_OK) {
         (void)json_object_set_new(c.params, "id", json_string(id));
         take_program(&c, &o);
-        add_defaults(&c);
+        add_defaults(&c, &o);
         code = o.code;
     }
     if (code == RUNNER_OK) {

@@ -23,12 +23,12 @@ static const char *text_of(const json_t *object, const char *name)
     return text != NULL ? text : "";
 }
 
-static void print_who(const json_t *who)
+static void print_who(const struct runner_env *env, const json_t *who)
 {
     const json_t *how = json_object_get(who, "how"), *holder = json_object_get(who, "holder");
     const json_t *child = json_object_get(holder, "child");
     const char *session = text_of(who, "session"), *state = text_of(who, "state");
-    char quoted[4400];
+    char quoted[4400], command[RUNNER_ID_MAX * 4 + 32], text[RUNNER_NEXT_MAX];
     size_t i;
     json_t *item;
     (void)printf("process %lld (%s%s%s): %s",
@@ -57,7 +57,8 @@ static void print_who(const json_t *who)
                      (long long)json_integer_value(json_object_get(who, "parent")));
     }
     if (session[0] != '\0') {
-        (void)printf("  next: runner get %s\n", doctor_id(session, quoted));
+        (void)snprintf(command, sizeof command, "runner get %s", doctor_id(session, quoted));
+        (void)printf("  next: %s\n", runner_next(env, command, text));
     }
 }
 
@@ -87,7 +88,7 @@ int cli_who(const struct runner_env *env, int argc, char **argv)
         (void)json_dumpf(who, stdout, JSON_COMPACT);
         (void)putchar('\n');
     } else {
-        print_who(who);
+        print_who(env, who);
     }
     json_decref(who);
     return RUNNER_OK;

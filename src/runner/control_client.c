@@ -139,10 +139,9 @@ static int connect_client(struct client *client, const struct runner_env *env,
         result = connect_native(env->state_dir, &native);
     }
     if (result != PM_OK) {
-        return runner_fail(error, RUNNER_UNREACHABLE,
-                           "runner of '%s'\n%s\nrunner --state '%s' serve", env->state_dir,
-                           result == PM_ERR_NOT_FOUND ? "none is running" : pm_strerror(result),
-                           env->state_dir);
+        return runner_fail(error, RUNNER_UNREACHABLE, "runner of '%s'\n%s\nrunner serve",
+                           env->state_dir,
+                           result == PM_ERR_NOT_FOUND ? "none is running" : pm_strerror(result));
     }
     return take_connection(client, native, error);
 }
@@ -184,9 +183,8 @@ static void tell_silent(const struct runner_env *env, struct runner_error *error
         return;
     }
     (void)runner_fail(error, RUNNER_UNREACHABLE,
-                      "runner of '%s'\nprocess %llu does not answer within %d s\n"
-                      "runner --state '%s' doctor",
-                      env->state_dir, pid, ANSWER_MS / 1000, env->state_dir);
+                      "runner of '%s'\nprocess %llu does not answer within %d s\nrunner doctor",
+                      env->state_dir, pid, ANSWER_MS / 1000);
 }
 
 // Whether it serves, and does not just end. Twice: libuv hands out signals last, so one that came

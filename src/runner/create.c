@@ -438,10 +438,12 @@ static void succeed(struct create *create, uint64_t child)
 // Why it was not started, in the words of its pod.
 static void take_error(struct create *create, const struct pod_error *e)
 {
-    if (e->code == POD_E_START) {
-        (void)runner_fail(&create->error, RUNNER_FAILED,
-                          "start of session '%s'\n%.*s\nnone: check program, folder and PATH",
-                          create->session->id, (int)e->text.size, (const char *)e->text.data);
+    if (e->code == POD_E_START) { // One of the parameters is wrong, or what they name.
+        bool parameter = e->detail == -PM_ERR_INVALID || e->detail == -PM_ERR_UNSUPPORTED;
+        (void)runner_fail(&create->error, RUNNER_FAILED, "start of session '%s'\n%.*s\n%s",
+                          create->session->id, (int)e->text.size, (const char *)e->text.data,
+                          parameter ? "runner create --help"
+                                    : "none: check program, folder and PATH");
     } else {
         (void)runner_fail(&create->error, RUNNER_FAILED,
                           "start of session '%s'\nits holder refuses: %s: %.*s",

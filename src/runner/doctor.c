@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runner/control_client.h"
+#include "runner/text.h"
 
 static const char *next_line(char **rest)
 {
@@ -26,20 +27,6 @@ static void clean(char *text)
             *text = '?';
         }
     }
-}
-
-static json_t *text_json(const char *text)
-{
-    json_t *json = json_string(text);
-    char plain[512];
-    if (json != NULL) {
-        return json;
-    }
-    (void)snprintf(plain, sizeof plain, "%s", text); // Not UTF-8.
-    for (char *c = plain; *c != '\0'; c++) {
-        *c = (unsigned char)*c >= 0x80 ? '?' : *c;
-    }
-    return json_string(plain);
 }
 
 const char *doctor_id(const char *id, char quoted[4400])

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runner/doctor.h"
 #include "runner/runner.h"
 
 const char *runner_code_name(int code)
@@ -47,8 +48,24 @@ int runner_fail(struct runner_error *error, int code, const char *format, ...)
     (void)vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     error->code = code;
+    error->bytes = -1;
     rest = take_line(rest, error->what, sizeof error->what);
     rest = take_line(rest, error->why, sizeof error->why);
     (void)take_line(rest[0] != '\0' ? rest : next_of(code), error->next, sizeof error->next);
     return code;
+}
+
+const char *runner_next(const struct runner_env *env, const char *next, char text[RUNNER_NEXT_MAX])
+{
+    static const char runner[] = "runner ", help[] = "--help";
+    char quoted[4400];
+    size_t length = strlen(next), begin = sizeof runner - 1, end = sizeof help - 1;
+    bool ours = strncmp(next, runner, begin) == 0 && next[begin] != '-';
+    bool helps = length >= end && strcmp(next + length - end, help) == 0;
+    if (!ours || helps || !env->elsewhere || env->state_dir[0] == '\0') {
+        return next;
+    }
+    doctor_quote(env->state_dir, quoted);
+    (void)snprintf(text, RUNNER_NEXT_MAX, "runner --state %s %s", quoted, next + begin);
+    return text;
 }

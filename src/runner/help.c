@@ -50,7 +50,7 @@ const char help_create[] =
     "\n"
     "  --pipes            three pipes in place of a terminal\n"
     "  --size CxR         size of its terminal; else that of yours, or 80x24\n"
-    "  --cwd DIR          its folder\n"
+    "  --cwd DIR          its folder; else yours\n"
     "  --env NAME=VALUE   one more variable; may be repeated. NAME alone: without it\n"
     "  --clean-env        no variables but those of --env\n"
     "  --label NAME=TEXT  anything of yours, shown by list; may be repeated\n"
@@ -62,8 +62,9 @@ const char help_create[] =
     "                     --pipes only\n"
     "  --wait S           'wait': who takes nothing for so long is not waited for; 60\n"
     "  --grace MS         from the polite stop to the kill; 5000\n"
-    "  --orphan S         stop it when nobody was attached for so long; never\n"
+    "  --orphan S         stop it when nobody who may type was attached for so long; never\n"
     "  --kill-tree        when it ends, end what it leaves behind\n"
+    "  --batch            the program may be a .cmd or .bat file; on Windows only\n"
     "  --attach           attach to it at once\n";
 
 const char help_list[] =
@@ -97,7 +98,8 @@ const char help_send[] =
     "\n"
     "  --enter       the Enter key after the text; a line end in a session with pipes\n"
     "  --close       close its stdin after it (sessions with pipes)\n"
-    "  --take-over   also while somebody is attached, who then only looks\n"
+    "  --take-over   also while somebody is attached, who then only looks. A moment of others who\n"
+    "                send is waited for, up to 1 s\n"
     "  --timeout MS  how long all of it may take; else as long as the child does not read\n";
 
 const char help_resize[] = "Changes the size of its terminal, such as 100x30.\n";
@@ -135,8 +137,9 @@ const char help_info[] = "Tells how the runner is: version, process, epoch, coun
 
 const char help_events[] =
     "Tells what happens as it happens, one JSON object a line: session.created, session.exited,\n"
-    "session.lost, session.destroyed, session.unreachable, service.state, service.message,\n"
-    "service.request, service.breaker, log.\n";
+    "session.lost, session.destroyed, session.unreachable, session.unproven, service.added,\n"
+    "service.removed, service.state, service.message, service.request, service.answered,\n"
+    "service.breaker, log.\n";
 
 const char help_upgrade[] =
     "Puts another runner in the place of the one that runs, while all sessions go on: BINARY, or\n"

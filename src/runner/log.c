@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "runner/os.h"
+#include "runner/text.h"
 
 struct runner_log {
     uv_mutex_t lock;
@@ -156,12 +157,16 @@ size_t log_now(struct runner_log *log, char *text, size_t capacity)
 
 static size_t put_escaped(char *line, size_t at, size_t capacity, const char *text)
 {
-    for (; *text != '\0' && at + 6 < capacity; text++) {
+    while (*text != '\0' && at + 6 < capacity) {
         unsigned char c = (unsigned char)*text;
-        if (c < 0x20 || c == 0x7f) {
+        size_t length = text_letter(text);
+        if (length == 0 || c < 0x20 || c == 0x7f) {
             at += (size_t)snprintf(line + at, capacity - at, "\\x%02x", (unsigned)c);
+            text++;
         } else {
-            line[at++] = (char)c;
+            memcpy(line + at, text, length);
+            at += length;
+            text += length;
         }
     }
     return at;

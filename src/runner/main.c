@@ -9,6 +9,7 @@
 #include "runner/help.h"
 #include "runner/memory.h"
 #include "runner/os.h"
+#include "runner/text.h"
 
 static const struct runner_command commands[] = {
     {"serve", cli_serve, "", "run the runner here, in the foreground", help_serve},
@@ -74,18 +75,25 @@ int runner_usage(const struct runner_env *env, const char *command, const char *
 
 int runner_report(const struct runner_env *env, const struct runner_error *error)
 {
+    char text[RUNNER_NEXT_MAX];
+    const char *next = runner_next(env, error->next, text);
     if (env->json) {
-        json_t *json = json_pack("{s:{s:s, s:s, s:s, s:s, s:i}}", "error", "name",
-                                 runner_code_name(error->code), "what", error->what, "why",
-                                 error->why, "next", error->next, "code", error->code);
+        json_t *json =
+            json_pack("{s:{s:s, s:o, s:o, s:o, s:i}}", "error", "name",
+                      runner_code_name(error->code), "what", text_json(error->what), "why",
+                      text_json(error->why), "next", text_json(next), "code", error->code);
+        if (json != NULL && error->bytes >= 0) {
+            (void)json_object_set_new(json_object_get(json, "error"), "bytes",
+                                      json_integer((json_int_t)error->bytes));
+        }
         (void)json_dumpf(json, stdout, JSON_COMPACT);
         (void)putchar('\n');
         json_decref(json);
     }
     (void)fprintf(stderr, "runner: %s%s%s\n", error->what, error->why[0] != '\0' ? ": " : "",
                   error->why);
-    if (error->next[0] != '\0') {
-        (void)fprintf(stderr, "  next: %s\n", error->next);
+    if (next[0] != '\0') {
+        (void)fprintf(stderr, "  next: %s\n", next);
     }
     return error->code;
 }
@@ -114,17 +122,21 @@ static int fail_long(const char *path, unsigned max, struct runner_error *error)
                        path, max);
 }
 
+// NULL: none was named.
+static const char *named_state(const char *option, char given[4096])
+{
+    size_t size = 4096;
+    bool named = option == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0;
+    return named && given[0] != '\0' ? given : option;
+}
+
 // Its folders are resolved; it itself is no link.
 static int open_state(const char *wanted, char path[4096], struct runner_error *error)
 {
     uv_fs_t request;
-    char *standard = NULL, given[4096];
-    size_t size = sizeof given;
+    char *standard = NULL;
     unsigned max;
     int code = RUNNER_OK;
-    if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
-        wanted = given;
-    }
     if (wanted == NULL) {
         int result = pm_default_state_dir("processmgr-runner", &standard);
         if (result != PM_OK) {
@@ -184,11 +196,7 @@ static int take_options(struct runner_env *env, int argc, char **argv, const cha
 static int find_state(const char *wanted, char path[4096], struct runner_error *error)
 {
     uv_fs_t request;
-    char *standard = NULL, given[4096];
-    size_t size = sizeof given;
-    if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
-        wanted = given;
-    }
+    char *standard = NULL;
     if (wanted == NULL) { // This makes its parents, which are the user's.
         int result = pm_default_state_dir("processmgr-runner", &standard);
         if (result != PM_OK) {
@@ -281,7 +289,7 @@ int main(int argc, char **argv)
 {
     struct runner_env env = {.json = false};
     struct runner_error error;
-    char program[4096], state[4096] = "";
+    char program[4096], state[4096] = "", given[4096];
     const char *wanted = NULL;
     bool done = false;
     pm_launcher_main(argc, argv);
@@ -312,6 +320,8 @@ int main(int argc, char **argv)
     if (no_text != 0) {
         return runner_usage(&env, command->name, "argument %d is no UTF-8", no_text);
     }
+    wanted = named_state(wanted, given);
+    env.elsewhere = wanted != NULL;
     // Whoever only asks what it is touches nothing.
     bool check_only = argc == 2 && strcmp(argv[1], "--self-check") == 0;
     int code = check_only ? RUNNER_OK : take_state(&env, command, wanted, state, &error);

@@ -2,6 +2,8 @@
 #ifndef RUNNER_OPTIONS_H
 #define RUNNER_OPTIONS_H
 
+#include <jansson.h>
+
 #include "runner/runner.h"
 
 struct options {
@@ -18,6 +20,8 @@ const char *options_next(struct options *options);
 // The value of the option, "" and a complaint if there is none.
 const char *options_value(struct options *options, const char *name);
 unsigned long options_number(struct options *options, const char *name);
+// Where nothing else was said `cwd` is the current folder; complains if that has no name in JSON.
+void options_folder(struct options *options, json_t *params);
 // The next argument, NULL: none is left.
 const char *options_argument(struct options *options);
 int options_unknown(struct options *options, const char *name);

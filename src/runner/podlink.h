@@ -11,6 +11,8 @@
 #define PODLINK_NO_END                                                                             \
     "the input of a terminal cannot be closed: type its end-of-file character, mostly Ctrl-D"
 
+#define PODLINK_TAKEN "somebody else has taken over"
+
 struct podlink;
 struct podlink_options {
     uv_loop_t *loop;

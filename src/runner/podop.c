@@ -15,10 +15,12 @@ struct operation {
     struct call *call;
     char id[RUNNER_ID_MAX + 1];
     struct podlink *link;
-    uv_timer_t timer;
+    uv_timer_t timer, again;
+    unsigned handles;    // Of these two that are open.
+    uint64_t busy_until; // Of the loop; 0: nobody else was met.
     unsigned char *data; // What is typed.
     size_t size, sent;
-    bool close_input, resize, last_sent;
+    bool close_input, resize, last_sent, taken;
     const char *next; // Command to go on with, before the id; NULL: by the code of the error.
     unsigned columns, rows;
     uint32_t last; // The request whose answer ends it.
@@ -28,8 +30,10 @@ struct operation {
 static void on_closed(uv_handle_t *handle)
 {
     struct operation *op = handle->data;
-    free(op->data);
-    free(op);
+    if (--op->handles == 0) {
+        free(op->data);
+        free(op);
+    }
 }
 
 static void end(struct operation *op, int code, const char *why)
@@ -51,16 +55,27 @@ static void end(struct operation *op, int code, const char *why)
         (void)runner_fail(&error, code, "%s session '%s'\n%s\n%s%s",
                           op->resize ? "resize of" : "input for", op->id, why, next,
                           next[strlen(next) - 1] == ' ' ? doctor_id(op->id, quoted) : "");
+        error.bytes = op->resize ? -1 : (int64_t)op->sent;
         call_error(op->call, &error);
     }
     uv_close((uv_handle_t *)&op->timer, on_closed);
+    uv_close((uv_handle_t *)&op->again, on_closed);
+}
+
+// How much of it was typed is known to the holder alone.
+static void end_sent(struct operation *op, int code, const char *what)
+{
+    char why[128];
+    (void)snprintf(why, sizeof why, "%s: at most %llu bytes of it were typed", what,
+                   (unsigned long long)op->sent);
+    end(op, code, op->resize ? what : why);
 }
 
 static void on_timeout(uv_timer_t *timer)
 {
     struct operation *op = timer->data;
-    end(op, RUNNER_TIMEOUT,
-        op->sent < op->size ? "the child does not read: not all was taken" : "no answer in time");
+    end_sent(op, RUNNER_TIMEOUT,
+             op->sent < op->size ? "the child does not read" : "no answer in time");
 }
 
 static void type_more(struct operation *op)
@@ -105,8 +120,33 @@ static void attach(struct operation *op)
     }
 }
 
+static void on_again(uv_timer_t *timer)
+{
+    struct operation *op = timer->data;
+    attach(op);
+}
+
+static bool wait_for_writer(struct operation *op)
+{
+    uint64_t now = uv_now(&op->server->loop);
+    if (op->busy_until == 0) {
+        op->busy_until = now + WRITER_WAIT_MS;
+    }
+    if (now < op->busy_until) {
+        (void)uv_timer_start(&op->again, on_again, WRITER_AGAIN_MS, 0);
+    }
+    return now < op->busy_until;
+}
+
 static void take_error(struct operation *op, const struct pod_error *e)
 {
+    if (e->code == POD_E_BUSY && wait_for_writer(op)) {
+        return;
+    }
+    if (op->taken) { // What was on its way came too late.
+        end_sent(op, RUNNER_REFUSED, PODLINK_TAKEN);
+        return;
+    }
     if (e->code == POD_E_UNSUPPORTED && op->close_input) {
         end(op, RUNNER_FAILED, PODLINK_NO_END);
         return;
@@ -143,11 +183,17 @@ static void on_message(void *user, const struct pod_message *message)
             end(op, RUNNER_OK, NULL);
         }
         break;
+    case POD_TAKEN: // All may be with the holder already: its last answer tells.
+        op->taken = true;
+        if (!op->last_sent) {
+            end_sent(op, RUNNER_REFUSED, PODLINK_TAKEN);
+        }
+        break;
     case POD_ERROR:
         take_error(op, &message->u.error);
         break;
     case POD_EXIT:
-        end(op, RUNNER_NO_SESSION, "it has just ended");
+        end_sent(op, RUNNER_NO_SESSION, "it has just ended");
         break;
     default:
         break;
@@ -202,7 +248,9 @@ static void begin(struct operation *op, const struct session *session, struct ca
     op->call = call;
     (void)snprintf(op->id, sizeof op->id, "%s", session->id);
     (void)uv_timer_init(&op->server->loop, &op->timer);
-    op->timer.data = op;
+    (void)uv_timer_init(&op->server->loop, &op->again);
+    op->timer.data = op->again.data = op;
+    op->handles = 2;
     (void)uv_timer_start(&op->timer, on_timeout, OPERATION_MS, 0);
     int result = connect_to(op, session);
     if (result != PM_OK) {
@@ -224,11 +272,18 @@ void session_send(struct session *session, struct call *call, json_t *params)
     struct runner_error error;
     const char *text = json_string_value(json_object_get(params, "text"));
     const char *coded = json_string_value(json_object_get(params, "data_base64"));
-    struct operation *op = new_operation(call);
+    bool close = json_is_true(json_object_get(params, "close"));
+    struct operation *op = close && !session->pipes ? NULL : new_operation(call);
+    char quoted[4400];
+    if (close && !session->pipes) { // Known before anything is typed.
+        (void)runner_fail(&error, RUNNER_FAILED, "input for session '%s'\n%s\nrunner get %s",
+                          session->id, PODLINK_NO_END, doctor_id(session->id, quoted));
+        call_error(call, &error);
+    }
     if (op == NULL) {
         return;
     }
-    op->close_input = json_is_true(json_object_get(params, "close"));
+    op->close_input = close;
     if (coded != NULL) {
         op->data = rpc_base64_decode(coded, &op->size);
     } else {
@@ -240,7 +295,8 @@ void session_send(struct session *session, struct call *call, json_t *params)
     }
     if (op->data == NULL) {
         free(op);
-        (void)runner_fail(&error, RUNNER_USAGE, "parameter 'data_base64'\nit is no base64");
+        (void)runner_fail(&error, RUNNER_USAGE,
+                          "parameter 'data_base64'\nit is no base64\nsee docs/control.md");
         call_error(call, &error);
         return;
     }

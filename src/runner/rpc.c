@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/text.h"
+
 // ------------------------------------------------------------------------------------------------
 // Requests
 // ------------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ json_t *rpc_result(const json_t *id, json_t *result)
 
 json_t *rpc_fault(const json_t *id, int code, const char *text)
 {
-    return reply(id, "error", json_pack("{s:i, s:s}", "code", code, "message", text));
+    return reply(id, "error", json_pack("{s:i, s:o}", "code", code, "message", text_json(text)));
 }
 
 json_t *rpc_error(const json_t *id, const struct runner_error *error)
@@ -105,9 +107,14 @@ json_t *rpc_error(const json_t *id, const struct runner_error *error)
     (void)snprintf(text, sizeof text, "%s%s%s", error->what, error->why[0] != '\0' ? ": " : "",
                    error->why);
     int code = error->code == RUNNER_USAGE ? RPC_INVALID_PARAMS : RPC_RUNNER - error->code;
-    json_t *value = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:s}}", "code", code, "message", text,
-                              "data", "name", runner_code_name(error->code), "what", error->what,
-                              "why", error->why, "next", error->next);
+    json_t *value =
+        json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o}}", "code", code, "message", text_json(text),
+                  "data", "name", runner_code_name(error->code), "what", text_json(error->what),
+                  "why", text_json(error->why), "next", text_json(error->next));
+    if (value != NULL && error->bytes >= 0) {
+        (void)json_object_set_new(json_object_get(value, "data"), "bytes",
+                                  json_integer((json_int_t)error->bytes));
+    }
     return value != NULL ? reply(id, "error", value)
                          : rpc_fault(id, code, runner_code_name(error->code));
 }
@@ -148,7 +155,9 @@ static int take_error(const json_t *value, struct runner_error *error)
 {
     json_int_t code = json_integer_value(json_object_get(value, "code"));
     const json_t *data = json_object_get(value, "data");
+    const json_t *bytes = json_object_get(data, "bytes");
     error->code = RUNNER_FAILED;
+    error->bytes = json_is_integer(bytes) ? json_integer_value(bytes) : -1;
     if (code < RPC_RUNNER && code > RPC_RUNNER - 32) {
         error->code = (int)(RPC_RUNNER - code);
     } else if (code == RPC_INVALID_PARAMS) {
@@ -176,7 +185,7 @@ int rpc_take_reply(const char *line, size_t size, int id, json_t **ret_result,
     } else if (result == NULL || !json_is_integer(got) || json_integer_value(got) != id) {
         code = runner_fail(error, RUNNER_FAILED,
                            "call of the runner\nit answered something that is no answer\n"
-                           "runner --version; runner info");
+                           "runner info");
     } else {
         *ret_result = json_incref(result);
     }

@@ -32,6 +32,7 @@ struct runner_error {
     char what[320];
     char why[1024];
     char next[768]; // An id in it may be four times as long, quoted.
+    int64_t bytes;  // Of input for a session: how many of it were taken at most; -1: it has none.
 };
 // The text is "what", "why" and "next", one a line; the last two may be missing. "next" is a
 // command, "see " and what to read, "call again", or "none: " and why there is none; where it is
@@ -48,6 +49,7 @@ struct runner_env {
     bool json;             // Output for programs.
     bool no_start;         // Do not start a runner that is not there.
     bool by_hand;          // `serve` of a person, who is told at once what is wrong.
+    bool elsewhere;        // Its folder is not that of a command that names none.
 };
 
 #define RUNNER_LOG_SIZE 262144u
@@ -64,6 +66,10 @@ struct runner_command {
     const char *help;
 };
 const struct runner_command *runner_find_command(const char *name);
+#define RUNNER_NEXT_MAX 5400
+// `next` of an error as it can be typed here: with the state folder, where a command needs it. It,
+// or `text`.
+const char *runner_next(const struct runner_env *env, const char *next, char text[RUNNER_NEXT_MAX]);
 // Prints the error as the environment wants it; returns its code.
 int runner_report(const struct runner_env *env, const struct runner_error *error);
 // "runner: what is wrong", and where help is; returns RUNNER_USAGE.

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/utf8.h"
 #include "runner/os.h"
+#include "runner/text.h"
 
 #define LINE_MAX_SAID 4096u
 #define FLAT_MAX 480u
@@ -121,10 +121,8 @@ static void put(struct service_log *log, const char *text, size_t size)
 // Length of the UTF-8 character there, 0: none. A NUL stands behind the last byte.
 static size_t character(const unsigned char *at, size_t left)
 {
-    uint32_t point;
-    size_t length = pmi_utf8_decode(at, &point);
-    bool surrogate = length == 3 && point >= 0xd800 && point < 0xe000;
-    return length > left || surrogate ? 0 : length;
+    size_t length = text_letter((const char *)at);
+    return length > left ? 0 : length;
 }
 
 size_t service_log_escape(char *to, const void *data, size_t size)

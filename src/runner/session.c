@@ -9,6 +9,7 @@
 #include "poddaemon/folder.h"
 #include "runner/os.h"
 #include "runner/service_config.h"
+#include "runner/text.h"
 
 const char *session_state_name(int state)
 {
@@ -202,7 +203,7 @@ static json_t *exit_json(const struct session *session)
     const struct pod_exit *e = &session->exit;
     json_t *json;
     if (session->state == SESSION_LOST) {
-        return json_pack("{s:s, s:s, s:I}", "kind", "lost", "reason", session->problem,
+        return json_pack("{s:s, s:o, s:I}", "kind", "lost", "reason", text_json(session->problem),
                          "claimed_at", (json_int_t)session->claimed_ms);
     }
     if (!session->has_exit) {
@@ -257,19 +258,20 @@ static void add_pod(const struct session *session, json_t *json)
     (void)json_object_set_new(json, "refused", json_integer((json_int_t)pod->refused));
     (void)json_object_set_new(json, "faults", faults_json(pod));
     (void)json_object_set_new(json, "version", json_integer(session->version));
-    (void)json_object_set_new(json, "build", json_string(session->build));
+    (void)json_object_set_new(json, "build", text_json(session->build));
 }
 
 json_t *session_json(const struct session *session)
 {
     json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:s}", "id", session->id, "state",
-                  session_state_name((int)session->state), "mode", session->pipes ? "pipes" : "pty",
-                  "program", session->program != NULL ? session->program : "", "created",
+        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:O, s:O, s:o}", "id", text_json(session->id),
+                  "state", session_state_name((int)session->state), "mode",
+                  session->pipes ? "pipes" : "pty", "program",
+                  session->program != NULL ? session->program : "", "created",
                   (json_int_t)session->created_ms, "daemon_pid",
                   (json_int_t)(session_is_over(session) ? 0 : session->daemon_pid), "labels",
                   session->labels != NULL ? session->labels : json_object(), "warnings",
-                  session->warnings, "folder", session->path);
+                  session->warnings, "folder", text_json(session->path));
     if (json == NULL) {
         return NULL;
     }
@@ -290,7 +292,7 @@ json_t *session_json(const struct session *session)
         (void)json_object_set_new(json, "exit", record);
     }
     if (session->problem[0] != '\0') {
-        (void)json_object_set_new(json, "problem", json_string(session->problem));
+        (void)json_object_set_new(json, "problem", text_json(session->problem));
     }
     return json;
 }

@@ -19,6 +19,8 @@
 #define STOP_MARGIN_MS 3000 // On top of the grace, before the holder itself is ended.
 #define RECORD_RATE 4096    // And of that: bytes in a ms that a holder hashes and syncs at least.
 #define KILL_MARGIN_MS 2000
+#define WRITER_WAIT_MS 1000 // For somebody else who writes, maybe for a moment only,
+#define WRITER_AGAIN_MS 20  // asking so often.
 
 // Why it can be asked, stopped and killed, and nothing else.
 #define SESSION_OTHER_VERSION                                                                      \

@@ -48,6 +48,8 @@ set(PMI_RUNNER_SOURCES
     src/runner/session.c
     src/runner/start.c
     src/runner/stop.c
+    src/runner/stuck.c
+    src/runner/text.c
     src/runner/tree.c
     src/runner/upgrade.c
     src/runner/view.c

@@ -76,16 +76,15 @@ static int wait_until_up(const struct runner_env *env, const struct started *sta
         runner_last_words(words, text, sizeof text); // After that: they are its last.
         if (!lives && !started->found && strstr(text, SERVED_BY_ANOTHER) == NULL) {
             return runner_fail(error, RUNNER_UNREACHABLE,
-                               "start of a runner for '%s'\nit ended at once: %s\n"
-                               "runner --state '%s' serve",
-                               env->state_dir, text, env->state_dir);
+                               "start of a runner for '%s'\nit ended at once: %s\nrunner serve",
+                               env->state_dir, text);
         }
         if (monotonic_ms() > deadline) {
             return runner_fail(error, RUNNER_UNREACHABLE,
                                "start of a runner for '%s'\nprocess %llu does not answer\n"
-                               "runner --state '%s' doctor",
-                               env->state_dir, (unsigned long long)pm_process_pid(started->process),
-                               env->state_dir);
+                               "runner doctor",
+                               env->state_dir,
+                               (unsigned long long)pm_process_pid(started->process));
         }
         uv_sleep(LOOK_MS);
         if (!lives && !answers(env)) {
@@ -140,9 +139,7 @@ static int start_in(const struct runner_env *env, pm_manager *manager, struct ru
         int result = spawn_or_find(manager, &spec, &started, &detail);
         if (result != PM_OK) {
             (void)pm_error_format(&detail, line, sizeof line);
-            return runner_fail(error, RUNNER_FAILED,
-                               "start of a runner\n%s\nrunner --state '%s' serve", line,
-                               env->state_dir);
+            return runner_fail(error, RUNNER_FAILED, "start of a runner\n%s\nrunner serve", line);
         }
         code = wait_until_up(env, &started, words, deadline, error);
         (void)pm_process_unref(started.process);
@@ -169,9 +166,8 @@ int runner_start(const struct runner_env *env, struct runner_error *error)
         }
         if (result != PM_ERR_REGISTRY_BUSY || monotonic_ms() > deadline) {
             (void)pm_error_format(&detail, line, sizeof line);
-            return runner_fail(error, RUNNER_UNREACHABLE,
-                               "start of a runner\n%s\nrunner --state '%s' serve", line,
-                               env->state_dir);
+            return runner_fail(error, RUNNER_UNREACHABLE, "start of a runner\n%s\nrunner serve",
+                               line);
         }
         if (answers(env)) {
             return RUNNER_OK;

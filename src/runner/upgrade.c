@@ -6,6 +6,7 @@
 
 #include "pod/wire.h"
 #include "runner/control_client.h"
+#include "runner/text.h"
 
 #define STATE_FORMAT 1
 #define CONTROL_VERSION 1
@@ -19,9 +20,9 @@
 static void note(const char *state_dir, const char *program, const char *result, const char *reason)
 {
     char path[4200];
-    json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:I}", "program", program, "result", result, "reason",
-                  reason, "version", PM_VERSION_STRING, "at", (json_int_t)wall_ms());
+    json_t *json = json_pack("{s:o, s:s, s:o, s:s, s:I}", "program", text_json(program), "result",
+                             result, "reason", text_json(reason), "version", PM_VERSION_STRING,
+                             "at", (json_int_t)wall_ms());
     char *text = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
     (void)snprintf(path, sizeof path, "%s/upgrade.json", state_dir);
     if (text != NULL) {

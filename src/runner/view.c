@@ -10,6 +10,7 @@
 #include "runner/doctor.h"
 #include "runner/podlink.h"
 #include "runner/session.h"
+#include "runner/stuck.h"
 
 #define RECONNECT_MS 10000
 #define INPUT_MAX 65536
@@ -25,9 +26,11 @@ struct view {
     uint64_t from[POD_CHANNELS]; // Of the next connection.
     uint64_t stop_at;            // VIEW_LOGS: where it ends. UINT64_MAX: with the session.
     bool connected_once, attached, over, writer;
-    uint64_t deadline; // For connecting.
+    uint64_t deadline;   // For connecting.
+    uint64_t busy_until; // Somebody else writes, and is waited for; 0: nobody does.
     uv_timer_t timer, patience;
     uv_signal_t signals[4];
+    struct stuck *stuck;
     // What is typed.
     union {
         uv_handle_t handle;
@@ -40,7 +43,8 @@ struct view {
     char typed[INPUT_MAX];
     bool terminal; // The session's.
     size_t typed_size;
-    bool prefix; // The detach key was typed.
+    uint64_t sent; // Of what was typed, to the holder.
+    bool prefix;   // The detach key was typed.
     uint32_t last_request;
     unsigned columns, rows;
     struct runner_error error;
@@ -69,8 +73,18 @@ static void fail(struct view *view, int code, const char *why, const char *next)
         (void)runner_fail(&view->error, code, "%s session '%s'\n%s\n%s%s", what[view->options.kind],
                           view->options.id, why, next,
                           names ? doctor_id(view->options.id, quoted) : "");
+        view->error.bytes = view->options.kind == VIEW_SEND ? (int64_t)view->sent : -1;
     }
     finish(view);
+}
+
+// Of a send: how much of it was typed is known to the holder alone.
+static void fail_sent(struct view *view, int code, const char *what, const char *next)
+{
+    char why[128];
+    (void)snprintf(why, sizeof why, "%s: at most %llu bytes of it were typed", what,
+                   (unsigned long long)view->sent);
+    fail(view, code, why, next);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -78,7 +92,7 @@ static void fail(struct view *view, int code, const char *why, const char *next)
 // ------------------------------------------------------------------------------------------------
 
 // Waits for the other end: a terminal or pipe that is not read holds this view, and nobody else.
-static bool show(const void *data, size_t size)
+static int show(const void *data, size_t size)
 {
     const char *at = data;
     while (size > 0) {
@@ -89,13 +103,13 @@ static bool show(const void *data, size_t size)
         if (n == UV_EAGAIN || n == UV_EINTR) { // Somebody else made it non-blocking.
             uv_sleep(1);
         } else if (n < 0) {
-            return false;
+            return n;
         } else {
             at += n;
             size -= (size_t)n;
         }
     }
-    return true;
+    return 0;
 }
 
 static bool wants(const struct view *view, uint8_t channel)
@@ -118,7 +132,11 @@ static void take_output(struct view *view, const struct pod_output *output)
     if (view->stop_at != UINT64_MAX && output->offset + data.size > view->stop_at) {
         data.size = output->offset < view->stop_at ? (size_t)(view->stop_at - output->offset) : 0;
     }
-    if (!show(data.data, data.size)) {
+    int result = show(data.data, data.size);
+    bool left = result == UV_EPIPE || result == UV_EOF;
+    if (left && view->options.kind == VIEW_LOGS) { // Its reader has what it wanted.
+        finish(view);
+    } else if (result != 0) {
         fail(view, RUNNER_FAILED, "stdout cannot be written to", "none: give it one that takes it");
     } else if (output->offset + output->data.size >= view->stop_at) {
         finish(view);
@@ -258,6 +276,7 @@ static void type_on(struct view *view)
                        ? pod_client_input(podlink_client(view->link), view->typed, view->typed_size)
                        : 0;
     if (some > 0) {
+        view->sent += (uint64_t)some;
         view->typed_size -= (size_t)some;
         memmove(view->typed, view->typed + some, view->typed_size);
     }
@@ -298,8 +317,14 @@ static void attach(struct view *view)
 static void take_attached(struct view *view, const struct pod_attached *attached)
 {
     unsigned channel = view->options.stderr_only ? POD_CHANNEL_ERR : POD_CHANNEL_OUT;
+    bool once_more = view->connected_once;
     view->attached = true;
     view->connected_once = true;
+    view->busy_until = 0;
+    if (once_more && view->sent > 0 && view->options.kind == VIEW_SEND) {
+        fail_sent(view, RUNNER_FAILED, "its connection was lost", "runner get ");
+        return;
+    }
     if (view->options.kind == VIEW_LOGS && !view->options.follow && view->stop_at == UINT64_MAX) {
         view->stop_at = attached->end[channel];
         if (attached->from[channel] >= view->stop_at) {
@@ -310,7 +335,7 @@ static void take_attached(struct view *view, const struct pod_attached *attached
     read_more(view);
 }
 
-static void try_later(struct view *view);
+static void on_timer(uv_timer_t *timer);
 
 // `end`: of the channel that is asked for.
 static void refuse_offset(struct view *view, const uint64_t end[POD_CHANNELS])
@@ -322,49 +347,84 @@ static void refuse_offset(struct view *view, const uint64_t end[POD_CHANNELS])
     fail(view, RUNNER_USAGE, why, "runner get ");
 }
 
-static void take_error(struct view *view, const struct pod_error *e)
+// Who writes for a moment only is waited for, and so is the end of our own last connection, which
+// the holder has not seen yet.
+static bool wait_for_writer(struct view *view)
 {
-    char why[256], busy[80];
+    uint64_t now = monotonic_ms();
+    if (view->busy_until == 0) {
+        view->busy_until = view->connected_once ? view->deadline : now + WRITER_WAIT_MS;
+    }
+    if (now < view->busy_until) {
+        (void)uv_timer_start(&view->timer, on_timer, WRITER_AGAIN_MS, 0);
+    }
+    return now < view->busy_until;
+}
+
+static void fail_busy(struct view *view)
+{
     bool sends = view->options.kind == VIEW_SEND;
-    bool refused = e->code == POD_E_BUSY || e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
-    if (e->code == POD_E_BUSY && view->connected_once && monotonic_ms() < view->deadline) {
-        podlink_close(view->link); // It has not seen the end of our last connection yet.
-        view->link = NULL;
-        view->attached = false;
-        try_later(view);
-        return;
-    }
-    if (e->code == POD_E_INVALID && !view->attached &&
-        pod_client_status(podlink_client(view->link)) > 0) { // It tells how much there is.
-        podlink_flush(view->link);
-        return;
-    }
-    if (view->last_request != 0 && e->request == view->last_request) { // No input to close.
-        if (view->options.kind == VIEW_SEND) {
-            fail(view, RUNNER_FAILED,
-                 e->code == POD_E_UNSUPPORTED ? PODLINK_NO_END : pod_strerror(e->code),
-                 "runner get ");
-        }
-        return;
-    }
+    fail(view, RUNNER_REFUSED,
+         sends ? "somebody else is writing" : "somebody else is writing; --read-only looks on",
+         sends ? "runner send --take-over " : "runner attach --take-over ");
+}
+
+static void fail_taken(struct view *view)
+{
+    fail_sent(view, RUNNER_REFUSED, PODLINK_TAKEN, "runner get ");
+}
+
+// Of a request that has no answer but this, or of none.
+static void take_refusal(struct view *view, const struct pod_error *e)
+{
+    char why[256];
+    bool refused = e->code == POD_E_FENCED || e->code == POD_E_READ_ONLY;
     podlink_refusal(e, why);
-    (void)snprintf(busy, sizeof busy, "%s%s --take-over ",
-                   sends ? "" : "look on with --read-only, or: ",
-                   sends ? "runner send" : "runner attach");
     fail(view,
          e->code == POD_E_INVALID ? RUNNER_USAGE
          : refused                ? RUNNER_REFUSED
                                   : RUNNER_FAILED,
-         why,
-         e->code == POD_E_BUSY     ? busy
-         : e->code == POD_E_FENCED ? "start the newer runner: runner list"
-                                   : "runner get ");
+         why, e->code == POD_E_FENCED ? "runner list" : "runner get ");
+}
+
+static void take_error(struct view *view, const struct pod_error *e)
+{
+    bool sends = view->options.kind == VIEW_SEND;
+    if (e->code == POD_E_BUSY) {
+        if (!wait_for_writer(view)) {
+            fail_busy(view);
+        }
+    } else if (view->taken) { // What was on its way came too late.
+        fail_taken(view);
+    } else if (e->code == POD_E_INVALID && !view->attached &&
+               pod_client_status(podlink_client(view->link)) > 0) { // It tells how much there is.
+        podlink_flush(view->link);
+    } else if (view->last_request == 0 || e->request != view->last_request) {
+        take_refusal(view, e);
+    } else if (sends) { // No input to close.
+        fail(view, RUNNER_FAILED,
+             e->code == POD_E_UNSUPPORTED ? PODLINK_NO_END : pod_strerror(e->code), "runner get ");
+    }
+}
+
+// Of a send all may be with the holder already: its last answer tells.
+static void take_taken(struct view *view)
+{
+    view->taken = true;
+    if (view->options.kind != VIEW_SEND) {
+        finish(view);
+    } else if (view->last_request == 0) {
+        fail_taken(view);
+    }
 }
 
 static void take_exit(struct view *view, const struct pod_exit *exit)
 {
     view->exit = *exit;
     view->has_exit = true;
+    if (view->options.kind == VIEW_SEND) {
+        fail_sent(view, RUNNER_NO_SESSION, "it has ended", "runner logs ");
+    }
     finish(view);
 }
 
@@ -403,8 +463,7 @@ static void on_message(void *user, const struct pod_message *message)
         take_done(view, &message->u.done);
         break;
     case POD_TAKEN:
-        view->taken = true;
-        finish(view);
+        take_taken(view);
         break;
     case POD_ERROR:
         take_error(view, &message->u.error);
@@ -457,7 +516,10 @@ static bool was_removed(struct view *view)
 static void on_timer(uv_timer_t *timer)
 {
     struct view *view = timer->data;
-    if (was_removed(view)) {
+    if (view->link != NULL) { // Somebody else wrote.
+        attach(view);
+        podlink_flush(view->link);
+    } else if (was_removed(view)) {
         fail(view, RUNNER_NO_SESSION, "it was removed meanwhile", "runner list");
     } else {
         connect_view(view);
@@ -475,6 +537,7 @@ static void on_over(void *user, int failure)
     keep_place(view);
     view->link = NULL;
     view->attached = false;
+    view->busy_until = 0;
     if (view->over) {
         return;
     }
@@ -605,6 +668,7 @@ static void open_signals(struct view *view)
         view->signals[i].data = view;
         (void)uv_signal_start(&view->signals[i], on_signal, numbers[i]);
     }
+    view->stuck = view->raw ? stuck_watch() : NULL;
 }
 
 static void open_stdin(struct view *view)
@@ -653,10 +717,16 @@ static void open_input(struct view *view)
 static void on_patience_over(uv_timer_t *timer)
 {
     struct view *view = timer->data;
-    fail(view, RUNNER_TIMEOUT,
-         view->attached ? "the child does not read: not all was taken in time"
-                        : "its holder cannot be reached in time",
-         "runner get ");
+    char why[128];
+    (void)snprintf(why, sizeof why,
+                   "the child does not read: %llu bytes were taken in time, and not all",
+                   (unsigned long long)view->sent);
+    if (view->busy_until != 0) {
+        fail_busy(view);
+    } else {
+        fail(view, RUNNER_TIMEOUT, view->attached ? why : "its holder cannot be reached in time",
+             "runner get ");
+    }
 }
 
 static void close_all(uv_handle_t *handle, void *unused)
@@ -720,9 +790,6 @@ static int tell_end(const struct view *view)
     } else if (view->options.kind == VIEW_ATTACH && view->has_exit) {
         (void)fprintf(stderr, "\r\n[%s has ended: how is not known]\n", id);
         return RUNNER_FAILED;
-    } else if (view->options.kind == VIEW_SEND && view->has_exit) {
-        (void)fprintf(stderr, "runner: '%s' has ended\n", id);
-        return RUNNER_NO_SESSION;
     }
     return view->options.exit_code && view->has_exit ? child_code(view) : RUNNER_OK;
 }
@@ -774,6 +841,16 @@ static int open_folder(struct view *view)
     return view->error.code;
 }
 
+// Known before anything is typed.
+static bool may_close(struct view *view)
+{
+    if (view->terminal && view->options.kind == VIEW_SEND && view->options.close_input) {
+        fail(view, RUNNER_FAILED, PODLINK_NO_END, "runner get ");
+        return false;
+    }
+    return true;
+}
+
 int view_run(const struct runner_env *env, const struct view_options *options)
 {
     static const char clear[] = "\033[H\033[2J";
@@ -798,7 +875,7 @@ int view_run(const struct runner_env *env, const struct view_options *options)
     if (options->timeout_ms != 0) {
         (void)uv_timer_start(&view->patience, on_patience_over, options->timeout_ms, 0);
     }
-    if (open_folder(view) == RUNNER_OK) {
+    if (open_folder(view) == RUNNER_OK && may_close(view)) {
         open_input(view);
         open_signals(view);
         if (view->raw) {
@@ -812,6 +889,7 @@ int view_run(const struct runner_env *env, const struct view_options *options)
     os_terminal_restore();
     close_view(view);
     int code = tell_end(view);
+    view->stuck = stuck_end(view->stuck);
     free(view);
     return code;
 }

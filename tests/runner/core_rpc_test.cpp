@@ -6,6 +6,7 @@
 
 extern "C" {
 #include "runner/rpc.h"
+#include "runner/text.h"
 }
 
 namespace
@@ -75,6 +76,59 @@ TEST(Rpc, AnErrorKeepsWhatWhyAndNext)
     EXPECT_STREQ(got.why, "it is there");
     EXPECT_STREQ(got.next, "runner attach x");
     json_decref(id);
+}
+
+TEST(Rpc, AnErrorOfAnyBytesKeepsWhatWhyAndNext)
+{
+    struct runner_error error, got;
+    json_t *result = nullptr, *id = json_integer(3);
+    (void)runner_fail(&error, RUNNER_FAILED, "start \xff\nbad \xff words\nrunner get \xc3\xa4");
+    std::string why = error.why;
+    for (int i = 0; why.size() + 1 < sizeof error.why; i++) { // Cut wherever its room ends.
+        why += i % 3 == 0 ? "\xc3\xbc" : i % 3 == 1 ? "\xe2\x82\xac" : "\xf0\x9f\x98\x80";
+        (void)snprintf(error.why, sizeof error.why, "%s", why.c_str());
+        error.bytes = i - 1;
+        std::string line = text_of(rpc_error(id, &error));
+        EXPECT_EQ(rpc_take_reply(line.data(), line.size() - 1, 3, &result, &got), RUNNER_FAILED);
+        EXPECT_STREQ(got.what, "start ?");
+        EXPECT_EQ(std::string(got.why).substr(0, 11), "bad ? words");
+        EXPECT_GE(strlen(got.why) + 4, strlen(error.why)) << "no more than a letter is missing";
+        EXPECT_STREQ(got.next, "runner get \xc3\xa4");
+        EXPECT_EQ(got.bytes, i - 1);
+    }
+    json_decref(id);
+}
+
+TEST(Text, IsMendedWhereItIsNoneAndWhereverItWasCut)
+{
+    const std::string letters = "a\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80z";
+    const size_t whole[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 11};
+    for (size_t size = 0; size <= letters.size(); size++) {
+        std::string text = letters.substr(0, size);
+        text_mend(text.data());
+        EXPECT_EQ(std::string(text.c_str()), letters.substr(0, whole[size])) << size;
+    }
+    const struct {
+        const char *text, *mended;
+    } cases[] = {
+        {"", ""},
+        {"\xff", "?"},
+        {"a\x80z", "a?z"},
+        {"\xc3z", "?z"},
+        {"\xc0\x80", "??"},           // Too long a form.
+        {"\xed\xa0\x80.", "???."},    // A surrogate.
+        {"\xf4\x90\x80\x80", "????"}, // Beyond the last one.
+        {"\xf8\x80", "??"},           // No letter begins so.
+        {"\xe2\x82\xe2\x82\xac", "??\xe2\x82\xac"},
+    };
+    for (const auto &c : cases) {
+        std::string text = c.text;
+        text_mend(text.data());
+        EXPECT_STREQ(text.c_str(), c.mended);
+        json_t *json = text_json(c.text);
+        EXPECT_STREQ(json_string_value(json), c.mended);
+        json_decref(json);
+    }
 }
 
 TEST(Rpc, AnAnswerToAnotherCallIsNone)

@@ -435,6 +435,24 @@ TEST(Errors, HaveALineToGoOnWith)
     EXPECT_STREQ(error.next, "none: because");
 }
 
+TEST(Errors, NameTheFolderOfTheirCommands)
+{
+    char quoted[4400], text[RUNNER_NEXT_MAX];
+    struct runner_env env = {};
+    env.state_dir = "/a b/it's";
+    EXPECT_STREQ(runner_next(&env, "runner list", text), "runner list") << "the usual one";
+    env.elsewhere = true;
+    doctor_quote(env.state_dir, quoted);
+    EXPECT_EQ(std::string(runner_next(&env, "runner get a", text)),
+              std::string("runner --state ") + quoted + " get a");
+    for (const char *other : {"none: because", "see docs/control.md", "ls -ld '/x'",
+                              "runner list --help", "runner --state '/x' info", "call again", ""}) {
+        EXPECT_STREQ(runner_next(&env, other, text), other);
+    }
+    env.state_dir = ""; // It is not known yet.
+    EXPECT_STREQ(runner_next(&env, "runner list", text), "runner list");
+}
+
 TEST(Session, AnExitCodeIsNoSuccessUnlessItIsOne)
 {
     EXPECT_EQ(os_exit_code(0), 0);

@@ -337,7 +337,7 @@ void os_terminal_stream(uv_tty_t *tty)
 void os_terminal_restore(void)
 {
     if (is_raw) {
-        (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &before); // Nobody may read what is on its way.
         is_raw = false;
     }
 }
