@@ -57,6 +57,40 @@ static bool has_file(const char *folder, const char *name, uint64_t *ret_size)
     return result == 0;
 }
 
+// What a start that did not come to its end has made before the description, and what a removal
+// leaves when that is gone: none of it is worth anything, and the folder itself says no more.
+static bool is_worthless(const uv_dirent_t *entry)
+{
+    static const char *const names[] = {POD_FILE_TOKEN, POD_FILE_LOCK, "s",      FILE_GROUP,
+                                        "exit.new",     "renaming",    "startup"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(entry->name, names[i]) == 0) {
+            return entry->type != UV_DIRENT_DIR;
+        }
+    }
+    return strncmp(entry->name, POD_FILE_LOG, strlen(POD_FILE_LOG)) == 0 &&
+           entry->type != UV_DIRENT_DIR;
+}
+
+bool known_is_half_made(const char *path)
+{
+    uv_fs_t request;
+    uv_dirent_t entry;
+    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
+    bool worthless = result >= 0 || result == UV_ENOENT;
+    while (result >= 0 && worthless && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
+        worthless = is_worthless(&entry);
+    }
+    uv_fs_req_cleanup(&request);
+    return worthless;
+}
+
+const char *known_trouble(int result)
+{
+    return result == PM_ERR_NOT_FOUND ? "it has no description, and is no start that was broken off"
+                                      : pm_strerror(result);
+}
+
 static void take_description(struct known_folder *folder, const char *text, size_t size)
 {
     json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
@@ -88,6 +122,9 @@ static void read_folder(struct known_folder *folder)
         if (result == PM_ERR_NOT_FOUND) {
             folder->starting = true;
             result = pod_file_read(&dir, FILE_STARTING, SESSION_FILE_MAX, &text, &size);
+        }
+        if (result == PM_ERR_NOT_FOUND) {
+            folder->starting = known_is_half_made(folder->path);
         }
     }
     pod_dir_close(&dir);

@@ -28,6 +28,7 @@
 #define FILE_STARTING "starting"    // The description, until the session has begun.
 #define FILE_SESSION "session.json" // The description.
 #define SESSION_FILE_MAX 65536      // Bytes of these two.
+#define FILE_GROUP "group"          // The control group that was made for it.
 #define FILE_LOST "lost"            // The holder died without a record; told once.
 
 enum session_state {
