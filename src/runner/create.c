@@ -175,8 +175,7 @@ static int take_params(struct create *create, struct session *session)
 // The holder, in a worker
 // ------------------------------------------------------------------------------------------------
 
-// Its name is on the disk with the one that it gets when the session has begun.
-static int put_description(struct pod_dir *dir, const char *text)
+static int put_file(struct pod_dir *dir, const char *text, const char *name, enum pod_sync sync)
 {
     struct pod_new_file file;
     int result = pod_file_begin(dir, &file);
@@ -185,7 +184,7 @@ static int put_description(struct pod_dir *dir, const char *text)
     }
     result = pod_file_put(&file, text, strlen(text));
     if (result == PM_OK) {
-        return pod_file_commit(dir, &file, FILE_STARTING, POD_SYNC_BYTES);
+        return pod_file_commit(dir, &file, name, sync);
     }
     pod_file_abandon(dir, &file);
     return result;
@@ -203,8 +202,8 @@ static int make_folder(struct create *create, const char *path)
     if (result == PM_OK) {
         result = pod_token_make(&dir, create->token);
     }
-    if (result == PM_OK) {
-        result = put_description(&dir, create->meta);
+    if (result == PM_OK) { // Its name is on the disk with the one that it gets when it has begun.
+        result = put_file(&dir, create->meta, FILE_STARTING, POD_SYNC_BYTES);
     }
     pod_dir_close(&dir);
     return result;
@@ -267,6 +266,16 @@ static int spawn_holder(struct create *create, pm_native theirs)
     return result;
 }
 
+// For whoever has to end what is left in it. Without that note nothing is ended there.
+static void note_group(const char *path, const struct placement *placement)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    if (placement->folder[0] != '\0' && pod_dir_open(path, &dir) == PM_OK) {
+        (void)put_file(&dir, placement->folder, FILE_GROUP, POD_SYNC_NONE);
+    }
+    pod_dir_close(&dir);
+}
+
 static void work_create(uv_work_t *work)
 {
     struct create *create = work->data;
@@ -286,6 +295,7 @@ static void work_create(uv_work_t *work)
     if (result == PM_OK) { // Before it has a child, which is born where it is.
         placement_move(create->server->manager, session->id, pm_process_pid(create->process),
                        &create->placement);
+        note_group(session->path, &create->placement);
     }
     if (result != PM_OK && create->error.code == RUNNER_OK) {
         char show[4600];
