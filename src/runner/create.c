@@ -9,6 +9,7 @@
 #include "runner/doctor.h"
 #include "runner/os.h"
 #include "runner/placement.h"
+#include "runner/post.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
@@ -19,7 +20,7 @@
 #define BEGIN_MS 15000 // And on to the proof of the child's exec, which has 5 s.
 
 struct create {
-    uv_work_t work;
+    struct post_thread thread;
     struct server *server;
     struct session *session;
     struct call *call;
@@ -276,9 +277,9 @@ static void note_group(const char *path, const struct placement *placement)
     pod_dir_close(&dir);
 }
 
-static void work_create(uv_work_t *work)
+static void work_create(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
     pm_native theirs;
     int result = make_folder(create, session->path);
@@ -335,9 +336,9 @@ static void add_words(struct create *create)
     }
 }
 
-static void work_clean(uv_work_t *work)
+static void work_clean(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
     const struct pm_stop_plan plan = {.steps_count = 1,
                                       .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, KILL_MARGIN_MS}}};
@@ -355,11 +356,10 @@ static void work_clean(uv_work_t *work)
     }
 }
 
-static void after_clean(uv_work_t *work, int status)
+static void after_clean(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
-    (void)status;
     session_log(session, LOG_WARNING, "session.failed", "%s: %s", create->error.what,
                 create->error.why);
     call_error(create->call, &create->error);
@@ -380,9 +380,11 @@ static void fail(struct create *create)
     podlink_close(session->link);
     session->link = NULL;
     session->works++;
-    if (uv_queue_work(&create->server->loop, &create->work, work_clean, after_clean) != 0) {
-        work_clean(&create->work);
-        after_clean(&create->work, 0);
+    create->thread =
+        (struct post_thread){.block = work_clean, .after = after_clean, .user = create};
+    if (post_thread(create->server->starts, &create->thread) != 0) {
+        work_clean(create);
+        after_clean(create);
     }
 }
 
@@ -534,11 +536,10 @@ static void on_patience_over(uv_timer_t *timer)
     fail(create);
 }
 
-static void after_create(uv_work_t *work, int status)
+static void after_create(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
-    (void)status;
     session->works--;
     if (create->error.code != RUNNER_OK) {
         fail(create);
@@ -572,7 +573,6 @@ void session_create(struct server *server, struct call *call, json_t *params)
         call_result(call, NULL);
         return;
     }
-    create->work.data = create;
     create->server = server;
     create->session = session;
     create->call = call;
@@ -582,7 +582,12 @@ void session_create(struct server *server, struct call *call, json_t *params)
     int result = take_params(create, session);
     if (result == RUNNER_OK) {
         session->works++;
-        result = uv_queue_work(&server->loop, &create->work, work_create, after_create);
+        create->thread =
+            (struct post_thread){.block = work_create, .after = after_create, .user = create};
+        result = post_thread(server->starts, &create->thread) == 0
+                     ? RUNNER_OK
+                     : runner_fail(&create->error, RUNNER_FAILED,
+                                   "start of session '%s'\nno thread can be had", id);
     }
     if (result != RUNNER_OK) {
         call_error(call, &create->error);

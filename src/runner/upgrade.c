@@ -6,6 +6,7 @@
 
 #include "pod/wire.h"
 #include "runner/control_client.h"
+#include "runner/post.h"
 
 #define STATE_FORMAT 1
 #define CONTROL_VERSION 1
@@ -103,7 +104,7 @@ int upgrade_self_check(void)
 }
 
 struct upgrade {
-    uv_work_t work;
+    struct post_thread thread;
     struct server *server;
     struct call *call;
     char *program, *version;
@@ -147,9 +148,9 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
     return code;
 }
 
-static void work_check(uv_work_t *work)
+static void work_check(void *user)
 {
-    struct upgrade *upgrade = work->data;
+    struct upgrade *upgrade = user;
     const char *const argv[] = {upgrade->program, "serve", "--self-check", NULL};
     struct pm_spec spec = PM_SPEC_INIT;
     struct pm_run_options options = PM_RUN_OPTIONS_INIT;
@@ -175,11 +176,10 @@ static void work_check(uv_work_t *work)
     pm_run_result_clear(&result);
 }
 
-static void after_check(uv_work_t *work, int status)
+static void after_check(void *user)
 {
-    struct upgrade *upgrade = work->data;
+    struct upgrade *upgrade = user;
     struct server *server = upgrade->server;
-    (void)status;
     server->works--;
     if (upgrade->error.code == RUNNER_OK && server->end != SERVER_RUNS) {
         (void)runner_fail(&upgrade->error, RUNNER_REFUSED, "upgrade to '%s'\n%s\nrunner info",
@@ -226,13 +226,14 @@ void upgrade_begin(struct server *server, struct call *call, json_t *params)
         free(upgrade);
         return;
     }
-    upgrade->work.data = upgrade;
+    upgrade->thread =
+        (struct post_thread){.block = work_check, .after = after_check, .user = upgrade};
     upgrade->server = server;
     upgrade->call = call;
     server->works++;
-    if (uv_queue_work(&server->loop, &upgrade->work, work_check, after_check) != 0) {
-        work_check(&upgrade->work);
-        after_check(&upgrade->work, 0);
+    if (post_thread(server->starts, &upgrade->thread) != 0) {
+        work_check(upgrade);
+        after_check(upgrade);
     }
 }
 
