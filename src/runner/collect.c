@@ -99,7 +99,8 @@ static int write_lost(const struct look *look, struct pod_dir *dir)
     return result;
 }
 
-int session_end_group(struct pod_dir *dir, const char *id, bool but_holder)
+// What it has left in the control group that was made for it. As placement_end().
+static int end_group(struct pod_dir *dir, const char *id, bool but_holder)
 {
     uint8_t *folder;
     size_t size;
@@ -128,7 +129,7 @@ static void look_at_lost(struct look *look, struct pod_dir *dir)
                    dir != NULL ? "its process has ended and left no exit record"
                                : "its process has ended, its folder is gone");
     look->claimed_ms = wall_ms();
-    look->group = dir != NULL ? session_end_group(dir, look->id, false) : 0; // Before it is noted.
+    look->group = dir != NULL ? end_group(dir, look->id, false) : 0; // Before it is noted.
     look->lost_noted = dir != NULL ? write_lost(look, dir) : PM_ERR_NOT_FOUND;
 }
 
@@ -201,7 +202,7 @@ static void work_look(uv_work_t *work)
     } else if (look->result == PM_ERR_NOT_FOUND && !look->lives) {
         look_at_lost(look, folder);
     } else if (look->result == PM_OK && look->killed) {
-        look->group = session_end_group(&dir, look->id, look->lives);
+        look->group = end_group(&dir, look->id, look->lives);
     }
     pod_dir_close(&dir);
 }

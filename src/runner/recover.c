@@ -151,9 +151,6 @@ static void drop_half_made(const struct recovery *recovery, const struct folder 
         found->key = ""; // It was the process's.
     }
     free_to_go = free_to_go && (found != NULL || pod_dir_lock(&dir) == PM_OK);
-    if (free_to_go && id != NULL) {
-        (void)session_end_group(&dir, id, false);
-    }
     pod_dir_close(&dir);
     if (free_to_go) {
         (void)tree_remove(folder->path);

@@ -163,8 +163,6 @@ void session_drop_link(struct session *session);
 // collect.c. The holder is dead, or says that the record is there, or its connection failed: what
 // remains of it? A worker looks, since there may be much to be read.
 void session_collect(struct session *session);
-// In a worker: ends what is left in the control group that was made for it. As placement_end().
-int session_end_group(struct pod_dir *dir, const char *id, bool but_holder);
 // Whether a trouble passes: it says nothing about what is on the disk.
 bool session_passing(int result);
 // Looks for the ends of those whose record in the registry was set aside: the lock of the folder
