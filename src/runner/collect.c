@@ -7,8 +7,10 @@
 #include "pod/tomb.h"
 #include "poddaemon/folder.h"
 #include "runner/doctor.h"
+#include "runner/placement.h"
 #include "runner/session.h"
 
+#define GROUP_MAX 8192
 #define PASSING_MS 500 // Until a trouble that passes is met again.
 
 struct look {
@@ -20,6 +22,7 @@ struct look {
     char id[RUNNER_ID_MAX + 1];
     uint64_t daemon_pid, epoch;
     bool told, told_ours; // How it ended is in `exit`; nobody else can have been told.
+    bool killed;          // Asked for: nothing shall be left.
     // What it has found.
     int opened, result; // Of the folder, of the record: PM_OK or PM_ERR_*.
     bool lives;         // The holder.
@@ -33,6 +36,7 @@ struct look {
     bool lost_told;  // An earlier runner has said it.
     int lost_noted;  // Result of noting it now.
     char lost[256];
+    int group; // What was left in its control group: as placement_end().
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -95,6 +99,19 @@ static int write_lost(const struct look *look, struct pod_dir *dir)
     return result;
 }
 
+// What it has left in the control group that was made for it. As placement_end().
+static int end_group(struct pod_dir *dir, const char *id, bool but_holder)
+{
+    uint8_t *folder;
+    size_t size;
+    if (pod_file_read(dir, FILE_GROUP, GROUP_MAX, &folder, &size) != PM_OK) {
+        return 0; // None was made for it.
+    }
+    int result = placement_end((const char *)folder, id, but_holder);
+    free(folder);
+    return result;
+}
+
 // dir: NULL if its folder is gone.
 static void look_at_lost(struct look *look, struct pod_dir *dir)
 {
@@ -112,6 +129,7 @@ static void look_at_lost(struct look *look, struct pod_dir *dir)
                    dir != NULL ? "its process has ended and left no exit record"
                                : "its process has ended, its folder is gone");
     look->claimed_ms = wall_ms();
+    look->group = dir != NULL ? end_group(dir, look->id, false) : 0; // Before it is noted.
     look->lost_noted = dir != NULL ? write_lost(look, dir) : PM_ERR_NOT_FOUND;
 }
 
@@ -183,6 +201,8 @@ static void work_look(uv_work_t *work)
         take_told(look, folder);
     } else if (look->result == PM_ERR_NOT_FOUND && !look->lives) {
         look_at_lost(look, folder);
+    } else if (look->result == PM_OK && look->killed) {
+        look->group = end_group(&dir, look->id, look->lives);
     }
     pod_dir_close(&dir);
 }
@@ -344,6 +364,11 @@ static void take_look(struct session *session, const struct look *look)
     struct ask *asks;
     // Whoever reads it in the end: it is to be told, once.
     session->claim_asked = session->claim_asked || look->claimed;
+    if (look->group != 0) {
+        session_log(session, look->group > 0 ? LOG_INFO : LOG_WARNING, "session.group",
+                    "what it had left in its control group %s",
+                    look->group > 0 ? "was ended" : "does not end");
+    }
     if (session_is_over(session) || session->link != NULL) {
         return;
     }
@@ -413,6 +438,7 @@ void session_collect(struct session *session)
     look->epoch = session->server->epoch;
     look->exit = session->exit;
     look->told_ours = session->exit_told && session->claim_done;
+    look->killed = session->stopping && session->stop_kind == ASK_KILL;
     look->told = look->told_ours || (session->exit_told && !session->record_gone);
     session->collecting = true;
     session_hold(session);

@@ -9,6 +9,7 @@
 #include "runner/doctor.h"
 #include "runner/os.h"
 #include "runner/placement.h"
+#include "runner/post.h"
 #include "runner/session.h"
 #include "runner/tree.h"
 
@@ -19,7 +20,7 @@
 #define BEGIN_MS 15000 // And on to the proof of the child's exec, which has 5 s.
 
 struct create {
-    uv_work_t work;
+    struct post_thread thread;
     struct server *server;
     struct session *session;
     struct call *call;
@@ -175,8 +176,7 @@ static int take_params(struct create *create, struct session *session)
 // The holder, in a worker
 // ------------------------------------------------------------------------------------------------
 
-// Its name is on the disk with the one that it gets when the session has begun.
-static int put_description(struct pod_dir *dir, const char *text)
+static int put_file(struct pod_dir *dir, const char *text, const char *name, enum pod_sync sync)
 {
     struct pod_new_file file;
     int result = pod_file_begin(dir, &file);
@@ -185,7 +185,7 @@ static int put_description(struct pod_dir *dir, const char *text)
     }
     result = pod_file_put(&file, text, strlen(text));
     if (result == PM_OK) {
-        return pod_file_commit(dir, &file, FILE_STARTING, POD_SYNC_BYTES);
+        return pod_file_commit(dir, &file, name, sync);
     }
     pod_file_abandon(dir, &file);
     return result;
@@ -203,8 +203,8 @@ static int make_folder(struct create *create, const char *path)
     if (result == PM_OK) {
         result = pod_token_make(&dir, create->token);
     }
-    if (result == PM_OK) {
-        result = put_description(&dir, create->meta);
+    if (result == PM_OK) { // Its name is on the disk with the one that it gets when it has begun.
+        result = put_file(&dir, create->meta, FILE_STARTING, POD_SYNC_BYTES);
     }
     pod_dir_close(&dir);
     return result;
@@ -267,9 +267,19 @@ static int spawn_holder(struct create *create, pm_native theirs)
     return result;
 }
 
-static void work_create(uv_work_t *work)
+// For whoever has to end what is left in it. Without that note nothing is ended there.
+static void note_group(const char *path, const struct placement *placement)
 {
-    struct create *create = work->data;
+    struct pod_dir dir = POD_DIR_INIT;
+    if (placement->folder[0] != '\0' && pod_dir_open(path, &dir) == PM_OK) {
+        (void)put_file(&dir, placement->folder, FILE_GROUP, POD_SYNC_NONE);
+    }
+    pod_dir_close(&dir);
+}
+
+static void work_create(void *user)
+{
+    struct create *create = user;
     struct session *session = create->session;
     pm_native theirs;
     int result = make_folder(create, session->path);
@@ -286,6 +296,7 @@ static void work_create(uv_work_t *work)
     if (result == PM_OK) { // Before it has a child, which is born where it is.
         placement_move(create->server->manager, session->id, pm_process_pid(create->process),
                        &create->placement);
+        note_group(session->path, &create->placement);
     }
     if (result != PM_OK && create->error.code == RUNNER_OK) {
         char show[4600];
@@ -325,9 +336,9 @@ static void add_words(struct create *create)
     }
 }
 
-static void work_clean(uv_work_t *work)
+static void work_clean(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
     const struct pm_stop_plan plan = {.steps_count = 1,
                                       .steps = {{PM_STOP_KILL, PM_SCOPE_TREE, KILL_MARGIN_MS}}};
@@ -345,11 +356,10 @@ static void work_clean(uv_work_t *work)
     }
 }
 
-static void after_clean(uv_work_t *work, int status)
+static void after_clean(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
-    (void)status;
     session_log(session, LOG_WARNING, "session.failed", "%s: %s", create->error.what,
                 create->error.why);
     call_error(create->call, &create->error);
@@ -370,9 +380,11 @@ static void fail(struct create *create)
     podlink_close(session->link);
     session->link = NULL;
     session->works++;
-    if (uv_queue_work(&create->server->loop, &create->work, work_clean, after_clean) != 0) {
-        work_clean(&create->work);
-        after_clean(&create->work, 0);
+    create->thread =
+        (struct post_thread){.block = work_clean, .after = after_clean, .user = create};
+    if (post_thread(create->server->starts, &create->thread) != 0) {
+        work_clean(create);
+        after_clean(create);
     }
 }
 
@@ -526,11 +538,10 @@ static void on_patience_over(uv_timer_t *timer)
     fail(create);
 }
 
-static void after_create(uv_work_t *work, int status)
+static void after_create(void *user)
 {
-    struct create *create = work->data;
+    struct create *create = user;
     struct session *session = create->session;
-    (void)status;
     session->works--;
     if (create->error.code != RUNNER_OK) {
         fail(create);
@@ -564,7 +575,6 @@ void session_create(struct server *server, struct call *call, json_t *params)
         call_result(call, NULL);
         return;
     }
-    create->work.data = create;
     create->server = server;
     create->session = session;
     create->call = call;
@@ -574,7 +584,12 @@ void session_create(struct server *server, struct call *call, json_t *params)
     int result = take_params(create, session);
     if (result == RUNNER_OK) {
         session->works++;
-        result = uv_queue_work(&server->loop, &create->work, work_create, after_create);
+        create->thread =
+            (struct post_thread){.block = work_create, .after = after_create, .user = create};
+        result = post_thread(server->starts, &create->thread) == 0
+                     ? RUNNER_OK
+                     : runner_fail(&create->error, RUNNER_FAILED,
+                                   "start of session '%s'\nno thread can be had", id);
     }
     if (result != RUNNER_OK) {
         call_error(call, &create->error);

@@ -247,7 +247,7 @@ static void untrusted_folder(struct doctor *doctor, const struct known_folder *f
     doctor_find(
         doctor, DOCTOR_ERROR, "session.unproven", folder->path,
         "the folder '%s' cannot be trusted: %s\nnothing in it is used or deleted%s\n%s %s %s",
-        folder->path, pm_strerror(folder->result),
+        folder->path, known_trouble(folder->result),
         holder != NULL ? "; its holder lives, and has to be ended before it can be forgotten"
                        : "; the next runner shows it under its own name, until it is told to "
                          "forget it",
@@ -263,7 +263,7 @@ static void check_folder(struct doctor *doctor, const struct known_folder *folde
     if (folder->result == PM_ERR_ACCESS) {
         return; // Its rights were told.
     }
-    if (folder->result != PM_OK && folder->result != PM_ERR_NOT_FOUND) {
+    if (folder->result != PM_OK && !(folder->result == PM_ERR_NOT_FOUND && folder->starting)) {
         untrusted_folder(doctor, folder);
     } else if (folder->starting && !doctor->runner_lives) {
         doctor_find(

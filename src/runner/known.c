@@ -57,11 +57,50 @@ static bool has_file(const char *folder, const char *name, uint64_t *ret_size)
     return result == 0;
 }
 
-static void take_description(struct known_folder *folder, const char *text, size_t size)
+// What a start that did not come to its end has made before the description, and what a removal
+// leaves when that is gone: none of it is worth anything, and the folder itself says no more.
+static bool is_worthless(const uv_dirent_t *entry)
 {
+    static const char *const names[] = {POD_FILE_TOKEN,    POD_FILE_LOCK,     POD_FILE_LOG,
+                                        POD_FILE_LOG ".1", POD_FILE_LOG ".2", "s",
+                                        FILE_GROUP,        "exit.new",        "renaming",
+                                        "startup"};
+    size_t i = 0;
+    while (i < sizeof names / sizeof names[0] && strcmp(entry->name, names[i]) != 0) {
+        i++;
+    }
+    return i < sizeof names / sizeof names[0] && entry->type != UV_DIRENT_DIR;
+}
+
+bool known_is_half_made(const char *path)
+{
+    uv_fs_t request;
+    uv_dirent_t entry;
+    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
+    bool worthless = result >= 0 || result == UV_ENOENT;
+    while (result >= 0 && worthless && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
+        worthless = is_worthless(&entry);
+    }
+    uv_fs_req_cleanup(&request);
+    return worthless;
+}
+
+const char *known_trouble(int result)
+{
+    return result == PM_ERR_NOT_FOUND ? "it has no description, and is no start that was broken off"
+                                      : pm_strerror(result);
+}
+
+static void take_description(const struct runner_env *env, struct known_folder *folder,
+                             const char *text, size_t size)
+{
+    char expected[4096] = ""; // Of another session's description nothing follows.
     json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
     const char *id = json_string_value(json_object_get(json, "id"));
     if (id != NULL && rpc_valid_id(id)) {
+        session_folder(env->state_dir, id, expected);
+    }
+    if (strcmp(expected, folder->path) == 0) {
         copy_text(folder->id, sizeof folder->id, id);
         copy_text(folder->program, sizeof folder->program,
                   json_string_value(json_object_get(json, "program")));
@@ -77,7 +116,7 @@ static void take_description(struct known_folder *folder, const char *text, size
     json_decref(json);
 }
 
-static void read_folder(struct known_folder *folder)
+static void read_folder(const struct runner_env *env, struct known_folder *folder)
 {
     struct pod_dir dir = POD_DIR_INIT;
     uint8_t *text = NULL;
@@ -89,11 +128,14 @@ static void read_folder(struct known_folder *folder)
             folder->starting = true;
             result = pod_file_read(&dir, FILE_STARTING, SESSION_FILE_MAX, &text, &size);
         }
+        if (result == PM_ERR_NOT_FOUND) {
+            folder->starting = known_is_half_made(folder->path);
+        }
     }
     pod_dir_close(&dir);
     folder->result = result;
     if (result == PM_OK) {
-        take_description(folder, (const char *)text, size);
+        take_description(env, folder, (const char *)text, size);
         free(text);
     }
     folder->exit = has_file(folder->path, POD_FILE_EXIT, &folder->bytes);
@@ -121,7 +163,7 @@ static int read_folders(const struct runner_env *env, struct known *known)
         struct known_folder *folder = &grown[known->folders_count++];
         memset(folder, 0, sizeof *folder);
         (void)snprintf(folder->path, sizeof folder->path, "%.3700s/%.300s", path, entry.name);
-        read_folder(folder);
+        read_folder(env, folder);
     }
     uv_fs_req_cleanup(&request);
     return result;

@@ -41,7 +41,7 @@ struct known_folder { // Of a session.
     char program[256];
     char service[RUNNER_ID_MAX + 1]; // Whose agent lives in it; "": none.
     int result;                      // PM_OK, or why it cannot be trusted.
-    bool starting;                   // Its start has not come to its end.
+    bool starting;                   // Its start, or its removal, has not come to its end.
     bool exit, claimed, lost, socket;
     uint64_t bytes; // Of the record of its exit, with its output.
 };
@@ -64,5 +64,10 @@ void known_clear(struct known *known);
 // The record of one that runs, or ran; NULL.
 const struct known_record *known_record_of(const struct known *known, const char *id);
 const struct known_folder *known_folder_of(const struct known *known, const char *id);
+// Of the folder of a session without any description: whether there is nothing in it but what a
+// start or a removal leaves that did not come to its end. Then it may be removed.
+bool known_is_half_made(const char *path);
+// Why a folder is not trusted: known_folder::result as text.
+const char *known_trouble(int result);
 
 #endif

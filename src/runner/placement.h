@@ -17,6 +17,7 @@ enum placement_kind {
 struct placement {
     enum placement_kind kind;
     char group[4096];   // Its control group, "" where there are none.
+    char folder[4200];  // Of the one that was made for it, in the file system; else "".
     char warning[1024]; // "": nothing to warn of.
 };
 
@@ -34,6 +35,12 @@ void placement_home(struct placement_home *ret);
 void placement_check(const struct placement_home *home, uint64_t pid, json_t *warnings);
 // Adds what there is to warn of.
 void placement_warn(const struct placement *placement, json_t *warnings);
+// What is left in the group that was made for the holder of this session, and was found then under
+// this name: it is killed, whatever session or parent it has. `but_holder`: the holder, which
+// lives, is not; otherwise nothing is touched if it is there. For a worker: it may take 1 s. 0:
+// nothing was left; 1: all of it has ended; UV_ETIMEDOUT: it has not, or cannot be told from
+// strangers.
+int placement_end(const char *folder, const char *id, bool but_holder);
 #define PLACEMENT_PREFIX "processmgr-pod-"
 // A control group that was made for a pod.
 bool placement_is_own(const char *group);

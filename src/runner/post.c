@@ -1,5 +1,6 @@
 #include "runner/post.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -10,8 +11,10 @@ struct post {
     uv_mutex_t lock;
     struct post_item *first, **last;
     bool closed;
-    bool closing; // On the loop, as is the next.
-    unsigned threads, held;
+    bool closing;           // On the loop, as is the next.
+    unsigned threads, held; // Threads: with those that wait.
+    unsigned running, most;
+    struct post_item *waiting, **last_waiting;
 };
 
 static void on_wake(uv_async_t *async)
@@ -29,7 +32,7 @@ static void on_wake(uv_async_t *async)
     }
 }
 
-struct post *post_open(uv_loop_t *loop)
+struct post *post_open(uv_loop_t *loop, unsigned most)
 {
     struct post *post = calloc(1, sizeof *post);
     if (post == NULL || uv_mutex_init(&post->lock) != 0) {
@@ -43,6 +46,8 @@ struct post *post_open(uv_loop_t *loop)
     }
     post->wake.data = post;
     post->last = &post->first;
+    post->last_waiting = &post->waiting;
+    post->most = most > 0 ? most : UINT_MAX;
     return post;
 }
 
@@ -88,18 +93,6 @@ void post_free(struct post *post)
     }
 }
 
-static void after_thread(void *user)
-{
-    struct post_thread *thread = user;
-    struct post *post = thread->post;
-    (void)uv_thread_join(&thread->thread);
-    post->threads--;
-    thread->after(thread->user); // It may free the thread's struct.
-    if (post->closing) {
-        post_close(post);
-    }
-}
-
 static void run_thread(void *user)
 {
     struct post_thread *thread = user;
@@ -107,15 +100,56 @@ static void run_thread(void *user)
     post_send(thread->post, &thread->item);
 }
 
-int post_thread(struct post *post, struct post_thread *thread)
+static int begin(struct post *post, struct post_thread *thread)
 {
-    thread->post = post;
-    thread->item = (struct post_item){NULL, after_thread, thread};
     // Born so, it takes no signal, also when the loop listens to none any more.
     bool held = os_signals_hold();
     int result = uv_thread_create(&thread->thread, run_thread, thread);
     if (held) {
         os_signals_let();
+    }
+    post->running += result == 0 ? 1 : 0;
+    return result;
+}
+
+static void begin_waiting(struct post *post)
+{
+    while (post->waiting != NULL && post->running < post->most) {
+        struct post_thread *thread = post->waiting->user;
+        post->waiting = post->waiting->next;
+        post->last_waiting = post->waiting != NULL ? post->last_waiting : &post->waiting;
+        if (begin(post, thread) != 0) { // Late is better than never.
+            post->threads--;
+            thread->block(thread->user);
+            thread->after(thread->user);
+        }
+    }
+}
+
+static void after_thread(void *user)
+{
+    struct post_thread *thread = user;
+    struct post *post = thread->post;
+    (void)uv_thread_join(&thread->thread);
+    post->threads--;
+    post->running--;
+    thread->after(thread->user); // It may free the thread's struct.
+    begin_waiting(post);
+    if (post->closing) {
+        post_close(post);
+    }
+}
+
+int post_thread(struct post *post, struct post_thread *thread)
+{
+    int result = 0;
+    thread->post = post;
+    thread->item = (struct post_item){NULL, after_thread, thread};
+    if (post->running < post->most) {
+        result = begin(post, thread);
+    } else {
+        *post->last_waiting = &thread->item;
+        post->last_waiting = &thread->item.next;
     }
     post->threads += result == 0 ? 1 : 0;
     return result;

@@ -1,5 +1,5 @@
 // Work for the loop from other threads, and threads of one's own for what blocks longer than a
-// worker of libuv should: there are only four of those.
+// worker of libuv should: there are only four of those, and ends and kills are theirs.
 #ifndef RUNNER_POST_H
 #define RUNNER_POST_H
 
@@ -11,7 +11,8 @@ struct post_item { // Part of what it is about: sending needs no memory.
     void (*run)(void *user); // On the loop.
     void *user;
 };
-struct post *post_open(uv_loop_t *loop); // NULL: no memory.
+// NULL: no memory. `most` of the threads below run at once, the others wait for their turn; 0: all.
+struct post *post_open(uv_loop_t *loop, unsigned most);
 // Any thread. Once it is closed, nothing is run any more.
 void post_send(struct post *post, struct post_item *item);
 void post_close(struct post *post); // On the loop; when the last thread below is back.

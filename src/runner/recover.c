@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/known.h"
 #include "runner/placement.h"
 #include "runner/session.h"
 #include "runner/tree.h"
@@ -196,7 +197,8 @@ static void read_folder(struct recovery *recovery, const char *path)
         session_folder(recovery->server->env->state_dir, folder->id, expected);
         folder->named = strcmp(expected, path) == 0;
     }
-    folder->half_made = starting && (folder->named || folder->result == PM_ERR_NOT_FOUND);
+    folder->half_made =
+        folder->result == PM_ERR_NOT_FOUND ? known_is_half_made(path) : starting && folder->named;
     if (folder->half_made) {
         drop_half_made(recovery, folder);
     }
@@ -255,7 +257,7 @@ static void take_folder(struct recovery *recovery, const struct folder *folder)
     }
     if (!folder->named || known != NULL) {
         set_aside(server, folder,
-                  folder->result != PM_OK ? pm_strerror(folder->result)
+                  folder->result != PM_OK ? known_trouble(folder->result)
                                           : "its description is not that of this folder");
         return;
     }

@@ -7,6 +7,7 @@
 #include "runner/control_client.h"
 #include "runner/debug.h"
 #include "runner/doctor.h"
+#include "runner/post.h"
 #include "runner/prune.h"
 #include "runner/service_config.h"
 #include "runner/session.h"
@@ -18,6 +19,7 @@
 #define SERVICES_MS 10000 // For services and starts, whatever times they have for themselves.
 #define END_LOOK_MS 10
 #define LEAVE_LOOK_MS 20
+#define STARTS_AT_ONCE 16
 
 struct ended { // The end of a holder, told on a thread of the manager.
     struct ended *next;
@@ -154,6 +156,7 @@ static void close_handles(struct server *server)
     }
     uv_close((uv_handle_t *)&server->housekeeping, NULL);
     uv_close((uv_handle_t *)&server->wake, NULL);
+    post_close(server->starts);
     control_close(server);
 }
 
@@ -402,7 +405,8 @@ static int serve_once(const struct runner_env *env, pm_native ready,
     int code;
     *ret_successor = (struct successor){NULL, false};
     if (server == NULL || uv_loop_init(&server->loop) != 0 ||
-        uv_mutex_init(&server->ended_lock) != 0) {
+        uv_mutex_init(&server->ended_lock) != 0 ||
+        (server->starts = post_open(&server->loop, STARTS_AT_ONCE)) == NULL) {
         free(server);
         return RUNNER_FAILED;
     }
@@ -434,6 +438,7 @@ static int serve_once(const struct runner_env *env, pm_native ready,
     on_wake(&server->wake);
     (void)uv_loop_close(&server->loop);
     services_free(server);
+    post_free(server->starts);
     control_free(server);
     pod_dir_close(&server->state);
     log_close(server->log);

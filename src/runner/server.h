@@ -68,6 +68,7 @@ struct server {
     int64_t started_wall_ms;
     struct session *sessions;
     struct services *services;      // NULL: none.
+    struct post *starts;            // Threads for what may hang: others need libuv's workers.
     uint64_t ids;                   // Of calls and questions, given so far.
     struct held *held;              // Calls that wait for `recovered`.
     size_t recovering;              // Sessions whose pod has not answered yet.

@@ -457,7 +457,7 @@ struct service *service_add(struct server *server, const char *name, json_t *obj
 int services_open(struct server *server, struct runner_error *error)
 {
     struct services *all = calloc(1, sizeof *all);
-    if (all == NULL || (all->post = post_open(&server->loop)) == NULL) {
+    if (all == NULL || (all->post = post_open(&server->loop, 0)) == NULL) {
         free(all);
         return runner_fail(error, RUNNER_FAILED, "start of a runner\nout of memory");
     }

@@ -141,7 +141,7 @@ void session_drop_link(struct session *session)
 {
     podlink_close(session->link);
     session->link = NULL;
-    session->welcomed = session->claim_sent = false;
+    session->welcomed = session->claim_settled = false;
     session_end_asks(session_take_asks(session));
 }
 
@@ -393,10 +393,26 @@ static struct ask *take_ask(struct session *session, uint32_t request)
     return NULL;
 }
 
+// Before we ask for the first time only an earlier runner can have claimed it, and that one has
+// told it. Later that says nothing: it may be our own claim whose answer was lost.
+static bool claimed_before(const struct session *session)
+{
+    char path[4200];
+    uv_fs_t request;
+    (void)snprintf(path, sizeof path, "%s/" POD_FILE_CLAIMED, session->path);
+    bool is_there = uv_fs_lstat(NULL, &request, path, NULL) == 0;
+    uv_fs_req_cleanup(&request);
+    return is_there && !session->claim_asked;
+}
+
 static void claim(struct session *session)
 {
-    if (!session->claim_sent && !session->record_gone) {
-        session->claim_sent = session->claim_asked = true;
+    if (session->claim_settled || session->record_gone) {
+        return;
+    }
+    session->claim_settled = true;
+    if (!claimed_before(session)) {
+        session->claim_asked = true;
         (void)session_ask(session, ASK_CLAIM, NULL);
     }
 }
@@ -428,9 +444,11 @@ static void take_state(struct session *session, const struct pod_state *pod)
     if (session->state != SESSION_RUNNING && !session->record_gone) {
         session->state = SESSION_RUNNING;
         session->problem[0] = '\0';
-        session_log(session, LOG_INFO, "session.attached", "holder %llu, child %llu, version %s",
-                    (unsigned long long)pod->daemon_pid, (unsigned long long)pod->child_pid,
-                    session->build);
+        if (pod->state != POD_SESSION_EXITED) {
+            session_log(session, LOG_INFO, "session.attached",
+                        "holder %llu, child %llu, version %s", (unsigned long long)pod->daemon_pid,
+                        (unsigned long long)pod->child_pid, session->build);
+        }
     }
     session->attempts = 0;
     session_settle(session);
@@ -492,7 +510,7 @@ static void take_answer(struct session *session, const struct pod_message *messa
 // not read, but how it ended can be told.
 static void leave_alone(struct session *session)
 {
-    bool claimed = session->claim_sent;
+    bool claimed = session->claim_settled;
     if (session->link != NULL && session->welcomed && session->asks == NULL &&
         (!session->stopping || claimed)) {
         session_drop_link(session);
@@ -543,7 +561,7 @@ static void take_end_of_link(struct session *session, int failure)
 {
     struct ask *asks = session_take_asks(session);
     session->link = NULL;
-    session->welcomed = session->claim_sent = false;
+    session->welcomed = session->claim_settled = false;
     if (session->create != NULL) {
         session_end_asks(asks);
         create_over(session, failure);

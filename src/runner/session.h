@@ -30,6 +30,7 @@
 #define FILE_STARTING "starting"    // The description, until the session has begun.
 #define FILE_SESSION "session.json" // The description.
 #define SESSION_FILE_MAX 65536      // Bytes of these two.
+#define FILE_GROUP "group"          // The control group that was made for it.
 #define FILE_LOST "lost"            // The holder died without a record; told once.
 
 enum session_state {
@@ -88,7 +89,7 @@ struct session {
                           // has ended, and its end tells that better.
     bool welcomed;        // On this link.
     bool settled;         // It is known what has become of it.
-    bool claim_sent;      // On this link.
+    bool claim_settled;   // On this link: it was asked for, or is an earlier runner's.
     bool claim_asked;     // In this run of the runner: the claim is ours, whoever carries it out.
     bool record_gone;     // So its holder says. If it is not on the disk either, asking again is of
                           // no use: what has become of it is known when the holder has left.

@@ -6,12 +6,17 @@
 
 #include "pod/wire.h"
 #include "runner/control_client.h"
+#include "runner/post.h"
 #include "runner/text.h"
 
 #define STATE_FORMAT 1
 #define CONTROL_VERSION 1
 #define SIGNALS_HELD "held" // Those that wait when we begin are let in. Earlier builds say nothing.
 #define ASKED_TO_END "the runner was asked to end meanwhile"
+#define NOT_READY "the new one was not ready in 10 s"
+#define WORDS_MAX (1024 * 1024)
+#define READY_LOOK_MS 20
+#define READY_ASK_MS 1000
 
 // ------------------------------------------------------------------------------------------------
 // What became of it
@@ -46,6 +51,43 @@ json_t *upgrade_last(const char *state_dir)
 }
 
 // ------------------------------------------------------------------------------------------------
+// Its last words
+// ------------------------------------------------------------------------------------------------
+
+// Where a runner that starts by itself says them.
+static void words_path(const struct runner_env *env, char path[4200])
+{
+    (void)snprintf(path, 4200, "%s/runner.err", env->state_dir);
+}
+
+// What others have said there by now.
+static size_t words_so_far(const struct runner_env *env)
+{
+    char path[4200];
+    uv_fs_t request;
+    words_path(env, path);
+    size_t size = uv_fs_stat(NULL, &request, path, NULL) == 0 ? (size_t)request.statbuf.st_size : 0;
+    uv_fs_req_cleanup(&request);
+    return size;
+}
+
+static void note_came_back(const struct runner_env *env, const char *program, const char *why,
+                           size_t words_from)
+{
+    char path[4200], reason[512], *words = NULL;
+    size_t size = 0;
+    words_path(env, path);
+    bool more = os_read_file(path, WORDS_MAX, &words, &size) == 0 && size > words_from;
+    if (more) {
+        runner_one_line(words + words_from);
+    }
+    (void)snprintf(reason, sizeof reason, "%s%s%.400s", why, more ? ": " : "",
+                   more ? words + words_from : "");
+    free(words);
+    note(env->state_dir, program, "came back", reason);
+}
+
+// ------------------------------------------------------------------------------------------------
 // The new binary proves itself
 // ------------------------------------------------------------------------------------------------
 
@@ -63,7 +105,7 @@ int upgrade_self_check(void)
 }
 
 struct upgrade {
-    uv_work_t work;
+    struct post_thread thread;
     struct server *server;
     struct call *call;
     char *program, *version;
@@ -107,9 +149,9 @@ static int judge(struct upgrade *upgrade, const struct pm_run_result *result)
     return code;
 }
 
-static void work_check(uv_work_t *work)
+static void work_check(void *user)
 {
-    struct upgrade *upgrade = work->data;
+    struct upgrade *upgrade = user;
     const char *const argv[] = {upgrade->program, "serve", "--self-check", NULL};
     struct pm_spec spec = PM_SPEC_INIT;
     struct pm_run_options options = PM_RUN_OPTIONS_INIT;
@@ -135,11 +177,10 @@ static void work_check(uv_work_t *work)
     pm_run_result_clear(&result);
 }
 
-static void after_check(uv_work_t *work, int status)
+static void after_check(void *user)
 {
-    struct upgrade *upgrade = work->data;
+    struct upgrade *upgrade = user;
     struct server *server = upgrade->server;
-    (void)status;
     server->works--;
     if (upgrade->error.code == RUNNER_OK && server->end != SERVER_RUNS) {
         (void)runner_fail(&upgrade->error, RUNNER_REFUSED, "upgrade to '%s'\n%s\nrunner info",
@@ -186,13 +227,14 @@ void upgrade_begin(struct server *server, struct call *call, json_t *params)
         free(upgrade);
         return;
     }
-    upgrade->work.data = upgrade;
+    upgrade->thread =
+        (struct post_thread){.block = work_check, .after = after_check, .user = upgrade};
     upgrade->server = server;
     upgrade->call = call;
     server->works++;
-    if (uv_queue_work(&server->loop, &upgrade->work, work_check, after_check) != 0) {
-        work_check(&upgrade->work);
-        after_check(&upgrade->work, 0);
+    if (post_thread(server->starts, &upgrade->thread) != 0) {
+        work_check(upgrade);
+        after_check(upgrade);
     }
 }
 
@@ -224,7 +266,7 @@ static void on_guard_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf
     if (size < 0 || guard->have == sizeof guard->word ||
         memchr(guard->word, '\n', guard->have) != NULL) {
         guard->over = true; // "ready", "cancel", or the end of who should have said so.
-        guard->ready = guard->have > 0;
+        guard->ready = memchr(guard->word, '\n', guard->have) != NULL;
         uv_stop(&guard->loop);
     }
 }
@@ -285,6 +327,7 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     struct guard guard = {.have = 0};
     struct os_process process;
     pm_native native;
+    size_t words = words_so_far(env);
     (void)os_signals_hold(); // Our supervisor takes us for the runner from now on.
     if (pod_birth_take(&native) != PM_OK) {
         return RUNNER_USAGE;
@@ -307,8 +350,8 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     os_process_close(&process);
     json_t *last = upgrade_last(env->state_dir);
     const char *program = json_string_value(json_object_get(last, "program"));
-    note(env->state_dir, program != NULL ? program : env->program, "came back",
-         guard.timed_out ? "the new one was not ready in 10 s" : "the new one ended");
+    note_came_back(env, program != NULL ? program : env->program,
+                   guard.timed_out ? NOT_READY : "the new one ended", words);
     json_decref(last);
     return serve(env, PM_NATIVE_INVALID);
 }
@@ -366,7 +409,7 @@ static int spawn_other(const struct runner_env *env, const char *const *argv, co
 {
     struct pm_spec spec = PM_SPEC_INIT;
     char words[4200];
-    (void)snprintf(words, sizeof words, "%s/runner.err", env->state_dir);
+    words_path(env, words);
     spec.owner = "runner";
     spec.program = argv[0];
     spec.argv = argv;
@@ -457,14 +500,53 @@ static int replace_by_exec(const struct runner_env *env, const struct successor 
     return result;
 }
 
-// Where there is no exec. This process waits.
+// Whether that process, and no other, serves and has recovered. Asked in place of the word that a
+// guardian is told.
+static bool has_recovered(const struct runner_env *env, const pm_process *process)
+{
+    struct runner_env quiet = *env;
+    struct runner_error error;
+    struct client *client = NULL;
+    json_t *info = NULL;
+    quiet.no_start = true;
+    bool recovered =
+        client_connect(&quiet, &client, &error) == RUNNER_OK &&
+        client_call(client, "runner.info", NULL, READY_ASK_MS, &info, &error) == RUNNER_OK &&
+        json_is_true(json_object_get(info, "recovered")) &&
+        (uint64_t)json_integer_value(json_object_get(info, "pid")) == pm_process_pid(process);
+    json_decref(info);
+    (void)client_close(client);
+    return recovered;
+}
+
+static int wait_for_daemon(const struct runner_env *env, const char *program, pm_process *process,
+                           size_t words)
+{
+    const struct pm_stop_plan kill = {.steps_count = 1,
+                                      .steps = {{PM_STOP_KILL, PM_SCOPE_PROCESS, 5000}}};
+    uint64_t deadline = monotonic_ms() + UPGRADE_READY_MS;
+    while (!has_recovered(env, process)) {
+        bool alive = pm_process_alive(process);
+        if (!alive || monotonic_ms() > deadline) {
+            (void)pm_process_stop(process, &kill, NULL);
+            note_came_back(env, program, alive ? NOT_READY : "the new one ended", words);
+            return PM_ERR_TIMEOUT;
+        }
+        uv_sleep(READY_LOOK_MS);
+    }
+    note(env->state_dir, program, "ok", "");
+    return PM_OK;
+}
+
+// Where there is no exec. This process waits. The new one has sessions to serve, and no person who
+// started it: a mistake in the configuration does not keep it from that.
 static int replace_by_daemon(const struct runner_env *env, const char *program)
 {
-    const char *const argv[] = {program, "--state", env->state_dir, "serve", NULL};
+    const char *const argv[] = {program, "--state", env->state_dir, "serve", "--by-itself", NULL};
     pm_manager *manager;
     pm_process *process = NULL;
     char key[64];
-    uint64_t deadline = monotonic_ms() + UPGRADE_READY_MS;
+    size_t words = words_so_far(env);
     int result = open_starter(env, &manager);
     if (result != PM_OK) {
         note(env->state_dir, program, "came back", pm_strerror(result));
@@ -473,21 +555,10 @@ static int replace_by_daemon(const struct runner_env *env, const char *program)
     (void)snprintf(key, sizeof key, "runner-%lld", (long long)wall_ms());
     note(env->state_dir, program, "started", "");
     result = spawn_other(env, argv, key, PM_NATIVE_INVALID, &process, manager);
-    if (result != PM_OK) {
-        note(env->state_dir, program, "came back", pm_strerror(result));
-    }
-    while (result == PM_OK && client_probe(env) != PM_OK) {
-        if (!pm_process_alive(process) || monotonic_ms() > deadline) {
-            const struct pm_stop_plan plan = {.steps_count = 1,
-                                              .steps = {{PM_STOP_KILL, PM_SCOPE_PROCESS, 5000}}};
-            (void)pm_process_stop(process, &plan, NULL);
-            note(env->state_dir, program, "came back", "the new one was not ready");
-            result = PM_ERR_TIMEOUT;
-        }
-        uv_sleep(20);
-    }
     if (result == PM_OK) {
-        note(env->state_dir, program, "ok", "");
+        result = wait_for_daemon(env, program, process, words);
+    } else {
+        note(env->state_dir, program, "came back", pm_strerror(result));
     }
     (void)pm_process_unref(process);
     (void)pm_close(manager, 1000, NULL);

@@ -7,6 +7,7 @@
 //                      "connected" first
 //   --open PROGRAM...  runs it with a stdin that has nothing and no end
 //   ... --self-check   as the runner that PM_TEST_RUNNER names; what else a runner is told: ends
+//   --state FOLDER serve ...   takes connections as a runner does, and ends at the first one
 #include <fcntl.h>
 #include <io.h>
 #include <process.h>
@@ -379,6 +380,26 @@ static int be_control(const char *folder)
     _exit(0);
 }
 
+static void on_caller(void *user)
+{
+    (void)user;
+    (void)put(2, "its recovery has failed\n", 24);
+    _exit(9);
+}
+
+static int be_short_lived(const char *folder)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    struct pod_listener listener;
+    uv_loop_t loop;
+    int result = pod_dir_open(folder, &dir);
+    if (result != PM_OK || uv_loop_init(&loop) != 0 ||
+        pod_listener_open(&loop, &listener, &dir, "runner-control", on_caller, NULL) != PM_OK) {
+        return 1;
+    }
+    return uv_run(&loop, UV_RUN_DEFAULT);
+}
+
 // ------------------------------------------------------------------------------------------------
 // An open stdin
 // ------------------------------------------------------------------------------------------------
@@ -422,6 +443,9 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[argc - 1], "--self-check") == 0 && getenv("PM_TEST_RUNNER")) {
         const char *const check[] = {"runner", "serve", "--self-check", NULL};
         return (int)_spawnv(_P_WAIT, getenv("PM_TEST_RUNNER"), check);
+    }
+    if (argc > 3 && strcmp(argv[1], "--state") == 0 && strcmp(argv[3], "serve") == 0) {
+        return be_short_lived(argv[2]);
     }
     for (int i = 1; i < argc && result == 0; i++) {
         result = do_step(argv[i]);

@@ -156,9 +156,10 @@ static int listen_on(struct instance *instance, HANDLE pipe)
     }
     if (!RegisterWaitForSingleObject(&instance->wait, instance->event, on_event, instance, INFINITE,
                                      WT_EXECUTEONLYONCE | WT_EXECUTEINWAITTHREAD)) {
+        os_code = GetLastError(); // Closing has an error of its own.
         instance->wait = NULL;
         close_instance(instance);
-        return last_error();
+        return pmi_win_code(os_code);
     }
     return PM_OK;
 }

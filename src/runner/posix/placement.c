@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +12,13 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "runner/os.h"
 #include "units.h"
 
 #define PREFIX PLACEMENT_PREFIX
 #define SCOPE_MS 2000
 #define LOOK_MS 10
+#define END_MS 1000
 #define TRIES 20 // Somebody may take an empty group away before the holder is in it.
 
 // A name that a control group and a unit may have, of any id.
@@ -52,11 +55,11 @@ static void sweep(const char *parent)
     uv_fs_req_cleanup(&request);
 }
 
-static int write_pid(const char *group, uint64_t pid)
+static int write_number(const char *group, const char *name, uint64_t number)
 {
     char path[4500], text[32];
-    (void)snprintf(path, sizeof path, "%.4400s/cgroup.procs", group);
-    int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)pid);
+    (void)snprintf(path, sizeof path, "%.4400s/%s", group, name);
+    int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)number);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
         return errno;
@@ -66,23 +69,23 @@ static int write_pid(const char *group, uint64_t pid)
     return e;
 }
 
-static int join_group(const char *parent, const char *id, uint64_t pid)
+static int join_group(const char *parent, const char *id, uint64_t pid, char path[4200])
 {
-    char name[80], path[4200];
+    char name[80];
     struct stat info;
     int e = EINVAL;
     make_name(id, pid, name);
-    (void)snprintf(path, sizeof path, "%.4000s/cgroup.procs", parent);
+    (void)snprintf(path, 4200, "%.4000s/cgroup.procs", parent);
     if (parent[0] != '/' || stat(path, &info) != 0) {
         return EINVAL; // No control group.
     }
     sweep(parent);
-    (void)snprintf(path, sizeof path, "%.4000s/%s", parent, name);
+    (void)snprintf(path, 4200, "%.4000s/%s", parent, name);
     for (int i = 0; i < TRIES; i++) {
         if (mkdir(path, 0755) != 0 && errno != EEXIST) {
             return errno;
         }
-        e = write_pid(path, pid);
+        e = write_number(path, "cgroup.procs", pid);
         if (e != ENODEV && e != ENOENT) {
             break;
         }
@@ -168,6 +171,143 @@ static bool has_left(uint64_t pid, const char *from)
 }
 
 // ------------------------------------------------------------------------------------------------
+// Who is in a group
+// ------------------------------------------------------------------------------------------------
+
+static FILE *open_in_group(const char *folder, const char *name)
+{
+    char path[4500];
+    (void)snprintf(path, sizeof path, "%.4400s/%s", folder, name);
+    return fopen(path, "re");
+}
+
+static bool is_member(const char *folder, uint64_t pid)
+{
+    FILE *file = open_in_group(folder, "cgroup.procs");
+    unsigned long long member = 0;
+    bool found = false;
+    while (file != NULL && !found && fscanf(file, "%llu", &member) == 1) { // NOLINT(cert-err34-c)
+        found = member == pid;
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return found;
+}
+
+// A scope has its folder where systemd has mounted the groups: all of them, or beside those of
+// version 1 (https://systemd.io/CGROUP_DELEGATION).
+static void find_folder(uint64_t pid, struct placement *placement)
+{
+    static const char *const mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified",
+                                         "/sys/fs/cgroup/systemd"};
+    for (size_t i = 0; i < sizeof mounts / sizeof mounts[0]; i++) {
+        (void)snprintf(placement->folder, sizeof placement->folder, "%s%s", mounts[i],
+                       placement->group);
+        if (placement_is_own(placement->group) && is_member(placement->folder, pid)) {
+            return;
+        }
+    }
+    placement->folder[0] = '\0';
+}
+
+// ------------------------------------------------------------------------------------------------
+// What a holder has left there
+// ------------------------------------------------------------------------------------------------
+
+// The holder's number stands in the name; 0: it is not that of a group of this session.
+static uint64_t holder_of(const char *folder, const char *id)
+{
+    char wanted[80], name[96];
+    const char *slash = strrchr(folder, '/');
+    (void)snprintf(name, sizeof name, "%s", slash != NULL ? slash + 1 : "");
+    char *scope = strstr(name, ".scope"), *dash = strrchr(name, '-');
+    uint64_t pid = dash != NULL ? strtoull(dash + 1, NULL, 10) : 0;
+    if (scope != NULL) {
+        *scope = '\0';
+    }
+    make_name(id, pid, wanted);
+    return strcmp(name, wanted) == 0 ? pid : 0;
+}
+
+// A runner that was started by what is in a session lives in its group.
+static bool we_are_within(const char *folder)
+{
+    char own[4096];
+    const char *name = strrchr(folder, '/');
+    if (!inspect_cgroup(&inspect_real_roots, (uint64_t)getpid(), own)) {
+        return true; // Not known.
+    }
+    const char *found = strstr(own, name);
+    return found != NULL && (found[strlen(name)] == '/' || found[strlen(name)] == '\0');
+}
+
+// The process is held first, and then looked for: a number that another one has meanwhile is not
+// among the members.
+static void kill_member(const char *folder, uint64_t pid)
+{
+    struct os_process process;
+    if (pid > 1 && os_process_open((int64_t)pid, &process) == 0) {
+        if (process.native != PM_NATIVE_INVALID && is_member(folder, pid)) {
+            os_process_signal(&process, SIGKILL);
+        }
+        os_process_close(&process);
+    }
+}
+
+// All but one. How many there were.
+static size_t kill_members(const char *folder, uint64_t but)
+{
+    FILE *file = open_in_group(folder, "cgroup.procs");
+    unsigned long long pid;
+    size_t count = 0;
+    while (file != NULL && fscanf(file, "%llu", &pid) == 1) { // NOLINT(cert-err34-c)
+        if (pid != but) {
+            kill_member(folder, pid);
+            count++;
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return count;
+}
+
+// With those in groups below it, which only the system can end at once. How many there were, or 1.
+static size_t kill_group(const char *folder)
+{
+    int populated = 0;
+    FILE *events = open_in_group(folder, "cgroup.events");
+    if (events == NULL || fscanf(events, "populated %d", &populated) != 1) { // NOLINT(cert-err34-c)
+        populated = -1; // Version 1, or it is gone.
+    }
+    if (events != NULL) {
+        (void)fclose(events);
+    }
+    if (populated == 0 || (populated > 0 && write_number(folder, "cgroup.kill", 1) == 0)) {
+        return (size_t)populated;
+    }
+    return kill_members(folder, 0); // Linux before 5.14.
+}
+
+int placement_end(const char *folder, const char *id, bool but_holder)
+{
+    uint64_t holder = holder_of(folder, id);
+    bool any = false;
+    if (holder <= 1 || we_are_within(folder) || (!but_holder && is_member(folder, holder))) {
+        return 0;
+    }
+    for (int waited = 0; waited <= END_MS; waited += LOOK_MS) {
+        if ((but_holder ? kill_members(folder, holder) : kill_group(folder)) == 0) {
+            return any;
+        }
+        any = true;
+        uv_sleep(LOOK_MS);
+    }
+    return UV_ETIMEDOUT;
+}
+
+// ------------------------------------------------------------------------------------------------
 // Both
 // ------------------------------------------------------------------------------------------------
 
@@ -231,9 +371,11 @@ void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct pl
     const char *named = getenv("PROCESSMGR_CGROUP");
     placement_look(pid, ret);
     if (named != NULL && named[0] != '\0') {
-        int e = join_group(named, id, pid);
+        char folder[4200];
+        int e = join_group(named, id, pid, folder);
         if (e == 0) {
             placement_look(pid, ret);
+            memcpy(ret->folder, folder, sizeof ret->folder);
             ret->kind = PLACEMENT_GROUP;
             ret->warning[0] = '\0';
             return;
@@ -252,6 +394,7 @@ void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct pl
     if (ask_for_scope(manager, id, pid, problem, sizeof problem) == PM_OK) {
         if (has_left(pid, before)) {
             placement_look(pid, ret);
+            find_folder(pid, ret);
             return;
         }
         (void)snprintf(problem, sizeof problem, "systemd has not moved it");

@@ -28,3 +28,11 @@ void placement_move(pm_manager *manager, const char *id, uint64_t pid, struct pl
     (void)id;
     placement_look(pid, ret);
 }
+
+int placement_end(const char *folder, const char *id, bool but_holder)
+{
+    (void)folder;
+    (void)id;
+    (void)but_holder;
+    return 0;
+}
