@@ -282,6 +282,34 @@ TEST_F(Pod, InputWithoutCreditEndsTheConnectionAlone)
     EXPECT_EQ(Status(session).state, POD_SESSION_RUNNING);
 }
 
+// Nor does it keep its role or its place, though it does not read why: others may write, and an
+// orphan is one.
+TEST_F(Pod, AWriterThatIsSentAwayAndReadsNothingIsNoneAndGoesSoon)
+{
+    Options options;
+    options.ring = 256 * 1024;
+    options.orphan_s = 2 + 2 * static_cast<uint32_t>(contract::Slowness());
+    options.grace_ms = 100;
+    Session *session = Create("unread", {"pod-count", "4194304", "0", "wait"}, options);
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    auto viewer = Attached(session, POD_ROLE_VIEWER, 0);
+    ASSERT_NE(viewer, nullptr);
+    viewer->keep = false;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    birth->Stall(); // What waits for it is more than its pipe holds.
+    ASSERT_TRUE(contract::Eventually([&] { return Status(session).end[0] == 4194304; }));
+    ASSERT_TRUE(Status(session).writer);
+    birth->Send(std::string("\x08\0\0\0\1\0\0\0", 8)); // A HELLO of nothing.
+    pod_state state;
+    ASSERT_TRUE(contract::Eventually([&] { return (state = Status(session)).refused == 1; }));
+    EXPECT_FALSE(state.writer);
+    ASSERT_TRUE(contract::Eventually([&] { return Status(session).clients == 2; }));
+    ASSERT_TRUE(Until([&] { return viewer->exits == 1; }));
+    EXPECT_EQ(viewer->exit.stop_action, PM_STOP_TERMINATE);
+    birth->Go();
+    ASSERT_TRUE(Until([&] { return birth->Over(); }));
+}
+
 TEST_F(Pod, ALargePasteArrivesAsItIs)
 {
     for (uint32_t mode : Modes()) {

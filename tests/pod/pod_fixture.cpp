@@ -529,6 +529,20 @@ int64_t Client::Type(const std::string &text)
     return taken_bytes;
 }
 
+void Client::Send(const std::string &raw)
+{
+    struct Writing {
+        uv_write_t write;
+        std::string bytes;
+    };
+    auto *writing = new Writing{{}, raw};
+    writing->write.data = writing;
+    uv_buf_t buffer = uv_buf_init(&writing->bytes[0], static_cast<unsigned>(raw.size()));
+    ASSERT_EQ(uv_write(&writing->write, reinterpret_cast<uv_stream_t *>(&link->pipe), &buffer, 1,
+                       [](uv_write_t *write, int) { delete static_cast<Writing *>(write->data); }),
+              0);
+}
+
 void Client::Close()
 {
     if (opened)

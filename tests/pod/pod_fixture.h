@@ -69,6 +69,7 @@ class Client
                     uint16_t rows = 0);
     uint32_t Ask(int64_t number); // Flushes what was asked through `->`.
     int64_t Type(const std::string &text);
+    void Send(const std::string &raw); // As it is, whatever the protocol says.
     void Close();
     // Reads nothing more, until Go().
     void Stall();
