@@ -376,18 +376,22 @@ void control_free(struct server *server)
     server->control = NULL;
 }
 
-void control_check(struct server *server)
+void control_check(struct server *server, bool asked)
 {
     struct control *control = server->control;
-    if (server->end != SERVER_RUNS ||
-        (control->listening && !os_socket_gone(server->env->state_dir))) {
+    bool anew = (asked && POD_NAMES_VANISH) || !control->listening ||
+                pod_listener_is_gone(&control->listener, &server->state);
+    if (server->end != SERVER_RUNS || !anew) {
         return;
+    }
+    if (control->listening) {
+        on_ready(server); // Who has connected to the old one is heard.
     }
     stop_listening(server);
     int result = start_listening(server);
     if (result == PM_OK) {
-        log_write(server->log, LOG_WARNING, "control.again", NULL,
-                  "the socket was gone; it is made again");
+        log_write(server->log, LOG_WARNING, "control.again", NULL, "%s; the socket is made again",
+                  asked ? "asked to" : "it was gone");
     } else if (!control->trouble) {
         log_write(server->log, LOG_ERROR, "control.again", NULL,
                   "the socket is gone and cannot be made again: %s", pm_strerror(result));

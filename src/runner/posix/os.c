@@ -283,15 +283,6 @@ int os_pipe_open(uv_pipe_t *pipe, pm_native native)
     return result;
 }
 
-bool os_socket_gone(const char *state_dir)
-{
-    char path[4096];
-    struct stat info;
-    (void)snprintf(path, sizeof path, "%s/s", state_dir); // As poddaemon/posix/endpoint.c names it.
-    return strlen(path) < sizeof((struct sockaddr_un *)NULL)->sun_path && lstat(path, &info) != 0 &&
-           errno == ENOENT;
-}
-
 // ------------------------------------------------------------------------------------------------
 // Terminal
 // ------------------------------------------------------------------------------------------------

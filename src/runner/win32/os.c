@@ -264,12 +264,6 @@ int os_pipe_open(uv_pipe_t *pipe, pm_native native)
     return result;
 }
 
-bool os_socket_gone(const char *state_dir)
-{
-    (void)state_dir; // A pipe has its name as long as it has an instance.
-    return false;
-}
-
 // ------------------------------------------------------------------------------------------------
 // Terminal
 // ------------------------------------------------------------------------------------------------
