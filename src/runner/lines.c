@@ -44,6 +44,11 @@ void lines_close(struct lines *lines)
     close_with(lines, 0);
 }
 
+bool lines_all_sent(const struct lines *lines)
+{
+    return lines->writes == 0;
+}
+
 void lines_finish(struct lines *lines)
 {
     lines->finishing = true;

@@ -5,6 +5,9 @@
 //   --hands            reads orders: "kill PID", "lives PID"; answers each with "yes" or "no"
 //   --control FOLDER   stdin and stdout are the control connection of the runner there; says
 //                      "connected" first
+//   --crowd FOLDER N [LINE]
+//                      has N control connections there, and sends the line on each; says
+//                      "connected", and reads nothing of them; until its stdin ends
 //   --open PROGRAM...  runs it with a stdin that has nothing and no end
 //   ... --self-check   as the runner that PM_TEST_RUNNER names; what else a runner is told: ends
 #include <fcntl.h>
@@ -349,18 +352,44 @@ static DWORD WINAPI pass_answers(void *context)
     _exit(0);
 }
 
+static int connect_to(struct pod_dir *dir, pm_native *ret_pipe)
+{
+    int result;
+    while ((result = pod_connect(dir, "runner-control", ret_pipe)) == PM_ERR_BUSY) {
+        Sleep(2);
+    }
+    return result;
+}
+
+static int be_crowd(const char *folder, int count, const char *line)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    pm_native pipe;
+    char byte, data[4096];
+    HANDLE event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    DWORD size = (DWORD)snprintf(data, sizeof data, "%s\n", line);
+    if (pod_dir_open(folder, &dir) != PM_OK) {
+        return 1;
+    }
+    for (int i = 0; i < count; i++) {
+        if (connect_to(&dir, &pipe) != PM_OK) {
+            return 1;
+        }
+        if (line[0] != '\0') { // Those that are sent away at once do not take it.
+            (void)move((HANDLE)pipe, event, data, size, true);
+        }
+    }
+    return say("connected") != 0 || _read(0, &byte, 1) < 0;
+}
+
 static int be_control(const char *folder)
 {
     static char data[65536];
     struct pod_dir dir = POD_DIR_INIT;
     pm_native pipe;
-    int size, result = pod_dir_open(folder, &dir);
-    do {
-        result = result == PM_OK || result == PM_ERR_BUSY
-                     ? pod_connect(&dir, "runner-control", &pipe)
-                     : result;
-    } while (result == PM_ERR_BUSY && (Sleep(2), true));
-    if (result != PM_OK || say("connected") != 0) {
+    int size;
+    if (pod_dir_open(folder, &dir) != PM_OK || connect_to(&dir, &pipe) != PM_OK ||
+        say("connected") != 0) {
         return 1;
     }
     HANDLE event = CreateEventW(NULL, TRUE, FALSE, NULL);
@@ -415,6 +444,9 @@ int main(int argc, char **argv)
     }
     if (argc == 3 && strcmp(argv[1], "--control") == 0) {
         return be_control(argv[2]);
+    }
+    if (argc >= 4 && strcmp(argv[1], "--crowd") == 0) {
+        return be_crowd(argv[2], atoi(argv[3]), argc > 4 ? argv[4] : "");
     }
     if (argc > 2 && strcmp(argv[1], "--open") == 0) {
         return run_with_open_stdin();

@@ -283,6 +283,21 @@ int os_pipe_open(uv_pipe_t *pipe, pm_native native)
     return result;
 }
 
+uint64_t os_peer_of(pm_native native)
+{
+    uint64_t pid = 0;
+#ifdef SO_PEERCRED
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (getsockopt((int)native, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+        pid = (uint64_t)peer.pid;
+    }
+#else
+    (void)native;
+#endif
+    return pid;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Terminal
 // ------------------------------------------------------------------------------------------------

@@ -264,6 +264,12 @@ int os_pipe_open(uv_pipe_t *pipe, pm_native native)
     return result;
 }
 
+uint64_t os_peer_of(pm_native native)
+{
+    ULONG pid = 0;
+    return GetNamedPipeClientProcessId((HANDLE)native, &pid) ? pid : 0;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Terminal
 // ------------------------------------------------------------------------------------------------
