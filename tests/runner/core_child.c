@@ -237,6 +237,36 @@ static int run(const char *step)
            _spawnv(_P_WAIT, program, command) != 0;
 }
 
+// A command line, in UTF-8; until it has ended.
+static int call(const char *text)
+{
+    wchar_t line[4096];
+    STARTUPINFOW startup = {.cb = sizeof startup, .dwFlags = STARTF_USESTDHANDLES};
+    PROCESS_INFORMATION info;
+    startup.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
+    startup.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
+    startup.hStdError = GetStdHandle(STD_ERROR_HANDLE);
+    if (MultiByteToWideChar(CP_UTF8, 0, text, -1, line, 4096) == 0 ||
+        !CreateProcessW(NULL, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, &info)) {
+        return 1;
+    }
+    return WaitForSingleObject(info.hProcess, INFINITE) != WAIT_OBJECT_0;
+}
+
+// Of the console that we are on: how it takes what is written.
+static int set_page(const char *text)
+{
+    return SetConsoleOutputCP((UINT)atoi(text)) ? 0 : 1;
+}
+
+static int tell_page(const char *text)
+{
+    char line[32];
+    (void)text;
+    (void)snprintf(line, sizeof line, "page-%u", GetConsoleOutputCP());
+    return say(line);
+}
+
 static const char *at_stop; // Steps, with "; " between them.
 static int do_step(const char *step);
 
@@ -287,6 +317,9 @@ static int do_step(const char *step)
                 {"folder", tell_folder},
                 {"leave", leave_behind},
                 {"run", run},
+                {"call", call},
+                {"page", set_page},
+                {"tell-page", tell_page},
                 {"at-stop", do_at_stop}};
     size_t length = strcspn(step, " ");
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
