@@ -886,6 +886,16 @@ std::string Pod::Tell(pm_native native, const std::string &bytes)
     return telling.answer;
 }
 
+void Pod::AskToEnd(Session *session)
+{
+    pm_stop_plan plan = {};
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    plan.steps_count = 1;
+    plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_PROCESS, 1};
+    pm_process_stop(session->daemon, &plan, &report);
+    EXPECT_EQ(report.step_results[0], PM_OK);
+}
+
 pod_state Pod::Status(Session *session)
 {
     auto client = Connect(session, 0);

@@ -155,6 +155,8 @@ class Pod : public contract::Contract
     // Sends these bytes on it, which is all (nothing: stays mute), and reads until the daemon
     // closes it. Takes it over.
     std::string Tell(pm_native native, const std::string &bytes);
+    // By the system: SIGTERM, or the stop event.
+    void AskToEnd(Session *session);
     pod_state Status(Session *session);
 #ifndef _WIN32
     std::vector<std::unique_ptr<Client>> TakeAllDescriptors(Session *session);

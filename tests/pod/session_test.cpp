@@ -578,17 +578,12 @@ TEST_F(Pod, AnIdleDaemonIsOneThreadIsNeverWokenAndIsSmall)
 
 #endif
 
-// SIGTERM, or the stop event.
 TEST_F(Pod, AskedToEndByTheSystemItEndsTheSessionInGoodOrder)
 {
     Session *session = Create("term", {"pod-deaf"});
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth.reset();
-    pm_stop_plan plan = {};
-    plan.steps_count = 1;
-    plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_PROCESS,
-                     static_cast<uint32_t>(contract::Patience())};
-    ASSERT_EQ(pm_process_stop(session->daemon, &plan, nullptr), PM_OK);
+    AskToEnd(session);
     EXPECT_TRUE(DaemonIsGone(session));
     bool claimed;
     Late late;
