@@ -164,7 +164,8 @@ TEST_F(Pod, AStalledViewerCostsTheOthersNothing)
         };
         ASSERT_TRUE(Until([&] { return birth->received[0] + skipped(*birth) == total; }));
         EXPECT_EQ(birth->wrong_letters, 0u);
-        EXPECT_GT(birth->received[0], total / 8); // It may have been too slow itself.
+        // It may have been too slow itself, beside others; held up it would have had the last ring.
+        EXPECT_GT(birth->received[0], 2u * options.ring);
         EXPECT_EQ(Status(session).end[0], total);
         // And the stalled one goes on where it was, with exact gaps.
         stalled->Go();
