@@ -213,7 +213,8 @@ static void on_closed(void *user, int failure)
 {
     struct conn *conn = user;
     struct control *control = conn->server->control;
-    *(conn->leaving ? &control->leaving : &control->open) -= 1;
+    control->leaving -= conn->leaving;
+    control->open -= !conn->leaving;
     control->subscribed -= conn->subscribed;
     control->crowded = control->crowded && control->open > CONNECTIONS_MAX / 2;
     conn->lines = NULL;
@@ -309,7 +310,9 @@ static void make_room(struct conn *newest)
     (void)runner_fail(&error, RUNNER_REFUSED,
                       "connection to the runner\n%d are there, and each waits for something; the "
                       "oldest is of process %s\n%s",
-                      CONNECTIONS_MAX, number, doctor_command(DOCTOR_PROCESS, number, show));
+                      CONNECTIONS_MAX, number,
+                      pid != 0 ? doctor_command(DOCTOR_PROCESS, number, show)
+                               : "none: end one of the programs that are connected");
     send_away(newest, &error);
 }
 
