@@ -18,6 +18,7 @@ struct conn {
     struct conn *next;
     struct lines *lines; // NULL: the client has gone.
     uint64_t pid;        // Of the client; 0: not known.
+    uint64_t heard;      // When it said something last, or came: the higher the later.
     bool subscribed;
     bool leaving; // It is told why it is sent away.
     unsigned calls;
@@ -32,6 +33,7 @@ struct control {
     uv_timer_t pause; // After a trouble; when closing, until clients that do not read are dropped.
     struct conn *conns;
     size_t open, leaving, subscribed; // Of those whose clients are there.
+    uint64_t heard;                   // Of the last one.
     bool crowded;                     // Said once, until there is room again.
     bool trouble;                     // The socket could not be made again; said once.
 };
@@ -187,6 +189,7 @@ static void on_line(void *user, const char *line, size_t size)
     struct conn *conn = user;
     struct rpc_request request;
     json_t *reply;
+    conn->heard = ++conn->server->control->heard;
     if (rpc_parse(line, size, &request, &reply) != 0) {
         send_message(conn, reply);
         return;
@@ -239,17 +242,42 @@ static void free_pipe(uv_handle_t *handle)
     free(handle);
 }
 
-// Of those before it that wait for nothing the oldest one, sooner one that has read all that it was
-// sent; or NULL.
-static struct conn *find_idle(const struct conn *newest)
+static bool waits_for_nothing(const struct conn *conn)
 {
-    struct conn *idle = NULL, *behind = NULL;
-    for (struct conn *conn = newest->next; conn != NULL; conn = conn->next) { // New ones first.
-        if (conn->lines != NULL && !conn->leaving && conn->calls == 0 && !conn->subscribed) {
-            *(lines_all_sent(conn->lines) ? &idle : &behind) = conn;
+    return conn->lines != NULL && !conn->leaving && conn->calls == 0 && !conn->subscribed;
+}
+
+// Of the others the one that has said nothing for longest; sooner one that has read all that it was
+// sent; or NULL.
+static struct conn *find_idle(const struct control *control, const struct conn *newest)
+{
+    struct conn *idle = NULL;
+    for (struct conn *conn = control->conns; conn != NULL; conn = conn->next) {
+        if (conn == newest || !waits_for_nothing(conn)) {
+            continue;
+        }
+        bool sent = lines_all_sent(conn->lines);
+        bool best = idle != NULL && lines_all_sent(idle->lines);
+        if (idle == NULL || (sent && !best) || (sent == best && conn->heard < idle->heard)) {
+            idle = conn;
         }
     }
-    return idle != NULL ? idle : behind;
+    return idle;
+}
+
+// What it asks for may have come while others were let in.
+static struct conn *find_silent(const struct control *control, const struct conn *newest)
+{
+    struct conn *idle = find_idle(control, newest);
+    for (size_t i = 0; i < CONNECTIONS_MAX && idle != NULL; i++) {
+        uint64_t heard = idle->heard;
+        lines_look(idle->lines);
+        if (idle->heard == heard) {
+            break;
+        }
+        idle = find_idle(control, newest);
+    }
+    return idle;
 }
 
 static uint64_t oldest_process(const struct control *control)
@@ -292,11 +320,12 @@ static void make_room(struct conn *newest)
 {
     struct server *server = newest->server;
     struct control *control = server->control;
-    struct conn *idle = find_idle(newest);
+    struct conn *idle = find_silent(control, newest);
     struct runner_error error;
     char number[24], show[4600];
     if (idle != NULL) {
-        tell_crowded(server, idle->pid, "who waits for nothing is sent away, the oldest first");
+        tell_crowded(server, idle->pid,
+                     "who waits for nothing is sent away, the most silent first");
         (void)runner_fail(&error, RUNNER_REFUSED,
                           "connection to the runner\nothers need its place: it waits for nothing, "
                           "and %d are there\nnone: connect again for the next call",
@@ -326,6 +355,7 @@ static void add_conn(struct server *server, uv_pipe_t *pipe, uint64_t pid)
         return;
     }
     *conn = (struct conn){.server = server, .next = control->conns, .pid = pid};
+    conn->heard = ++control->heard;
     control->conns = conn;
     conn->lines = lines_open(pipe, &handler);
     if (conn->lines == NULL) {

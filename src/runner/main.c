@@ -153,6 +153,17 @@ static bool parent_is_text(const char *path)
     return text; // What else is wrong is told by who makes it.
 }
 
+// The place of the usual one, of which whoever asks makes what is not there.
+static bool usual_is_text(char given[4096])
+{
+    size_t size = 4096;
+    if (uv_os_getenv("XDG_STATE_HOME", given, &size) == 0 && given[0] == '/') {
+        return is_text(given);
+    }
+    size = 4096;
+    return uv_os_getenv("HOME", given, &size) != 0 || is_text(given);
+}
+
 // What was asked for: by option, by the environment, or the usual one, whose parents are made: they
 // are the user's. pm_free(*ret_standard).
 static int choose_state(const char *option, char given[4096], char **ret_standard,
@@ -163,6 +174,9 @@ static int choose_state(const char *option, char given[4096], char **ret_standar
     *ret_standard = NULL;
     if (wanted == NULL && uv_os_getenv("PROCESSMGR_STATE", given, &size) == 0 && given[0] != '\0') {
         wanted = given;
+    }
+    if (wanted == NULL && !usual_is_text(given)) {
+        return fail_no_text(given, error);
     }
     if (wanted == NULL) {
         int result = pm_default_state_dir("processmgr-runner", ret_standard);
