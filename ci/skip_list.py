@@ -3,8 +3,8 @@
 
     ci/skip_list.py --posix RESULTS --win32 RESULTS
 
-compares the case names of the contract programs and of the runner in two results folders of ci/test: a case that only
-one of them has must be on the list as absent from the other, and nothing may be listed as absent
+compares the case names of the contract programs, the pod daemon and the runner in two results folders of ci/test: a
+case that only one of them has must be on the list as absent from the other, and nothing may be listed as absent
 that is there.
 """
 
@@ -38,7 +38,7 @@ def is_listed(case, group, how, rows):
     )
 
 
-SHARED = ("contract_*.json", "runner_core.json", "runner_ops.json")
+SHARED = ("contract_*.json", "pod_daemon.json", "runner_core.json", "runner_ops.json")
 
 
 def shared_cases(folder):

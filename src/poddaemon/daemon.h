@@ -27,6 +27,7 @@
 #define POD_START_MS 10000 // From the birth of the daemon to its START.
 #define POD_PROVE_MS 2000  // For a connection to prove itself.
 #define POD_LINGER_MS 5000 // After the exit, for those who still read.
+#define POD_UNREAD_MS 2000 // For one that is sent away to read why.
 #define POD_UNPROVEN_MAX 8 // Connections that have not proven themselves.
 #define POD_PROVEN_MAX 56  // Those that have. One writer, so many viewers, and the rest are others:
 #define POD_VIEWERS_MAX 48 // of them one always gives up its place.
@@ -68,7 +69,7 @@ struct pod_conn {
     uint8_t nonce[2][POD_NONCE_SIZE]; // The client's, ours.
     struct pod_decoder decoder;
     uv_pipe_t pipe;
-    uv_timer_t timer; // Until it has proven itself.
+    uv_timer_t timer; // Until it has proven itself; when it is sent away, until it has read why.
     unsigned open_handles;
     bool close_when_sent;
     // Out.

@@ -24,13 +24,22 @@ static void on_handle_closed(uv_handle_t *handle)
     free(conn);
 }
 
+// No writer, viewer or anything else any more.
+static void lose_role(struct pod_conn *conn)
+{
+    bool was_writer = conn->pod->rules.writer == &conn->peer;
+    pod_rules_leave(&conn->pod->rules, &conn->peer);
+    if (was_writer) {
+        pod_session_writer_changed(conn->pod);
+    }
+}
+
 void pod_conn_close(struct pod_conn *conn)
 {
     struct pod *pod = conn->pod;
     if (conn->phase == POD_PHASE_CLOSING) {
         return;
     }
-    bool was_writer = pod->rules.writer == &conn->peer;
     bool birth_failed = conn->birth && pod->state == POD_SESSION_WAITING;
     if (conn->phase != POD_PHASE_READY) {
         pod->unproven--;
@@ -38,7 +47,7 @@ void pod_conn_close(struct pod_conn *conn)
         pod_note(pod, "connection %llu ends", (unsigned long long)conn->number);
     }
     conn->phase = POD_PHASE_CLOSING;
-    pod_rules_leave(&pod->rules, &conn->peer);
+    lose_role(conn);
     *conn->link = conn->next;
     if (conn->next != NULL) {
         conn->next->link = conn->link;
@@ -46,9 +55,6 @@ void pod_conn_close(struct pod_conn *conn)
     pod->conns_count--;
     uv_close((uv_handle_t *)&conn->pipe, on_handle_closed);
     uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
-    if (was_writer) {
-        pod_session_writer_changed(pod);
-    }
     if (birth_failed) { // Nobody knows of us.
         pod_session_leave(pod);
     }
@@ -69,6 +75,12 @@ static void send_error(struct pod_conn *conn, const struct pod_error *error)
     pod_conn_send(conn, &message);
 }
 
+static void on_unread(uv_timer_t *timer)
+{
+    pod_conn_close(timer->data);
+}
+
+// Whether it reads that or not: its role is free at once, its place soon.
 void pod_conn_fail(struct pod_conn *conn, int code, int frame, const char *text)
 {
     struct pod_error error = {.code = (uint16_t)code, .frame = (uint8_t)frame, .fatal = 1};
@@ -80,10 +92,13 @@ void pod_conn_fail(struct pod_conn *conn, int code, int frame, const char *text)
     conn->pod->refused++;
     pod_note(conn->pod, "connection %llu is refused: %s", (unsigned long long)conn->number, text);
     send_error(conn, &error);
-    conn->close_when_sent = true;
-    if (conn->phase != POD_PHASE_CLOSING) {
-        (void)uv_read_stop((uv_stream_t *)&conn->pipe);
+    if (conn->phase == POD_PHASE_CLOSING) {
+        return; // It has read nothing for long.
     }
+    conn->close_when_sent = true;
+    (void)uv_read_stop((uv_stream_t *)&conn->pipe);
+    (void)uv_timer_start(&conn->timer, on_unread, POD_UNREAD_MS, 0);
+    lose_role(conn);
     pod_conn_pump(conn);
 }
 
@@ -400,11 +415,7 @@ static int do_ack(struct pod_conn *conn, const struct pod_message *m)
 
 static int do_detach(struct pod_conn *conn, const struct pod_message *m)
 {
-    bool was_writer = conn->pod->rules.writer == &conn->peer;
-    pod_rules_leave(&conn->pod->rules, &conn->peer);
-    if (was_writer) {
-        pod_session_writer_changed(conn->pod);
-    }
+    lose_role(conn);
     done(conn, m->u.request.request);
     return 0;
 }

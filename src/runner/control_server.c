@@ -8,14 +8,19 @@
 #include "runner/server.h"
 
 #define CONNECTIONS_MAX 256
-#define CALLS_MAX 64   // Of one connection, unanswered.
-#define FINISH_MS 1000 // At the end, for clients to read what they were answered.
+#define SUBSCRIBED_MAX 224 // Of these: others have to come to ask, and to end something.
+#define LEAVING_MAX 64     // Besides, those that read why they are sent away.
+#define CALLS_MAX 64       // Of one connection, unanswered.
+#define FINISH_MS 1000     // At the end, for clients to read what they were answered.
 
 struct conn {
     struct server *server;
     struct conn *next;
     struct lines *lines; // NULL: the client has gone.
+    uint64_t pid;        // Of the client; 0: not known.
+    uint64_t heard;      // When it said something last, or came: the higher the later.
     bool subscribed;
+    bool leaving; // It is told why it is sent away.
     unsigned calls;
     struct call *watched; // Those that want to know when the client has gone.
     uint64_t serial;      // Of what call_notify() told it last.
@@ -27,9 +32,10 @@ struct control {
     bool closing;
     uv_timer_t pause; // After a trouble; when closing, until clients that do not read are dropped.
     struct conn *conns;
-    size_t count;
-    uint64_t refused;
-    bool trouble; // The socket could not be made again; said once.
+    size_t open, leaving, subscribed; // Of those whose clients are there.
+    uint64_t heard;                   // Of the last one.
+    bool crowded;                     // Said once, until there is room again.
+    bool trouble;                     // The socket could not be made again; said once.
 };
 
 struct call {
@@ -59,7 +65,6 @@ static void drop_conn(struct conn *conn)
         at = &(*at)->next;
     }
     *at = conn->next;
-    control->count--;
     free(conn);
     if (control->closing && control->conns == NULL) {
         close_timer(control);
@@ -184,6 +189,7 @@ static void on_line(void *user, const char *line, size_t size)
     struct conn *conn = user;
     struct rpc_request request;
     json_t *reply;
+    conn->heard = ++conn->server->control->heard;
     if (rpc_parse(line, size, &request, &reply) != 0) {
         send_message(conn, reply);
         return;
@@ -209,6 +215,11 @@ static void on_line(void *user, const char *line, size_t size)
 static void on_closed(void *user, int failure)
 {
     struct conn *conn = user;
+    struct control *control = conn->server->control;
+    control->leaving -= conn->leaving;
+    control->open -= !conn->leaving;
+    control->subscribed -= conn->subscribed;
+    control->crowded = control->crowded && control->open > CONNECTIONS_MAX / 2;
     conn->lines = NULL;
     if (failure == UV_EMSGSIZE || failure == UV_ENOBUFS) {
         log_write(conn->server->log, LOG_WARNING, "control.dropped", NULL,
@@ -231,27 +242,132 @@ static void free_pipe(uv_handle_t *handle)
     free(handle);
 }
 
-static void add_conn(struct server *server, uv_pipe_t *pipe)
+static bool waits_for_nothing(const struct conn *conn)
+{
+    return conn->lines != NULL && !conn->leaving && conn->calls == 0 && !conn->subscribed;
+}
+
+// Of the others the one that has said nothing for longest; sooner one that has read all that it was
+// sent; or NULL.
+static struct conn *find_idle(const struct control *control, const struct conn *newest)
+{
+    struct conn *idle = NULL;
+    for (struct conn *conn = control->conns; conn != NULL; conn = conn->next) {
+        if (conn == newest || !waits_for_nothing(conn)) {
+            continue;
+        }
+        bool sent = lines_all_sent(conn->lines);
+        bool best = idle != NULL && lines_all_sent(idle->lines);
+        if (idle == NULL || (sent && !best) || (sent == best && conn->heard < idle->heard)) {
+            idle = conn;
+        }
+    }
+    return idle;
+}
+
+// What it asks for may have come while others were let in.
+static struct conn *find_silent(const struct control *control, const struct conn *newest)
+{
+    struct conn *idle = find_idle(control, newest);
+    for (size_t i = 0; i < CONNECTIONS_MAX && idle != NULL; i++) {
+        uint64_t heard = idle->heard;
+        lines_look(idle->lines);
+        if (idle->heard == heard) {
+            break;
+        }
+        idle = find_idle(control, newest);
+    }
+    return idle;
+}
+
+static uint64_t oldest_process(const struct control *control)
+{
+    uint64_t pid = 0;
+    for (const struct conn *conn = control->conns; conn != NULL; conn = conn->next) {
+        pid = conn->lines != NULL && !conn->leaving ? conn->pid : pid;
+    }
+    return pid;
+}
+
+static void send_away(struct conn *conn, const struct runner_error *error)
+{
+    struct control *control = conn->server->control;
+    bool may_read = control->leaving < LEAVING_MAX;
+    conn->leaving = true;
+    control->open--;
+    control->leaving++;
+    if (!may_read) {
+        lines_close(conn->lines);
+        return;
+    }
+    send_message(conn, rpc_error(NULL, error));
+    lines_finish(conn->lines);
+}
+
+static void tell_crowded(struct server *server, uint64_t pid, const char *what)
+{
+    if (!server->control->crowded) {
+        log_write(server->log, LOG_WARNING, "control.crowded", NULL,
+                  "%d connections at once: %s (process %llu)", CONNECTIONS_MAX, what,
+                  (unsigned long long)pid);
+    }
+    server->control->crowded = true;
+}
+
+// Whoever comes to ask or to end something gets a place, however many have come before: one that
+// waits for nothing gives up its own. Where there is none, it is told so, and by whom.
+static void make_room(struct conn *newest)
+{
+    struct server *server = newest->server;
+    struct control *control = server->control;
+    struct conn *idle = find_silent(control, newest);
+    struct runner_error error;
+    char number[24], show[4600];
+    if (idle != NULL) {
+        tell_crowded(server, idle->pid,
+                     "who waits for nothing is sent away, the most silent first");
+        (void)runner_fail(&error, RUNNER_REFUSED,
+                          "connection to the runner\nothers need its place: it waits for nothing, "
+                          "and %d are there\nnone: connect again for the next call",
+                          CONNECTIONS_MAX);
+        send_away(idle, &error);
+        return;
+    }
+    uint64_t pid = oldest_process(control);
+    tell_crowded(server, pid, "each waits for something, and others are sent away");
+    (void)snprintf(number, sizeof number, "%llu", (unsigned long long)pid);
+    (void)runner_fail(&error, RUNNER_REFUSED,
+                      "connection to the runner\n%d are there, and each waits for something; the "
+                      "oldest is of process %s\n%s",
+                      CONNECTIONS_MAX, number,
+                      pid != 0 ? doctor_command(DOCTOR_PROCESS, number, show)
+                               : "none: end one of the programs that are connected");
+    send_away(newest, &error);
+}
+
+static void add_conn(struct server *server, uv_pipe_t *pipe, uint64_t pid)
 {
     struct control *control = server->control;
-    struct conn *conn = control->count < CONNECTIONS_MAX ? calloc(1, sizeof *conn) : NULL;
+    struct conn *conn = calloc(1, sizeof *conn);
     struct lines_handler handler = {on_line, on_closed, conn, RUNNER_CALL_MAX};
     if (conn == NULL) {
-        control->refused++;
         uv_close((uv_handle_t *)pipe, free_pipe);
         return;
     }
-    *conn = (struct conn){.server = server, .next = control->conns};
+    *conn = (struct conn){.server = server, .next = control->conns, .pid = pid};
+    conn->heard = ++control->heard;
     control->conns = conn;
-    control->count++;
     conn->lines = lines_open(pipe, &handler);
     if (conn->lines == NULL) {
         drop_conn(conn);
+    } else if (++control->open > CONNECTIONS_MAX) {
+        make_room(conn);
     }
 }
 
 static void take_native(struct server *server, pm_native native)
 {
+    uint64_t pid = os_peer_of(native);
     uv_pipe_t *pipe = malloc(sizeof *pipe);
     if (pipe == NULL || uv_pipe_init(&server->loop, pipe, 0) != 0) {
         free(pipe);
@@ -259,7 +375,7 @@ static void take_native(struct server *server, pm_native native)
     } else if (os_pipe_open(pipe, native) != 0) {
         uv_close((uv_handle_t *)pipe, free_pipe);
     } else {
-        add_conn(server, pipe);
+        add_conn(server, pipe, pid);
     }
 }
 
@@ -280,7 +396,6 @@ static void on_ready(void *user)
         if (result == PM_OK) {
             take_native(server, native);
         } else if (result == PM_ERR_ACCESS) {
-            control->refused++;
             log_write(server->log, LOG_WARNING, "control.refused", NULL,
                       "a process of another user");
         } else {
@@ -376,18 +491,22 @@ void control_free(struct server *server)
     server->control = NULL;
 }
 
-void control_check(struct server *server)
+void control_check(struct server *server, bool asked)
 {
     struct control *control = server->control;
-    if (server->end != SERVER_RUNS ||
-        (control->listening && !os_socket_gone(server->env->state_dir))) {
+    bool anew = (asked && POD_NAMES_VANISH) || !control->listening ||
+                pod_listener_is_gone(&control->listener, &server->state);
+    if (server->end != SERVER_RUNS || !anew) {
         return;
+    }
+    if (control->listening) {
+        on_ready(server); // Who has connected to the old one is heard.
     }
     stop_listening(server);
     int result = start_listening(server);
     if (result == PM_OK) {
-        log_write(server->log, LOG_WARNING, "control.again", NULL,
-                  "the socket was gone; it is made again");
+        log_write(server->log, LOG_WARNING, "control.again", NULL, "%s; the socket is made again",
+                  asked ? "asked to" : "it was gone");
     } else if (!control->trouble) {
         log_write(server->log, LOG_ERROR, "control.again", NULL,
                   "the socket is gone and cannot be made again: %s", pm_strerror(result));
@@ -395,9 +514,16 @@ void control_check(struct server *server)
     control->trouble = result != PM_OK;
 }
 
-void control_subscribe(struct call *call)
+bool control_subscribe(struct call *call)
 {
-    call->conn->subscribed = true;
+    struct conn *conn = call->conn;
+    struct control *control = conn->server->control;
+    if (!conn->subscribed && control->subscribed >= SUBSCRIBED_MAX) {
+        return false;
+    }
+    control->subscribed += !conn->subscribed;
+    conn->subscribed = true;
+    return true;
 }
 
 size_t control_notify(struct server *server, const char *method, json_t *params)
@@ -421,5 +547,5 @@ size_t control_notify(struct server *server, const char *method, json_t *params)
 
 size_t control_connections(const struct server *server)
 {
-    return server->control->count;
+    return server->control->open;
 }

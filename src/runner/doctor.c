@@ -147,6 +147,21 @@ static void silent_runner(struct doctor *doctor, bool nobody)
     }
 }
 
+// It answers, and not what it was asked: it has too many clients. One of an earlier build says
+// nothing, and ends the connection.
+static void crowded_runner(struct doctor *doctor, const struct runner_error *error)
+{
+    unsigned long long pid = (unsigned long long)doctor->known.owner.pid;
+    char subject[32], number[24], text[4600];
+    bool says = error->code == RUNNER_REFUSED;
+    (void)snprintf(subject, sizeof subject, "process %llu", pid);
+    (void)snprintf(number, sizeof number, "%llu", pid);
+    doctor_find(doctor, DOCTOR_ERROR, "runner.crowded", subject,
+                "the runner, process %llu, lives and takes no more connections\n%s%s\n%s", pid,
+                says ? "" : "it ends just now, or has too many clients, of which some have to go: ",
+                error->why, says ? error->next : doctor_command(DOCTOR_PROCESS, number, text));
+}
+
 // It may have ended since we looked.
 static bool still_owns(struct doctor *doctor)
 {
@@ -184,7 +199,11 @@ static void check_runner(struct doctor *doctor)
         runner_fallbacks(doctor, info);
         json_decref(info);
     } else if (doctor->runner_lives && still_owns(doctor)) {
-        silent_runner(doctor, nobody);
+        if (nobody || code == RUNNER_TIMEOUT) {
+            silent_runner(doctor, nobody);
+        } else {
+            crowded_runner(doctor, &error);
+        }
     }
     if (doctor->runner_lives &&
         inspect_program(doctor->roots, doctor->known.owner.pid, program, &replaced) && replaced) {

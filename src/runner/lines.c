@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "poddaemon/os.h"
+
 struct lines {
     uv_pipe_t *pipe;
     struct lines_handler handler;
@@ -42,6 +44,11 @@ static void close_with(struct lines *lines, int failure)
 void lines_close(struct lines *lines)
 {
     close_with(lines, 0);
+}
+
+bool lines_all_sent(const struct lines *lines)
+{
+    return lines->writes == 0;
 }
 
 void lines_finish(struct lines *lines)
@@ -122,6 +129,19 @@ static void on_written(uv_write_t *request, int status)
         close_with(lines, status);
     } else if (lines->finishing && lines->writes == 0) {
         lines_close(lines);
+    }
+}
+
+void lines_look(struct lines *lines)
+{
+    uv_buf_t buffer;
+    on_alloc((uv_handle_t *)lines->pipe, 0, &buffer);
+    size_t size = buffer.base != NULL && !lines->closing
+                      ? pod_pipe_look(lines->pipe, buffer.base, buffer.len)
+                      : 0;
+    if (size > 0) {
+        lines->have += size;
+        take_lines(lines);
     }
 }
 

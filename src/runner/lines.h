@@ -22,6 +22,10 @@ struct lines_handler {
 struct lines *lines_open(uv_pipe_t *pipe, const struct lines_handler *handler);
 // Takes the text, which was malloc'd; NULL closes the connection: there was no memory.
 void lines_write(struct lines *lines, char *text, size_t size);
+// What has come and was not read yet is read at once, where only the loop would.
+void lines_look(struct lines *lines);
+// The other end, or its system, has it all.
+bool lines_all_sent(const struct lines *lines);
 void lines_close(struct lines *lines);
 // Closes it when all is written.
 void lines_finish(struct lines *lines);

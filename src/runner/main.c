@@ -130,15 +130,68 @@ static const char *named_state(const char *option, char given[4096])
     return named && given[0] != '\0' ? given : option;
 }
 
-// Its folders are resolved; it itself is no link.
-static int open_state(const char *wanted, char path[4096], struct runner_error *error)
+// All that is said of it is JSON.
+static bool is_text(const char *path)
+{
+    json_t *json = json_string(path);
+    json_decref(json);
+    return json != NULL;
+}
+
+static int fail_no_text(const char *path, struct runner_error *error)
+{
+    char shown[201];
+    (void)snprintf(shown, sizeof shown, "%s", path);
+    for (char *c = shown; *c != '\0'; c++) {
+        *c = (char)((unsigned char)*c >= 0x80 ? '?' : *c);
+    }
+    return runner_fail(error, RUNNER_FAILED,
+                       "state folder '%s'\nits path is no UTF-8\n"
+                       "none: name another one by --state DIR, or PROCESSMGR_STATE",
+                       shown);
+}
+
+// The folder that it will be in, without the links on the way.
+static bool parent_is_text(const char *path)
 {
     uv_fs_t request;
-    char *standard = NULL;
-    unsigned max;
-    int code = RUNNER_OK;
+    char parent[4096];
+    size_t length = strlen(path);
+    while (length > 0 && path[length - 1] == '/') {
+        length--;
+    }
+    while (length > 0 && path[length - 1] != '/') {
+        length--;
+    }
+    (void)snprintf(parent, sizeof parent, "%.*s.", (int)length, path);
+    bool text = uv_fs_realpath(NULL, &request, parent, NULL) != 0 || is_text(request.ptr);
+    uv_fs_req_cleanup(&request);
+    return text; // What else is wrong is told by who makes it.
+}
+
+// The place of the usual one, of which whoever asks makes what is not there.
+static bool usual_is_text(char given[4096])
+{
+    size_t size = 4096;
+    if (uv_os_getenv("XDG_STATE_HOME", given, &size) == 0 && given[0] == '/') {
+        return is_text(given);
+    }
+    size = 4096;
+    return uv_os_getenv("HOME", given, &size) != 0 || is_text(given);
+}
+
+// The one that was named, or else the usual one, whose parents are made: they are the user's.
+// pm_free(*ret_standard).
+static int choose_state(const char *wanted, char **ret_standard, const char **ret_wanted,
+                        struct runner_error *error)
+{
+    char given[4096];
+    *ret_standard = NULL;
+    if (wanted == NULL && !usual_is_text(given)) {
+        return fail_no_text(given, error);
+    }
     if (wanted == NULL) {
-        int result = pm_default_state_dir("processmgr-runner", &standard);
+        int result = pm_default_state_dir("processmgr-runner", ret_standard);
         if (result != PM_OK) {
             return runner_fail(
                 error, RUNNER_FAILED,
@@ -146,22 +199,47 @@ static int open_state(const char *wanted, char path[4096], struct runner_error *
                 "%s\nnone: name one by --state DIR, or PROCESSMGR_STATE",
                 pm_strerror(result));
         }
-        wanted = standard;
+        wanted = *ret_standard;
     }
-    code =
-        os_state_fits(wanted, &max) ? os_private_dir(wanted, error) : fail_long(wanted, max, error);
+    *ret_wanted = wanted;
+    return is_text(wanted) && parent_is_text(wanted) ? RUNNER_OK : fail_no_text(wanted, error);
+}
+
+// Its folders are resolved; it itself is no link.
+static int make_state(const char *wanted, char path[4096], struct runner_error *error)
+{
+    uv_fs_t request;
+    unsigned max;
+    if (!os_state_fits(wanted, &max)) {
+        return fail_long(wanted, max, error);
+    }
+    int code = os_private_dir(wanted, error);
+    if (code != RUNNER_OK) {
+        return code;
+    }
+    int result = uv_fs_realpath(NULL, &request, wanted, NULL);
+    const char *real = result == 0 ? request.ptr : "";
+    if (result != 0) {
+        code = runner_fail(error, RUNNER_FAILED, "state folder '%.200s'\n%s", wanted,
+                           uv_strerror(result));
+    } else if (!os_state_fits(real, &max)) {
+        code = fail_long(real, max, error);
+    } else if (!is_text(real)) {
+        code = fail_no_text(real, error);
+    } else {
+        (void)snprintf(path, 4096, "%s", real);
+    }
+    uv_fs_req_cleanup(&request);
+    return code;
+}
+
+static int open_state(const char *option, char path[4096], struct runner_error *error)
+{
+    char *standard;
+    const char *wanted;
+    int code = choose_state(option, &standard, &wanted, error);
     if (code == RUNNER_OK) {
-        int result = uv_fs_realpath(NULL, &request, wanted, NULL);
-        const char *real = result == 0 ? request.ptr : "";
-        if (result != 0) {
-            code = runner_fail(error, RUNNER_FAILED, "state folder '%.200s'\n%s", wanted,
-                               uv_strerror(result));
-        } else if (!os_state_fits(real, &max)) {
-            code = fail_long(real, max, error);
-        } else {
-            (void)snprintf(path, 4096, "%s", real);
-        }
-        uv_fs_req_cleanup(&request);
+        code = make_state(wanted, path, error);
     }
     pm_free(standard);
     return code;
@@ -192,27 +270,21 @@ static int take_options(struct runner_env *env, int argc, char **argv, const cha
     return i;
 }
 
-// For commands that change nothing: the folder is not made, and not refused.
-static int find_state(const char *wanted, char path[4096], struct runner_error *error)
+// For commands that change nothing: the folder is not made, and its rights are not looked at.
+static int find_state(const char *option, char path[4096], struct runner_error *error)
 {
     uv_fs_t request;
-    char *standard = NULL;
-    if (wanted == NULL) { // This makes its parents, which are the user's.
-        int result = pm_default_state_dir("processmgr-runner", &standard);
-        if (result != PM_OK) {
-            return runner_fail(
-                error, RUNNER_FAILED,
-                "state folder\nthere is no place for the usual one, in the user's home: "
-                "%s\nnone: name one by --state DIR, or PROCESSMGR_STATE",
-                pm_strerror(result));
-        }
-        wanted = standard;
+    char *standard;
+    const char *wanted;
+    int code = choose_state(option, &standard, &wanted, error);
+    if (code == RUNNER_OK) {
+        bool real = uv_fs_realpath(NULL, &request, wanted, NULL) == 0;
+        (void)snprintf(path, 4096, "%.3800s", real ? (const char *)request.ptr : wanted);
+        uv_fs_req_cleanup(&request);
+        code = is_text(path) ? RUNNER_OK : fail_no_text(path, error);
     }
-    bool real = uv_fs_realpath(NULL, &request, wanted, NULL) == 0;
-    (void)snprintf(path, 4096, "%.3800s", real ? (const char *)request.ptr : wanted);
-    uv_fs_req_cleanup(&request);
     pm_free(standard);
-    return RUNNER_OK;
+    return code;
 }
 
 // Whoever only looks, or starts no runner, makes no folder.
@@ -276,9 +348,7 @@ static int find_no_text(const struct runner_command *command, int argc, char **a
 {
     int end = command->run == cli_send ? end_of_id(argc, argv) : argc;
     for (int i = 1; i < end; i++) {
-        json_t *text = json_string(argv[i]);
-        json_decref(text);
-        if (text == NULL) {
+        if (!is_text(argv[i])) {
             return i;
         }
     }

@@ -111,9 +111,16 @@ static void runner_shutdown(struct server *server, struct call *call, json_t *pa
 
 static void runner_subscribe(struct server *server, struct call *call, json_t *params)
 {
+    struct runner_error error;
     (void)server;
     (void)params;
-    control_subscribe(call);
+    if (!control_subscribe(call)) {
+        (void)runner_fail(&error, RUNNER_REFUSED,
+                          "call of runner.subscribe\ntoo many have subscribed\n"
+                          "none: end one of them");
+        call_error(call, &error);
+        return;
+    }
     call_result(call, json_pack("{s:b}", "subscribed", 1));
 }
 

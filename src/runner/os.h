@@ -51,8 +51,8 @@ void os_allow_batch_file(struct pm_spec *spec);
 
 // Gives a connection of pod_connect() or pod_listener_accept() to a pipe; closed if that fails.
 int os_pipe_open(uv_pipe_t *pipe, pm_native native);
-// Whether the name of the control socket was removed.
-bool os_socket_gone(const char *state_dir);
+// The process at the other end of one that was accepted; 0: not known.
+uint64_t os_peer_of(pm_native native);
 
 // Where the debug page is served unless somebody says otherwise.
 void os_debug_address(const char *state_dir, char *address, size_t capacity);

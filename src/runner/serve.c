@@ -208,7 +208,7 @@ static void on_housekeeping(uv_timer_t *timer)
     if (server->end == SERVER_RUNS && is_folder_gone(server)) {
         end_without_folder(server);
     } else if (server->end == SERVER_RUNS) {
-        control_check(server);
+        control_check(server, false);
         if (now >= server->again_at) {
             server->again_at = now + AGAIN_MS;
             recover_again(server);
@@ -259,7 +259,7 @@ static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
     if (number == SIGHUP) {
-        control_check(server);
+        control_check(server, true);
         return;
     }
     log_write(server->log, LOG_INFO, "runner.signal", NULL, "signal %d: ends, sessions go on",

@@ -116,10 +116,10 @@ void control_free(struct server *server);  // When the loop has come round.
 // To all that have subscribed. Steals params.
 // How many those were.
 size_t control_notify(struct server *server, const char *method, json_t *params);
-void control_subscribe(struct call *call);
+bool control_subscribe(struct call *call); // false: too many have.
 size_t control_connections(const struct server *server);
-// Has the socket made again if it was removed.
-void control_check(struct server *server);
+// Has the socket made again if it was removed. asked: whatever has become of it.
+void control_check(struct server *server, bool asked);
 
 void server_stop(struct server *server, enum server_end end);
 int64_t wall_ms(void);

@@ -270,8 +270,6 @@ TEST_F(Flow, AStopBehindTheChildsEndWaitsForNobody)
     }
 }
 
-#ifndef _WIN32
-
 // Somebody that the child has left behind writes quicker than the writer reads.
 TEST_F(Flow, WhoFloodsBehindTheChildsEndIsNotWaitedFor)
 {
@@ -299,6 +297,8 @@ TEST_F(Flow, WhoFloodsBehindTheChildsEndIsNotWaitedFor)
     ASSERT_TRUE(Until([&] { return writer->exits == 1; }));
     EXPECT_EQ(writer->exit.code, 3u);
 }
+
+#ifndef _WIN32
 
 // What it has said is in the socket of a daemon that slept through the time.
 TEST_F(Flow, AWriterIsNotGivenUpForWhatItsDaemonHasSleptThrough)

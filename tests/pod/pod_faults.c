@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifndef _WIN32
+#ifdef _WIN32
+#include <wchar.h>
+#else
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -56,6 +58,57 @@ static int next_fault(const char *call)
 }
 
 #ifdef _WIN32
+
+// Whether this call is to fail; the error of the thread is set then.
+static bool fails(const char *call)
+{
+    static const struct {
+        int error;
+        DWORD code;
+    } codes[] = {{EIO, ERROR_IO_DEVICE},
+                 {EROFS, ERROR_WRITE_PROTECT},
+                 {EACCES, ERROR_ACCESS_DENIED}};
+    int error = next_fault(call);
+    DWORD code = ERROR_DISK_FULL;
+    if (error == POD_FAULT_DIE) {
+        (void)TerminateProcess(GetCurrentProcess(), 9);
+    }
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        code = codes[i].error == error ? codes[i].code : code;
+    }
+    SetLastError(error == POD_FAULT_HALF ? NO_ERROR : code);
+    return error != 0;
+}
+
+HANDLE pod_fault_CreateFileW(const wchar_t *path, DWORD access, DWORD share,
+                             SECURITY_ATTRIBUTES *security, DWORD disposition, DWORD flags,
+                             HANDLE template_file)
+{
+    return fails("openat")
+               ? INVALID_HANDLE_VALUE
+               : CreateFileW(path, access, share, security, disposition, flags, template_file);
+}
+
+BOOL pod_fault_WriteFile(HANDLE file, const void *data, DWORD size, DWORD *ret_count,
+                         OVERLAPPED *overlapped)
+{
+    wchar_t path[4096] = L"";
+    (void)GetFinalPathNameByHandleW(file, path, 4096, FILE_NAME_NORMALIZED);
+    if (fails(wcsstr(path, L"exit.new") != NULL ? "record" : "log")) {
+        return GetLastError() == NO_ERROR && WriteFile(file, data, size / 2, ret_count, overlapped);
+    }
+    return WriteFile(file, data, size, ret_count, overlapped);
+}
+
+BOOL pod_fault_FlushFileBuffers(HANDLE file)
+{
+    return !fails("fsync") && FlushFileBuffers(file);
+}
+
+BOOL pod_fault_MoveFileExW(const wchar_t *from, const wchar_t *to, DWORD flags)
+{
+    return !fails("renameat") && MoveFileExW(from, to, flags);
+}
 
 void *pod_fault_malloc(size_t size)
 {

@@ -7,8 +7,9 @@
 //
 // CALL is the name of the function; of write: "log", "record" or "child", by the file it goes to;
 // of openat also the name of the file, and "open-log" for the log. fstat is only that of a folder
-// that may be gone, unlinkat that of a socket at its end. On Windows: malloc and uv_write,
-// of the child's input.
+// that may be gone, unlinkat that of a socket at its end. On Windows the calls in their places have
+// these names: openat, log, record, fsync (of a file; names need none) and renameat; and there are
+// malloc and uv_write, of the child's input.
 #ifndef POD_FAULTS_H
 #define POD_FAULTS_H
 
@@ -21,7 +22,15 @@
 #ifdef _WIN32
 
 #include <uv.h>
+#include <windows.h>
 
+HANDLE pod_fault_CreateFileW(const wchar_t *path, DWORD access, DWORD share,
+                             SECURITY_ATTRIBUTES *security, DWORD disposition, DWORD flags,
+                             HANDLE template_file);
+BOOL pod_fault_WriteFile(HANDLE file, const void *data, DWORD size, DWORD *ret_count,
+                         OVERLAPPED *overlapped);
+BOOL pod_fault_FlushFileBuffers(HANDLE file);
+BOOL pod_fault_MoveFileExW(const wchar_t *from, const wchar_t *to, DWORD flags);
 void *pod_fault_malloc(size_t size);
 int pod_fault_uv_write(uv_write_t *request, uv_stream_t *stream, const uv_buf_t buffers[],
                        unsigned count, uv_write_cb done);

@@ -9,7 +9,9 @@
 #ifdef _WIN32
 #include <fcntl.h>
 #include <io.h>
+#include <process.h>
 #include <stdlib.h>
+#include <windows.h>
 #else
 #include <csignal>
 #include <fcntl.h>
@@ -177,6 +179,57 @@ int Both(const std::vector<std::string> &args)
     return std::stoi(args[0]);
 }
 
+[[noreturn]] void Stay()
+{
+    for (;;)
+        std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+// Who is left behind, and holds the output open.
+int Left(const std::vector<std::string> &args)
+{
+    if (args[0] == "late") {
+        std::this_thread::sleep_for(std::chrono::milliseconds(60));
+        WriteAll("late");
+    }
+    while (args[0] == "flood") // Until nobody reads it any more.
+        WriteAll(std::string(65536, 'f'));
+    Stay();
+}
+
+#ifdef _WIN32
+uint64_t LeaveBehind(const std::vector<std::string> &args)
+{
+    std::string self = contract::SelfPath(), quoted = "\"" + self + "\"";
+    const char *argv[] = {quoted.c_str(), "--role", "pod-left", args[1].c_str(), nullptr};
+    intptr_t process = _spawnv(_P_NOWAIT, self.c_str(), argv);
+    return GetProcessId(reinterpret_cast<HANDLE>(process));
+}
+#else
+// In a group of its own; it hears no hang-up.
+uint64_t LeaveBehind(const std::vector<std::string> &args)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGHUP, SIG_IGN);
+        signal(SIGTERM, args.size() > 2 ? SIG_IGN : SIG_DFL);
+        setpgid(0, 0);
+        _exit(Left({args[1]}));
+    }
+    setpgid(pid, pid);
+    return static_cast<uint64_t>(pid);
+}
+#endif
+
+// Leaves somebody behind. Says its pid and, as told, exits or stays.
+int Leave(const std::vector<std::string> &args)
+{
+    WriteAll("left " + std::to_string(LeaveBehind(args)) + "\n");
+    if (args[0] == "stay")
+        Stay();
+    return std::stoi(args[0]);
+}
+
 #ifndef _WIN32
 volatile sig_atomic_t winches;
 
@@ -199,33 +252,6 @@ int Size(const std::vector<std::string> &)
                  " signals " + std::to_string(winches) + "\n");
         sigsuspend(&none);
     }
-}
-
-// Leaves somebody behind that holds the output open: a grandchild in a group of its own that hears
-// no hang-up. Says its pid and, as told, exits or stays.
-int Leave(const std::vector<std::string> &args)
-{
-    pid_t pid = fork();
-    if (pid == 0) {
-        signal(SIGHUP, SIG_IGN);
-        signal(SIGTERM, args.size() > 2 ? SIG_IGN : SIG_DFL);
-        setpgid(0, 0);
-        if (args[1] == "late") {
-            std::this_thread::sleep_for(std::chrono::milliseconds(60));
-            WriteAll("late");
-        }
-        while (args[1] == "flood") // Until nobody reads it any more.
-            WriteAll(std::string(65536, 'f'));
-        for (;;)
-            pause();
-    }
-    setpgid(pid, pid);
-    WriteAll("left " + std::to_string(pid) + "\n");
-    if (args[0] == "stay") {
-        for (;;)
-            pause();
-    }
-    return std::stoi(args[0]);
 }
 
 // Descriptors that are open, the signal mask, and what some signals do: as ps would say it.
@@ -378,10 +404,11 @@ contract::RoleAdder breed_role("pod-breed", Breed);
 contract::RoleAdder shell_role("pod-shell", Shell);
 contract::RoleAdder reopen_role("pod-reopen", Reopen);
 contract::RoleAdder size_role("pod-size", Size);
-contract::RoleAdder leave_role("pod-leave", Leave);
 contract::RoleAdder census_role("pod-census", Census);
 #endif
 
+contract::RoleAdder leave_role("pod-leave", Leave);
+contract::RoleAdder left_role("pod-left", Left);
 contract::RoleAdder count_role("pod-count", Count);
 contract::RoleAdder tick_role("pod-tick", Tick);
 contract::RoleAdder echo_role("pod-echo", Echo);
@@ -527,6 +554,20 @@ int64_t Client::Type(const std::string &text)
     int64_t taken_bytes = pod_client_input(&link->client, text.data(), text.size());
     pod_link_flush(link);
     return taken_bytes;
+}
+
+void Client::Send(const std::string &raw)
+{
+    struct Writing {
+        uv_write_t write;
+        std::string bytes;
+    };
+    auto *writing = new Writing{{}, raw};
+    writing->write.data = writing;
+    uv_buf_t buffer = uv_buf_init(&writing->bytes[0], static_cast<unsigned>(raw.size()));
+    ASSERT_EQ(uv_write(&writing->write, reinterpret_cast<uv_stream_t *>(&link->pipe), &buffer, 1,
+                       [](uv_write_t *write, int) { delete static_cast<Writing *>(write->data); }),
+              0);
 }
 
 void Client::Close()
@@ -779,6 +820,80 @@ std::unique_ptr<Client> Pod::Attached(Session *session, pod_role role, uint64_t 
         }));
     }
     return client;
+}
+
+pm_native Pod::ConnectRaw(Session *session)
+{
+    pm_native native = PM_NATIVE_INVALID;
+    EXPECT_TRUE(contract::Eventually([&] { // Its queue may be full for a moment.
+        Turn();
+        return pod_connect(&session->dir, session->id.c_str(), &native) != PM_ERR_BUSY;
+    }));
+    EXPECT_NE(native, PM_NATIVE_INVALID);
+    return native;
+}
+
+namespace
+{
+
+struct Telling {
+    uv_pipe_t pipe;
+    uv_write_t write;
+    uv_shutdown_t end;
+    char buffer[4096];
+    std::string bytes, answer;
+    bool over = false, closed = false;
+};
+
+// A pipe of Windows has no end in one direction alone.
+void EndTelling(uv_write_t *write, int)
+{
+    auto *telling = static_cast<Telling *>(write->data);
+    if (!contract::OnWindows() && !telling->over)
+        uv_shutdown(&telling->end, write->handle, [](uv_shutdown_t *, int) {});
+}
+
+} // namespace
+
+std::string Pod::Tell(pm_native native, const std::string &bytes)
+{
+    Telling telling;
+    auto *stream = reinterpret_cast<uv_stream_t *>(&telling.pipe);
+    uv_pipe_init(&loop, &telling.pipe, 0);
+    telling.pipe.data = telling.write.data = &telling;
+    telling.bytes = bytes;
+    EXPECT_EQ(pod_pipe_open(&telling.pipe, native), PM_OK);
+    uv_buf_t buffer = uv_buf_init(&telling.bytes[0], static_cast<unsigned>(bytes.size()));
+    if (!bytes.empty()) {
+        EXPECT_EQ(uv_write(&telling.write, stream, &buffer, 1, EndTelling), 0);
+    }
+    uv_read_start(
+        stream,
+        [](uv_handle_t *handle, size_t, uv_buf_t *room) {
+            *room =
+                uv_buf_init(static_cast<Telling *>(handle->data)->buffer, sizeof(Telling::buffer));
+        },
+        [](uv_stream_t *from, ssize_t count, const uv_buf_t *room) {
+            auto *its = static_cast<Telling *>(from->data);
+            its->over = its->over || count < 0;
+            if (count > 0)
+                its->answer.append(room->base, static_cast<size_t>(count));
+        });
+    EXPECT_TRUE(Until([&] { return telling.over; }));
+    uv_close(reinterpret_cast<uv_handle_t *>(&telling.pipe),
+             [](uv_handle_t *handle) { static_cast<Telling *>(handle->data)->closed = true; });
+    EXPECT_TRUE(Until([&] { return telling.closed; }));
+    return telling.answer;
+}
+
+void Pod::AskToEnd(Session *session)
+{
+    pm_stop_plan plan = {};
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    plan.steps_count = 1;
+    plan.steps[0] = {PM_STOP_TERMINATE, PM_SCOPE_PROCESS, 1};
+    pm_process_stop(session->daemon, &plan, &report);
+    EXPECT_EQ(report.step_results[0], PM_OK);
 }
 
 pod_state Pod::Status(Session *session)

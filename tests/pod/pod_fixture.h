@@ -69,6 +69,7 @@ class Client
                     uint16_t rows = 0);
     uint32_t Ask(int64_t number); // Flushes what was asked through `->`.
     int64_t Type(const std::string &text);
+    void Send(const std::string &raw); // As it is, whatever the protocol says.
     void Close();
     // Reads nothing more, until Go().
     void Stall();
@@ -149,6 +150,13 @@ class Pod : public contract::Contract
                                     uint16_t version_max = 0, uint32_t features = 0);
     std::unique_ptr<Client> Attached(Session *session, pod_role role, uint64_t from,
                                      uint64_t epoch = 1, uint8_t flags = 0, uint32_t features = 0);
+    // A connection that has not said anything; PM_NATIVE_INVALID: there is none.
+    pm_native ConnectRaw(Session *session);
+    // Sends these bytes on it, which is all (nothing: stays mute), and reads until the daemon
+    // closes it. Takes it over.
+    std::string Tell(pm_native native, const std::string &bytes);
+    // By the system: SIGTERM, or the stop event.
+    void AskToEnd(Session *session);
     pod_state Status(Session *session);
 #ifndef _WIN32
     std::vector<std::unique_ptr<Client>> TakeAllDescriptors(Session *session);

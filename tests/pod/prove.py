@@ -27,6 +27,8 @@ DEFECTS = [
            "!pod->child_ended ||", "SomebodyLeftBehindDelaysTheExitNoLongerThanTheDrainTime"),
     Defect("input without an end", "src/poddaemon/peer.c", "data.size > conn->limit - conn->received", "false",
            "InputWithoutCreditEndsTheConnectionAlone"),
+    Defect("a writer that is sent away stays one", "src/poddaemon/peer.c", "    lose_role(conn);\n    pod_conn_pump(conn);",
+           "    pod_conn_pump(conn);", "AWriterThatIsSentAwayAndReadsNothingIsNoneAndGoesSoon"),
     Defect("the proof is not looked at", "src/poddaemon/peer.c", "if (!pod_same_secret(expected, prove->proof, sizeof expected)) {",
            "if (false) {", "AProofThatIsWrongIsRefused"),
     Defect("the user is not looked at", "src/poddaemon/posix/endpoint.c", "if (!is_ours(fd)) {\n        (void)close(fd);\n        return PM_ERR_ACCESS;",

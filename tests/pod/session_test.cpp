@@ -394,6 +394,8 @@ TEST_F(Pod, ATerminalThatNobodyHasOpenForAMomentGoesOn)
     }
 }
 
+#endif
+
 TEST_F(Pod, SomebodyLeftBehindDelaysTheExitNoLongerThanTheDrainTime)
 {
     Options options;
@@ -518,7 +520,7 @@ TEST_F(Pod, ADaemonThatIsKilledLeavesNothingOfTheSessionBehind)
         birth->Attach(POD_ROLE_WRITER, 0);
         ASSERT_TRUE(Until([&] { return birth->Text().find('\n') != std::string::npos; }));
         uint64_t pid = std::stoull(birth->Text().substr(5));
-        ASSERT_EQ(pm_process_signal(session->daemon, 9, PM_SCOPE_PROCESS), PM_OK);
+        contract::KillByNumber(pm_process_pid(session->daemon));
         EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(last_child); }));
         EXPECT_TRUE(contract::Eventually([&] { return !contract::PidAlive(pid); })) << mode;
         if (contract::PidAlive(pid))
@@ -529,6 +531,8 @@ TEST_F(Pod, ADaemonThatIsKilledLeavesNothingOfTheSessionBehind)
         EXPECT_EQ(late.Read(session, 0, &claimed), PM_ERR_NOT_FOUND); // The holder died.
     }
 }
+
+#ifndef _WIN32
 
 // A number behind a name in a file of /proc; -1: not there.
 static long Proc(uint64_t pid, const char *file, const std::string &name)
@@ -572,18 +576,22 @@ TEST_F(Pod, AnIdleDaemonIsOneThreadIsNeverWokenAndIsSmall)
     }
 }
 
-TEST_F(Pod, SigtermEndsASessionInGoodOrder)
+#endif
+
+TEST_F(Pod, AskedToEndByTheSystemItEndsTheSessionInGoodOrder)
 {
     Session *session = Create("term", {"pod-deaf"});
     ASSERT_NE(session, nullptr) << birth_error.text;
     birth.reset();
-    ASSERT_EQ(pm_process_signal(session->daemon, 15, PM_SCOPE_PROCESS), PM_OK);
+    AskToEnd(session);
     EXPECT_TRUE(DaemonIsGone(session));
     bool claimed;
     Late late;
     EXPECT_EQ(late.Read(session, POD_FROM_KEPT, &claimed), PM_OK);
     EXPECT_EQ(late.exit.stop_action, PM_STOP_TERMINATE);
 }
+
+#ifndef _WIN32
 
 TEST_F(Pod, ASocketThatVanishedIsMadeAnewAfterOneSignal)
 {

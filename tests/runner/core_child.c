@@ -5,6 +5,9 @@
 //   --hands            reads orders: "kill PID", "lives PID"; answers each with "yes" or "no"
 //   --control FOLDER   stdin and stdout are the control connection of the runner there; says
 //                      "connected" first
+//   --crowd FOLDER N [LINE]
+//                      has N control connections there, and sends the line on each; says
+//                      "connected", and reads nothing of them; until its stdin ends
 //   --open PROGRAM...  runs it with a stdin that has nothing and no end
 //   ... --self-check   as the runner that PM_TEST_RUNNER names; what else a runner is told: ends
 //   --state FOLDER serve ...   takes connections as a runner does, and ends at the first one
@@ -235,6 +238,36 @@ static int run(const char *step)
            _spawnv(_P_WAIT, program, command) != 0;
 }
 
+// A command line, in UTF-8; until it has ended.
+static int call(const char *text)
+{
+    wchar_t line[4096];
+    STARTUPINFOW startup = {.cb = sizeof startup, .dwFlags = STARTF_USESTDHANDLES};
+    PROCESS_INFORMATION info;
+    startup.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
+    startup.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
+    startup.hStdError = GetStdHandle(STD_ERROR_HANDLE);
+    if (MultiByteToWideChar(CP_UTF8, 0, text, -1, line, 4096) == 0 ||
+        !CreateProcessW(NULL, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, &info)) {
+        return 1;
+    }
+    return WaitForSingleObject(info.hProcess, INFINITE) != WAIT_OBJECT_0;
+}
+
+// Of the console that we are on: how it takes what is written.
+static int set_page(const char *text)
+{
+    return SetConsoleOutputCP((UINT)atoi(text)) ? 0 : 1;
+}
+
+static int tell_page(const char *text)
+{
+    char line[32];
+    (void)text;
+    (void)snprintf(line, sizeof line, "page-%u", GetConsoleOutputCP());
+    return say(line);
+}
+
 static const char *at_stop; // Steps, with "; " between them.
 static int do_step(const char *step);
 
@@ -285,6 +318,9 @@ static int do_step(const char *step)
                 {"folder", tell_folder},
                 {"leave", leave_behind},
                 {"run", run},
+                {"call", call},
+                {"page", set_page},
+                {"tell-page", tell_page},
                 {"at-stop", do_at_stop}};
     size_t length = strcspn(step, " ");
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
@@ -350,18 +386,44 @@ static DWORD WINAPI pass_answers(void *context)
     _exit(0);
 }
 
+static int connect_to(struct pod_dir *dir, pm_native *ret_pipe)
+{
+    int result;
+    while ((result = pod_connect(dir, "runner-control", ret_pipe)) == PM_ERR_BUSY) {
+        Sleep(2);
+    }
+    return result;
+}
+
+static int be_crowd(const char *folder, int count, const char *line)
+{
+    struct pod_dir dir = POD_DIR_INIT;
+    pm_native pipe;
+    char byte, data[4096];
+    HANDLE event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    DWORD size = (DWORD)snprintf(data, sizeof data, "%s\n", line);
+    if (pod_dir_open(folder, &dir) != PM_OK) {
+        return 1;
+    }
+    for (int i = 0; i < count; i++) {
+        if (connect_to(&dir, &pipe) != PM_OK) {
+            return 1;
+        }
+        if (line[0] != '\0') { // Those that are sent away at once do not take it.
+            (void)move((HANDLE)pipe, event, data, size, true);
+        }
+    }
+    return say("connected") != 0 || _read(0, &byte, 1) < 0;
+}
+
 static int be_control(const char *folder)
 {
     static char data[65536];
     struct pod_dir dir = POD_DIR_INIT;
     pm_native pipe;
-    int size, result = pod_dir_open(folder, &dir);
-    do {
-        result = result == PM_OK || result == PM_ERR_BUSY
-                     ? pod_connect(&dir, "runner-control", &pipe)
-                     : result;
-    } while (result == PM_ERR_BUSY && (Sleep(2), true));
-    if (result != PM_OK || say("connected") != 0) {
+    int size;
+    if (pod_dir_open(folder, &dir) != PM_OK || connect_to(&dir, &pipe) != PM_OK ||
+        say("connected") != 0) {
         return 1;
     }
     HANDLE event = CreateEventW(NULL, TRUE, FALSE, NULL);
@@ -436,6 +498,9 @@ int main(int argc, char **argv)
     }
     if (argc == 3 && strcmp(argv[1], "--control") == 0) {
         return be_control(argv[2]);
+    }
+    if (argc >= 4 && strcmp(argv[1], "--crowd") == 0) {
+        return be_crowd(argv[2], atoi(argv[3]), argc > 4 ? argv[4] : "");
     }
     if (argc > 2 && strcmp(argv[1], "--open") == 0) {
         return run_with_open_stdin();

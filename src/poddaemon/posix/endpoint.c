@@ -267,6 +267,15 @@ void pod_listener_pause(struct pod_listener *listener, bool pause)
     }
 }
 
+bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir)
+{
+    struct stat st;
+    int result = listener->outside != NULL
+                     ? lstat(listener->outside, &st)
+                     : fstatat(dir->fd, SOCKET_NAME, &st, AT_SYMLINK_NOFOLLOW);
+    return result < 0 && errno == ENOENT;
+}
+
 void pod_listener_close(struct pod_listener *listener, struct pod_dir *dir)
 {
     if (listener->poll == NULL) {

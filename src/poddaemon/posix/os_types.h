@@ -19,6 +19,7 @@
 #define POD_TREE "its group"
 #endif
 #define POD_CAN_PAUSE_TERMINAL true // pod_source_room() of one.
+#define POD_NAMES_VANISH true       // Of who listens: a socket is a file.
 
 struct pod_dir {
     int fd; // -1: closed.

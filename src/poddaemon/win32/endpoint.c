@@ -257,6 +257,13 @@ void pod_listener_pause(struct pod_listener *listener, bool pause)
     }
 }
 
+bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir)
+{
+    (void)listener;
+    (void)dir;
+    return false;
+}
+
 void pod_listener_close(struct pod_listener *listener, struct pod_dir *dir)
 {
     struct pod_pipes *pipes = listener->pipes;

@@ -145,8 +145,8 @@ static int open_in(const struct pod_dir *dir, const char *name, struct open_how 
     if (result != PM_OK) {
         return result;
     }
-    HANDLE handle = CreateFileW(path, how.access | READ_CONTROL, how.share, NULL, how.disposition,
-                                OPEN_FLAGS, NULL);
+    HANDLE handle = POD_SYS(CreateFileW)(path, how.access | READ_CONTROL, how.share, NULL,
+                                         how.disposition, OPEN_FLAGS, NULL);
     DWORD os_code = GetLastError();
     free(path);
     if (handle == INVALID_HANDLE_VALUE) {
@@ -235,7 +235,7 @@ static int write_all(HANDLE handle, const void *data, size_t size, size_t *ret_c
     while (count < size && result == PM_OK) {
         DWORD n = 0;
         DWORD some = size - count < 0x100000 ? (DWORD)(size - count) : 0x100000;
-        if (!WriteFile(handle, (const char *)data + count, some, &n, NULL)) {
+        if (!POD_SYS(WriteFile)(handle, (const char *)data + count, some, &n, NULL)) {
             result = last_error();
         }
         count += n;
@@ -257,7 +257,8 @@ static int move(struct pod_dir *dir, const char *from, const char *to, DWORD fla
     if (result == PM_OK) {
         result = path_in(dir, to, &to_path);
     }
-    if (result == PM_OK && !MoveFileExW(from_path, to_path, flags | MOVEFILE_WRITE_THROUGH)) {
+    if (result == PM_OK &&
+        !POD_SYS(MoveFileExW)(from_path, to_path, flags | MOVEFILE_WRITE_THROUGH)) {
         result = last_error();
     }
     free(from_path);
@@ -269,7 +270,7 @@ int pod_file_commit(struct pod_dir *dir, struct pod_new_file *file, const char *
                     enum pod_sync sync)
 {
     HANDLE handle = (HANDLE)file->file;
-    int result = sync == POD_SYNC_NONE || FlushFileBuffers(handle) ? PM_OK : last_error();
+    int result = sync == POD_SYNC_NONE || POD_SYS(FlushFileBuffers)(handle) ? PM_OK : last_error();
     (void)CloseHandle(handle);
     file->file = PM_NATIVE_INVALID;
     if (result == PM_OK) {

@@ -10,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -283,13 +282,19 @@ int os_pipe_open(uv_pipe_t *pipe, pm_native native)
     return result;
 }
 
-bool os_socket_gone(const char *state_dir)
+uint64_t os_peer_of(pm_native native)
 {
-    char path[4096];
-    struct stat info;
-    (void)snprintf(path, sizeof path, "%s/s", state_dir); // As poddaemon/posix/endpoint.c names it.
-    return strlen(path) < sizeof((struct sockaddr_un *)NULL)->sun_path && lstat(path, &info) != 0 &&
-           errno == ENOENT;
+    uint64_t pid = 0;
+#ifdef SO_PEERCRED
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (getsockopt((int)native, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+        pid = (uint64_t)peer.pid;
+    }
+#else
+    (void)native;
+#endif
+    return pid;
 }
 
 // ------------------------------------------------------------------------------------------------

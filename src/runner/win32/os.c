@@ -10,10 +10,48 @@
 #include "poddaemon/os.h"
 #include "runner/os.h"
 
+// What we write is UTF-8, and a console takes it for text of its code page, which on most machines
+// is another. That belongs to the console, and others on it: it gets back what it had.
+static volatile LONG page_before; // 0: as it is.
+
+static void restore_page(void)
+{
+    LONG page = InterlockedExchange(&page_before, 0);
+    if (page != 0) {
+        (void)SetConsoleOutputCP((UINT)page);
+    }
+}
+
+static BOOL WINAPI on_console_event(DWORD event)
+{
+    (void)event;
+    restore_page();
+    return FALSE; // The next handler ends us, past atexit().
+}
+
+static bool is_console(DWORD which)
+{
+    DWORD mode;
+    return GetConsoleMode(GetStdHandle(which), &mode) != 0;
+}
+
+static void write_utf8(void)
+{
+    UINT page = GetConsoleOutputCP();
+    if (page == 0 || page == CP_UTF8 ||
+        (!is_console(STD_OUTPUT_HANDLE) && !is_console(STD_ERROR_HANDLE)) ||
+        atexit(restore_page) != 0 || !SetConsoleOutputCP(CP_UTF8)) {
+        return;
+    }
+    page_before = (LONG)page;
+    (void)SetConsoleCtrlHandler(on_console_event, TRUE);
+}
+
 void os_begin(void)
 {
     // Whoever is below a new process group ignores Ctrl-C, unless it says otherwise.
     (void)SetConsoleCtrlHandler(NULL, FALSE);
+    write_utf8();
 }
 
 static char *to_utf8(const wchar_t *text)
@@ -264,10 +302,10 @@ int os_pipe_open(uv_pipe_t *pipe, pm_native native)
     return result;
 }
 
-bool os_socket_gone(const char *state_dir)
+uint64_t os_peer_of(pm_native native)
 {
-    (void)state_dir; // A pipe has its name as long as it has an instance.
-    return false;
+    ULONG pid = 0;
+    return GetNamedPipeClientProcessId((HANDLE)native, &pid) ? pid : 0;
 }
 
 // ------------------------------------------------------------------------------------------------
