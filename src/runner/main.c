@@ -142,9 +142,7 @@ static int fail_no_text(const char *path, struct runner_error *error)
 {
     char shown[201];
     (void)snprintf(shown, sizeof shown, "%s", path);
-    for (char *c = shown; *c != '\0'; c++) {
-        *c = (char)((unsigned char)*c >= 0x80 ? '?' : *c);
-    }
+    text_mend(shown);
     return runner_fail(error, RUNNER_FAILED,
                        "state folder '%s'\nits path is no UTF-8\n"
                        "none: name another one by --state DIR, or PROCESSMGR_STATE",

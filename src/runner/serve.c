@@ -305,9 +305,8 @@ static int open_manager(struct server *server, struct runner_error *error)
     if (result == PM_ERR_REGISTRY_BUSY) {
         return runner_fail(error, RUNNER_REFUSED,
                            "start of a runner for '%s'\n" SERVED_BY_ANOTHER
-                           ", process %llu, serves it\nrunner --state '%s' info",
-                           server->env->state_dir, (unsigned long long)detail.pid,
-                           server->env->state_dir);
+                           ", process %llu, serves it\nrunner info",
+                           server->env->state_dir, (unsigned long long)detail.pid);
     }
     (void)pm_error_format(&detail, line, sizeof line);
     return runner_fail(error, RUNNER_FAILED, "start of a runner for '%s'\n%s\nrunner doctor",
