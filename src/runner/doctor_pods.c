@@ -2,12 +2,53 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <uv.h>
+
+#include "poddaemon/os.h"
 #include "runner/doctor.h"
+#include "runner/session.h"
+
+#define LEAVE_MS 1000
+#define LOOK_MS 10
+
+static bool exists(const char *path)
+{
+    uv_fs_t request;
+    int result = uv_fs_lstat(NULL, &request, path, NULL);
+    uv_fs_req_cleanup(&request);
+    return result == 0;
+}
+
+static bool is_in(const char *folder, const char *name)
+{
+    char path[4200];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    return exists(path);
+}
+
+// It was asked while it was about to end: that was written down, or all was removed, before.
+static bool has_left(const struct doctor *doctor, const struct known_record *record)
+{
+    struct inspect_process process;
+    char folder[4096];
+    session_folder(doctor->env->state_dir, record->id, folder);
+    bool over = !exists(folder) || is_in(folder, POD_FILE_EXIT) || is_in(folder, POD_FILE_CLAIMED);
+    for (int waited = 0; over && waited < LEAVE_MS; waited += LOOK_MS) {
+        if (!inspect_process_read(doctor->roots, record->pid, &process) || process.zombie) {
+            return true;
+        }
+        uv_sleep(LOOK_MS);
+    }
+    return false;
+}
 
 static void check_answer(struct doctor *doctor, const struct known_record *record)
 {
     unsigned long long pid = (unsigned long long)record->pid;
     char quoted[4400];
+    if (has_left(doctor, record)) {
+        return;
+    }
     const struct inspect_process *process = inspect_find(&doctor->table, record->pid);
     if (process != NULL && process->stopped) {
         doctor_find(doctor, DOCTOR_ERROR, "pod.silent", record->id,
