@@ -182,7 +182,8 @@ struct table {
     size_t buckets[KEYS][BUCKETS]; // Counted from 1; 0 = empty.
     struct unborn unborn[UNBORN_MOST];
     size_t unborn_count;
-    long last; // Up to this number everybody is in it who is to be seen.
+    long last;     // Up to this number everybody is in it who is to be seen.
+    size_t missed; // Of the numbers since it was looked at before: whose process was gone, or dead.
     bool full;
     unsigned fillings;
     int64_t checked_ms;
@@ -236,6 +237,7 @@ static int add(struct table *table, pid_t pid, bool is_new)
 {
     struct pmi_stat stat;
     int result = pmi_stat_read(pid, &stat);
+    table->missed += result == PM_ERR_GONE || (result == PM_OK && pmi_stat_is_dead(&stat));
     if (result == PM_ERR_ACCESS || (result == PM_OK && pmi_stat_is_dead(&stat)))
         return PM_OK;
     if (result != PM_OK || (is_new && is_listed(table, pid, &stat)))
@@ -310,6 +312,7 @@ static bool add_since(struct table *table, long last)
     long end = last < table->last ? pmi_end_of_numbers() : last; // Once round.
     if (end < table->last || end - table->last + (end == last ? 0 : last) > most)
         return false;
+    table->missed = 0;
     bool good =
         add_numbers(table, table->last, end) && (end == last || add_numbers(table, 0, last));
     table->last = last;
@@ -344,7 +347,9 @@ static size_t look_at_rows(struct table *table, const struct pmi_search *search,
     // The latest first.
     for (; next > from && !is_enough(search, *found); next = table->rows[next - 1].next[key]) {
         struct row *row = &table->rows[next - 1];
-        if (row->keys[key] == value && row->is_new && pmi_is_thread(row->pid))
+        // A process may be killed twice, and a kill is in a hurry.
+        if (row->keys[key] == value && row->is_new && search->signal != SIGKILL &&
+            pmi_is_thread(row->pid))
             row->pid = 0;
         if (row->keys[key] != value || row->pid == 0)
             continue;
@@ -354,19 +359,20 @@ static size_t look_at_rows(struct table *table, const struct pmi_search *search,
     return looked_at;
 }
 
-// Until there was nobody more to be looked at: everybody who was there when the last number was
-// asked for had been looked at by then. False: look without it.
+// Until nobody was left to be looked at, nor anybody new had gone before he could be: he might have
+// left a child behind the last number. False: look without it.
 static bool look_in(struct table *table, const struct pmi_search *search, enum pmi_found *ret_found)
 {
     enum pmi_found found = PMI_NOBODY;
     // The unborn once: of those whom this look finds no number yet, it finds the parent alive.
-    if (!catch_up(table, UNCHECKED_MS) || !add_unborn(table))
+    if (!add_unborn(table) || !catch_up(table, UNCHECKED_MS))
         return false;
     int64_t deadline = pmi_now_ms() + LOOK_MS; // It begins behind the list, which may be long.
     unsigned fillings = table->fillings;
     size_t from = 0;
-    while (look_at_rows(table, search, from, &found) > 0 && !is_enough(search, found) &&
-           !PMI_WITHOUT("complete looks")) {
+    while (look_at_rows(table, search, from, &found) > 0 || table->missed > 0) {
+        if (is_enough(search, found) || PMI_WITHOUT("complete looks"))
+            break;
         from = table->count;
         // Its own time is the bound here: nobody is to be met again in another list.
         if (!catch_up(table, INT64_MAX) || pmi_now_ms() >= deadline) {
