@@ -50,6 +50,7 @@ struct state {
     atomic_int error;
     int variants;
     char name[32], spinning[32];
+    atomic_int tables;
 };
 
 #define SPINNING 50000
@@ -134,6 +135,7 @@ void pm_fault_arm(enum pm_fault_mode mode, int target, int variant)
     atomic_store(&state->error, 0);
     atomic_store(&state->fired, 0);
     atomic_store(&state->calls, 0);
+    atomic_store(&state->tables, 0);
     atomic_store(&state->armed, (int)mode + 1);
 }
 
@@ -147,7 +149,8 @@ struct pm_fault_report pm_fault_report(void)
     struct pm_fault_report report = {.calls = atomic_load(&state->calls),
                                      .fired = atomic_load(&state->fired) != 0,
                                      .error = atomic_load(&state->error),
-                                     .variants = state->variants};
+                                     .variants = state->variants,
+                                     .tables = atomic_load(&state->tables)};
     memcpy(report.name, state->name, sizeof(report.name));
     memcpy(report.spinning, state->spinning, sizeof(report.spinning));
     return report;
@@ -417,7 +420,15 @@ WRAP(int, -1, epoll_create1, (int flags), (cloexec(flags, EPOLL_CLOEXEC)), EMFIL
 WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, ENOMEM,
      ENOSYS)
 WRAP(int, -1, mkostemp, (char *name, int flags), (name, flags), EMFILE, ENOSPC, EACCES)
-WRAP(DIR *, NULL, opendir, (const char *path), (path), EMFILE, ENOMEM)
+
+DIR *pmi_fault_opendir(const char *path);
+DIR *pmi_fault_opendir(const char *path)
+{
+    if (strcmp(path, "/proc") == 0)
+        atomic_fetch_add(&state->tables, 1);
+    return FAILS(opendir, EMFILE, ENOMEM) ? NULL : opendir(path);
+}
+
 WRAP(DIR *, NULL, fdopendir, (int fd), (fd), ENOMEM)
 WRAP(int, -1, access, (const char *path, int mode), (path, mode), EACCES)
 WRAP(int, -1, faccessat, (int dir, const char *path, int mode, int flags), (dir, path, mode, flags),

@@ -42,6 +42,7 @@ struct pm_fault_report {
     int error;         // with what,
     int variants;      // out of how many.
     char spinning[32]; // One of very many calls.
+    int tables;        // Readings of the whole process table.
 };
 struct pm_fault_report pm_fault_report(void);
 

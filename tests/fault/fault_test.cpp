@@ -1265,6 +1265,71 @@ TEST_F(Rig, OfAStartThatFailsWhenItsProgramRunsNobodyIsLeft)
     EXPECT_EQ("", One({"UnwatchedTree", UnwatchedTree}, PM_FAULT_COUNT, 0, 0));
 }
 
+// Of each child the stop has to know three times who is in its session: asked, continued, gone.
+// Where the children die one by one each may make a round of its own.
+void ManySessions(Run &run)
+{
+    const int children = 100;
+    run.Open(false);
+    std::vector<pm_process *> processes;
+    for (int i = 0; i < children; i++) {
+        Sleeper child;
+        child.spec.new_session = true;
+        processes.push_back(run.Spawn(child.spec));
+    }
+    pm_fault_arm(PM_FAULT_COUNT, 0, 0); // Counts from here on.
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    int result = pm_stop_all(run.manager, kPatience, nullptr, nullptr, &report);
+    int tables = pm_fault_report().tables;
+    run.Expect(result == PM_OK && report.stopped == children, "not all are stopped");
+    run.Expect(tables > 0 && tables < 3 * children / 2,
+               "the process table was read " + std::to_string(tables) + " times");
+    for (pm_process *process : processes)
+        pm_process_unref(process);
+    run.Close();
+}
+
+TEST_F(Rig, AStopOfManySessionsReadsTheProcessTableOnceInARound)
+{
+    EXPECT_EQ("", One({"ManySessions", ManySessions}, PM_FAULT_COUNT, 0, 0));
+}
+
+// The keeper looks once in 32 for those of whom nobody is left.
+void ManyWards(Run &run, bool own_process)
+{
+    const int children = 70;
+    run.Open(false, PM_LOOP_OWN, own_process);
+    pm_fault_arm(PM_FAULT_COUNT, 0, 0);
+    for (int i = 0; i < children; i++) {
+        Shell child("exit 7");
+        child.spec.new_session = true;
+        child.spec.die_with_parent = true;
+        pm_process *process = run.Spawn(child.spec);
+        run.Wait(process, PM_EXIT_EXITED, 7);
+        pm_process_unref(process);
+    }
+    int tables = pm_fault_report().tables;
+    run.Expect(tables > 0 && tables < children / 4,
+               "the process table was read " + std::to_string(tables) + " times");
+    run.Close();
+}
+
+void ManySessionWards(Run &run)
+{
+    ManyWards(run, false);
+}
+
+void ManyMarkedWards(Run &run)
+{
+    ManyWards(run, true);
+}
+
+TEST_F(Rig, AKeeperOfManySessionsReadsTheProcessTableOnceForAll)
+{
+    EXPECT_EQ("", One({"ManySessionWards", ManySessionWards}, PM_FAULT_COUNT, 0, 0));
+    EXPECT_EQ("", One({"ManyMarkedWards", ManyMarkedWards}, PM_FAULT_COUNT, 0, 0));
+}
+
 std::set<std::string> KnownSymbols()
 {
     FILE *list = fopen(PM_FAULT_SYMBOLS, "r");
