@@ -115,6 +115,30 @@ TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
     }
 }
 
+// The looks of a round share a list of all processes, and these are born behind it.
+TEST_F(Group, AStopOfManySessionsReachesWhoForksMeanwhile)
+{
+    const int sessions = 6;
+    std::vector<uint64_t> pids;
+    Open();
+    for (int i = 0; i < sessions; i++) {
+        Child child({"chain", i % 2 == 0 ? "one" : "many"});
+        child->new_session = true;
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        child->stop = {2,
+                       {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 50},
+                        {PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+        pm_process *process = Spawn(child);
+        ASSERT_EQ("ready", ReadLine(process));
+        pids.push_back(pm_process_pid(process));
+    }
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 2 * Patience(), nullptr, nullptr, &report));
+    EXPECT_EQ(static_cast<size_t>(sessions), report.stopped);
+    for (uint64_t pid : pids)
+        EXPECT_EQ(0, AliveInSession(pid));
+}
+
 #ifdef __linux__ // Sessions are looked for, and signals queued.
 
 volatile sig_atomic_t heard;
