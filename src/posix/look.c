@@ -424,7 +424,7 @@ void pmi_look_forget_parent(void)
 enum pmi_found pmi_look_for(const struct pmi_search *search)
 {
     enum pmi_found found;
-    bool in_round = round_of_thread.depth > 0 && !PMI_WITHOUT("shared looks");
+    bool in_round = round_of_thread.depth > 0;
     // A look that is the only one, and ends with the first one found, needs no list.
     if (!in_round && search->signal == 0)
         return look_directly(search);

@@ -50,7 +50,7 @@ struct state {
     atomic_int error;
     int variants;
     char name[32], spinning[32];
-    atomic_int tables;
+    atomic_int tables, kills;
 };
 
 #define SPINNING 50000
@@ -136,6 +136,7 @@ void pm_fault_arm(enum pm_fault_mode mode, int target, int variant)
     atomic_store(&state->fired, 0);
     atomic_store(&state->calls, 0);
     atomic_store(&state->tables, 0);
+    atomic_store(&state->kills, 0);
     atomic_store(&state->armed, (int)mode + 1);
 }
 
@@ -150,7 +151,8 @@ struct pm_fault_report pm_fault_report(void)
                                      .fired = atomic_load(&state->fired) != 0,
                                      .error = atomic_load(&state->error),
                                      .variants = state->variants,
-                                     .tables = atomic_load(&state->tables)};
+                                     .tables = atomic_load(&state->tables),
+                                     .kills = atomic_load(&state->kills)};
     memcpy(report.name, state->name, sizeof(report.name));
     memcpy(report.spinning, state->spinning, sizeof(report.spinning));
     return report;
@@ -637,6 +639,8 @@ int pmi_fault_kill(pid_t pid, int signal_number)
 {
     if (signal_number == SIGCONT && pmi_fault_without("SIGCONT"))
         return 0;
+    if (signal_number != 0)
+        atomic_fetch_add(&state->kills, 1);
     return kill(pid, signal_number);
 }
 
@@ -656,6 +660,10 @@ static bool syscall_fails(long number, const long a[6])
     case SYS_pidfd_open:
         return FAILS(pidfd_open, EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM);
     case SYS_pidfd_send_signal:
+        if (denied_list[1] != '\0' && is_denied("foreign_pidfds")) {
+            errno = EINVAL;
+            return true;
+        }
         return FAILS(pidfd_send_signal, ENOSYS, EPERM);
     case SYS_close_range:
         return FAILS(close_range, ENOSYS, EPERM, ENOMEM, EMFILE);

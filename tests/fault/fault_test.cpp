@@ -1330,6 +1330,60 @@ TEST_F(Rig, AKeeperOfManySessionsReadsTheProcessTableOnceForAll)
     EXPECT_EQ("", One({"ManyMarkedWards", ManyMarkedWards}, PM_FAULT_COUNT, 0, 0));
 }
 
+// In a session, with a process in a group of its own: timeout(1) makes one.
+struct Jobs : Shell {
+    explicit Jobs(const std::string &file)
+        : Shell("timeout 1000 sh -c ': >\"$1\"; exec sleep 1000' sh \"$0\" & wait")
+    {
+        argv.insert(argv.end() - 1, file.c_str());
+        spec.argv = argv.data();
+        spec.new_session = true;
+    }
+};
+
+// Where the kernel says that a pidfd is of another pid namespace, the number is a stranger's. To a
+// filter it is not an answer.
+void ForeignPidfds(Run &run, bool own_process)
+{
+    run.Open(false, PM_LOOP_OWN, own_process);
+    Jobs child(run.file);
+    pm_process *process = run.Spawn(child.spec);
+    run.Expect(Eventually([&] { return access(run.file.c_str(), F_OK) == 0; }), "no job");
+    for (const char *denied : {"foreign_pidfds", "pidfd_send_signal"}) {
+        pm_fault_arm(PM_FAULT_COUNT, 0, 0);
+        pm_fault_deny(denied);
+        (void)pm_process_signal(process, SIGURG, PM_SCOPE_TREE); // Ends nobody.
+        (void)pm_process_signal(process, SIGURG, PM_SCOPE_GROUP);
+        pm_fault_deny("");
+        bool by_number = pm_fault_report().kills > 0;
+        run.Expect(by_number == (strcmp(denied, "pidfd_send_signal") == 0),
+                   std::string(by_number ? "" : "not ") + "by number with " + denied);
+    }
+    run.Do("stop", [&](pm_error *) { return pm_process_stop(process, nullptr, nullptr); });
+    pm_process_unref(process);
+    run.Close();
+}
+
+void ForeignSession(Run &run)
+{
+    ForeignPidfds(run, false);
+}
+
+void ForeignTree(Run &run)
+{
+    ForeignPidfds(run, true);
+}
+
+TEST_F(Rig, AProcessOfAnotherNamespaceIsNotSignalledByNumber)
+{
+#ifndef HAVE_PIDFD
+    GTEST_SKIP() << "no pidfds in this build";
+#endif
+    EXPECT_EQ("", One({"ForeignSession", ForeignSession}, PM_FAULT_COUNT, 0, 0));
+    std::filesystem::remove(folder + "/file");
+    EXPECT_EQ("", One({"ForeignTree", ForeignTree}, PM_FAULT_COUNT, 0, 0));
+}
+
 std::set<std::string> KnownSymbols()
 {
     FILE *list = fopen(PM_FAULT_SYMBOLS, "r");
