@@ -2,22 +2,15 @@
 // says so. That list is as old as its beginning: who forks and ends meanwhile is not in it, nor is
 // his child. But numbers are given out in order, so that everybody new has one of those since.
 //
-// The looks of a round (pmi_os_round_begin) share one list. It stays good:
-//
-//   who                          is found by a later look, because
-//   ---------------------------------------------------------------------------------------------
-//   was there, and still is      he is in the list under his session, which he can only leave;
-//   under
-//                                his group, unless he went there in this very round. What his line
-//                                says now is read once more.
-//   was born since               his number was given out since: each look begins with the new ones
-//   was being born, with a       his number, new or one of the last before the list, had nobody
-//   yet: number, but not to be seen   it is asked again by each look, for longer than a birth takes
-//   is in the list, and another  he was born since
-//   one has his number now
-//
-// A list that nobody has looked at for a while is read again: the numbers might have been once
-// round.
+// The looks of a round (pmi_os_round_begin) share one list. A later look finds
+// - who was there before: in the list, under his session, which he can only leave, or under his
+//   group, unless he goes there in this very round. What his line says is read once more;
+// - who was born since, also with the number of somebody in the list: each look begins with the
+//   numbers that were given out since;
+// - who was just being born, with a number and not to be seen: such a number, if it is new or one
+// of
+//   the last before the list, is asked again by each look, for longer than a birth takes.
+// A list that was not looked at for a while is read again: the numbers might have been once round.
 #include "look.h"
 
 #include "backend.h"
