@@ -7,9 +7,8 @@
 //   group, unless he goes there in this very round. What his line says is read once more;
 // - who was born since, also with the number of somebody in the list: each look begins with the
 //   numbers that were given out since;
-// - who was just being born, with a number and not to be seen: such a number, if it is new or one
-// of
-//   the last before the list, is asked again by each look, for longer than a birth takes.
+// - who was just being born, with a number and not to be seen: such numbers, new ones and the last
+//   ones before the list, are asked again by each look, for longer than a birth takes.
 // A list that was not looked at for a while is read again: the numbers might have been once round.
 #include "look.h"
 
