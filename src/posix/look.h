@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 struct pmi_search {
-    pid_t group;     // 0 = any; else no session.
+    pid_t group;     // 0 = any.
     pid_t session;   // 0 = any.
     uint64_t oldest; // Start time; 0 = any.
     pid_t except;    // 0 = nobody.
