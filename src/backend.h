@@ -245,6 +245,10 @@ int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_
 // Whether anything but the (ended) process itself is left in its containment. Under the lock; may
 // read the process table, so do not call it in a tight loop.
 bool pmi_os_process_tree_alive(struct pmi_os_process *op);
+// Between these two this thread acts on many processes, and looks after them, one after the other:
+// what it reads of the process table for one of them serves the next ones. They may be nested.
+void pmi_os_round_begin(void);
+void pmi_os_round_end(void);
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native);
 // Whether a signal has stopped the (living) process. Under the lock.
 bool pmi_os_process_stopped(struct pmi_os_process *op);

@@ -251,9 +251,11 @@ static void turn(pm_manager *m, int64_t deadline)
     deadline = next < deadline ? next : deadline;
     void *tokens[TOKENS_MAX];
     size_t count = pmi_os_reactor_poll(&m->os, tokens, TOKENS_MAX, deadline);
+    pmi_os_round_begin(); // Trees may have to go with their leaders.
     for (size_t i = 0; i < count; i++) {
         handle_exit(m, tokens[i]);
     }
+    pmi_os_round_end();
     pmi_os_reactor_done(&m->os);
     ask_pending(m);
     if (m->options.own_process) {

@@ -443,6 +443,7 @@ static size_t advance_all(struct stop_all *all, int64_t *ret_wake)
 {
     size_t open = 0;
     int64_t wake = PMI_NEVER, now = pmi_now_ms();
+    pmi_os_round_begin();
     for (size_t i = 0; i < all->count; i++) {
         struct pmi_stopper *s = &all->stoppers[i];
         if (s->done) {
@@ -460,6 +461,7 @@ static size_t advance_all(struct stop_all *all, int64_t *ret_wake)
         open++;
         wake = s->wake < wake ? s->wake : wake;
     }
+    pmi_os_round_end();
     *ret_wake = wake;
     return open;
 }

@@ -235,13 +235,16 @@ static void signal_member(int dir_fd, pid_t pid, const struct order *order)
         return;
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open(pid);
+    if (pidfd < 0 && pmi_sys_is_no_process(errno))
+        return;
 #else
     int pidfd = -1;
 #endif
     char *now = read_file(dir_fd, "cgroup.procs");
     if (lists(now, pid)) {
 #ifdef HAVE_PIDFD
-        if (pidfd < 0 || pmi_sys_pidfd_send_signal(pidfd, order->signal_number, 0) != 0)
+        if (pidfd < 0 || (pmi_sys_pidfd_send_signal(pidfd, order->signal_number, 0) != 0 &&
+                          pmi_sys_is_refused(errno)))
 #endif
             (void)pmi_sys_kill(pid, order->signal_number);
     }

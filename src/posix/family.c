@@ -4,6 +4,7 @@
 #include "group.h"
 #include "guards.h"
 #include "identity.h"
+#include "proctable.h"
 #include "reap.h"
 #include "sys.h"
 #include "zombies.h"
@@ -447,9 +448,8 @@ static bool is_proven(const struct walk *walk, const struct member *member,
 static void deliver(int signal_number, pid_t pid, int pidfd)
 {
 #ifdef HAVE_PIDFD
-    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, signal_number, 0) == 0)
-        return;
-    if (pidfd >= 0 && errno == ESRCH)
+    if (pidfd >= 0 &&
+        (pmi_sys_pidfd_send_signal(pidfd, signal_number, 0) == 0 || !pmi_sys_is_refused(errno)))
         return;
 #else
     (void)pidfd;
@@ -464,8 +464,11 @@ static void visit(struct walk *walk, struct member member)
     int pidfd = -1;
 #ifdef HAVE_PIDFD
     pidfd = pmi_sys_pidfd_open(member.pid);
+    bool pinnable = pidfd >= 0 || !pmi_sys_is_no_process(errno);
     if (pidfd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
         walk->result = pmi_error_from_errno(errno);
+#else
+    const bool pinnable = true;
 #endif
     int result = pmi_stat_read(member.pid, &stat);
     // Whoever is dead or gone may have left a child to us since the list was read.
@@ -479,7 +482,7 @@ static void visit(struct walk *walk, struct member member)
         if (listed != PM_OK && listed != PM_ERR_GONE)
             walk->result = listed;
         walk->alive++;
-        if (walk->signal != 0 && fresh)
+        if (walk->signal != 0 && fresh && pinnable)
             deliver(walk->signal, member.pid, pidfd);
     } else if (result != PM_OK && result != PM_ERR_GONE) {
         walk->result = result;
@@ -587,10 +590,12 @@ static void kill_orphan(pid_t pid, uint64_t mark)
 {
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open(pid);
-    bool sent =
-        pidfd >= 0 && issued_mark(pid) == mark && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0;
+    bool done = pidfd < 0 ? pmi_sys_is_no_process(errno)
+                          : issued_mark(pid) != mark ||
+                                pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0 ||
+                                !pmi_sys_is_refused(errno);
     (void)pmi_sys_close(pidfd);
-    if (sent)
+    if (done)
         return;
 #endif
     // Our child and not waited for: the number is its own.
@@ -742,11 +747,20 @@ bool pmi_family_alive(struct pmi_os_process *op)
 }
 
 // -1: cannot be told for the moment.
+static int read_marks_now(pid_t pid, struct marks *ret_marks)
+{
+    if (read_marks(pid, ret_marks))
+        return 1;
+    return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO ? -1 : 0;
+}
+
+// -1: cannot be told for the moment.
 static int has_any_mark(pid_t pid, const uint64_t *marks, size_t count)
 {
     struct marks found;
-    if (!read_marks(pid, &found))
-        return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO ? -1 : 0;
+    int told = read_marks_now(pid, &found);
+    if (told <= 0)
+        return told;
     for (size_t i = 0; i < count; i++)
         if (marks[i] != 0 && has_mark(&found, marks[i]))
             return 1;
@@ -762,6 +776,8 @@ static int signal_if_marked(pid_t pid, const uint64_t *marks, size_t count, int 
         return has;
 #ifdef HAVE_PIDFD
     pidfd = pmi_sys_pidfd_open(pid);
+    if (pidfd < 0 && pmi_sys_is_no_process(errno))
+        return 0;
 #endif
     has = has_any_mark(pid, marks, count);
     if (has > 0) {
@@ -801,9 +817,33 @@ void pmi_family_kill_marked(const uint64_t *marks, size_t count)
         pmi_sleep_ms(1);
 }
 
-bool pmi_family_is_marked(uint64_t mark)
+struct marks_visit {
+    void (*each)(void *context, uint64_t soft, uint64_t hard);
+    void *context;
+    bool complete;
+};
+
+static bool visit_marks_of(void *context, pid_t pid)
 {
-    return signal_marked(&mark, 1, 0) != 0;
+    struct marks_visit *all = context;
+    struct marks marks;
+    struct pmi_stat stat;
+    int told = read_marks_now(pid, &marks);
+    all->complete = told >= 0;
+    if (told <= 0 || (marks.soft == UINT64_MAX && marks.hard == UINT64_MAX))
+        return all->complete;
+    int result = pmi_stat_read(pid, &stat);
+    all->complete = result == PM_OK || result == PM_ERR_GONE;
+    if (result == PM_OK && !pmi_stat_is_dead(&stat))
+        all->each(all->context, marks.soft, marks.hard);
+    return all->complete;
+}
+
+bool pmi_family_visit_marks(void (*each)(void *context, uint64_t soft, uint64_t hard),
+                            void *context)
+{
+    struct marks_visit all = {.each = each, .context = context, .complete = true};
+    return pmi_pids_visit(visit_marks_of, &all) == 0 && all.complete;
 }
 
 #elif !defined(HAVE_PROCCTL_REAPER)
@@ -879,10 +919,12 @@ void pmi_family_kill_marked(const uint64_t *marks, size_t count)
     (void)count;
 }
 
-bool pmi_family_is_marked(uint64_t mark)
+bool pmi_family_visit_marks(void (*each)(void *context, uint64_t soft, uint64_t hard),
+                            void *context)
 {
-    (void)mark;
-    return false;
+    (void)each;
+    (void)context;
+    return true;
 }
 
 #endif

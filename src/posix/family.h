@@ -76,7 +76,9 @@ bool pmi_family_awaits(pid_t pid);
 // For the keeper, whose manager is dead and the orphans elsewhere: kills all who have one of the
 // marks, until there is nobody.
 void pmi_family_kill_marked(const uint64_t *marks, size_t count);
-// Whether anybody living has it, or that cannot be told.
-bool pmi_family_is_marked(uint64_t mark);
+// Calls `each` with the two marks of each process that lives, and that has any limit of that kind:
+// one reading of the process table for all who ask. False: somebody may have been left out.
+bool pmi_family_visit_marks(void (*each)(void *context, uint64_t soft, uint64_t hard),
+                            void *context);
 
 #endif

@@ -456,6 +456,7 @@ struct ward {
     bool group, session;       // Of its own.
     struct pmi_cgroup *cgroup; // Of its own, or NULL.
     uint64_t mark;             // Of its whole tree; 0 = none.
+    bool left;                 // Somebody of it, as prune() finds.
 };
 
 struct wards {
@@ -489,7 +490,8 @@ static int signal_ward(const struct ward *ward, int signal_number)
         int e = ward->group ? pmi_group_pidfd_signal(ward->pidfd, signal_number)
                 : pmi_sys_pidfd_send_signal(ward->pidfd, signal_number, 0) == 0 ? 0
                                                                                 : errno;
-        if (e == 0 || e == ESRCH)
+        // A group takes care of itself below.
+        if (e == 0 || e == ESRCH || (!ward->group && !pmi_sys_is_refused(e)))
             return e;
     }
 #endif
@@ -507,18 +509,39 @@ static bool is_anybody_left(const struct ward *ward)
     struct pmi_os_process op = as_process(ward);
     return signal_ward(ward, 0) != ESRCH ||
            (ward->cgroup != NULL && pmi_cgroup_is_populated(ward->cgroup)) ||
-           pmi_session_alive(&op) || (ward->mark != 0 && pmi_family_is_marked(ward->mark));
+           pmi_session_alive(&op);
 }
 
+static void note_marks(void *context, uint64_t soft, uint64_t hard)
+{
+    struct wards *wards = context;
+    for (size_t i = 0; i < wards->count; i++) {
+        struct ward *ward = &wards->list[i];
+        ward->left |= ward->mark != 0 && (ward->mark == soft || ward->mark == hard);
+    }
+}
+
+// A start may wait for us meanwhile: the process table is read once for all of them, and once more
+// for the marks.
 static void prune(struct wards *wards)
 {
+    bool ask = false;
+    pmi_os_round_begin();
+    for (size_t i = 0; i < wards->count; i++) {
+        struct ward *ward = &wards->list[i];
+        ward->left = is_anybody_left(ward);
+        ask |= !ward->left && ward->mark != 0;
+    }
+    pmi_os_round_end();
+    bool told = !ask || pmi_family_visit_marks(note_marks, wards);
     size_t kept = 0;
     for (size_t i = 0; i < wards->count; i++) {
-        if (is_anybody_left(&wards->list[i])) {
-            wards->list[kept++] = wards->list[i];
+        const struct ward *ward = &wards->list[i];
+        if (ward->left || (ward->mark != 0 && !told)) {
+            wards->list[kept++] = *ward;
         } else {
-            (void)pmi_sys_close(wards->list[i].pidfd);
-            pmi_cgroup_close(wards->list[i].cgroup);
+            (void)pmi_sys_close(ward->pidfd);
+            pmi_cgroup_close(ward->cgroup);
         }
     }
     wards->count = kept;
@@ -777,11 +800,13 @@ static void kill_wards(const struct wards *wards)
             pmi_cgroup_signal(ward->cgroup, SIGKILL, 0);
         (void)signal_ward(ward, SIGKILL);
     }
+    pmi_os_round_begin();
     for (size_t i = 0; i < wards->count; i++) {
         struct pmi_os_process op = as_process(&wards->list[i]);
         (void)pmi_session_signal(&op, SIGKILL);
         (void)signal_ward(&wards->list[i], SIGCONT);
     }
+    pmi_os_round_end();
     kill_escaped(wards);
 }
 

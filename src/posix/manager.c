@@ -6,6 +6,7 @@
 #include "family.h"
 #include "foreground.h"
 #include "keeper.h"
+#include "look.h"
 #include "low_fds.h"
 #include "reactor.h"
 #include "reap.h"
@@ -74,6 +75,7 @@ void pmi_os_forget_parent(void)
     pmi_foreground_forget_parent();
     pmi_cgroup_forget_parent();
     pmi_reap_forget_parent();
+    pmi_look_forget_parent();
 }
 
 void pmi_os_sweep(void)

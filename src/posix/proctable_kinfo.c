@@ -133,18 +133,19 @@ int pmi_boot_id(char boot_id[40])
 }
 
 // The table may grow between the two questions: with room for some more, and then again.
-static int read_table(struct kinfo_proc **ret_table, size_t *ret_count)
+static int read_table(int which, pid_t of, struct kinfo_proc **ret_table, size_t *ret_count)
 {
-    int name[4] = {CTL_KERN, KERN_PROC, LIST_OF_ALL, 0};
+    int name[4] = {CTL_KERN, KERN_PROC, which, of};
+    const unsigned parts = of != 0 ? 4 : 3;
     for (int i = 0; i < 10; i++) {
         size_t size = 0;
-        if (PMI_SYS(sysctl)(name, 3, NULL, &size, NULL, 0) < 0)
+        if (PMI_SYS(sysctl)(name, parts, NULL, &size, NULL, 0) < 0)
             return errno;
         size += size / 8 + 16 * sizeof(struct kinfo_proc);
         struct kinfo_proc *table = malloc(size);
         if (table == NULL)
             return ENOMEM;
-        if (PMI_SYS(sysctl)(name, 3, table, &size, NULL, 0) == 0) {
+        if (PMI_SYS(sysctl)(name, parts, table, &size, NULL, 0) == 0) {
             *ret_table = table;
             *ret_count = size / sizeof(*table);
             return 0;
@@ -157,16 +158,49 @@ static int read_table(struct kinfo_proc **ret_table, size_t *ret_count)
     return ENOMEM;
 }
 
-int pmi_pids_visit(bool (*visit)(void *context, pid_t pid), void *context)
+static int visit_table(int which, pid_t of, bool (*visit)(void *context, pid_t pid), void *context,
+                       size_t *ret_count)
 {
     struct kinfo_proc *table = NULL;
-    size_t count = 0;
-    int e = read_table(&table, &count);
-    for (size_t i = 0; e == 0 && i < count; i++)
+    *ret_count = 0;
+    int e = read_table(which, of, &table, ret_count);
+    for (size_t i = 0; e == 0 && i < *ret_count; i++)
         if (pid_of(&table[i]) > 0 && !visit(context, pid_of(&table[i])))
             break;
     free(table);
+    return e;
+}
+
+int pmi_pids_visit(bool (*visit)(void *context, pid_t pid), void *context)
+{
+    size_t count;
+    int e = visit_table(LIST_OF_ALL, 0, visit, context, &count);
     return e != 0 ? e : count == 0 ? ENOENT : 0;
+}
+
+// ESRCH: FreeBSD's word for no such group.
+int pmi_group_pids_visit(pid_t group, bool (*visit)(void *context, pid_t pid), void *context)
+{
+    size_t count;
+    int e = visit_table(KERN_PROC_PGRP, group, visit, context, &count);
+    return e == ESRCH ? 0 : e;
+}
+
+// Not told, and on FreeBSD drawn by lot if so wished (kern.randompid).
+long pmi_last_number(void)
+{
+    return -1;
+}
+
+long pmi_end_of_numbers(void)
+{
+    return -1;
+}
+
+bool pmi_is_thread(pid_t number)
+{
+    (void)number;
+    return false;
 }
 
 int64_t pmi_age_of(uint64_t start)

@@ -11,7 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <time.h>
+
+#define PROC_MAGIC 0x9fa0 // include/uapi/linux/magic.h
 
 // A small file of /proc as text. Bytes read, or -1.
 static ssize_t read_small(const char *path, char *buffer, size_t capacity)
@@ -84,6 +87,41 @@ int pmi_pids_visit(bool (*visit)(void *context, pid_t pid), void *context)
     int e = errno != 0 ? errno : seen_any ? 0 : ENOENT;
     (void)closedir(dir);
     return more ? e : 0;
+}
+
+// A container may be shown a file of its own there, which is some seconds behind (lxcfs); gVisor's
+// has 0.
+long pmi_last_number(void)
+{
+    char text[128];
+    struct statfs fs;
+    int fd = pmi_sys_open("/proc/loadavg", O_RDONLY, 0);
+    bool true_one =
+        fd >= 0 && PMI_SYS(fstatfs)(fd, &fs) == 0 && (unsigned long)fs.f_type == PROC_MAGIC;
+    ssize_t n = true_one ? pmi_sys_read(fd, text, sizeof(text) - 1) : -1;
+    (void)pmi_sys_close(fd);
+    if (n <= 0)
+        return -1;
+    text[n] = '\0';
+    const char *blank = strrchr(text, ' ');
+    long last = blank != NULL ? strtol(blank + 1, NULL, 10) : 0;
+    return last > 0 ? last : -1;
+}
+
+long pmi_end_of_numbers(void)
+{
+    char text[32];
+    return read_small("/proc/sys/kernel/pid_max", text, sizeof(text)) > 0 ? strtol(text, NULL, 10)
+                                                                          : -1;
+}
+
+bool pmi_is_thread(pid_t number)
+{
+    static const char name[] = "\nTgid:";
+    char path[64], text[512];
+    (void)snprintf(path, sizeof(path), "/proc/%ld/status", (long)number);
+    const char *at = read_small(path, text, sizeof(text)) > 0 ? strstr(text, name) : NULL;
+    return at != NULL && strtol(at + sizeof(name) - 1, NULL, 10) != number;
 }
 
 int64_t pmi_age_of(uint64_t start)

@@ -158,7 +158,8 @@ int pmi_child_collect(pid_t pid, int pidfd, int64_t deadline)
 void pmi_child_kill(pid_t pid, int pidfd)
 {
 #ifdef HAVE_PIDFD
-    if (pidfd >= 0 && pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0)
+    if (pidfd >= 0 &&
+        (pmi_sys_pidfd_send_signal(pidfd, SIGKILL, 0) == 0 || !pmi_sys_is_refused(errno)))
         return;
 #else
     (void)pidfd;

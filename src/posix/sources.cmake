@@ -18,6 +18,7 @@ set(PMI_BACKEND_SOURCES
     src/posix/inspect.c
     src/posix/keeper.c
     src/posix/kernel.c
+    src/posix/look.c
     src/posix/low_fds.c
     src/posix/manager.c
     src/posix/options.c

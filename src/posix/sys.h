@@ -236,6 +236,20 @@ static inline int pmi_sys_pidfd_open(pid_t pid)
     return pmi_sys_lift((int)PMI_SYS(syscall)(SYS_pidfd_open, pid, 0), 3);
 }
 
+// Of pidfd_open(): nobody has this number. A thread may: EINVAL, since Linux 6.16 ENOENT.
+static inline bool pmi_sys_is_no_process(int e)
+{
+    return e == ESRCH || e == EINVAL || e == ENOENT;
+}
+
+// Of pidfd_send_signal(): there is no such call, or a seccomp filter, or it is really forbidden, as
+// kill() by number will tell. For any other reason nobody is to be signalled by number: EINVAL is
+// that the process is of another pid namespace, in which the number is a stranger's.
+static inline bool pmi_sys_is_refused(int e)
+{
+    return e == ENOSYS || e == EPERM;
+}
+
 static inline int pmi_sys_pidfd_send_signal(int pidfd, int signal_number, unsigned flags)
 {
     return (int)PMI_SYS(syscall)(SYS_pidfd_send_signal, pidfd, signal_number, NULL, flags);

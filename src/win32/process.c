@@ -222,6 +222,15 @@ bool pmi_os_process_tree_alive(struct pmi_os_process *op)
     return op->job != NULL && pmi_win_job_has_others(op->job, op->pid);
 }
 
+void pmi_os_round_begin(void)
+{
+    // Each job knows its own processes.
+}
+
+void pmi_os_round_end(void)
+{
+}
+
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
 {
     if (op->process == NULL) {

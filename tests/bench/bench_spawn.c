@@ -702,7 +702,8 @@ static void group_daemon(void)
 // StopAll
 // ------------------------------------------------------------------------------------------------
 
-static void group_stop_all(void)
+// Sessions: their members are found in the process table.
+static void stop_all_deaf(bool sessions)
 {
     static char *const deaf[] = {(char *)BENCH_TARGET, (char *)"deaf", NULL};
     size_t count = 1000 / (size_t)bench_scale;
@@ -717,6 +718,7 @@ static void group_stop_all(void)
     struct pm_spec spec = spec_of(deaf);
     spec.stdout_slot.kind = PM_STDIO_NATIVE;
     spec.stdout_slot.native = ends[1];
+    spec.new_session = sessions;
     spec.stop = (struct pm_stop_plan){2,
                                       {{PM_STOP_TERMINATE, PM_SCOPE_TREE, (uint32_t)grace_ms},
                                        {PM_STOP_KILL, PM_SCOPE_TREE, 10000}}};
@@ -729,19 +731,28 @@ static void group_stop_all(void)
             bare_die("read");
         }
     }
-    char parameters[48];
-    (void)snprintf(parameters, sizeof parameters, "children=%zu", count);
+    char parameters[64];
+    const char *kind = sessions ? " new_session" : "";
+    (void)snprintf(parameters, sizeof parameters, "children=%zu%s", count, kind);
     bench_figure("start of many", "processmgr", parameters, (bench_now_us() - begin) / 1e3, "ms");
     begin = bench_now_us();
     check(pm_stop_all(manager, 60000, NULL, NULL, NULL), NULL);
     double ms = (bench_now_us() - begin) / 1e3;
-    (void)snprintf(parameters, sizeof parameters, "children=%zu grace_ms=%d", count, grace_ms);
+    (void)snprintf(parameters, sizeof parameters, "children=%zu grace_ms=%d%s", count, grace_ms,
+                   kind);
     bench_figure("StopAll, deaf", "processmgr", parameters, ms, "ms");
-    bench_bound("StopAll of 1,000 children deaf to TERM, beyond the grace of 1 s", ms - grace_ms,
-                1000, " ms");
+    bench_bound(sessions ? "StopAll of 1,000 sessions deaf to TERM, beyond the grace of 1 s"
+                         : "StopAll of 1,000 children deaf to TERM, beyond the grace of 1 s",
+                ms - grace_ms, 1000, " ms");
     (void)close(ends[0]);
     (void)close(ends[1]);
     close_manager();
+}
+
+static void group_stop_all(void)
+{
+    stop_all_deaf(false);
+    stop_all_deaf(true);
 }
 
 // ------------------------------------------------------------------------------------------------

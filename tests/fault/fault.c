@@ -50,6 +50,7 @@ struct state {
     atomic_int error;
     int variants;
     char name[32], spinning[32];
+    atomic_int tables, kills;
 };
 
 #define SPINNING 50000
@@ -134,6 +135,8 @@ void pm_fault_arm(enum pm_fault_mode mode, int target, int variant)
     atomic_store(&state->error, 0);
     atomic_store(&state->fired, 0);
     atomic_store(&state->calls, 0);
+    atomic_store(&state->tables, 0);
+    atomic_store(&state->kills, 0);
     atomic_store(&state->armed, (int)mode + 1);
 }
 
@@ -147,7 +150,9 @@ struct pm_fault_report pm_fault_report(void)
     struct pm_fault_report report = {.calls = atomic_load(&state->calls),
                                      .fired = atomic_load(&state->fired) != 0,
                                      .error = atomic_load(&state->error),
-                                     .variants = state->variants};
+                                     .variants = state->variants,
+                                     .tables = atomic_load(&state->tables),
+                                     .kills = atomic_load(&state->kills)};
     memcpy(report.name, state->name, sizeof(report.name));
     memcpy(report.spinning, state->spinning, sizeof(report.spinning));
     return report;
@@ -419,7 +424,15 @@ WRAP(int, -1, epoll_create1, (int flags), (cloexec(flags, EPOLL_CLOEXEC)), EMFIL
 WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, ENOMEM,
      ENOSYS)
 WRAP(int, -1, mkostemp, (char *name, int flags), (name, flags), EMFILE, ENOSPC, EACCES)
-WRAP(DIR *, NULL, opendir, (const char *path), (path), EMFILE, ENOMEM)
+
+DIR *pmi_fault_opendir(const char *path);
+DIR *pmi_fault_opendir(const char *path)
+{
+    if (strcmp(path, "/proc") == 0)
+        atomic_fetch_add(&state->tables, 1);
+    return FAILS(opendir, EMFILE, ENOMEM) ? NULL : opendir(path);
+}
+
 WRAP(DIR *, NULL, fdopendir, (int fd), (fd), ENOMEM)
 WRAP(int, -1, access, (const char *path, int mode), (path, mode), EACCES)
 WRAP(int, -1, faccessat, (int dir, const char *path, int mode, int flags), (dir, path, mode, flags),
@@ -628,6 +641,8 @@ int pmi_fault_kill(pid_t pid, int signal_number)
 {
     if (signal_number == SIGCONT && pmi_fault_without("SIGCONT"))
         return 0;
+    if (signal_number != 0)
+        atomic_fetch_add(&state->kills, 1);
     return kill(pid, signal_number);
 }
 
@@ -647,6 +662,10 @@ static bool syscall_fails(long number, const long a[6])
     case SYS_pidfd_open:
         return FAILS(pidfd_open, EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM);
     case SYS_pidfd_send_signal:
+        if (denied_list[1] != '\0' && is_denied("foreign_pidfds")) {
+            errno = EINVAL;
+            return true;
+        }
         return FAILS(pidfd_send_signal, ENOSYS, EPERM);
     case SYS_close_range:
         return FAILS(close_range, ENOSYS, EPERM, ENOMEM, EMFILE);

@@ -28,7 +28,8 @@ enum pm_fault_mode {
 void pm_fault_arm(enum pm_fault_mode mode, int target, int variant);
 void pm_fault_disarm(void);
 
-// As PM_FAULT_DENY, from now on in this process and its copies.
+// As PM_FAULT_DENY, from now on in this process and its copies. One more name: "foreign_pidfds":
+// all pidfds are of another pid namespace, so that no signal goes through them (EINVAL).
 void pm_fault_deny(const char *names);
 
 // Where such a denied call waits first until that file is there, for 10 s at the most.
@@ -42,6 +43,8 @@ struct pm_fault_report {
     int error;         // with what,
     int variants;      // out of how many.
     char spinning[32]; // One of very many calls.
+    int tables;        // Readings of the whole process table.
+    int kills;         // Signals by number.
 };
 struct pm_fault_report pm_fault_report(void);
 

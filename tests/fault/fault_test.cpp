@@ -1265,6 +1265,125 @@ TEST_F(Rig, OfAStartThatFailsWhenItsProgramRunsNobodyIsLeft)
     EXPECT_EQ("", One({"UnwatchedTree", UnwatchedTree}, PM_FAULT_COUNT, 0, 0));
 }
 
+// Of each child the stop has to know three times who is in its session: asked, continued, gone.
+// Where the children die one by one each may make a round of its own.
+void ManySessions(Run &run)
+{
+    const int children = 100;
+    run.Open(false);
+    std::vector<pm_process *> processes;
+    for (int i = 0; i < children; i++) {
+        Sleeper child;
+        child.spec.new_session = true;
+        processes.push_back(run.Spawn(child.spec));
+    }
+    pm_fault_arm(PM_FAULT_COUNT, 0, 0); // Counts from here on.
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    int result = pm_stop_all(run.manager, kPatience, nullptr, nullptr, &report);
+    int tables = pm_fault_report().tables;
+    run.Expect(result == PM_OK && report.stopped == children, "not all are stopped");
+    run.Expect(tables > 0 && tables < 3 * children / 2,
+               "the process table was read " + std::to_string(tables) + " times");
+    for (pm_process *process : processes)
+        pm_process_unref(process);
+    run.Close();
+}
+
+TEST_F(Rig, AStopOfManySessionsReadsTheProcessTableOnceInARound)
+{
+    EXPECT_EQ("", One({"ManySessions", ManySessions}, PM_FAULT_COUNT, 0, 0));
+}
+
+// The keeper looks once in 32 for those of whom nobody is left.
+void ManyWards(Run &run, bool own_process)
+{
+    const int children = 70;
+    run.Open(false, PM_LOOP_OWN, own_process);
+    pm_fault_arm(PM_FAULT_COUNT, 0, 0);
+    for (int i = 0; i < children; i++) {
+        Shell child("exit 7");
+        child.spec.new_session = true;
+        child.spec.die_with_parent = true;
+        pm_process *process = run.Spawn(child.spec);
+        run.Wait(process, PM_EXIT_EXITED, 7);
+        pm_process_unref(process);
+    }
+    int tables = pm_fault_report().tables;
+    run.Expect(tables > 0 && tables < children / 4,
+               "the process table was read " + std::to_string(tables) + " times");
+    run.Close();
+}
+
+void ManySessionWards(Run &run)
+{
+    ManyWards(run, false);
+}
+
+void ManyMarkedWards(Run &run)
+{
+    ManyWards(run, true);
+}
+
+TEST_F(Rig, AKeeperOfManySessionsReadsTheProcessTableOnceForAll)
+{
+    EXPECT_EQ("", One({"ManySessionWards", ManySessionWards}, PM_FAULT_COUNT, 0, 0));
+    EXPECT_EQ("", One({"ManyMarkedWards", ManyMarkedWards}, PM_FAULT_COUNT, 0, 0));
+}
+
+// In a session, with a process in a group of its own: timeout(1) makes one.
+struct Jobs : Shell {
+    explicit Jobs(const std::string &file)
+        : Shell("timeout 1000 sh -c ': >\"$1\"; exec sleep 1000' sh \"$0\" & wait")
+    {
+        argv.insert(argv.end() - 1, file.c_str());
+        spec.argv = argv.data();
+        spec.new_session = true;
+    }
+};
+
+// Where the kernel says that a pidfd is of another pid namespace, the number is a stranger's. To a
+// filter it is not an answer.
+void ForeignPidfds(Run &run, bool own_process)
+{
+    run.Open(false, PM_LOOP_OWN, own_process);
+    Jobs child(run.file);
+    pm_process *process = run.Spawn(child.spec);
+    run.Expect(Eventually([&] { return access(run.file.c_str(), F_OK) == 0; }), "no job");
+    for (const char *denied : {"foreign_pidfds", "pidfd_send_signal"}) {
+        pm_fault_arm(PM_FAULT_COUNT, 0, 0);
+        pm_fault_deny(denied);
+        (void)pm_process_signal(process, SIGURG, PM_SCOPE_TREE); // Ends nobody.
+        (void)pm_process_signal(process, SIGURG, PM_SCOPE_GROUP);
+        pm_fault_deny("");
+        bool by_number = pm_fault_report().kills > 0;
+        run.Expect(by_number == (strcmp(denied, "pidfd_send_signal") == 0),
+                   std::string(by_number ? "" : "not ") + "by number with " + denied);
+    }
+    run.Do("stop", [&](pm_error *) { return pm_process_stop(process, nullptr, nullptr); });
+    pm_process_unref(process);
+    run.Close();
+}
+
+void ForeignSession(Run &run)
+{
+    ForeignPidfds(run, false);
+}
+
+void ForeignTree(Run &run)
+{
+    ForeignPidfds(run, true);
+}
+
+TEST_F(Rig, AProcessOfAnotherNamespaceIsNotSignalledByNumber)
+{
+#ifndef HAVE_PIDFD
+    GTEST_SKIP() << "no pidfds in this build";
+#endif
+    EXPECT_EQ("", One({"ForeignSession", ForeignSession}, PM_FAULT_COUNT, 0, 0));
+    std::filesystem::remove(folder + "/file");
+    EXPECT_EQ("", One({"ForeignTree", ForeignTree}, PM_FAULT_COUNT, 0, 0));
+}
+
 std::set<std::string> KnownSymbols()
 {
     FILE *list = fopen(PM_FAULT_SYMBOLS, "r");

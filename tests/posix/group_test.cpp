@@ -3,8 +3,11 @@
 #include "fixture.h"
 
 #include <dirent.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sstream>
+#include <sys/wait.h>
 #include <unistd.h>
 
 using namespace contract;
@@ -111,6 +114,155 @@ TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
         EXPECT_EQ("", ReadAll(process)) << "it has ended by itself";
     }
 }
+
+// The looks of a round share a list of all processes, and these are born behind it.
+TEST_F(Group, AStopOfManySessionsReachesWhoForksMeanwhile)
+{
+    const int sessions = 6;
+    std::vector<uint64_t> pids;
+    Open();
+    for (int i = 0; i < sessions; i++) {
+        Child child({"chain", i % 2 == 0 ? "one" : "many"});
+        child->new_session = true;
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        child->stop = {2,
+                       {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 50},
+                        {PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+        pm_process *process = Spawn(child);
+        ASSERT_EQ("ready", ReadLine(process));
+        pids.push_back(pm_process_pid(process));
+    }
+    pm_stop_all_report report = PM_STOP_ALL_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 2 * Patience(), nullptr, nullptr, &report));
+    EXPECT_EQ(static_cast<size_t>(sessions), report.stopped);
+    for (uint64_t pid : pids)
+        EXPECT_EQ(0, AliveInSession(pid));
+}
+
+#ifdef __linux__ // Sessions are looked for, and signals queued.
+
+volatile sig_atomic_t heard;
+
+void Hear(int)
+{
+    heard = heard + 1;
+}
+
+void ListenFor(int number)
+{
+    struct sigaction action = {};
+    action.sa_handler = Hear;
+    sigaction(number, &action, nullptr);
+}
+
+void *NoThread(void *)
+{
+    usleep(10000);
+    return nullptr;
+}
+
+// Its job, in a group of its own, makes threads without a pause, and tells in the end how many
+// signals have come.
+int Threads(const std::vector<std::string> &)
+{
+    signal(SIGRTMIN, SIG_IGN);
+    if (fork() != 0) {
+        alarm(120);
+        for (;;)
+            pause();
+    }
+    setpgid(0, 0);
+    ListenFor(SIGRTMIN);
+    printf("ready\n");
+    fflush(stdout);
+    pollfd in = {};
+    in.events = POLLIN;
+    while (poll(&in, 1, 0) <= 0) {
+        pthread_t thread;
+        if (pthread_create(&thread, nullptr, NoThread, nullptr) == 0)
+            pthread_detach(thread);
+        usleep(100);
+    }
+    printf("heard %d\n", static_cast<int>(heard));
+    fflush(stdout);
+    return 0;
+}
+
+// Makes children without a pause, each in a group of its own. They live for a moment, and say so if
+// a signal came to one of them twice: each number is sent once.
+int Births(const std::vector<std::string> &)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
+        sigaddset(&set, number);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    printf("ready\n");
+    fflush(stdout);
+    pollfd in = {};
+    in.events = POLLIN;
+    while (poll(&in, 1, 0) <= 0) {
+        if (fork() == 0) {
+            setpgid(0, 0);
+            usleep(20000);
+            const timespec none = {};
+            for (int number, last = 0; (number = sigtimedwait(&set, nullptr, &none)) > 0;) {
+                if (number == last)
+                    printf("twice\n");
+                last = number; // They come by their numbers.
+            }
+            fflush(stdout);
+            _exit(0);
+        }
+        while (waitpid(-1, nullptr, WNOHANG) > 0)
+            continue;
+        usleep(300);
+    }
+    while (waitpid(-1, nullptr, 0) > 0)
+        continue;
+    printf("over\n");
+    fflush(stdout);
+    return 0;
+}
+
+const RoleAdder births("births", Births);
+const RoleAdder threads("threads", Threads);
+
+class GroupStep : public Group
+{
+  protected:
+    // Sends each of these signals to the tree of that role, and has it end. What it has said then.
+    std::string Send(const char *role, const std::vector<int> &numbers)
+    {
+        Open();
+        Child child({role});
+        child->new_session = true;
+        child->stdin_slot.kind = child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        EXPECT_EQ("ready", ReadLine(process));
+        for (int number : numbers)
+            EXPECT_EQ(PM_OK, pm_process_signal(process, number, PM_SCOPE_TREE));
+        EXPECT_EQ(PM_OK, pm_stream_close(pm_process_stream(process, PM_STDIN)));
+        std::string said = ReadLine(process);
+        EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+        return said;
+    }
+};
+
+TEST_F(GroupStep, DoesNotReachAThreadOfAMemberAgain)
+{
+    EXPECT_EQ("heard 50", Send("threads", std::vector<int>(50, SIGRTMIN)));
+}
+
+TEST_F(GroupStep, ReachesWhoIsBornMeanwhileOnce)
+{
+    std::vector<int> numbers;
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
+        numbers.push_back(number);
+    EXPECT_EQ("over", Send("births", numbers));
+}
+
+#endif
 
 // Leaves one in its group, who makes a group of its own in the session once he is asked to.
 int LateJob(const std::vector<std::string> &)

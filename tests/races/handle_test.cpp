@@ -18,7 +18,19 @@ using namespace races;
 namespace
 {
 
-using AtOnce = Races;
+// What the tree of a child is, and so how the members are found.
+enum Tree {
+    kGroup,
+    kSession,
+    kTerminal
+};
+
+class AtOnce : public Races
+{
+  protected:
+    void TakeOneGrace(Tree tree);
+    void StopTogether(Tree tree, int children);
+};
 
 const pm_stop_plan kill_now = {1, {{PM_STOP_KILL, PM_SCOPE_TREE, 30000}}};
 
@@ -269,7 +281,10 @@ int Unmoved(const std::vector<std::string> &args)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, nullptr);
-    if (how == "tree" && fork() == 0) {
+    if ((how == "tree" || how == "job") && fork() == 0) {
+        if (how == "job") {
+            setpgid(0, 0);
+        }
         alarm(120);
         for (;;) {
             pause(); // Holds the pipe.
@@ -313,21 +328,33 @@ void Visit(void *user, pm_process *, const pm_stop_report *report)
     }
 }
 
-TEST_F(AtOnce, AHundredDeafChildrenTakeOneGrace)
+void Shape(Child &child, Tree tree)
+{
+    pm_spec *spec = child.operator->();
+    spec->new_session = tree == kSession;
+    if (tree == kTerminal) {
+        spec->mode = PM_MODE_PTY;
+        spec->stdin_slot.kind = spec->stdout_slot.kind = spec->stderr_slot.kind = PM_STDIO_DEFAULT;
+    }
+}
+
+void AtOnce::TakeOneGrace(Tree tree)
 {
     const int children = 100;
+    const char *const with_another = tree == kGroup ? "tree" : "job";
     const auto patience = static_cast<uint32_t>(Patience());
     Visits visits;
     Open();
     for (int i = 0; i < children && !HasFailure(); i++) {
-        Child child({"unmoved", i % 10 == 0 ? "stopped" : i % 10 == 1 ? "tree" : ""});
+        Child child({"unmoved", i % 10 == 0 ? "stopped" : i % 10 == 1 ? with_another : ""});
         child->stdout_slot.kind = PM_STDIO_PIPE;
+        Shape(child, tree);
         child->stop = {2,
                        {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 300},
                         {PM_STOP_KILL, PM_SCOPE_TREE, patience}}};
         pm_process *process = Spawn(child);
         ASSERT_NE(nullptr, process);
-        EXPECT_EQ("ready", ReadLine(process));
+        EXPECT_EQ(0u, ReadLine(process).find("ready"));
         visits.pids.push_back(pm_process_pid(process));
     }
     auto start = std::chrono::steady_clock::now();
@@ -342,12 +369,27 @@ TEST_F(AtOnce, AHundredDeafChildrenTakeOneGrace)
                        std::chrono::duration_cast<std::chrono::milliseconds>(took).count()));
 }
 
-TEST_F(AtOnce, AThousandChildrenStopTogether)
+TEST_F(AtOnce, AHundredDeafChildrenTakeOneGrace)
 {
-    const int children = Rounds(1000, 200);
+    TakeOneGrace(kGroup);
+}
+
+TEST_F(AtOnce, AHundredDeafSessionsTakeOneGrace)
+{
+    TakeOneGrace(kSession);
+}
+
+TEST_F(AtOnce, AHundredDeafTerminalsTakeOneGrace)
+{
+    TakeOneGrace(kTerminal);
+}
+
+void AtOnce::StopTogether(Tree tree, int children)
+{
     Open();
     for (int i = 0; i < children && !HasFailure(); i++) {
         Cheap child("exec sleep 120");
+        Shape(child, tree);
         Spawn(child);
     }
     auto start = std::chrono::steady_clock::now();
@@ -364,6 +406,21 @@ TEST_F(AtOnce, AThousandChildrenStopTogether)
     RecordProperty("stop_all_us",
                    std::to_string(
                        std::chrono::duration_cast<std::chrono::microseconds>(took).count()));
+}
+
+TEST_F(AtOnce, AThousandChildrenStopTogether)
+{
+    StopTogether(kGroup, Rounds(1000, 200));
+}
+
+TEST_F(AtOnce, AThousandSessionsStopTogether)
+{
+    StopTogether(kSession, Rounds(1000, 200));
+}
+
+TEST_F(AtOnce, TwoHundredTerminalsStopTogether)
+{
+    StopTogether(kTerminal, Rounds(200, 50));
 }
 
 // ------------------------------------------------------------------------------------------------

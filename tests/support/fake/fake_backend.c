@@ -639,6 +639,14 @@ bool pmi_os_process_tree_alive(struct pmi_os_process *op)
     return op->tree_dies_at > fake_clock;
 }
 
+void pmi_os_round_begin(void)
+{
+}
+
+void pmi_os_round_end(void)
+{
+}
+
 int pmi_os_process_waitable(struct pmi_os_process *op, pm_native *ret_native)
 {
     *ret_native = (pm_native)op->pid;
