@@ -71,7 +71,7 @@ static bool is_self(const struct pmi_os_manager *om, int fd)
         return true;
     if (PMI_SYS(fstat)(fd, &here) < 0)
         return errno != EBADF;
-    return here.st_dev == atomic_load(&om->exe_device) &&
+    return (unsigned long long)here.st_dev == atomic_load(&om->exe_device) && // Signed on macOS.
            here.st_ino == atomic_load(&om->exe_inode);
 }
 
@@ -738,8 +738,8 @@ static bool is_of_launcher(const struct daemon_start *d, const struct pmi_stat *
 static void kill_reported(const struct daemon_start *d)
 {
 #ifdef HAVE_PIDFD
-    if (d->stub_pidfd >= 0 && (pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0) == 0 ||
-                               (errno != ENOSYS && errno != EPERM)))
+    if (d->stub_pidfd >= 0 &&
+        (pmi_sys_pidfd_send_signal(d->stub_pidfd, SIGKILL, 0) == 0 || !pmi_sys_is_refused(errno)))
         return;
 #endif
     (void)pmi_sys_kill(d->stub_pid, SIGKILL); // No pidfd, or a seccomp filter on its signals.

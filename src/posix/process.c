@@ -146,9 +146,8 @@ static int open_proven(const struct pmi_identity *id, int *ret_pidfd)
     *ret_pidfd = -1;
 #ifdef HAVE_PIDFD
     int pidfd = pmi_sys_pidfd_open((pid_t)id->pid);
-    if (pidfd < 0 && (errno == ESRCH || errno == EINVAL || errno == ENOENT))
-        // Not there, or of another namespace: the other proof knows. Nor is a thread of that
-        // number: EINVAL, since Linux 6.16 ENOENT.
+    if (pidfd < 0 && pmi_sys_is_no_process(errno))
+        // Not there, or of another namespace: the other proof knows.
         return pmi_os_identity_check(id) == PM_ERR_GONE ? PM_ERR_GONE : PM_ERR_IDENTITY;
     if (pidfd < 0 && errno != ENOSYS && errno != EPERM)
         return pmi_error_from_errno(errno);
@@ -460,7 +459,7 @@ static int signal_process(struct pmi_os_process *op, int signal_number)
 #ifdef HAVE_PIDFD
     if (op->pidfd >= 0 && pmi_sys_pidfd_send_signal(op->pidfd, signal_number, 0) == 0)
         return PM_OK;
-    if (op->pidfd >= 0 && errno != ENOSYS && errno != EPERM)
+    if (op->pidfd >= 0 && !pmi_sys_is_refused(errno))
         return errno == ESRCH ? PM_ERR_GONE : pmi_error_from_errno(errno);
         // Else a seccomp filter, or really forbidden: kill() tells.
 #endif
