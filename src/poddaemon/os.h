@@ -87,8 +87,10 @@ int pod_listener_open(uv_loop_t *loop, struct pod_listener *listener, struct pod
 // trouble.
 int pod_listener_accept(struct pod_listener *listener, pm_native *ret_native);
 void pod_listener_pause(struct pod_listener *listener, bool pause);
-// Whether somebody has removed its name, where POD_NAMES_VANISH.
-bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir);
+// Whether somebody has removed its name; `replaced`: or put something else there. A pipe of Windows
+// has its name as long as it is there.
+bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir,
+                          bool replaced);
 // Its name is gone when this returns.
 void pod_listener_close(struct pod_listener *listener, struct pod_dir *dir);
 

@@ -494,9 +494,8 @@ void control_free(struct server *server)
 void control_check(struct server *server, bool asked)
 {
     struct control *control = server->control;
-    bool anew = (asked && POD_NAMES_VANISH) || !control->listening ||
-                pod_listener_is_gone(&control->listener, &server->state);
-    if (server->end != SERVER_RUNS || !anew) {
+    if (server->end != SERVER_RUNS ||
+        (control->listening && !pod_listener_is_gone(&control->listener, &server->state, asked))) {
         return;
     }
     if (control->listening) {
@@ -505,8 +504,8 @@ void control_check(struct server *server, bool asked)
     stop_listening(server);
     int result = start_listening(server);
     if (result == PM_OK) {
-        log_write(server->log, LOG_WARNING, "control.again", NULL, "%s; the socket is made again",
-                  asked ? "asked to" : "it was gone");
+        log_write(server->log, LOG_WARNING, "control.again", NULL,
+                  "the socket was %s; it is made again", asked ? "gone, or another one" : "gone");
     } else if (!control->trouble) {
         log_write(server->log, LOG_ERROR, "control.again", NULL,
                   "the socket is gone and cannot be made again: %s", pm_strerror(result));

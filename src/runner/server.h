@@ -118,7 +118,7 @@ void control_free(struct server *server);  // When the loop has come round.
 size_t control_notify(struct server *server, const char *method, json_t *params);
 bool control_subscribe(struct call *call); // false: too many have.
 size_t control_connections(const struct server *server);
-// Has the socket made again if it was removed. asked: whatever has become of it.
+// Has the socket made again if it was removed; asked: or replaced.
 void control_check(struct server *server, bool asked);
 
 void server_stop(struct server *server, enum server_end end);

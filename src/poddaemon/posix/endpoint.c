@@ -200,6 +200,13 @@ static int bind_and_listen(int fd, struct pod_dir *dir, const char *session, cha
     return PM_OK;
 }
 
+static int look_at_name(const struct pod_listener *listener, const struct pod_dir *dir,
+                        struct stat *ret_name)
+{
+    return listener->outside != NULL ? lstat(listener->outside, ret_name)
+                                     : fstatat(dir->fd, SOCKET_NAME, ret_name, AT_SYMLINK_NOFOLLOW);
+}
+
 int pod_listener_open(uv_loop_t *loop, struct pod_listener *listener, struct pod_dir *dir,
                       const char *session, pod_listener_ready *ready, void *user)
 {
@@ -221,7 +228,9 @@ int pod_listener_open(uv_loop_t *loop, struct pod_listener *listener, struct pod
         }
         return result;
     }
-    *listener = (struct pod_listener){poll, fd, outside, ready, user};
+    *listener = (struct pod_listener){
+        .poll = poll, .fd = fd, .outside = outside, .ready = ready, .user = user};
+    (void)look_at_name(listener, dir, &listener->name); // Else it is nobody's.
     poll->data = listener;
     pod_listener_pause(listener, false);
     return PM_OK;
@@ -267,13 +276,17 @@ void pod_listener_pause(struct pod_listener *listener, bool pause)
     }
 }
 
-bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir)
+bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir,
+                          bool replaced)
 {
-    struct stat st;
-    int result = listener->outside != NULL
-                     ? lstat(listener->outside, &st)
-                     : fstatat(dir->fd, SOCKET_NAME, &st, AT_SYMLINK_NOFOLLOW);
-    return result < 0 && errno == ENOENT;
+    struct stat now;
+    const struct stat *made = &listener->name;
+    if (look_at_name(listener, dir, &now) < 0) {
+        return errno == ENOENT;
+    }
+    bool same = now.st_ino == made->st_ino && now.st_dev == made->st_dev &&
+                now.st_mtime == made->st_mtime && S_ISSOCK(now.st_mode);
+    return replaced && !same;
 }
 
 void pod_listener_close(struct pod_listener *listener, struct pod_dir *dir)
@@ -290,7 +303,7 @@ void pod_listener_close(struct pod_listener *listener, struct pod_dir *dir)
     uv_close((uv_handle_t *)listener->poll, free_handle);
     (void)close(listener->fd);
     free(listener->outside);
-    *listener = (struct pod_listener){NULL, -1, NULL, NULL, NULL};
+    *listener = (struct pod_listener){.fd = -1};
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 #define POD_OS_TYPES_H
 
 #include <processmgr/processmgr.h>
+#include <sys/stat.h>
 #include <uv.h>
 
 // A build for fault tests puts a table in the place of calls that can fail.
@@ -19,7 +20,6 @@
 #define POD_TREE "its group"
 #endif
 #define POD_CAN_PAUSE_TERMINAL true // pod_source_room() of one.
-#define POD_NAMES_VANISH true       // Of who listens: a socket is a file.
 
 struct pod_dir {
     int fd; // -1: closed.
@@ -36,6 +36,7 @@ struct pod_listener {
     uv_poll_t *poll;
     int fd;
     char *outside; // Where its name is, if not in the folder.
+    struct stat name;
     void (*ready)(void *user);
     void *user;
 };

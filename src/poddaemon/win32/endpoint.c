@@ -257,10 +257,12 @@ void pod_listener_pause(struct pod_listener *listener, bool pause)
     }
 }
 
-bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir)
+bool pod_listener_is_gone(const struct pod_listener *listener, const struct pod_dir *dir,
+                          bool replaced)
 {
     (void)listener;
     (void)dir;
+    (void)replaced;
     return false;
 }
 

@@ -16,7 +16,6 @@
 #define POD_HAS_SESSIONS false // pm_spec::new_session
 // pod_source_room() of one: a pseudoconsole is closed only while somebody reads it.
 #define POD_CAN_PAUSE_TERMINAL false
-#define POD_NAMES_VANISH false // A pipe has its name as long as it is there.
 
 struct pod_dir {
     void *handle; // NULL: closed.
