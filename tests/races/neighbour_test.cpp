@@ -42,7 +42,7 @@ struct Span {
     Clock::time_point begin, end;
 };
 
-const int lookers = 8;
+const int lookers = 8, allocators = 8;
 
 // One manager and all its neighbours.
 class Street
@@ -63,7 +63,9 @@ class Street
         workers.emplace_back([this] { WriteAndStart(); });
         neighbours.emplace_back([this] { OpenPipes(); });
         neighbours.emplace_back([this] { Fork(); });
-        neighbours.emplace_back([this] { Allocate(); });
+        for (int i = 0; i < allocators; i++) {
+            neighbours.emplace_back([this] { Allocate(); });
+        }
         for (auto &worker : workers) {
             worker.join();
         }
@@ -239,6 +241,8 @@ class Street
         }
     }
 
+    // Somebody has the lock of the heap at any moment. Whether a child asks for it is seen better
+    // in what it calls: tests/symbols.
     void Allocate()
     {
         for (size_t size = 1; !over; size = size * 7 % 100003) {
