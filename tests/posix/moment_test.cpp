@@ -283,7 +283,8 @@ TEST_F(Moment, TheWakeUpOfTheHostsLoopIsNotTakenByAStopOfAll)
     EXPECT_LE(1, pm_dispatch(manager));
     EXPECT_EQ(1, ended);
     EXPECT_TRUE(pm_process_alive(process));
-    EXPECT_EQ(PM_OK, pm_stop_all(manager, 200, nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_TREE));
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 600000, nullptr, nullptr, nullptr));
 }
 
 TEST_F(Moment, AStopOfAllIsToldOfAnEndThatAnotherThreadHasSeen)
