@@ -185,7 +185,7 @@ const Suite kSuites[] = {{"contract_normal", 1}, {"contract_daemon", 1},
                          {"options", 1},         {"pty", 1},
                          {"subreaper", 1},       {"posix_host", 1},
                          {"races", 4},           {"hosts", 4},
-                         {"moments", 1},         {"model", 1},
+                         {"moments", 4},         {"model", 1},
                          {"debug_server", 1},    {"unit_pure", 1}};
 constexpr size_t kQuickSuites = 3;
 

@@ -247,7 +247,7 @@ TEST_F(Moment, TheHostsLoopGoesOnWhileAnotherThreadStopsAll)
     }
     EXPECT_TRUE(pm_process_alive(process)) << "neither has waited for the end of the step";
     // Nor does another stop, which has less time.
-    EXPECT_EQ(PM_OK, pm_stop_all(manager, 200, nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 200 * Slowness(), nullptr, nullptr, nullptr));
     stopper.Join();
     EXPECT_EQ(1U, first.steps) << "the first one learned of it before its own kill";
 }
