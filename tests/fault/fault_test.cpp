@@ -217,8 +217,10 @@ class Run
     {
         pm_stop_plan plan = {};
         plan.steps_count = 1;
-        // Without /proc nobody can tell whether a group has but zombies left.
-        plan.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, 300};
+        // Where /proc is closed for good nobody can tell whether a group has but zombies left: that
+        // run is not to wait for long. All others have the time that a busy machine needs.
+        const uint32_t wait_ms = once || pm_fault_report().error == EINTR ? 5000 : 300;
+        plan.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, wait_ms};
         if (process != nullptr)
             Do("stop", [&](pm_error *) { return pm_process_stop(process, &plan, nullptr); });
     }
