@@ -32,8 +32,10 @@ FAILED = re.compile(r"!= PM_OK\b|<=? 0\b|== NULL\b|== MAP_FAILED\b|\be != 0\b|"
                     r"(?!atomic_|S_IS|PMI_WITHOUT)\w+\(")
 GIVES_UP = re.compile(r"(return|goto|result = |e = |\(void\)pmi_fail|\(void\)fail|.*\bclose\(|free\(|"
                       r"refuse\(|_exit\()")
-# The same in the condition of a ?:, in which success may be asked for as well.
-CHOICE = re.compile(r"(!= PM_OK|== PM_OK|< 0|== NULL|== MAP_FAILED|\be != 0)\)? \? ")
+# The same in the condition of a ?:, in which success may be asked for as well. A time of -1 and a
+# Handle that is NULL are no failures of calls.
+CHOICE = re.compile(r"(?<!timeout_ms )(?<!rest )(?<!\bp )"
+                    r"(!= PM_OK|== PM_OK|< 0|== NULL|== MAP_FAILED|\be != 0)\)? \? ")
 # Not a call of the system but an argument or a state was refused, which the other tests have.
 REFUSED = re.compile(r"PM_ERR_(INVALID|CLOSED|FORKED|WOULD_DEADLOCK|UNSUPPORTED|BUSY|EXISTS|NOT_FOUND)"
                      r"\b|\bbad\(|\bunsupported\(")
@@ -110,9 +112,11 @@ def places(lines, counts, branches):
         if target is not None and target + 1 in counts and target not in seen:
             seen.add(target)
             yield target, function, count_of(lines, counts, target)
-        # Where the compiler has made a branch of it.
+        # Where the compiler has made a branch of it. What a call of the API begins with is above.
         elif CHOICE.search(line) and branches.get(number + 1) and not REFUSED.search(line):
-            yield number, function, min(branches[number + 1].values())
+            before = "".join(lines[number - 4:number])
+            if not (function.startswith("pm_") and CHECKED.search(before)):
+                yield number, function, min(branches[number + 1].values())
 
 
 def exceptions():

@@ -213,17 +213,17 @@ void steps_measure(char *const argv[], double (*ours)(void), int rounds)
     if (null_low < 0 || (unsigned)null_low >= LOW_END) {
         bare_die("a low number");
     }
-    measure("in turns", STEP_BARE, STEPS, ours, rounds);
+    measure("order=turns", STEP_BARE, STEPS, ours, rounds);
     // What follows only itself finds its own code and data in the caches.
-    measure("alone", STEP_BARE, STEP_BARE, ours, rounds);
-    measure("alone", STEP_WATCH, STEP_WATCH, ours, rounds);
-    measure("alone", STEPS, STEPS, ours, rounds);
+    measure("order=alone", STEP_BARE, STEP_BARE, ours, rounds);
+    measure("order=alone", STEP_WATCH, STEP_WATCH, ours, rounds);
+    measure("order=alone", STEPS, STEPS, ours, rounds);
     for (int step = STEP_PIDFD; step < STEPS; step++) {
-        bench_added(texts[step], "by steps", "in turns", names[step], names[step - 1], 0, " us");
+        bench_added(texts[step], "by steps", "order=turns", names[step], names[step - 1], 0, " us");
     }
-    bench_added("all else that the library does, in turns", "by steps", "in turns", "processmgr",
+    bench_added("all else that the library does, in turns", "by steps", "order=turns", "processmgr",
                 names[STEP_WATCH], 0, " us");
-    bench_added("all else that the library does, alone", "by steps", "alone", "processmgr",
+    bench_added("all else that the library does, alone", "by steps", "order=alone", "processmgr",
                 names[STEP_WATCH], 0, " us");
     (void)close(idle);
     (void)close(null_low);
