@@ -276,17 +276,19 @@ enum {
     GATE_FD = 4
 };
 
+// As our launcher it leaves with _exit(): the handlers of libraries that this program has for other
+// loops are no step of a daemon's start.
 int bare_launcher(char *const argv[])
 {
     char byte;
     pid_t stub = fork();
     if (stub != 0) {
-        return write(REPORT_FD, &stub, sizeof stub) == sizeof stub ? 0 : 1;
+        _exit(write(REPORT_FD, &stub, sizeof stub) == sizeof stub ? 0 : 1);
     }
     (void)close(REPORT_FD);
     (void)setsid();
     if (read(GATE_FD, &byte, 1) != 1 || write(GATE_FD, &byte, 1) != 1 ||
-        read(GATE_FD, &byte, 1) != 1) { // Nonce, echo, GO.
+        read(GATE_FD, &byte, 1) != 1 || write(GATE_FD, &byte, 1) != 1) { // Nonce, echo, GO, armed.
         _exit(1);
     }
     (void)fcntl(GATE_FD, F_SETFD, FD_CLOEXEC);
@@ -340,13 +342,17 @@ pid_t bare_daemon(const char *self, char *const argv[], const char *folder)
     if (launcher < 0 || read(report[0], &stub, sizeof stub) != sizeof stub) {
         bare_die("launcher");
     }
-    bare_wait(launcher);
     int pidfd = (int)syscall(SYS_pidfd_open, stub, 0);
-    if (pidfd < 0 || write(gate[0], &byte, 1) != 1 || read(gate[0], &byte, 1) != 1) {
-        bare_die("gate");
+    if (pidfd < 0 || write(gate[0], &byte, 1) != 1) { // Answered while the launcher leaves.
+        bare_die("nonce");
+    }
+    bare_wait(launcher);
+    if (read(gate[0], &byte, 1) != 1) {
+        bare_die("echo");
     }
     write_record(folder, stub);
-    if (write(gate[0], &byte, 1) != 1 || read(gate[0], &byte, 1) != 0) { // Until exec.
+    if (write(gate[0], &byte, 1) != 1 || read(gate[0], &byte, 1) != 1 ||
+        read(gate[0], &byte, 1) != 0) { // GO, armed, and until exec.
         bare_die("exec");
     }
     write_record(folder, stub); // Now it runs.

@@ -26,10 +26,11 @@ void bare_wait(pid_t pid);
 int bare_epoll_new(void);
 void bare_epoll_wait(int epoll, int pidfd);
 
-// The steps of a gated daemon start, bare: exec of this program as launcher, stub, pidfd, echo
-// through a socket, a record that is not synced, GO, exec. Returns the pid of the daemon.
+// The steps of a gated daemon start, bare and in our order: exec of this program as launcher, stub,
+// pidfd, a nonce through a socket, the launcher's end, the echo, a record that is not synced, GO,
+// "armed", exec, the record again. Returns the pid of the daemon.
 pid_t bare_daemon(const char *self, char *const argv[], const char *folder);
-// main() of the launcher: argv[1] is BARE_LAUNCHER, the rest the daemon's.
+// main() of the launcher: argv[1] is BARE_LAUNCHER, the rest the daemon's. Never returns.
 #define BARE_LAUNCHER "bare-launcher"
 int bare_launcher(char *const argv[]);
 

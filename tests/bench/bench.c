@@ -18,8 +18,8 @@ struct row {
 static struct row *rows;
 static size_t rows_count;
 static bool as_json;
-static char *verdicts; // Text of the comparisons, printed behind the table.
-static int missed;
+static char *verdicts;       // Text of the comparisons, printed behind the table.
+static int missed, not_here; // Targets.
 
 double bench_now_us(void)
 {
@@ -120,6 +120,15 @@ void bench_row(const char *name, const char *implementation, const char *paramet
     bench_clear(samples);
 }
 
+void bench_rate(const char *name, const char *implementation, const char *parameters,
+                struct bench_samples *samples, const char *unit)
+{
+    double p50 = bench_percentile(samples, 0.5);
+    keep(name, implementation, parameters, p50, bench_percentile(samples, 0.99), samples->count,
+         unit);
+    bench_clear(samples);
+}
+
 void bench_figure(const char *name, const char *implementation, const char *parameters,
                   double value, const char *unit)
 {
@@ -160,9 +169,10 @@ static void verdict(const char *what, double value, const char *unit, double tar
     keep_line(line);
 }
 
-static void unmeasured(const char *what)
+static void unmeasured(const char *what, double target)
 {
     char line[128];
+    not_here += target != 0;
     (void)snprintf(line, sizeof line, "%-66s %8s\n", what, "not here");
     keep_line(line);
 }
@@ -175,7 +185,7 @@ void bench_ratio(const char *what, const char *name, const char *parameters, con
     if (a != NULL && b != NULL && b->p50 > 0) {
         verdict(what, a->p50 / b->p50, "", target != 0 ? target : NO_TARGET, at_most);
     } else {
-        unmeasured(what);
+        unmeasured(what, target);
     }
 }
 
@@ -187,7 +197,7 @@ void bench_growth(const char *what, const char *name, const char *implementation
     if (a != NULL && b != NULL && b->p50 > 0) {
         verdict(what, a->p50 / b->p50, "", target != 0 ? target : NO_TARGET, true);
     } else {
-        unmeasured(what);
+        unmeasured(what, target);
     }
 }
 
@@ -199,7 +209,7 @@ void bench_added(const char *what, const char *name, const char *parameters, con
     if (a != NULL && b != NULL) {
         verdict(what, a->p50 - b->p50, unit, target != 0 ? target : NO_TARGET, true);
     } else {
-        unmeasured(what);
+        unmeasured(what, target);
     }
 }
 
@@ -217,7 +227,7 @@ int bench_end(void)
 {
     if (!as_json && verdicts != NULL) {
         printf("\n%-66s %8s  %s\n%s", "ratio of the medians", "", "target", verdicts);
-        printf("\n%d target%s missed\n", missed, missed == 1 ? "" : "s");
+        printf("\n%d target%s missed, %d not here\n", missed, missed == 1 ? "" : "s", not_here);
     }
     free(rows);
     free(verdicts);

@@ -21,6 +21,9 @@ double bench_percentile(struct bench_samples *samples, double fraction);
 // parameters: "fds=10 order=before", words of name=value; "" = none.
 void bench_row(const char *name, const char *implementation, const char *parameters,
                struct bench_samples *samples);
+// The same of samples in another unit than microseconds.
+void bench_rate(const char *name, const char *implementation, const char *parameters,
+                struct bench_samples *samples, const char *unit);
 // The same for a single figure: not microseconds, but `unit`.
 void bench_figure(const char *name, const char *implementation, const char *parameters,
                   double value, const char *unit);

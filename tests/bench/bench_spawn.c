@@ -4,6 +4,7 @@
 #include "bare.h"
 #include "bench.h"
 #include "peers.h"
+#include "steps.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -171,12 +172,18 @@ static struct way ways[] = {
 #endif
 };
 #define WAYS (sizeof ways / sizeof ways[0])
+enum {
+    OURS = 0,
+    BARE = 1, // From here on the bare loops,
+    PEERS = 6 // and from here on other libraries.
+};
 
-// All ways in turns. few: rounds for those whose cost grows with our memory.
-static void take_turns(const char *parameters, int rounds, int few, size_t ways_count)
+// Some ways in turns, from the first to before the last. few: rounds for those whose cost grows
+// with our memory.
+static void take_turns_of(size_t first, size_t last, const char *parameters, int rounds, int few)
 {
     for (int i = 0; i < rounds + 5; i++) {
-        for (size_t w = 0; w < ways_count; w++) {
+        for (size_t w = first; w < last; w++) {
             if (ways[w].copies_memory && i >= few + 5) {
                 continue;
             }
@@ -190,12 +197,17 @@ static void take_turns(const char *parameters, int rounds, int few, size_t ways_
             bench_add(&ways[w].whole, end - begin);
         }
     }
-    for (size_t w = 0; w < ways_count; w++) {
+    for (size_t w = first; w < last; w++) {
         bench_row("spawn", ways[w].name, parameters, &ways[w].spawn);
     }
-    for (size_t w = 0; w < ways_count; w++) {
+    for (size_t w = first; w < last; w++) {
         bench_row("spawn+wait", ways[w].name, parameters, &ways[w].whole);
     }
+}
+
+static void take_turns(const char *parameters, int rounds, int few)
+{
+    take_turns_of(0, WAYS, parameters, rounds, few);
 }
 
 static void take_alone(const char *name, double (*run)(void), int rounds)
@@ -254,7 +266,7 @@ static void group_compare(void)
     (void)snprintf(rounds, sizeof rounds, "%d", 1000 / bench_scale);
     open_manager(NULL);
     bare_spawner_begin();
-    take_turns("", 1000 / bench_scale, 1000 / bench_scale, WAYS);
+    take_turns("", 1000 / bench_scale, 1000 / bench_scale);
     // Programs of their own cannot take turns with us: each way by itself, then.
     take_alone("processmgr", run_processmgr, 1000 / bench_scale);
     take_alone("vfork", run_vfork, 1000 / bench_scale);
@@ -330,7 +342,7 @@ static void group_memory(void)
             memset(block, 1, size);
         }
         (void)snprintf(parameters, sizeof parameters, "touched_gib=%zu", gib[i]);
-        take_turns(parameters, 200 / bench_scale, 200 / bench_scale / (int)(1 + gib[i] * 10), WAYS);
+        take_turns(parameters, 200 / bench_scale, 200 / bench_scale / (int)(1 + gib[i] * 10));
         if (size != 0) {
             (void)munmap(block, size);
         }
@@ -356,14 +368,24 @@ static size_t raise_descriptor_limit(size_t wanted)
     return limit.rlim_cur - 64;
 }
 
+// "10,000": of numbers below a million.
+static const char *with_commas(size_t number, char text[32])
+{
+    (void)(number < 1000 ? snprintf(text, 32, "%zu", number)
+                         : snprintf(text, 32, "%zu,%03zu", number / 1000, number % 1000));
+    return text;
+}
+
 static void group_descriptors(void)
 {
     static const size_t counts[] = {10, 1000, 10000};
+    size_t largest = 0;
     for (int first = 1; first >= 0; first--) {
         for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
             size_t most = raise_descriptor_limit(counts[i]);
             size_t count = counts[i] < most ? counts[i] : most;
             char parameters[48];
+            largest = count;
             if (first) {
                 open_manager(NULL);
                 bare_spawner_begin();
@@ -379,7 +401,7 @@ static void group_descriptors(void)
             }
             (void)snprintf(parameters, sizeof parameters, "fds=%zu manager=%s", count,
                            first ? "first" : "last");
-            take_turns(parameters, 200 / bench_scale, 200 / bench_scale, 5);
+            take_turns(parameters, 200 / bench_scale, 200 / bench_scale);
             for (size_t k = 0; k < count; k++) {
                 (void)close(fds[k]);
             }
@@ -388,93 +410,105 @@ static void group_descriptors(void)
             close_manager();
         }
     }
-    bench_growth("processmgr: 10,000 descriptors : 10, manager first", "spawn+wait", "processmgr",
-                 "fds=10 manager=first", "fds=10000 manager=first", 1.2);
-    bench_growth("processmgr: 10,000 descriptors : 10, manager last", "spawn+wait", "processmgr",
-                 "fds=10 manager=last", "fds=10000 manager=last", 0);
-    bench_growth("posix_spawn: 10,000 descriptors : 10", "spawn+wait", "posix_spawn",
-                 "fds=10 manager=first", "fds=10000 manager=first", 0);
-    bench_growth("vfork: 10,000 descriptors : 10", "spawn+wait", "vfork", "fds=10 manager=first",
-                 "fds=10000 manager=first", 0);
-    bench_growth("spawner thread: 10,000 descriptors : 10, begun first", "spawn+wait",
-                 "spawner thread", "fds=10 manager=first", "fds=10000 manager=first", 0);
-    bench_growth("spawner thread: 10,000 descriptors : 10, begun last", "spawn+wait",
-                 "spawner thread", "fds=10 manager=last", "fds=10000 manager=last", 0);
+    for (int first = 1; first >= 0; first--) {
+        const char *when = first ? "first" : "last";
+        for (size_t w = 0; w < WAYS; w++) {
+            char what[112], least[48], most[48], number[32];
+            (void)snprintf(least, sizeof least, "fds=10 manager=%s", when);
+            (void)snprintf(most, sizeof most, "fds=%zu manager=%s", largest, when);
+            (void)snprintf(what, sizeof what, "%s: %s descriptors : 10, manager %s", ways[w].name,
+                           with_commas(largest, number), when);
+            bench_growth(what, "spawn+wait", ways[w].name, least, most,
+                         first && w == OURS ? 1.2 : 0);
+        }
+    }
+}
+
+// Each way beside children that it keeps itself: the library in its manager, the bare loops with a
+// pidfd each, the others in their loops.
+static void beside_ours(size_t count, const char *parameters)
+{
+    open_manager(NULL);
+    struct pm_spec spec = spec_of(sleeper);
+    spec.stop = (struct pm_stop_plan){1, {{PM_STOP_KILL, PM_SCOPE_PROCESS, 10000}}};
+    size_t before = mallinfo2().uordblks;
+    for (size_t k = 0; k < count; k++) {
+        (void)pm_process_unref(start(&spec));
+    }
+    size_t bytes = mallinfo2().uordblks - before;
+    take_turns_of(OURS, OURS + 1, parameters, 200 / bench_scale, 200 / bench_scale);
+    close_manager();
+    if (count != 0) {
+        double each = (double)bytes / (double)count;
+        bench_figure("memory per child", "processmgr", parameters, each, "B");
+        bench_bound("bytes of library memory per live child", each, 1024, " B");
+    }
+}
+
+static void beside_bare(size_t count, const char *parameters)
+{
+    int *pidfds = calloc(count + 1, sizeof *pidfds);
+    pid_t *pids = calloc(count + 1, sizeof *pids);
+    bare_spawner_begin();
+    for (size_t k = 0; k < count; k++) {
+        pids[k] = bare_clone(sleeper, &pidfds[k]);
+    }
+    take_turns_of(BARE, PEERS, parameters, 200 / bench_scale, 200 / bench_scale);
+    for (size_t k = 0; k < count; k++) {
+        (void)kill(pids[k], SIGKILL);
+    }
+    for (size_t k = 0; k < count; k++) {
+        bare_wait(pids[k]);
+        (void)close(pidfds[k]);
+    }
+    bare_spawner_end();
+    free(pidfds);
+    free(pids);
+}
+
+static void beside_peers(size_t count, const char *parameters)
+{
+    size_t way = PEERS;
+    (void)count;
+    (void)parameters;
+    (void)way;
+#ifdef BENCH_HAVE_UV
+    for (size_t k = 0; k < count; k++) {
+        peer_uv_keep(sleeper);
+    }
+    take_turns_of(way, way + 1, parameters, 200 / bench_scale, 200 / bench_scale);
+    way++;
+    peer_uv_close();
+    peer_uv_open();
+#endif
+#ifdef BENCH_HAVE_GLIB
+    for (size_t k = 0; k < count; k++) {
+        peer_glib_keep(sleeper);
+    }
+    take_turns_of(way, way + 1, parameters, 200 / bench_scale, 200 / bench_scale);
+    peer_glib_end();
+#endif
 }
 
 static void group_children(void)
 {
     static const size_t counts[] = {0, 1000, 5000};
+    char parameters[48], number[32];
+    size_t count = 0;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        size_t count = counts[i] / (size_t)bench_scale;
-        char parameters[48];
-        struct bench_samples samples = {0};
+        count = counts[i] / (size_t)bench_scale;
         (void)raise_descriptor_limit(count + 100);
         (void)snprintf(parameters, sizeof parameters, "live=%zu", count);
-
-        open_manager(NULL);
-        struct pm_spec spec = spec_of(sleeper);
-        spec.stop = (struct pm_stop_plan){1, {{PM_STOP_KILL, PM_SCOPE_PROCESS, 10000}}};
-        size_t before = mallinfo2().uordblks;
-        for (size_t k = 0; k < count; k++) {
-            (void)pm_process_unref(start(&spec));
-        }
-        size_t bytes = mallinfo2().uordblks - before;
-        for (int k = 0; k < 200 / bench_scale; k++) {
-            double begin = bench_now_us();
-            (void)run_processmgr();
-            bench_add(&samples, bench_now_us() - begin);
-        }
-        bench_row("spawn+wait", "processmgr", parameters, &samples);
-        close_manager();
-        if (count != 0) {
-            double each = (double)bytes / (double)count;
-            bench_figure("memory per child", "processmgr", parameters, each, "B");
-            bench_bound("bytes of library memory per live child", each, 1024, " B");
-        }
-
-        int *pidfds = calloc(count + 1, sizeof *pidfds);
-        pid_t *pids = calloc(count + 1, sizeof *pids);
-        for (size_t k = 0; k < count; k++) {
-            pids[k] = bare_clone(sleeper, &pidfds[k]);
-        }
-        for (int k = 0; k < 200 / bench_scale; k++) {
-            double begin = bench_now_us();
-            (void)run_clone();
-            bench_add(&samples, bench_now_us() - begin);
-        }
-        bench_row("spawn+wait", "clone+pidfd+epoll", parameters, &samples);
-        for (size_t k = 0; k < count; k++) {
-            (void)kill(pids[k], SIGKILL);
-        }
-        for (size_t k = 0; k < count; k++) {
-            bare_wait(pids[k]);
-            (void)close(pidfds[k]);
-        }
-        free(pidfds);
-        free(pids);
-
-#ifdef BENCH_HAVE_UV
-        for (size_t k = 0; k < count; k++) {
-            peer_uv_keep(sleeper);
-        }
-        for (int k = 0; k < 200 / bench_scale; k++) {
-            double begin = bench_now_us();
-            peer_uv_run(target);
-            bench_add(&samples, bench_now_us() - begin);
-        }
-        bench_row("spawn+wait", "libuv", parameters, &samples);
-        peer_uv_close();
-        peer_uv_open();
-#endif
+        beside_ours(count, parameters);
+        beside_bare(count, parameters);
+        beside_peers(count, parameters);
     }
-    char many[48];
-    (void)snprintf(many, sizeof many, "live=%zu", counts[2] / (size_t)bench_scale);
-    bench_growth("processmgr: 5,000 live children : 0", "spawn+wait", "processmgr", "live=0", many,
-                 1.3);
-    bench_growth("clone+pidfd+epoll: 5,000 live children : 0", "spawn+wait", "clone+pidfd+epoll",
-                 "live=0", many, 0);
-    bench_growth("libuv: 5,000 live children : 0", "spawn+wait", "libuv", "live=0", many, 0);
+    for (size_t w = 0; w < WAYS; w++) {
+        char what[112];
+        (void)snprintf(what, sizeof what, "%s: %s live children : 0", ways[w].name,
+                       with_commas(count, number));
+        bench_growth(what, "spawn+wait", ways[w].name, "live=0", parameters, w == OURS ? 1.3 : 0);
+    }
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -484,51 +518,79 @@ static void group_children(void)
 struct crew {
     double (*run)(void);
     int rounds;
+    struct worker {
+        pthread_t id;
+        const struct crew *crew;
+        struct bench_samples spawn, whole;
+    } workers[8];
 };
 
 static void *work(void *arg)
 {
-    const struct crew *crew = arg;
-    for (int i = 0; i < crew->rounds; i++) {
-        (void)crew->run();
+    struct worker *worker = arg;
+    for (int i = 0; i < worker->crew->rounds; i++) {
+        double begin = bench_now_us();
+        double started = worker->crew->run();
+        bench_add(&worker->spawn, started - begin);
+        bench_add(&worker->whole, bench_now_us() - begin);
     }
     return NULL;
 }
 
-static double crew_rate(struct crew *crew, int threads)
+static void hand_over(struct bench_samples *from, struct bench_samples *to)
 {
-    pthread_t ids[8];
+    for (size_t i = 0; i < from->count; i++) {
+        bench_add(to, from->us[i]);
+    }
+    bench_clear(from);
+}
+
+// Starts a second of all threads together; their samples come to the way's.
+static double crew_rate(struct way *way, int threads, int rounds)
+{
+    struct crew crew = {.run = way->run, .rounds = rounds};
     double begin = bench_now_us();
     for (int i = 0; i < threads; i++) {
-        if (pthread_create(&ids[i], NULL, work, crew) != 0) {
+        crew.workers[i].crew = &crew;
+        if (pthread_create(&crew.workers[i].id, NULL, work, &crew.workers[i]) != 0) {
             bare_die("pthread_create");
         }
     }
     for (int i = 0; i < threads; i++) {
-        (void)pthread_join(ids[i], NULL);
+        (void)pthread_join(crew.workers[i].id, NULL);
     }
-    return threads * crew->rounds / ((bench_now_us() - begin) / 1e6);
+    double rate = threads * rounds / ((bench_now_us() - begin) / 1e6);
+    for (int i = 0; i < threads; i++) {
+        hand_over(&crew.workers[i].spawn, &way->spawn);
+        hand_over(&crew.workers[i].whole, &way->whole);
+    }
+    return rate;
 }
 
 static void group_threads(void)
 {
     static const int counts[] = {1, 2, 4, 8};
+    struct way *const both[] = {&ways[OURS], &ways[BARE]};
     open_manager(NULL);
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        struct bench_samples ours = {0}, bare = {0};
+        struct bench_samples rates[2] = {{0}};
         char parameters[48];
         (void)snprintf(parameters, sizeof parameters, "threads=%d", counts[i]);
-        struct crew crew = {run_processmgr, 300 / counts[i] / bench_scale + 1};
-        struct crew bare_crew = {run_vfork, crew.rounds};
         for (int k = 0; k < 7; k++) {
-            bench_add(&ours, crew_rate(&crew, counts[i]));
-            bench_add(&bare, crew_rate(&bare_crew, counts[i]));
+            for (int w = 0; w < 2; w++) {
+                bench_add(&rates[w],
+                          crew_rate(both[w], counts[i], 300 / counts[i] / bench_scale + 1));
+            }
         }
-        bench_figure("starts per second", "processmgr", parameters, bench_percentile(&ours, 0.5),
-                     "/s");
-        bench_figure("starts per second", "vfork", parameters, bench_percentile(&bare, 0.5), "/s");
-        bench_clear(&ours);
-        bench_clear(&bare);
+        for (int w = 0; w < 2; w++) {
+            bench_row("spawn", both[w]->name, parameters, &both[w]->spawn);
+        }
+        for (int w = 0; w < 2; w++) {
+            bench_row("spawn+wait", both[w]->name, parameters, &both[w]->whole);
+        }
+        for (int w = 0; w < 2; w++) {
+            bench_rate("starts per second", both[w]->name, parameters, &rates[w], "/s");
+        }
     }
     close_manager();
     bench_ratio("rate of 8 threads : 8 bare threads", "starts per second", "threads=8",
@@ -741,9 +803,10 @@ static void stop_all_deaf(bool sessions)
     (void)snprintf(parameters, sizeof parameters, "children=%zu grace_ms=%d%s", count, grace_ms,
                    kind);
     bench_figure("StopAll, deaf", "processmgr", parameters, ms, "ms");
-    bench_bound(sessions ? "StopAll of 1,000 sessions deaf to TERM, beyond the grace of 1 s"
-                         : "StopAll of 1,000 children deaf to TERM, beyond the grace of 1 s",
-                ms - grace_ms, 1000, " ms");
+    char what[80], number[32];
+    (void)snprintf(what, sizeof what, "StopAll of %s %s deaf to TERM, beyond the grace of 1 s",
+                   with_commas(count, number), sessions ? "sessions" : "children");
+    bench_bound(what, ms - grace_ms, 1000, " ms");
     (void)close(ends[0]);
     (void)close(ends[1]);
     close_manager();
@@ -757,13 +820,27 @@ static void group_stop_all(void)
 
 // ------------------------------------------------------------------------------------------------
 
+static void group_steps(void)
+{
+    open_manager(NULL);
+    steps_measure(target, run_processmgr, 1000 / bench_scale);
+    close_manager();
+}
+
+// ------------------------------------------------------------------------------------------------
+
 int main(int argc, char **argv)
 {
     static const struct bench_group groups[] = {
-        {"compare", group_compare},         {"memory", group_memory},
-        {"descriptors", group_descriptors}, {"children", group_children},
-        {"threads", group_threads},         {"exit", group_exit},
-        {"daemon", group_daemon},           {"stop-all", group_stop_all},
+        {"compare", group_compare},
+        {"memory", group_memory},
+        {"descriptors", group_descriptors},
+        {"children", group_children},
+        {"threads", group_threads},
+        {"exit", group_exit},
+        {"daemon", group_daemon},
+        {"stop-all", group_stop_all},
+        {"steps", group_steps},
     };
     (void)pm_launcher_main(argc, argv);
     if (argc > 2 && strcmp(argv[1], BARE_LAUNCHER) == 0) {

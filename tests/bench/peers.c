@@ -89,6 +89,7 @@ void peer_uv_close(void)
 
 #ifdef BENCH_HAVE_GLIB
 #include <glib.h>
+#include <signal.h>
 
 static void on_glib_end(GPid pid, gint status, gpointer main_loop)
 {
@@ -97,22 +98,63 @@ static void on_glib_end(GPid pid, gint status, gpointer main_loop)
     g_main_loop_quit(main_loop);
 }
 
-double peer_glib_run(char *const argv[])
+static GPid start_glib(char *const argv[])
 {
     GPid pid;
-    static GMainLoop *main_loop;
-    if (main_loop == NULL) {
-        main_loop = g_main_loop_new(NULL, FALSE);
-    }
     if (!g_spawn_async(NULL, (char **)argv, NULL,
                        G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL |
                            G_SPAWN_STDERR_TO_DEV_NULL,
                        NULL, NULL, &pid, NULL)) {
         bare_die("g_spawn_async");
     }
+    return pid;
+}
+
+double peer_glib_run(char *const argv[])
+{
+    static GMainLoop *main_loop;
+    if (main_loop == NULL) {
+        main_loop = g_main_loop_new(NULL, FALSE);
+    }
+    GPid pid = start_glib(argv);
     double started = bench_now_us();
     (void)g_child_watch_add(pid, on_glib_end, main_loop);
     g_main_loop_run(main_loop);
     return started;
+}
+
+static GArray *glib_kept;
+
+static void on_end_of_kept(GPid pid, gint status, gpointer left)
+{
+    (void)status;
+    g_spawn_close_pid(pid);
+    --*(guint *)left;
+}
+
+static guint glib_left;
+
+void peer_glib_keep(char *const argv[])
+{
+    if (glib_kept == NULL) {
+        glib_kept = g_array_new(FALSE, FALSE, sizeof(GPid));
+    }
+    GPid pid = start_glib(argv);
+    (void)g_array_append_val(glib_kept, pid);
+    glib_left++;
+    (void)g_child_watch_add(pid, on_end_of_kept, &glib_left);
+}
+
+void peer_glib_end(void)
+{
+    for (guint i = 0; glib_kept != NULL && i < glib_kept->len; i++) {
+        (void)kill(g_array_index(glib_kept, GPid, i), SIGKILL);
+    }
+    while (glib_left > 0) {
+        (void)g_main_context_iteration(NULL, TRUE);
+    }
+    if (glib_kept != NULL) {
+        (void)g_array_set_size(glib_kept, 0);
+    }
 }
 #endif

@@ -10,6 +10,8 @@ void peer_uv_close(void);               // Kills those that stayed.
 #endif
 #ifdef BENCH_HAVE_GLIB
 double peer_glib_run(char *const argv[]);
+void peer_glib_keep(char *const argv[]);
+void peer_glib_end(void); // Kills those that stayed.
 #endif
 
 #endif

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #endif
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -44,6 +45,16 @@ int Poll(intptr_t s, int timeout_ms)
     return poll(&fd, 1, timeout_ms);
 }
 const int no_signal = MSG_NOSIGNAL;
+
+// Calls again what a signal interrupted.
+template <typename Call>
+auto Uninterrupted(Call call)
+{
+    auto result = call();
+    while (result < 0 && errno == EINTR)
+        result = call();
+    return result;
+}
 #endif
 
 template <typename Address>
@@ -60,7 +71,10 @@ intptr_t Connect(int family, const Address &address)
     return static_cast<intptr_t>(s);
 #else
     int s = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (s >= 0 && connect(s, reinterpret_cast<const sockaddr *>(&address), sizeof address) != 0) {
+    if (s >= 0 && Uninterrupted([&] {
+                      return connect(s, reinterpret_cast<const sockaddr *>(&address),
+                                     sizeof address);
+                  }) != 0) {
         close(s);
         s = -1;
     }
@@ -118,8 +132,10 @@ bool Connection::Send(const std::string &bytes)
         int n = send(static_cast<SOCKET>(socket), bytes.data() + done,
                      static_cast<int>(bytes.size() - done), no_signal);
 #else
-        ssize_t n =
-            send(static_cast<int>(socket), bytes.data() + done, bytes.size() - done, no_signal);
+        ssize_t n = Uninterrupted([&] {
+            return send(static_cast<int>(socket), bytes.data() + done, bytes.size() - done,
+                        no_signal);
+        });
 #endif
         if (n <= 0)
             return false;
@@ -138,13 +154,19 @@ std::string Connection::ReceiveAll(int timeout_ms, bool *ret_ended)
     for (;;) {
         auto rest =
             std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
-        if (socket == -1 || rest <= 0 || Poll(socket, static_cast<int>(rest)) <= 0)
+        if (socket == -1 || rest <= 0)
+            return all;
+        int ready = Poll(socket, static_cast<int>(rest));
+        if (ready < 0 && errno == EINTR)
+            continue;
+        if (ready <= 0)
             return all;
         char buffer[65536];
 #ifdef _WIN32
         int n = recv(static_cast<SOCKET>(socket), buffer, sizeof buffer, 0);
 #else
-        ssize_t n = recv(static_cast<int>(socket), buffer, sizeof buffer, 0);
+        ssize_t n =
+            Uninterrupted([&] { return recv(static_cast<int>(socket), buffer, sizeof buffer, 0); });
 #endif
         if (n <= 0) {
             if (ret_ended != nullptr)

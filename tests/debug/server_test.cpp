@@ -648,7 +648,9 @@ TEST_F(Debug, ALeakIsInTheCounterTheLogAndThePage)
     if (pid == 0)
         _exit(0);
     siginfo_t info = {};
-    waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
+    EXPECT_EQ(0, Uninterrupted([&] {
+                  return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
+              }));
     pm_leak_scan(manager, nullptr);
     pm_leak_scan(manager, nullptr);
     ASSERT_EQ(1u, lines.size());

@@ -385,8 +385,14 @@ ssize_t pmi_fault_read(int fd, void *buffer, size_t size)
 ssize_t pmi_fault_write(int fd, const void *data, size_t size);
 ssize_t pmi_fault_write(int fd, const void *data, size_t size)
 {
-    if (is_interrupted() ||
-        (is_on_disk(fd) ? FAILS(write, EINTR, EIO, ENOSPC) : FAILS(write, EINTR)))
+    struct stat st;
+    if (is_interrupted())
+        return -1;
+    // Whoever is at the other end of a socket may be gone; the signal of it is blocked there.
+    bool to_socket = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+    if (is_on_disk(fd) ? FAILS(write, EINTR, EIO, ENOSPC)
+        : to_socket    ? FAILS(write, EINTR, EPIPE)
+                       : FAILS(write, EINTR))
         return -1;
     return write(fd, data, size);
 }

@@ -217,8 +217,10 @@ class Run
     {
         pm_stop_plan plan = {};
         plan.steps_count = 1;
-        // Without /proc nobody can tell whether a group has but zombies left.
-        plan.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, 300};
+        // Where /proc is closed for good nobody can tell whether a group has but zombies left: that
+        // run is not to wait for long. All others have the time that a busy machine needs.
+        const uint32_t wait_ms = once || pm_fault_report().error == EINTR ? 5000 : 300;
+        plan.steps[0] = {PM_STOP_KILL, PM_SCOPE_TREE, wait_ms};
         if (process != nullptr)
             Do("stop", [&](pm_error *) { return pm_process_stop(process, &plan, nullptr); });
     }
@@ -445,8 +447,10 @@ void Options(Run &run)
     run.Close();
 }
 
+// Where a filter, or the kernel, has no getrandom(): what takes its place can fail.
 void DaemonOptions(Run &run)
 {
+    pm_fault_deny("getrandom");
     run.Open(true);
     Sleeper child;
     const uint32_t group = 0;
@@ -459,6 +463,8 @@ void DaemonOptions(Run &run)
         child.spec.supplementary_groups_count = 1;
     }
     pm_process *process = run.Spawn(child.spec);
+    if (process != nullptr) // Best effort: 0 where it cannot be told.
+        (void)pm_process_parent(process);
     run.Stop(process);
     run.Wait(process, PM_EXIT_SIGNALED, 0, true);
     pm_process_unref(process);
@@ -606,9 +612,11 @@ void StopOne(Run &run)
     run.Close();
 }
 
-// One that has left its session and lost its parent, with the process ended and not.
+// One that has left its session and lost its parent, with the process ended and not. Here, too, not
+// without a random number.
 void OwnTree(Run &run)
 {
+    pm_fault_deny("getrandom");
     run.Open(false, PM_LOOP_OWN, true);
     Shell goes("setsid sh -c 'sleep 1000 & exit 0'; exit 5");
     pm_process *process = run.Spawn(goes.spec);

@@ -247,7 +247,7 @@ TEST_F(Moment, TheHostsLoopGoesOnWhileAnotherThreadStopsAll)
     }
     EXPECT_TRUE(pm_process_alive(process)) << "neither has waited for the end of the step";
     // Nor does another stop, which has less time.
-    EXPECT_EQ(PM_OK, pm_stop_all(manager, 200, nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 200 * Slowness(), nullptr, nullptr, nullptr));
     stopper.Join();
     EXPECT_EQ(1U, first.steps) << "the first one learned of it before its own kill";
 }
@@ -283,7 +283,8 @@ TEST_F(Moment, TheWakeUpOfTheHostsLoopIsNotTakenByAStopOfAll)
     EXPECT_LE(1, pm_dispatch(manager));
     EXPECT_EQ(1, ended);
     EXPECT_TRUE(pm_process_alive(process));
-    EXPECT_EQ(PM_OK, pm_stop_all(manager, 200, nullptr, nullptr, nullptr));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_TREE));
+    EXPECT_EQ(PM_OK, pm_stop_all(manager, 600000, nullptr, nullptr, nullptr));
 }
 
 TEST_F(Moment, AStopOfAllIsToldOfAnEndThatAnotherThreadHasSeen)

@@ -42,7 +42,7 @@ struct Span {
     Clock::time_point begin, end;
 };
 
-const int lookers = 8;
+const int lookers = 8, allocators = 8;
 
 // One manager and all its neighbours.
 class Street
@@ -63,7 +63,9 @@ class Street
         workers.emplace_back([this] { WriteAndStart(); });
         neighbours.emplace_back([this] { OpenPipes(); });
         neighbours.emplace_back([this] { Fork(); });
-        neighbours.emplace_back([this] { Allocate(); });
+        for (int i = 0; i < allocators; i++) {
+            neighbours.emplace_back([this] { Allocate(); });
+        }
         for (auto &worker : workers) {
             worker.join();
         }
@@ -239,12 +241,19 @@ class Street
         }
     }
 
+    // Somebody has a lock of the heap at most moments, and the processors are left to the others.
+    // Whether a child asks for one is seen better in what it calls: tests/symbols.
     void Allocate()
     {
-        for (size_t size = 1; !over; size = size * 7 % 100003) {
-            void *volatile block = malloc(size);
-            free(block);
-            std::this_thread::yield();
+        for (size_t size = 1; !over; size = size * 7 % 1021) {
+            void *volatile blocks[16];
+            for (auto &block : blocks) {
+                block = malloc(size);
+            }
+            for (auto &block : blocks) {
+                free(block);
+            }
+            std::this_thread::sleep_for(std::chrono::microseconds(100));
         }
     }
 
@@ -296,8 +305,8 @@ int ForkingHost(const std::vector<std::string> &args)
         return 0;
     }
     std::string complaints;
-    for (int left = atoi(args.at(1).c_str()); left > 0 && complaints.empty(); left -= 250) {
-        complaints = Street(manager, args.at(0), std::min(left, 250)).Live();
+    for (int left = atoi(args.at(1).c_str()); left > 0 && complaints.empty(); left -= 50) {
+        complaints = Street(manager, args.at(0), std::min(left, 50)).Live();
         printf("part\n"); // Each has the patience of one read.
         fflush(stdout);
     }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compares what the shared library exports with the committed list. ci/check-symbols writes it.
+"""Compares what the shared library exports with the committed list, which ci/check-symbols writes,
+and what a child calls before its exec with the short one in child.txt.
 
 Understands --gtest_output=json:FILE, so that ci/test counts its cases.
 """
@@ -31,10 +32,46 @@ def check(found, listed):
     return problems
 
 
+# What the compiler adds by itself.
+OF_COMPILER = re.compile(r"__(asan|ubsan|tsan|sanitizer|gcov|aarch64)_\w+|_GLOBAL_OFFSET_TABLE_|"
+                         r"__stack_chk_\w+|__tls_get_addr")
+
+
+def called_in_child(args):
+    """What its object needs of others: it shares nothing with what the starter calls."""
+    text = subprocess.run([args.nm, "-u", args.child], capture_output=True, text=True,
+                          check=True).stdout
+    names = {line.split()[-1].split("@")[0] for line in text.splitlines() if line.strip()}
+    return {name for name in names if not OF_COMPILER.fullmatch(name)}
+
+
+def check_child(found, listed):
+    """Another thread may have had any lock when the child was made, that of malloc before all."""
+    return [f"called between clone and exec, but not in the list: {name}"
+            for name in sorted(found - listed)]
+
+
+def names_of(path):
+    lines = pathlib.Path(path).read_text().splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def child_cases(args):
+    found, listed = called_in_child(args), names_of(args.child_list)
+    return {
+        "AChildCallsNothingThatTakesALock":
+            check_child(found, listed) if "syscall" in found else ["that is not its object"],
+        "AnAllocationInAChildWouldBeSeen":
+            [] if check_child(found | {"malloc"}, listed) else ["malloc passes"],
+    }
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name in ("system", "nm", "objdump", "library", "list"):
         parser.add_argument("--" + name, required=True)
+    parser.add_argument("--child", help="the object of what runs between clone and exec")
+    parser.add_argument("--child-list")
     parser.add_argument("--gtest_output", default="")
     args, _ = parser.parse_known_args()
     found = exported(args)
@@ -45,6 +82,7 @@ def main():
         "AChangeWouldBeSeen": []
         if check(found | {"pm_new"}, listed) and check(found - {"pm_open"}, listed)
         else ["a changed list passes"],
+        **(child_cases(args) if args.child else {}),
     }
     results = []
     for name, problems in cases.items():
