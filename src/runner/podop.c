@@ -24,7 +24,7 @@ struct operation {
     const char *next; // Command to go on with, before the id; NULL: by the code of the error.
     unsigned columns, rows;
     uint32_t last; // The request whose answer ends it.
-    bool answered;
+    bool answered, attached;
 };
 
 static void on_closed(uv_handle_t *handle)
@@ -120,13 +120,20 @@ static void attach(struct operation *op)
     }
 }
 
+static void connect_again(struct operation *op);
+
 static void on_again(uv_timer_t *timer)
 {
     struct operation *op = timer->data;
-    attach(op);
+    if (op->link == NULL) {
+        connect_again(op);
+    } else {
+        attach(op);
+    }
 }
 
-static bool wait_for_writer(struct operation *op)
+// False: for long enough.
+static bool try_again(struct operation *op)
 {
     uint64_t now = uv_now(&op->server->loop);
     if (op->busy_until == 0) {
@@ -140,7 +147,7 @@ static bool wait_for_writer(struct operation *op)
 
 static void take_error(struct operation *op, const struct pod_error *e)
 {
-    if (e->code == POD_E_BUSY && wait_for_writer(op)) {
+    if (e->code == POD_E_BUSY && try_again(op)) {
         return;
     }
     if (op->taken) { // What was on its way came too late.
@@ -168,6 +175,7 @@ static void on_message(void *user, const struct pod_message *message)
         attach(op);
         break;
     case POD_ATTACHED:
+        op->attached = true;
         if (op->resize &&
             (message->u.attached.columns != op->columns || message->u.attached.rows != op->rows)) {
             end(op, RUNNER_FAILED, "it has no terminal, or one whose size cannot be changed");
@@ -204,6 +212,11 @@ static void on_over(void *user, int failure)
 {
     struct operation *op = user;
     op->link = NULL;
+    // Of many that come at once the holder drops some that have not proven themselves yet. Nothing
+    // was typed.
+    if (!op->attached && failure == -POD_E_CLOSED && try_again(op)) {
+        return;
+    }
     end(op, RUNNER_UNREACHABLE,
         failure == -POD_E_IO ? "its holder does not answer" : pod_strerror(failure));
 }
@@ -240,6 +253,15 @@ static int connect_to(struct operation *op, const struct session *session)
                                       .over = on_over,
                                       .user = op};
     return session_open_link(session, &options, &op->link);
+}
+
+static void connect_again(struct operation *op)
+{
+    const struct session *session = session_find(op->server, op->id);
+    int result = session != NULL ? connect_to(op, session) : PM_ERR_NOT_FOUND;
+    if (result != PM_OK) {
+        end(op, session != NULL ? RUNNER_UNREACHABLE : RUNNER_NO_SESSION, pm_strerror(result));
+    }
 }
 
 static void begin(struct operation *op, const struct session *session, struct call *call)
