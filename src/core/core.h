@@ -299,7 +299,7 @@ struct pmi_stopper {
     int64_t began_us;
     unsigned step;       // Steps begun.
     unsigned backoff_ms; // Between looks at a tree whose leader is dead.
-    bool done, wants_tree;
+    bool done, counted, wants_tree;
     bool owes_end;               // PM_STOP_CLOSE_STDIN found no room for the end of the input.
     bool leader_dead;            // At the last look.
     struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.

@@ -824,11 +824,13 @@ PM_API int pm_recover(pm_manager *m, pm_process_visitor *visit, void *user,
     struct names names = {0};
     int cancel = pmi_cancel_off();
     result = pmi_os_dir_list(&m->registry.boot, add_name, &names);
-    for (size_t i = 0; i < names.count && !rc.stopped; i++) {
+    for (size_t i = 0; i < names.count; i++) {
         int one = recover_one(&rc, names.list[i]);
-        if (rc.stopped) {
+        if (rc.stopped || (one != PM_OK && pmi_check_manager(m) != PM_OK)) {
             result = one;
-        } else if (one != PM_OK) { // It hides no other.
+            break;
+        }
+        if (one != PM_OK) { // It hides no other.
             pmi_log(m, PM_LOG_WARNING, "registry: record %s is left for later: %s", names.list[i],
                     pm_error_name(one));
             result = result != PM_OK ? result : one;

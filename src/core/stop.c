@@ -453,15 +453,20 @@ static size_t advance_all(struct stop_all *all, int64_t *ret_wake)
         bool dead = atomic_load(&s->process->state) >= PM_STATE_STATUS_PENDING;
         if (dead || s->step == 0 || now >= s->wake) {
             pmi_stopper_advance(s);
-            if (s->done) {
-                count_done(all, s);
-                continue;
-            }
         }
-        open++;
-        wake = s->wake < wake ? s->wake : wake;
+        if (!s->done) {
+            open++;
+            wake = s->wake < wake ? s->wake : wake;
+        }
     }
     pmi_os_round_end();
+    for (size_t i = 0; i < all->count; i++) { // The host's visitor may do what it likes.
+        struct pmi_stopper *s = &all->stoppers[i];
+        if (s->done && !s->counted) {
+            s->counted = true;
+            count_done(all, s);
+        }
+    }
     *ret_wake = wake;
     return open;
 }

@@ -477,7 +477,7 @@ static struct pmi_os_process as_process(const struct ward *ward)
     op.start = ward->start;
     op.reaped = true;
     op.child = true;
-    op.whole_session = ward->session && PMI_SEES_SESSIONS;
+    op.whole_session = ward->session && PMI_SEES_SESSIONS && !pmi_proc_is_foreign();
     op.session = ward->session ? ward->pid : 0;
     op.session_start = ward->start;
     return op;

@@ -42,8 +42,8 @@ static bool is_enough(const struct pmi_search *search, enum pmi_found found)
 // One process
 // ------------------------------------------------------------------------------------------------
 
-// Pinned first, then seen to be the same still. A kill takes its whole group where the kernel does
-// that by a member (6.9): so nobody of it can fork away from us.
+// Pinned first, then seen to be the same still. A kill of a group's leader takes all of the group
+// (6.9): so nobody of it can fork away from us.
 static void signal_found(pid_t pid, const struct pmi_stat *found, int signal_number)
 {
     struct pmi_stat now;
@@ -356,7 +356,6 @@ static size_t look_at_rows(struct table *table, const struct pmi_search *search,
 static bool look_in(struct table *table, const struct pmi_search *search, enum pmi_found *ret_found)
 {
     enum pmi_found found = PMI_NOBODY;
-    // The unborn once: of those whom this look finds no number yet, it finds the parent alive.
     if (!add_unborn(table) || !catch_up(table, UNCHECKED_MS))
         return false;
     int64_t deadline = pmi_now_ms() + LOOK_MS; // It begins behind the list, which may be long.
@@ -367,7 +366,7 @@ static bool look_in(struct table *table, const struct pmi_search *search, enum p
             break;
         from = table->count;
         // Its own time is the bound here: nobody is to be met again in another list.
-        if (!catch_up(table, INT64_MAX) || pmi_now_ms() >= deadline) {
+        if (!add_unborn(table) || !catch_up(table, INT64_MAX) || pmi_now_ms() >= deadline) {
             found = both(found, PMI_CANNOT_TELL);
             break;
         }
@@ -401,7 +400,7 @@ void pmi_os_round_begin(void)
 
 void pmi_os_round_end(void)
 {
-    if (--round_of_thread.depth == 0) {
+    if (round_of_thread.depth > 0 && --round_of_thread.depth == 0) { // 0: in a copy.
         destroy(round_of_thread.table);
         round_of_thread.table = NULL;
     }
@@ -411,12 +410,15 @@ void pmi_look_forget_parent(void)
 {
     destroy(round_of_thread.table);
     round_of_thread.table = NULL;
+    round_of_thread.depth = 0;
 }
 
 enum pmi_found pmi_look_for(const struct pmi_search *search)
 {
     enum pmi_found found;
     bool in_round = round_of_thread.depth > 0;
+    if (pmi_proc_is_foreign()) // Its numbers are those of another namespace: of strangers.
+        return PMI_CANNOT_TELL;
     // A look that is the only one, and ends with the first one found, needs no list.
     if (!in_round && search->signal == 0)
         return look_directly(search);

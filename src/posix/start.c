@@ -410,7 +410,7 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
     };
     result = launch_normal(om, plan, &child, &s, op, &started, err);
     if (result == PM_OK) {
-        op->whole_session = child.new_session && PMI_SEES_SESSIONS;
+        op->whole_session = child.new_session && PMI_SEES_SESSIONS && !pmi_proc_is_foreign();
         pmi_session_remember(op);
         op->whole_tree = plan->own_process && s.op.cgroup == NULL;
         op->tty_fd = s.op.tty_fd;
