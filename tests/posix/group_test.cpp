@@ -54,7 +54,33 @@ int Chain(const std::vector<std::string> &args)
     return 0;
 }
 
+// A member of the session that is deaf to SIGTERM and goes to the leader's group and back to one of
+// its own, again and again. args: how long it stays, in us.
+int GoToAndFro(const std::vector<std::string> &a)
+{
+    const pid_t leader = getpid();
+    const auto stay = static_cast<useconds_t>(std::stoul(a.at(0)));
+    if (fork() == 0) {
+        signal(SIGTERM, SIG_IGN);
+        alarm(120);
+        if (fork() == 0)
+            _exit(0);
+        siginfo_t info;
+        waitid(P_ALL, 0, &info, WEXITED | WNOWAIT); // A zombie keeps the group that it comes from.
+        setpgid(0, 0);
+        printf("ready\n");
+        fflush(stdout);
+        for (;;) {
+            usleep(stay);
+            setpgid(0, getpgrp() == leader ? 0 : leader);
+        }
+    }
+    for (;;)
+        pause();
+}
+
 const RoleAdder chain("chain", Chain);
+const RoleAdder to_and_fro("to-and-fro", GoToAndFro);
 const RoleAdder leave_group("leave-group", LeaveGroup);
 
 class Group : public Contract
@@ -112,6 +138,31 @@ TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
         EXPECT_FALSE(report.tree_left);
         EXPECT_EQ(0, AliveInSession(session));
         EXPECT_EQ("", ReadAll(process)) << "it has ended by itself";
+    }
+}
+
+// Those who go from group to group are met in each of them, or in none.
+TEST_F(Group, AStopReachesWhoGoesFromGroupToGroup)
+{
+    for (const char *stay : {"200", "5000", "20000"}) {
+        SCOPED_TRACE(stay);
+        std::vector<uint64_t> sessions;
+        Open();
+        for (int i = 0; i < 10; i++) {
+            Child child({"to-and-fro", stay});
+            child->new_session = true;
+            child->stdout_slot.kind = PM_STDIO_PIPE;
+            child->stop = {2,
+                           {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 50},
+                            {PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+            pm_process *process = Spawn(child);
+            ASSERT_EQ("ready", ReadLine(process));
+            sessions.push_back(pm_process_pid(process));
+        }
+        EXPECT_EQ(PM_OK, pm_stop_all(manager, Patience(), nullptr, nullptr, nullptr));
+        for (uint64_t session : sessions)
+            EXPECT_EQ(0, AliveInSession(session));
+        EXPECT_EQ(PM_OK, Close());
     }
 }
 
