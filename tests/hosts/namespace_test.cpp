@@ -114,13 +114,18 @@ int ForeignProcPart(const Args &a)
         NEED(record.kind == PM_EXIT_EXITED && record.code == 9);
         pm_process_unref(process);
     }
-    Child lingering({"linger"});
-    lingering->stdout_slot.kind = PM_STDIO_NULL;
-    NEED(pm_spawn(manager, lingering.Get(), &process, &error) == PM_OK);
-    NEED(pm_process_stop(process, nullptr, nullptr) == PM_OK);
-    NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
-    NEED(record.kind == PM_EXIT_SIGNALED && record.signal == SIGTERM);
-    pm_process_unref(process);
+    // Also one whose session would be looked for: its members there are strangers.
+    for (bool session : {false, true}) {
+        Child lingering({"linger"});
+        lingering->stdout_slot.kind = PM_STDIO_NULL;
+        lingering->new_session = session;
+        NEED(pm_spawn(manager, lingering.Get(), &process, &error) == PM_OK);
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        NEED(pm_process_stop(process, nullptr, &report) == PM_OK && !report.tree_left);
+        NEED(pm_process_wait(process, Patience(), &record) == PM_OK);
+        NEED(record.kind == PM_EXIT_SIGNALED && record.signal == SIGTERM);
+        pm_process_unref(process);
+    }
     NEED(pm_close(manager, -1, nullptr) == PM_OK);
     return 0;
 }
