@@ -501,6 +501,15 @@ static int signal_group(struct pmi_os_process *op, int signal_number, enum pm_st
     return result;
 }
 
+// The group first, which is killed at once: else one of it would see another's death and act on it.
+static int kill_session(struct pmi_os_process *op)
+{
+    bool lives = !has_ended(op) || pmi_group_alive(op, true);
+    int result = lives ? signal_group(op, SIGKILL, PM_SCOPE_TREE) : PM_ERR_GONE;
+    op->condemned = true;
+    return pmi_session_signal(op, SIGKILL) ? PM_OK : result;
+}
+
 static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
     if (op->pid <= 1)
@@ -517,7 +526,8 @@ static int signal_scope(struct pmi_os_process *op, int signal_number, enum pm_st
     }
     if (scope == PM_SCOPE_PROCESS || !op->group)
         return signal_process(op, signal_number);
-    op->condemned |= scope == PM_SCOPE_TREE && signal_number == SIGKILL;
+    if (scope == PM_SCOPE_TREE && signal_number == SIGKILL)
+        return kill_session(op);
     bool others = scope == PM_SCOPE_TREE && pmi_session_signal(op, signal_number);
     // Zombies alone would make it a success.
     if (has_ended(op) && !pmi_group_alive(op, true))

@@ -141,6 +141,25 @@ TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
     }
 }
 
+// Else a shell would see its child killed, and say so by its exit code.
+TEST_F(Group, AKillOfASessionIsAtOnceForAllInItsLeadersGroup)
+{
+    Open();
+    for (int i = 0; i < 20; i++) {
+        Child child({});
+        child.program = "/bin/sh";
+        child.args = {"sh", "-c", "echo ready; sleep 60; exit 7"};
+        child->new_session = true;
+        child->stdout_slot.kind = PM_STDIO_PIPE;
+        pm_process *process = Spawn(child);
+        ASSERT_EQ("ready", ReadLine(process));
+        EXPECT_TRUE(Eventually([&] { return AliveInSession(pm_process_pid(process)) > 3; }));
+        pm_stop_plan plan = {1, {{PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+        EXPECT_EQ(PM_OK, pm_process_stop(process, &plan, nullptr));
+        EXPECT_EQ(SIGKILL, Wait(process).signal);
+    }
+}
+
 // Those who go from group to group are met in each of them, or in none.
 TEST_F(Group, AStopReachesWhoGoesFromGroupToGroup)
 {
