@@ -201,6 +201,16 @@ bool rpc_is_notification(const char *line, size_t size)
     return is;
 }
 
+bool rpc_is_farewell(const char *line, size_t size)
+{
+    json_t *message = json_loadb(line, size, 0, NULL);
+    const json_t *code = json_object_get(json_object_get(message, "error"), "code");
+    bool is = json_is_null(json_object_get(message, "id")) &&
+              json_integer_value(code) == RPC_RUNNER - RUNNER_REFUSED;
+    json_decref(message);
+    return is;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Parameters
 // ------------------------------------------------------------------------------------------------

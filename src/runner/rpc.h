@@ -38,6 +38,8 @@ char *rpc_line(json_t *message, size_t *ret_size);
 int rpc_take_reply(const char *line, size_t size, int id, json_t **ret_result,
                    struct runner_error *error);
 bool rpc_is_notification(const char *line, size_t size);
+// Why the connection is closed: a refusal of none of the requests.
+bool rpc_is_farewell(const char *line, size_t size);
 
 // ---- parameters
 // ----------------------------------------------------------------------------------
