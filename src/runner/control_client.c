@@ -50,13 +50,14 @@ static void on_line(void *user, const char *line, size_t size)
     }
     memcpy(copy, line, size);
     copy[size] = '\0';
-    if (rpc_is_farewell(line, size)) { // Not instead of an answer that came directly before it.
+    enum rpc_said said = rpc_said(line, size);
+    if (said == RPC_FAREWELL) { // Not instead of an answer that came directly before it.
         free(client->farewell);
         client->farewell = copy;
         client->farewell_size = size;
         return;
     }
-    if (!rpc_is_notification(line, size)) {
+    if (said == RPC_REPLY) {
         free(client->reply);
         client->reply = copy;
         client->reply_size = size;

@@ -148,14 +148,25 @@ static void silent_runner(struct doctor *doctor, bool nobody)
     }
 }
 
+static bool is_ending(const struct runner_error *error)
+{
+    return strcmp(error->why, STOPS_SESSIONS) == 0 || strcmp(error->why, ENDS_SOON) == 0;
+}
+
 // It answers, and not what it was asked.
-static void ending_runner(struct doctor *doctor, const struct runner_error *error)
+static void other_answer(struct doctor *doctor, const struct runner_error *error)
 {
     unsigned long long pid = (unsigned long long)doctor->known.owner.pid;
     char subject[32];
     (void)snprintf(subject, sizeof subject, "process %llu", pid);
-    doctor_find(doctor, DOCTOR_NOTE, "runner.ending", subject,
-                "the runner, process %llu, takes no more calls\n%s", pid, error->why);
+    if (is_ending(error)) {
+        doctor_find(doctor, DOCTOR_NOTE, "runner.ending", subject,
+                    "the runner, process %llu, takes no more calls\n%s", pid, error->why);
+    } else {
+        doctor_find(doctor, DOCTOR_ERROR, "runner.silent", subject,
+                    "the runner, process %llu, does not tell how it is\n%s: %s\n%s upgrade", pid,
+                    error->what, error->why, doctor->runner);
+    }
 }
 
 // It has too many clients. One of an earlier build says nothing, and ends the connection.
@@ -211,10 +222,10 @@ static void check_runner(struct doctor *doctor)
     } else if (doctor->runner_lives && still_owns(doctor)) {
         if (nobody || code == RUNNER_TIMEOUT) {
             silent_runner(doctor, nobody);
-        } else if (strcmp(error.why, STOPS_SESSIONS) == 0 || strcmp(error.why, ENDS_SOON) == 0) {
-            ending_runner(doctor, &error);
-        } else {
+        } else if (code == RUNNER_REFUSED || (code == RUNNER_UNREACHABLE && !is_ending(&error))) {
             crowded_runner(doctor, &error);
+        } else {
+            other_answer(doctor, &error);
         }
     }
     if (doctor->runner_lives &&
