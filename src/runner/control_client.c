@@ -11,6 +11,7 @@
 
 #define ANSWER_MS 5000            // For what a runner answers at once.
 #define SERVED_MS 1000            // The same, where another one wants to serve.
+#define PLACES_MAX 3              // So many connections are tried that are sent away.
 #define CLIENT_LINE_MAX 67108864u // What a service answers may be long.
 
 struct queued {
@@ -19,6 +20,7 @@ struct queued {
 };
 
 struct client {
+    struct runner_env env;
     uv_loop_t loop;
     uv_timer_t timer;
     struct lines *lines; // NULL: the connection has ended.
@@ -27,6 +29,8 @@ struct client {
     bool timed_out;
     char *reply; // Of the call under way.
     size_t reply_size;
+    char *farewell; // Why it is sent away: what was asked last and has no reply was not read.
+    size_t farewell_size;
     struct queued *first, **last;               // Notifications.
     void (*told)(void *user, const char *line); // NULL: they are queued.
     void *user;
@@ -46,7 +50,14 @@ static void on_line(void *user, const char *line, size_t size)
     }
     memcpy(copy, line, size);
     copy[size] = '\0';
-    if (!rpc_is_notification(line, size)) {
+    enum rpc_said said = rpc_said(line, size);
+    if (said == RPC_FAREWELL) { // Not instead of an answer that came directly before it.
+        free(client->farewell);
+        client->farewell = copy;
+        client->farewell_size = size;
+        return;
+    }
+    if (said == RPC_REPLY) {
         free(client->reply);
         client->reply = copy;
         client->reply_size = size;
@@ -155,6 +166,7 @@ int client_connect(const struct runner_env *env, struct client **ret_client,
         (void)runner_fail(error, RUNNER_FAILED, "connection\nout of memory");
         return RUNNER_FAILED;
     }
+    client->env = *env;
     client->last = &client->first;
     (void)uv_timer_init(&client->loop, &client->timer);
     client->timer.data = client;
@@ -277,30 +289,36 @@ struct client *client_close(struct client *client)
         free(item);
     }
     free(client->reply);
+    free(client->farewell);
     free(client);
     return NULL;
 }
 
 static int broken(const struct client *client, struct runner_error *error)
 {
+    json_t *none = NULL;
+    if (client->farewell != NULL) {
+        return rpc_take_reply(client->farewell, client->farewell_size, 0, &none, error);
+    }
     return runner_fail(error, RUNNER_UNREACHABLE,
                        "call of the runner\nit ended the connection: %s\n"
                        "runner info",
                        uv_strerror(client->failure));
 }
 
-int client_call(struct client *client, const char *method, json_t *params, int64_t timeout_ms,
-                json_t **ret_result, struct runner_error *error)
+// Until its reply is there.
+static int exchange(struct client *client, const char *method, json_t *message, int64_t timeout_ms,
+                    struct runner_error *error)
 {
     size_t size = 0;
-    char *text = rpc_line(rpc_call(++client->last_id, method, params), &size);
+    char *text = rpc_line(json_incref(message), &size);
     if (text != NULL && size > rpc_line_max(method)) {
         free(text);
         return runner_fail(error, RUNNER_USAGE,
                            "call of %s\nit has %llu bytes, and %llu is the limit", method,
                            (unsigned long long)size, (unsigned long long)rpc_line_max(method));
     }
-    if (client->lines == NULL) {
+    if (client->lines == NULL || client->farewell != NULL) {
         free(text);
         return broken(client, error);
     }
@@ -309,21 +327,53 @@ int client_call(struct client *client, const char *method, json_t *params, int64
     if (timeout_ms >= 0) {
         (void)uv_timer_start(&client->timer, on_timer, (uint64_t)timeout_ms, 0);
     }
-    while (client->reply == NULL && client->lines != NULL && !client->timed_out) {
+    while (client->reply == NULL && client->lines != NULL && client->farewell == NULL &&
+           !client->timed_out) {
         (void)uv_run(&client->loop, UV_RUN_ONCE);
     }
     (void)uv_timer_stop(&client->timer);
-    if (client->reply == NULL) {
-        return client->timed_out
-                   ? runner_fail(error, RUNNER_TIMEOUT,
-                                 "call of %s\nno answer within %lld ms\nrunner doctor", method,
-                                 (long long)timeout_ms)
-                   : broken(client, error);
+    if (client->reply != NULL) {
+        return RUNNER_OK;
     }
-    text = client->reply;
-    client->reply = NULL;
-    int code = rpc_take_reply(text, client->reply_size, client->last_id, ret_result, error);
-    free(text);
+    return client->timed_out ? runner_fail(error, RUNNER_TIMEOUT,
+                                           "call of %s\nno answer within %lld ms\nrunner doctor",
+                                           method, (long long)timeout_ms)
+                             : broken(client, error);
+}
+
+static int connect_again(struct client *client, struct runner_error *error)
+{
+    if (client->lines != NULL) {
+        lines_close(client->lines);
+    }
+    while (client->lines != NULL) {
+        (void)uv_run(&client->loop, UV_RUN_ONCE);
+    }
+    free(client->farewell);
+    client->farewell = NULL;
+    return connect_client(client, &client->env, error);
+}
+
+// Who has been sent away has what it asked for not done: a runner reads no more, and says so after
+// its answers.
+int client_call(struct client *client, const char *method, json_t *params, int64_t timeout_ms,
+                json_t **ret_result, struct runner_error *error)
+{
+    json_t *message = rpc_call(++client->last_id, method, params);
+    int code = exchange(client, method, message, timeout_ms, error);
+    for (int i = 1; i < PLACES_MAX && code == RUNNER_REFUSED && client->farewell != NULL; i++) {
+        code = connect_again(client, error);
+        if (code == RUNNER_OK) {
+            code = exchange(client, method, message, timeout_ms, error);
+        }
+    }
+    json_decref(message);
+    if (code == RUNNER_OK) {
+        char *text = client->reply;
+        client->reply = NULL;
+        code = rpc_take_reply(text, client->reply_size, client->last_id, ret_result, error);
+        free(text);
+    }
     return code;
 }
 

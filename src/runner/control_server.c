@@ -247,8 +247,15 @@ static bool waits_for_nothing(const struct conn *conn)
     return conn->lines != NULL && !conn->leaving && conn->calls == 0 && !conn->subscribed;
 }
 
-// Of the others the one that has said nothing for longest; sooner one that has read all that it was
-// sent; or NULL.
+// The lower, the sooner it gives up its place: who has read all that it was sent, and last who is
+// just asking for something.
+static int busyness(const struct conn *conn)
+{
+    return (lines_within(conn->lines) ? 2 : 0) + (lines_all_sent(conn->lines) ? 0 : 1);
+}
+
+// Of the others that wait for nothing the least busy; of these the one that has said nothing for
+// longest; or NULL.
 static struct conn *find_idle(const struct control *control, const struct conn *newest)
 {
     struct conn *idle = NULL;
@@ -256,9 +263,8 @@ static struct conn *find_idle(const struct control *control, const struct conn *
         if (conn == newest || !waits_for_nothing(conn)) {
             continue;
         }
-        bool sent = lines_all_sent(conn->lines);
-        bool best = idle != NULL && lines_all_sent(idle->lines);
-        if (idle == NULL || (sent && !best) || (sent == best && conn->heard < idle->heard)) {
+        int more = idle != NULL ? busyness(conn) - busyness(idle) : -1;
+        if (more < 0 || (more == 0 && conn->heard < idle->heard)) {
             idle = conn;
         }
     }
@@ -271,8 +277,9 @@ static struct conn *find_silent(const struct control *control, const struct conn
     struct conn *idle = find_idle(control, newest);
     for (size_t i = 0; i < CONNECTIONS_MAX && idle != NULL; i++) {
         uint64_t heard = idle->heard;
+        int busy = busyness(idle);
         lines_look(idle->lines);
-        if (idle->heard == heard) {
+        if (idle->heard == heard && busyness(idle) <= busy) {
             break;
         }
         idle = find_idle(control, newest);
@@ -306,10 +313,13 @@ static void send_away(struct conn *conn, const struct runner_error *error)
 
 static void tell_crowded(struct server *server, uint64_t pid, const char *what)
 {
+    char who[40] = "";
+    if (pid != 0) {
+        (void)snprintf(who, sizeof who, " (process %llu)", (unsigned long long)pid);
+    }
     if (!server->control->crowded) {
-        log_write(server->log, LOG_WARNING, "control.crowded", NULL,
-                  "%d connections at once: %s (process %llu)", CONNECTIONS_MAX, what,
-                  (unsigned long long)pid);
+        log_write(server->log, LOG_WARNING, "control.crowded", NULL, "%d connections at once: %s%s",
+                  CONNECTIONS_MAX, what, who);
     }
     server->control->crowded = true;
 }
@@ -322,7 +332,7 @@ static void make_room(struct conn *newest)
     struct control *control = server->control;
     struct conn *idle = find_silent(control, newest);
     struct runner_error error;
-    char number[24], show[4600];
+    char number[24], oldest[64] = "", show[4600];
     if (idle != NULL) {
         tell_crowded(server, idle->pid,
                      "who waits for nothing is sent away, the most silent first");
@@ -336,10 +346,12 @@ static void make_room(struct conn *newest)
     uint64_t pid = oldest_process(control);
     tell_crowded(server, pid, "each waits for something, and others are sent away");
     (void)snprintf(number, sizeof number, "%llu", (unsigned long long)pid);
+    if (pid != 0) {
+        (void)snprintf(oldest, sizeof oldest, "; the oldest is of process %s", number);
+    }
     (void)runner_fail(&error, RUNNER_REFUSED,
-                      "connection to the runner\n%d are there, and each waits for something; the "
-                      "oldest is of process %s\n%s",
-                      CONNECTIONS_MAX, number,
+                      "connection to the runner\n%d are there, and each waits for something%s\n%s",
+                      CONNECTIONS_MAX, oldest,
                       pid != 0 ? doctor_command(DOCTOR_PROCESS, number, show)
                                : "none: end one of the programs that are connected");
     send_away(newest, &error);

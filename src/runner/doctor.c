@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runner/control_client.h"
+#include "runner/server.h"
 #include "runner/text.h"
 
 static const char *next_line(char **rest)
@@ -147,8 +148,28 @@ static void silent_runner(struct doctor *doctor, bool nobody)
     }
 }
 
-// It answers, and not what it was asked: it has too many clients. One of an earlier build says
-// nothing, and ends the connection.
+static bool is_ending(const struct runner_error *error)
+{
+    return strcmp(error->why, STOPS_SESSIONS) == 0 || strcmp(error->why, ENDS_SOON) == 0;
+}
+
+// It answers, and not what it was asked.
+static void other_answer(struct doctor *doctor, const struct runner_error *error)
+{
+    unsigned long long pid = (unsigned long long)doctor->known.owner.pid;
+    char subject[32];
+    (void)snprintf(subject, sizeof subject, "process %llu", pid);
+    if (is_ending(error)) {
+        doctor_find(doctor, DOCTOR_NOTE, "runner.ending", subject,
+                    "the runner, process %llu, takes no more calls\n%s", pid, error->why);
+    } else {
+        doctor_find(doctor, DOCTOR_ERROR, "runner.silent", subject,
+                    "the runner, process %llu, does not tell how it is\n%s: %s\n%s upgrade", pid,
+                    error->what, error->why, doctor->runner);
+    }
+}
+
+// It has too many clients. One of an earlier build says nothing, and ends the connection.
 static void crowded_runner(struct doctor *doctor, const struct runner_error *error)
 {
     unsigned long long pid = (unsigned long long)doctor->known.owner.pid;
@@ -201,8 +222,10 @@ static void check_runner(struct doctor *doctor)
     } else if (doctor->runner_lives && still_owns(doctor)) {
         if (nobody || code == RUNNER_TIMEOUT) {
             silent_runner(doctor, nobody);
-        } else {
+        } else if (code == RUNNER_REFUSED || (code == RUNNER_UNREACHABLE && !is_ending(&error))) {
             crowded_runner(doctor, &error);
+        } else {
+            other_answer(doctor, &error);
         }
     }
     if (doctor->runner_lives &&

@@ -51,6 +51,11 @@ bool lines_all_sent(const struct lines *lines)
     return lines->writes == 0;
 }
 
+bool lines_within(const struct lines *lines)
+{
+    return lines->have > 0;
+}
+
 void lines_finish(struct lines *lines)
 {
     lines->finishing = true;
@@ -117,6 +122,13 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
     take_lines(lines);
 }
 
+// The other end has gone. Reading tells that, too, and before it what was said last: why.
+static bool reading_tells(const struct lines *lines, int status)
+{
+    bool gone = status == UV_EPIPE || status == UV_ECONNRESET || status == UV_EOF;
+    return gone && !lines->finishing && uv_is_active((const uv_handle_t *)lines->pipe);
+}
+
 static void on_written(uv_write_t *request, int status)
 {
     struct write *write = (struct write *)request;
@@ -126,7 +138,9 @@ static void on_written(uv_write_t *request, int status)
     free(write->text);
     free(write);
     if (status != 0 && status != UV_ECANCELED) {
-        close_with(lines, status);
+        if (!reading_tells(lines, status)) {
+            close_with(lines, status);
+        }
     } else if (lines->finishing && lines->writes == 0) {
         lines_close(lines);
     }

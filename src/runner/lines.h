@@ -24,6 +24,8 @@ struct lines *lines_open(uv_pipe_t *pipe, const struct lines_handler *handler);
 void lines_write(struct lines *lines, char *text, size_t size);
 // What has come and was not read yet is read at once, where only the loop would.
 void lines_look(struct lines *lines);
+// Something of a line has come, and not yet its end.
+bool lines_within(const struct lines *lines);
 // The other end, or its system, has it all.
 bool lines_all_sent(const struct lines *lines);
 void lines_close(struct lines *lines);

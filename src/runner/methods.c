@@ -479,7 +479,7 @@ static void run(struct server *server, const struct method *method, struct call 
     bool stops = server->end == SERVER_SHUTDOWN_ALL;
     if (server->end != SERVER_RUNS && !may_end && !(stops && method->when == ENDS)) {
         (void)runner_fail(&error, RUNNER_UNREACHABLE, "call of %s\n%s", method->name,
-                          stops ? STOPS_SESSIONS : "the runner is about to end");
+                          stops ? STOPS_SESSIONS : ENDS_SOON);
         call_error(call, &error);
         return;
     }

@@ -72,6 +72,8 @@ void os_terminal_stream(uv_tty_t *tty);
 
 // First thing in main().
 void os_begin(void);
+// Gives back what that has changed of a terminal: at once, for who does not come to exit().
+void os_end(void);
 // While there is one thread: room for the descriptors of many sessions.
 void os_widen_table(void);
 // In UTF-8.

@@ -193,12 +193,15 @@ int rpc_take_reply(const char *line, size_t size, int id, json_t **ret_result,
     return code;
 }
 
-bool rpc_is_notification(const char *line, size_t size)
+enum rpc_said rpc_said(const char *line, size_t size)
 {
     json_t *message = json_loadb(line, size, 0, NULL);
-    bool is = json_object_get(message, "method") != NULL;
+    const json_t *code = json_object_get(json_object_get(message, "error"), "code");
+    bool notifies = json_object_get(message, "method") != NULL;
+    bool leaves = json_is_null(json_object_get(message, "id")) &&
+                  json_integer_value(code) == RPC_RUNNER - RUNNER_REFUSED;
     json_decref(message);
-    return is;
+    return notifies ? RPC_NOTIFICATION : leaves ? RPC_FAREWELL : RPC_REPLY;
 }
 
 // ------------------------------------------------------------------------------------------------

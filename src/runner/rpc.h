@@ -37,7 +37,12 @@ char *rpc_line(json_t *message, size_t *ret_size);
 // RUNNER_FAILED for one that is no answer to this call.
 int rpc_take_reply(const char *line, size_t size, int id, json_t **ret_result,
                    struct runner_error *error);
-bool rpc_is_notification(const char *line, size_t size);
+enum rpc_said {
+    RPC_REPLY,
+    RPC_NOTIFICATION,
+    RPC_FAREWELL, // Why the connection is closed: a refusal of none of the requests.
+};
+enum rpc_said rpc_said(const char *line, size_t size);
 
 // ---- parameters
 // ----------------------------------------------------------------------------------

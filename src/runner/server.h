@@ -17,6 +17,7 @@
 
 // Why one that ends when its sessions have ended refuses all but what ends them, or it, sooner.
 #define STOPS_SESSIONS "the runner stops its sessions, and ends then"
+#define ENDS_SOON "the runner is about to end"
 
 // A runner that ends is gone by then: what it waits for, and the end of its registry.
 #define SERVER_LEAVE_MS 30000

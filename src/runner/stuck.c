@@ -21,6 +21,7 @@ static void on_patience_over(uv_timer_t *timer)
 {
     (void)timer;
     os_terminal_restore();
+    os_end();         // Past atexit().
     _Exit(RUNNER_OK); // As who was asked to leave, and could.
 }
 

@@ -723,9 +723,14 @@ static void on_patience_over(uv_timer_t *timer)
                    (unsigned long long)view->sent);
     if (view->busy_until != 0) {
         fail_busy(view);
+    } else if (!view->attached) {
+        fail(view, RUNNER_TIMEOUT, "its holder cannot be reached in time", "runner get ");
+    } else if (view->typed_size > 0) {
+        fail(view, RUNNER_TIMEOUT, why, "runner get ");
     } else {
-        fail(view, RUNNER_TIMEOUT, view->attached ? why : "its holder cannot be reached in time",
-             "runner get ");
+        fail_sent(view, RUNNER_TIMEOUT,
+                  view->input_ended ? "no answer in time" : "its stdin has not ended in time",
+                  "runner get ");
     }
 }
 

@@ -1,10 +1,14 @@
-// What the control connection says and understands, without any connection.
+// What the control connection says and understands; and lines over one of another kind.
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstring>
 #include <string>
 
 extern "C" {
+#include "poddaemon/os.h"
+#include "runner/lines.h"
+#include "runner/os.h"
 #include "runner/rpc.h"
 #include "runner/text.h"
 }
@@ -204,6 +208,65 @@ TEST(Rpc, Base64ThereAndBack)
         size_t size;
         EXPECT_EQ(rpc_base64_decode(bad, &size), nullptr) << bad;
     }
+}
+
+struct end {
+    struct lines *lines;
+    std::string said;
+    bool closed;
+};
+
+void on_line(void *user, const char *line, size_t size)
+{
+    ((struct end *)user)->said.append(line, size);
+}
+
+void on_closed(void *user, int)
+{
+    ((struct end *)user)->closed = true;
+}
+
+void open_end(uv_loop_t *loop, pm_native native, struct end *end)
+{
+    struct lines_handler handler = {on_line, on_closed, end, 0};
+    uv_pipe_t *pipe = (uv_pipe_t *)malloc(sizeof *pipe);
+    ASSERT_EQ(uv_pipe_init(loop, pipe, 0), 0);
+    ASSERT_EQ(os_pipe_open(pipe, native), 0);
+    end->lines = lines_open(pipe, &handler);
+    ASSERT_NE(end->lines, nullptr);
+}
+
+void say(const struct end *end, const char *text)
+{
+    size_t size = strlen(text);
+    char *copy = (char *)malloc(size);
+    memcpy(copy, text, size);
+    lines_write(end->lines, copy, size);
+}
+
+TEST(Lines, AWriteThatFailsLosesNothingOfWhatWasSaidBefore)
+{
+    uv_loop_t loop;
+    pm_native natives[2];
+    struct end one = {}, other = {};
+#ifndef _WIN32
+    (void)signal(SIGPIPE, SIG_IGN); // As os_begin() does.
+#endif
+    ASSERT_EQ(uv_loop_init(&loop), 0);
+    ASSERT_EQ(pod_birth_pair(&natives[0], &natives[1]), PM_OK);
+    open_end(&loop, natives[0], &one);
+    say(&one, "why\n");
+    lines_finish(one.lines);
+    while (!one.closed) {
+        (void)uv_run(&loop, UV_RUN_ONCE);
+    }
+    open_end(&loop, natives[1], &other);
+    say(&other, "too late\n");
+    while (!other.closed) {
+        (void)uv_run(&loop, UV_RUN_ONCE);
+    }
+    EXPECT_EQ(other.said, "why");
+    EXPECT_EQ(uv_loop_close(&loop), 0);
 }
 
 } // namespace

@@ -16,7 +16,10 @@ extern "C" {
 #include "runner/os.h"
 #include "runner/placement.h"
 #include "runner/session.h"
-#ifndef _WIN32
+#include "runner/stuck.h"
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -480,5 +483,37 @@ TEST(Session, AVariableIsFoundAsTheSystemNamesIt)
     EXPECT_TRUE(create_has_variable(env, 4, "GONE")); // It shall not have that one.
     EXPECT_FALSE(create_has_variable(env, 4, "GON"));
 }
+
+#ifdef _WIN32
+// On the console of the test, as a view that waits for ever to write to it.
+void be_stuck()
+{
+    HANDLE screen =
+        CreateFileW(L"CONOUT$", GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE,
+                    nullptr, OPEN_EXISTING, 0, nullptr);
+    (void)SetStdHandle(STD_OUTPUT_HANDLE, screen);
+    os_begin();
+    bool utf8 = GetConsoleOutputCP() == CP_UTF8;
+    if (utf8 && stuck_watch() != nullptr && GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0)) {
+        Sleep(INFINITE);
+    }
+    _Exit(utf8 ? 3 : 4);
+}
+
+TEST(Console, GetsItsPageBackFromAStuckView)
+{
+    if (GetConsoleOutputCP() == 0 && !AllocConsole()) {
+        GTEST_SKIP() << "no console can be had";
+    }
+    UINT before = GetConsoleOutputCP();
+    (void)SetConsoleCtrlHandler(nullptr, TRUE); // It is for all on the console.
+    ASSERT_TRUE(SetConsoleOutputCP(850));
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    EXPECT_EXIT(be_stuck(), testing::ExitedWithCode(RUNNER_OK), "");
+    EXPECT_EQ(GetConsoleOutputCP(), 850u);
+    (void)SetConsoleOutputCP(before);
+    (void)SetConsoleCtrlHandler(nullptr, FALSE);
+}
+#endif
 
 } // namespace

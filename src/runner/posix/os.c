@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -32,6 +33,10 @@ void os_begin(void)
     (void)signal(SIGPIPE, SIG_IGN); // Ends of connections are told by the calls.
     (void)signal(SIGXFSZ, SIG_IGN); // So is a limit for the size of files.
     (void)umask(077);
+}
+
+void os_end(void)
+{
 }
 
 // Linux enlarges the table of a process with several threads only when every processor has passed a
@@ -289,7 +294,13 @@ uint64_t os_peer_of(pm_native native)
     struct ucred peer;
     socklen_t size = sizeof peer;
     if (getsockopt((int)native, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
-        pid = (uint64_t)peer.pid;
+        pid = (uint64_t)peer.pid; // 0: of a pid namespace that is not below ours.
+    }
+#elif defined(LOCAL_PEERPID) // macOS.
+    pid_t peer;
+    socklen_t size = sizeof peer;
+    if (getsockopt((int)native, SOL_LOCAL, LOCAL_PEERPID, &peer, &size) == 0 && peer > 0) {
+        pid = (uint64_t)peer;
     }
 #else
     (void)native;

@@ -26,7 +26,8 @@ static BOOL WINAPI on_console_event(DWORD event)
 {
     (void)event;
     restore_page();
-    return FALSE; // The next handler ends us, past atexit().
+    return FALSE; // The next handler ends us, past atexit(). That of libuv comes before, and is the
+                  // last where it has a watcher: who watches comes to exit() or os_end().
 }
 
 static bool is_console(DWORD which)
@@ -52,6 +53,11 @@ void os_begin(void)
     // Whoever is below a new process group ignores Ctrl-C, unless it says otherwise.
     (void)SetConsoleCtrlHandler(NULL, FALSE);
     write_utf8();
+}
+
+void os_end(void)
+{
+    restore_page();
 }
 
 static char *to_utf8(const wchar_t *text)
