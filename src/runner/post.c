@@ -1,7 +1,6 @@
 #include "runner/post.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 #include "runner/os.h"
@@ -112,16 +111,27 @@ static int begin(struct post *post, struct post_thread *thread)
     return result;
 }
 
+static struct post_thread *take_waiting(struct post *post)
+{
+    struct post_thread *thread = post->waiting->user;
+    post->waiting = post->waiting->next;
+    post->last_waiting = post->waiting != NULL ? post->last_waiting : &post->waiting;
+    return thread;
+}
+
 static void begin_waiting(struct post *post)
 {
     while (post->waiting != NULL && post->running < post->most) {
-        struct post_thread *thread = post->waiting->user;
-        post->waiting = post->waiting->next;
-        post->last_waiting = post->waiting != NULL ? post->last_waiting : &post->waiting;
-        if (begin(post, thread) != 0) { // Late is better than never.
+        struct post_thread *first = post->waiting->user;
+        int result = begin(post, first);
+        if (result != 0 && post->running > 0) {
+            return; // No thread can be had: again when the next one is back.
+        }
+        (void)take_waiting(post);
+        if (result != 0) { // Nobody comes back. Late is better than never.
             post->threads--;
-            thread->block(thread->user);
-            thread->after(thread->user);
+            first->block(first->user);
+            first->after(first->user);
         }
     }
 }
@@ -130,9 +140,11 @@ static void after_thread(void *user)
 {
     struct post_thread *thread = user;
     struct post *post = thread->post;
-    (void)uv_thread_join(&thread->thread);
+    if (!thread->dropped) {
+        (void)uv_thread_join(&thread->thread);
+        post->running--;
+    }
     post->threads--;
-    post->running--;
     thread->after(thread->user); // It may free the thread's struct.
     begin_waiting(post);
     if (post->closing) {
@@ -145,7 +157,7 @@ int post_thread(struct post *post, struct post_thread *thread)
     int result = 0;
     thread->post = post;
     thread->item = (struct post_item){NULL, after_thread, thread};
-    if (post->running < post->most) {
+    if (post->running < post->most || thread->passes) {
         result = begin(post, thread);
     } else {
         *post->last_waiting = &thread->item;
@@ -153,4 +165,14 @@ int post_thread(struct post *post, struct post_thread *thread)
     }
     post->threads += result == 0 ? 1 : 0;
     return result;
+}
+
+void post_drop_waiting(struct post *post)
+{
+    while (post->waiting != NULL) {
+        struct post_thread *thread = take_waiting(post);
+        thread->dropped = true;
+        post_send(post,
+                  &thread->item); // Not from here: what waits for it may be in our caller's hands.
+    }
 }
