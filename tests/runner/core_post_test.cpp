@@ -127,7 +127,7 @@ TEST_F(Post, OneThatPassesWaitsForNobody)
 }
 
 #ifndef _WIN32
-// No thread can be had: their stacks would be larger than what there is of addresses.
+// No thread can be had: its stack would be larger than what there is of addresses.
 class NoThreads
 {
   public:
@@ -135,21 +135,37 @@ class NoThreads
     {
         EXPECT_EQ(getrlimit(RLIMIT_STACK, &before), 0);
         rlimit huge = before;
-        huge.rlim_cur = rlim_t(1) << 50;
-        EXPECT_EQ(setrlimit(RLIMIT_STACK, &huge), 0);
+        huge.rlim_cur = static_cast<rlim_t>(1) << 50;
+        (void)setrlimit(RLIMIT_STACK, &huge);
     }
     ~NoThreads()
     {
-        (void)setrlimit(RLIMIT_STACK, &before);
+        EXPECT_EQ(setrlimit(RLIMIT_STACK, &before), 0);
     }
-    bool set = false;
+    NoThreads(const NoThreads &) = delete;
+    NoThreads &operator=(const NoThreads &) = delete;
 
   private:
     rlimit before = {};
 };
 
+bool threads_can_be_withheld()
+{
+    NoThreads none;
+    uv_thread_t thread;
+    if (uv_thread_create(
+            &thread, [](void *) {}, nullptr) != 0) {
+        return true;
+    }
+    (void)uv_thread_join(&thread);
+    return false;
+}
+
 TEST_F(Post, OneThatGetsNoThreadWaitsOnWhileOthersRun)
 {
+    if (!threads_can_be_withheld()) {
+        GTEST_SKIP() << "the system sets no limit of a stack";
+    }
     Work first, hangs, waits;
     uv_thread_t loops = uv_thread_self(), ran = {};
     first.block = [this] { uv_sem_wait(&gate); };
@@ -162,8 +178,6 @@ TEST_F(Post, OneThatGetsNoThreadWaitsOnWhileOthersRun)
     ASSERT_EQ(begin(waits), 0);
     {
         NoThreads none;
-        Work other;
-        ASSERT_NE(begin(other, true), 0) << "threads can be had all the same";
         uv_sem_post(&gate);
         while (!first.back && !hangs.back) {
             (void)uv_run(&loop, UV_RUN_ONCE);
@@ -178,6 +192,9 @@ TEST_F(Post, OneThatGetsNoThreadWaitsOnWhileOthersRun)
 
 TEST_F(Post, OneThatGetsNoThreadRunsWhereNobodyElseComesBack)
 {
+    if (!threads_can_be_withheld()) {
+        GTEST_SKIP() << "the system sets no limit of a stack";
+    }
     Work first, waits;
     uv_thread_t loops = uv_thread_self(), ran = {};
     waits.block = [&ran] { ran = uv_thread_self(); };
