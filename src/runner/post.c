@@ -172,7 +172,7 @@ void post_drop_waiting(struct post *post)
     while (post->waiting != NULL) {
         struct post_thread *thread = take_waiting(post);
         thread->dropped = true;
-        post_send(post,
-                  &thread->item); // Not from here: what waits for it may be in our caller's hands.
+        // Not from here: what it is about may be in our caller's hands.
+        post_send(post, &thread->item);
     }
 }
