@@ -119,20 +119,28 @@ static struct post_thread *take_waiting(struct post *post)
     return thread;
 }
 
+static void put_back(struct post *post, struct post_thread *thread)
+{
+    thread->item.next = post->waiting;
+    post->last_waiting = post->waiting != NULL ? post->last_waiting : &thread->item.next;
+    post->waiting = &thread->item;
+}
+
 static void begin_waiting(struct post *post)
 {
     while (post->waiting != NULL && post->running < post->most) {
-        struct post_thread *first = post->waiting->user;
-        int result = begin(post, first);
-        if (result != 0 && post->running > 0) {
-            return; // No thread can be had: again when the next one is back.
+        // Before it runs: it sends its item when it is done.
+        struct post_thread *thread = take_waiting(post);
+        if (begin(post, thread) == 0) {
+            continue;
         }
-        (void)take_waiting(post);
-        if (result != 0) { // Nobody comes back. Late is better than never.
-            post->threads--;
-            first->block(first->user);
-            first->after(first->user);
+        if (post->running > 0) { // No thread can be had: again when the next one is back.
+            put_back(post, thread);
+            return;
         }
+        post->threads--; // Nobody comes back. Late is better than never.
+        thread->block(thread->user);
+        thread->after(thread->user);
     }
 }
 
