@@ -219,6 +219,8 @@ struct pod_conn *pod_conn_open(struct pod *pod, pm_native native, bool birth);
 void pod_conn_look(struct pod_conn *conn); // What is there already is taken at once.
 void pod_conn_close(struct pod_conn *conn);
 void pod_conn_fail(struct pod_conn *conn, int code, int frame, const char *text); // Tells, closes.
+// Behind an ERROR that is fatal: closes it when that was read, or soon.
+void pod_conn_send_away(struct pod_conn *conn);
 void pod_conn_credit(struct pod_conn *conn); // Tells the writer if there is more room.
 void pod_conns_all_close(struct pod *pod);
 

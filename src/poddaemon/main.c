@@ -35,8 +35,7 @@ static int fail(struct pod *pod, pm_native birth, int result, const char *what)
         message.u.error.detail = (uint64_t)-result;
         message.u.error.text = (struct pod_bytes){(const uint8_t *)text, strlen(text)};
         pod_conn_send(conn, &message);
-        conn->close_when_sent = true;
-        pod_conn_pump(conn);
+        pod_conn_send_away(conn);
         (void)uv_run(&pod->loop, UV_RUN_DEFAULT);
     }
     pod_journal_flush(pod);

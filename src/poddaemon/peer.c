@@ -80,7 +80,19 @@ static void on_unread(uv_timer_t *timer)
     pod_conn_close(timer->data);
 }
 
-// Whether it reads that or not: its role is free at once, its place soon.
+// Whether it reads why or not: its role is free at once, its place soon.
+void pod_conn_send_away(struct pod_conn *conn)
+{
+    if (conn->phase == POD_PHASE_CLOSING) {
+        return; // It has read nothing for long.
+    }
+    conn->close_when_sent = true;
+    (void)uv_read_stop((uv_stream_t *)&conn->pipe);
+    (void)uv_timer_start(&conn->timer, on_unread, POD_UNREAD_MS, 0);
+    lose_role(conn);
+    pod_conn_pump(conn);
+}
+
 void pod_conn_fail(struct pod_conn *conn, int code, int frame, const char *text)
 {
     struct pod_error error = {.code = (uint16_t)code, .frame = (uint8_t)frame, .fatal = 1};
@@ -92,14 +104,7 @@ void pod_conn_fail(struct pod_conn *conn, int code, int frame, const char *text)
     conn->pod->refused++;
     pod_note(conn->pod, "connection %llu is refused: %s", (unsigned long long)conn->number, text);
     send_error(conn, &error);
-    if (conn->phase == POD_PHASE_CLOSING) {
-        return; // It has read nothing for long.
-    }
-    conn->close_when_sent = true;
-    (void)uv_read_stop((uv_stream_t *)&conn->pipe);
-    (void)uv_timer_start(&conn->timer, on_unread, POD_UNREAD_MS, 0);
-    lose_role(conn);
-    pod_conn_pump(conn);
+    pod_conn_send_away(conn);
 }
 
 // A request that is refused; the connection goes on.
@@ -502,8 +507,7 @@ static void fail_start(struct pod_conn *conn, uint32_t request, int code, const 
     error.text = (struct pod_bytes){(const uint8_t *)text, strlen(text)};
     pod_note(conn->pod, "not started: %s", text);
     send_error(conn, &error);
-    conn->close_when_sent = true;
-    pod_conn_pump(conn);
+    pod_conn_send_away(conn);
 }
 
 static int do_start(struct pod_conn *conn, const struct pod_message *m)

@@ -201,8 +201,12 @@ static void work_look(uv_work_t *work)
         take_told(look, folder);
     } else if (look->result == PM_ERR_NOT_FOUND && !look->lives) {
         look_at_lost(look, folder);
-    } else if (look->result == PM_OK && look->killed) {
-        look->group = end_group(&dir, look->id, look->lives);
+    }
+    // One that is lost has nothing left there. Of one that lives and has not told its end the child
+    // may not be dead yet, and has to be known as killed by it.
+    if (look->killed && folder != NULL && look->group == 0 &&
+        (look->result == PM_OK || !look->lives)) {
+        look->group = end_group(folder, look->id, look->lives);
     }
     pod_dir_close(&dir);
 }

@@ -33,7 +33,9 @@ int client_ask(const struct runner_env *env, const char *method, json_t *params,
 // start.c
 // What a program says may have several lines, also those of Windows: they become one.
 void runner_one_line(char *text);
-// What a program has written into its file of errors, the end of it, in one line; "": nothing.
+// What a program has written into its file of errors, however long that is, from there, or the end
+// of it, in one line: as much as there is room for; "": nothing.
+void runner_words_from(const char *path, uint64_t from, char *text, size_t capacity);
 void runner_last_words(const char *path, char *text, size_t capacity);
 // Makes a runner, and waits until it answers.
 int runner_start(const struct runner_env *env, struct runner_error *error);

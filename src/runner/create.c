@@ -380,8 +380,10 @@ static void fail(struct create *create)
     podlink_close(session->link);
     session->link = NULL;
     session->works++;
-    create->thread =
-        (struct post_thread){.block = work_clean, .after = after_clean, .user = create};
+    create->thread = (struct post_thread){.block = work_clean,
+                                          .after = after_clean,
+                                          .user = create,
+                                          .passes = true};
     if (post_thread(create->server->starts, &create->thread) != 0) {
         work_clean(create);
         after_clean(create);
@@ -518,15 +520,19 @@ void create_over(struct session *session, int failure)
     fail(create);
 }
 
+static void fail_as_we_end(struct create *create)
+{
+    (void)runner_fail(&create->error, RUNNER_UNREACHABLE,
+                      "start of session '%s'\nthe runner ends\ncall again", create->session->id);
+    fail(create);
+}
+
 void create_break_off(struct session *session)
 {
     struct create *create = session->create;
-    if (create->done || session->works > 0) {
-        return;
+    if (!create->done && session->works == 0) {
+        fail_as_we_end(create);
     }
-    (void)runner_fail(&create->error, RUNNER_UNREACHABLE,
-                      "start of session '%s'\nthe runner ends\ncall again", session->id);
-    fail(create);
 }
 
 static void on_patience_over(uv_timer_t *timer)
@@ -543,6 +549,10 @@ static void after_create(void *user)
     struct create *create = user;
     struct session *session = create->session;
     session->works--;
+    if (create->thread.dropped) {
+        fail_as_we_end(create);
+        return;
+    }
     if (create->error.code != RUNNER_OK) {
         fail(create);
         return;

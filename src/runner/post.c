@@ -1,7 +1,6 @@
 #include "runner/post.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 #include "runner/os.h"
@@ -112,17 +111,36 @@ static int begin(struct post *post, struct post_thread *thread)
     return result;
 }
 
+static struct post_thread *take_waiting(struct post *post)
+{
+    struct post_thread *thread = post->waiting->user;
+    post->waiting = post->waiting->next;
+    post->last_waiting = post->waiting != NULL ? post->last_waiting : &post->waiting;
+    return thread;
+}
+
+static void put_back(struct post *post, struct post_thread *thread)
+{
+    thread->item.next = post->waiting;
+    post->last_waiting = post->waiting != NULL ? post->last_waiting : &thread->item.next;
+    post->waiting = &thread->item;
+}
+
 static void begin_waiting(struct post *post)
 {
     while (post->waiting != NULL && post->running < post->most) {
-        struct post_thread *thread = post->waiting->user;
-        post->waiting = post->waiting->next;
-        post->last_waiting = post->waiting != NULL ? post->last_waiting : &post->waiting;
-        if (begin(post, thread) != 0) { // Late is better than never.
-            post->threads--;
-            thread->block(thread->user);
-            thread->after(thread->user);
+        // Before it runs: it sends its item when it is done.
+        struct post_thread *thread = take_waiting(post);
+        if (begin(post, thread) == 0) {
+            continue;
         }
+        if (post->running > 0) { // No thread can be had: again when the next one is back.
+            put_back(post, thread);
+            return;
+        }
+        post->threads--; // Nobody comes back. Late is better than never.
+        thread->block(thread->user);
+        thread->after(thread->user);
     }
 }
 
@@ -130,9 +148,11 @@ static void after_thread(void *user)
 {
     struct post_thread *thread = user;
     struct post *post = thread->post;
-    (void)uv_thread_join(&thread->thread);
+    if (!thread->dropped) {
+        (void)uv_thread_join(&thread->thread);
+        post->running--;
+    }
     post->threads--;
-    post->running--;
     thread->after(thread->user); // It may free the thread's struct.
     begin_waiting(post);
     if (post->closing) {
@@ -145,7 +165,7 @@ int post_thread(struct post *post, struct post_thread *thread)
     int result = 0;
     thread->post = post;
     thread->item = (struct post_item){NULL, after_thread, thread};
-    if (post->running < post->most) {
+    if (post->running < post->most || thread->passes) {
         result = begin(post, thread);
     } else {
         *post->last_waiting = &thread->item;
@@ -153,4 +173,14 @@ int post_thread(struct post *post, struct post_thread *thread)
     }
     post->threads += result == 0 ? 1 : 0;
     return result;
+}
+
+void post_drop_waiting(struct post *post)
+{
+    while (post->waiting != NULL) {
+        struct post_thread *thread = take_waiting(post);
+        thread->dropped = true;
+        // Not from here: what it is about may be in our caller's hands.
+        post_send(post, &thread->item);
+    }
 }

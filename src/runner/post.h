@@ -3,6 +3,7 @@
 #ifndef RUNNER_POST_H
 #define RUNNER_POST_H
 
+#include <stdbool.h>
 #include <uv.h>
 
 struct post;
@@ -22,8 +23,8 @@ void post_hold(struct post *post);
 void post_let(struct post *post);
 void post_free(struct post *post); // When the loop has come round.
 
-// Runs `block` on a thread of its own and then `after` on the loop. `item` is the caller's, until
-// then. 0 or a uv error: nothing was begun.
+// Runs `block` on a thread of its own and then `after` on the loop. The struct is the caller's,
+// until then. 0 or a uv error: nothing was begun.
 struct post_thread {
     struct post_item item;
     struct post *post;
@@ -31,7 +32,11 @@ struct post_thread {
     void (*block)(void *user);
     void (*after)(void *user);
     void *user;
+    bool passes;  // It waits for no turn: somebody's end is in it.
+    bool dropped; // Said to `after`: there was no `block`.
 };
 int post_thread(struct post *post, struct post_thread *thread);
+// On the loop: those that wait for their turn have none any more, and are told that by the loop.
+void post_drop_waiting(struct post *post);
 
 #endif

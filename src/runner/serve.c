@@ -248,6 +248,7 @@ void server_stop(struct server *server, enum server_end end)
     }
     server->end = end;
     services_stop(server);
+    post_drop_waiting(server->starts); // Each may take as long as one that hangs.
     // Those that are being stopped have times of their own.
     uint64_t patience = end == SERVER_SHUTDOWN_ALL ? sessions_patience(server) : 0;
     server->end_deadline = uv_now(&server->loop) + (patience > END_ALL_MS ? patience : END_ALL_MS);

@@ -45,18 +45,33 @@ void runner_one_line(char *text)
     }
 }
 
+void runner_words_from(const char *path, uint64_t from, char *text, size_t capacity)
+{
+    uv_fs_t request;
+    size_t size = 0;
+    int n = 1, file = uv_fs_open(NULL, &request, path,
+                                 UV_FS_O_RDONLY | UV_FS_O_NOFOLLOW | UV_FS_O_NONBLOCK, 0, NULL);
+    uv_fs_req_cleanup(&request);
+    while (file >= 0 && n > 0 && size < capacity - 1) {
+        uv_buf_t rest = uv_buf_init(text + size, (unsigned)(capacity - 1 - size));
+        n = uv_fs_read(NULL, &request, file, &rest, 1, (int64_t)(from + size), NULL);
+        uv_fs_req_cleanup(&request);
+        size += n > 0 ? (size_t)n : 0;
+    }
+    if (file >= 0) {
+        (void)uv_fs_close(NULL, &request, file, NULL);
+        uv_fs_req_cleanup(&request);
+    }
+    text[size] = '\0';
+    runner_one_line(text);
+}
+
 void runner_last_words(const char *path, char *text, size_t capacity)
 {
-    char *words = NULL;
-    size_t size = 0;
-    text[0] = '\0';
-    if (os_read_file(path, 65536, &words, &size) == 0) {
-        runner_one_line(words);
-        size = strlen(words);
-        (void)snprintf(text, capacity, "%s",
-                       size > capacity - 1 ? words + size - capacity + 1 : words);
-        free(words);
-    }
+    uv_fs_t request;
+    uint64_t size = uv_fs_stat(NULL, &request, path, NULL) == 0 ? request.statbuf.st_size : 0;
+    uv_fs_req_cleanup(&request);
+    runner_words_from(path, size > capacity - 1 ? size - capacity + 1 : 0, text, capacity);
 }
 
 #define ANOTHER_LEAVES (-1)

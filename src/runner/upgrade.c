@@ -14,7 +14,6 @@
 #define SIGNALS_HELD "held" // Those that wait when we begin are let in. Earlier builds say nothing.
 #define ASKED_TO_END "the runner was asked to end meanwhile"
 #define NOT_READY "the new one was not ready in 10 s"
-#define WORDS_MAX (1024 * 1024)
 #define READY_LOOK_MS 20
 #define READY_ASK_MS 1000
 
@@ -61,29 +60,23 @@ static void words_path(const struct runner_env *env, char path[4200])
 }
 
 // What others have said there by now.
-static size_t words_so_far(const struct runner_env *env)
+static uint64_t words_so_far(const struct runner_env *env)
 {
     char path[4200];
     uv_fs_t request;
     words_path(env, path);
-    size_t size = uv_fs_stat(NULL, &request, path, NULL) == 0 ? (size_t)request.statbuf.st_size : 0;
+    uint64_t size = uv_fs_stat(NULL, &request, path, NULL) == 0 ? request.statbuf.st_size : 0;
     uv_fs_req_cleanup(&request);
     return size;
 }
 
 static void note_came_back(const struct runner_env *env, const char *program, const char *why,
-                           size_t words_from)
+                           uint64_t words_from)
 {
-    char path[4200], reason[512], *words = NULL;
-    size_t size = 0;
+    char path[4200], words[401], reason[512];
     words_path(env, path);
-    bool more = os_read_file(path, WORDS_MAX, &words, &size) == 0 && size > words_from;
-    if (more) {
-        runner_one_line(words + words_from);
-    }
-    (void)snprintf(reason, sizeof reason, "%s%s%.400s", why, more ? ": " : "",
-                   more ? words + words_from : "");
-    free(words);
+    runner_words_from(path, words_from, words, sizeof words);
+    (void)snprintf(reason, sizeof reason, "%s%s%s", why, words[0] != '\0' ? ": " : "", words);
     note(env->state_dir, program, "came back", reason);
 }
 
@@ -327,7 +320,7 @@ int upgrade_guard(const struct runner_env *env, int64_t pid)
     struct guard guard = {.have = 0};
     struct os_process process;
     pm_native native;
-    size_t words = words_so_far(env);
+    uint64_t words = words_so_far(env);
     (void)os_signals_hold(); // Our supervisor takes us for the runner from now on.
     if (pod_birth_take(&native) != PM_OK) {
         return RUNNER_USAGE;
@@ -520,7 +513,7 @@ static bool has_recovered(const struct runner_env *env, const pm_process *proces
 }
 
 static int wait_for_daemon(const struct runner_env *env, const char *program, pm_process *process,
-                           size_t words)
+                           uint64_t words)
 {
     const struct pm_stop_plan kill = {.steps_count = 1,
                                       .steps = {{PM_STOP_KILL, PM_SCOPE_PROCESS, 5000}}};
@@ -546,7 +539,7 @@ static int replace_by_daemon(const struct runner_env *env, const char *program)
     pm_manager *manager;
     pm_process *process = NULL;
     char key[64];
-    size_t words = words_so_far(env);
+    uint64_t words = words_so_far(env);
     int result = open_starter(env, &manager);
     if (result != PM_OK) {
         note(env->state_dir, program, "came back", pm_strerror(result));

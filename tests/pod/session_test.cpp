@@ -146,6 +146,32 @@ TEST_F(Pod, AStartThatFailsIsToldWithItsReason)
     EXPECT_TRUE(DaemonIsGone(&sessions.back()));
 }
 
+// 2 s, and not the 10 s that there are for a START.
+TEST_F(Pod, AStartThatFailsAndWhoseReasonIsNotReadEndsSoonAllTheSame)
+{
+    Options options;
+    options.command = "/no/such/program";
+    Session *session = MakeFolder("deaf");
+    birth = StartDaemon(session, options);
+    ASSERT_TRUE(Until([&] { return birth->Ready(); }));
+    birth->Ask(pod_client_status(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->states == 1; }));
+    pod_message answer = {};
+    answer.type = POD_STATE;
+    answer.u.state = birth->state;
+    uint8_t bytes[512];
+    size_t size = pod_encode(&answer, bytes, sizeof bytes);
+    birth->Stall();
+    for (size_t asked = 0; asked < 240 * 1024; asked += size) { // More than a pipe holds, less than
+        birth->Ask(pod_client_status(&birth->link->client));    // that and what a daemon keeps.
+    }
+    SendStart(birth.get(), {}, options);
+    EXPECT_TRUE(DaemonIsGone(session));
+    std::string log = contract::ReadFile(session->path + "/log");
+    EXPECT_NE(log.find("not started"), std::string::npos) << log;
+    EXPECT_EQ(log.find("no START came"), std::string::npos) << log;
+}
+
 TEST_F(Pod, ADaemonWithoutARunnerEndsAtOnce)
 {
     Session *session = MakeFolder("abandoned");

@@ -19,6 +19,7 @@
 #define SCOPE_MS 2000
 #define LOOK_MS 10
 #define END_MS 1000
+#define FOLDER_MAX 4200
 #define TRIES 20 // Somebody may take an empty group away before the holder is in it.
 
 // A name that a control group and a unit may have, of any id.
@@ -36,23 +37,49 @@ static void make_name(const char *id, uint64_t pid, char name[80])
 }
 
 // ------------------------------------------------------------------------------------------------
-// A group that was named
+// The files of a group
 // ------------------------------------------------------------------------------------------------
 
-// Groups whose holders have ended; one that is in use cannot be removed.
-static void sweep(const char *parent)
+static FILE *open_in_group(const char *folder, const char *name)
 {
+    char path[4500];
+    (void)snprintf(path, sizeof path, "%.4400s/%s", folder, name);
+    return fopen(path, "re");
+}
+
+// Whether somebody is in it, or below it. Negative: version 1 does not tell, or it is gone.
+static int is_populated(const char *folder)
+{
+    int populated = 0;
+    FILE *events = open_in_group(folder, "cgroup.events");
+    if (events == NULL || fscanf(events, "populated %d", &populated) != 1) { // NOLINT(cert-err34-c)
+        populated = -1;
+    }
+    if (events != NULL) {
+        (void)fclose(events);
+    }
+    return populated;
+}
+
+// The groups below it, which `path` names one after the other. The sum of what `visit` says, or 1.
+static size_t each_below(char *path, size_t (*visit)(char *path, uint64_t number), uint64_t number)
+{
+    size_t length = strlen(path), sum = 0;
     uv_fs_t request;
     uv_dirent_t entry;
-    int result = uv_fs_scandir(NULL, &request, parent, 0, NULL);
+    int result = uv_fs_scandir(NULL, &request, path, 0, NULL);
+    if (result < 0 && result != UV_ENOENT) {
+        sum = 1; // Not known.
+    }
     while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
-        char path[4500];
-        (void)snprintf(path, sizeof path, "%.4000s/%.255s", parent, entry.name);
-        if (strncmp(entry.name, PREFIX, sizeof PREFIX - 1) == 0) {
-            (void)rmdir(path);
+        if (entry.type == UV_DIRENT_DIR && length + strlen(entry.name) + 2 <= FOLDER_MAX) {
+            (void)snprintf(path + length, FOLDER_MAX - length, "/%s", entry.name);
+            sum += visit(path, number);
+            path[length] = '\0';
         }
     }
     uv_fs_req_cleanup(&request);
+    return sum;
 }
 
 static int write_number(const char *group, const char *name, uint64_t number)
@@ -67,6 +94,42 @@ static int write_number(const char *group, const char *name, uint64_t number)
     int e = write(fd, text, (size_t)length) == length ? 0 : errno;
     (void)close(fd);
     return e;
+}
+
+// ------------------------------------------------------------------------------------------------
+// A group that was named
+// ------------------------------------------------------------------------------------------------
+
+// With the groups below it: one that has any cannot be removed.
+static size_t remove_group(char *path, uint64_t unused)
+{
+    if (rmdir(path) != 0) {
+        (void)each_below(path, remove_group, unused);
+        (void)rmdir(path);
+    }
+    return 0;
+}
+
+// Groups whose holders have ended. One that is in use cannot be removed, and keeps those below it,
+// in which nobody may be yet.
+static void sweep(const char *parent)
+{
+    uv_fs_t request;
+    uv_dirent_t entry;
+    int result = uv_fs_scandir(NULL, &request, parent, 0, NULL);
+    while (result >= 0 && uv_fs_scandir_next(&request, &entry) != UV_EOF) {
+        char path[FOLDER_MAX];
+        if (strncmp(entry.name, PREFIX, sizeof PREFIX - 1) != 0 ||
+            snprintf(path, sizeof path, "%s/%s", parent, entry.name) >= (int)sizeof path) {
+            continue;
+        }
+        if (is_populated(path) == 0) {
+            (void)remove_group(path, 0);
+        } else {
+            (void)rmdir(path);
+        }
+    }
+    uv_fs_req_cleanup(&request);
 }
 
 static int join_group(const char *parent, const char *id, uint64_t pid, char path[4200])
@@ -174,13 +237,6 @@ static bool has_left(uint64_t pid, const char *from)
 // Who is in a group
 // ------------------------------------------------------------------------------------------------
 
-static FILE *open_in_group(const char *folder, const char *name)
-{
-    char path[4500];
-    (void)snprintf(path, sizeof path, "%.4400s/%s", folder, name);
-    return fopen(path, "re");
-}
-
 static bool is_member(const char *folder, uint64_t pid)
 {
     FILE *file = open_in_group(folder, "cgroup.procs");
@@ -273,32 +329,31 @@ static size_t kill_members(const char *folder, uint64_t but)
     return count;
 }
 
-// With those in groups below it, which only the system can end at once. How many there were, or 1.
-static size_t kill_group(const char *folder)
+// All but one, with those in groups below it, which only the system can end at once. How many there
+// were, or 1.
+static size_t kill_group(char *path, uint64_t but)
 {
-    int populated = 0;
-    FILE *events = open_in_group(folder, "cgroup.events");
-    if (events == NULL || fscanf(events, "populated %d", &populated) != 1) { // NOLINT(cert-err34-c)
-        populated = -1; // Version 1, or it is gone.
-    }
-    if (events != NULL) {
-        (void)fclose(events);
-    }
-    if (populated == 0 || (populated > 0 && write_number(folder, "cgroup.kill", 1) == 0)) {
+    int populated = is_populated(path);
+    if (populated == 0 ||
+        (but == 0 && populated > 0 && write_number(path, "cgroup.kill", 1) == 0)) {
         return (size_t)populated;
     }
-    return kill_members(folder, 0); // Linux before 5.14.
+    // One that is here is not below. Without him: Linux before 5.14, or groups of version 1.
+    bool here = but != 0 && is_member(path, but);
+    return kill_members(path, but) + each_below(path, kill_group, here ? 0 : but);
 }
 
 int placement_end(const char *folder, const char *id, bool but_holder)
 {
+    char path[FOLDER_MAX];
     uint64_t holder = holder_of(folder, id);
     bool any = false;
-    if (holder <= 1 || we_are_within(folder) || (!but_holder && is_member(folder, holder))) {
+    if (holder <= 1 || we_are_within(folder) || (!but_holder && is_member(folder, holder)) ||
+        snprintf(path, sizeof path, "%s", folder) >= (int)sizeof path) {
         return 0;
     }
     for (int waited = 0; waited <= END_MS; waited += LOOK_MS) {
-        if ((but_holder ? kill_members(folder, holder) : kill_group(folder)) == 0) {
+        if (kill_group(path, but_holder ? holder : 0) == 0) {
             return any;
         }
         any = true;
