@@ -142,39 +142,45 @@ TEST_F(Pod, ProbesHaveNoEffect)
 TEST_F(Pod, AStalledViewerCostsTheOthersNothing)
 {
     for (uint32_t mode : Modes()) {
-        const uint64_t total = (Full() ? 64u : 16u) << 20;
-        Options options;
-        options.mode = mode;
-        options.ring = 256 * 1024;
-        Session *session = Create("stalled-" + std::to_string(mode),
-                                  {"pod-count", std::to_string(total), "0", "wait"}, options);
-        ASSERT_NE(session, nullptr) << birth_error.text;
-        auto stalled = Attached(session, POD_ROLE_VIEWER, 0);
-        ASSERT_NE(stalled, nullptr);
-        stalled->Stall();
-        stalled->keep = birth->keep = false;
-        stalled->check_letters = birth->check_letters = true;
-        birth->Attach(POD_ROLE_WRITER, 0);
-        // The healthy one gets all of it, or gaps where it was too slow itself.
-        auto skipped = [](const Client &client) {
-            uint64_t bytes = 0;
-            for (const auto &gap : client.gaps[0])
-                bytes += gap.second - gap.first;
-            return bytes;
-        };
-        ASSERT_TRUE(Until([&] { return birth->received[0] + skipped(*birth) == total; }));
-        EXPECT_EQ(birth->wrong_letters, 0u);
-        // It may have been too slow itself, beside others; held up it would have had the last ring.
-        EXPECT_GT(birth->received[0], 2u * options.ring);
-        EXPECT_EQ(Status(session).end[0], total);
-        // And the stalled one goes on where it was, with exact gaps.
-        stalled->Go();
-        ASSERT_TRUE(Until([&] { return stalled->received[0] + skipped(*stalled) == total; }));
-        EXPECT_EQ(stalled->wrong_letters, 0u);
-        EXPECT_GE(stalled->gaps[0].size(), 1u);
-        EXPECT_GE(stalled->received[0], 256u * 1024);
-        birth->Type("x");
-        ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        // A healthy one may be too slow itself, beside others; held up it would have the last ring
+        // alone, each time.
+        bool fast = false;
+        for (int attempt = 0; attempt < 5 && !fast; attempt++) {
+            const uint64_t total = (Full() ? 64u : 16u) << 20;
+            Options options;
+            options.mode = mode;
+            options.ring = 256 * 1024;
+            Session *session =
+                Create("stalled-" + std::to_string(mode) + "-" + std::to_string(attempt),
+                       {"pod-count", std::to_string(total), "0", "wait"}, options);
+            ASSERT_NE(session, nullptr) << birth_error.text;
+            auto stalled = Attached(session, POD_ROLE_VIEWER, 0);
+            ASSERT_NE(stalled, nullptr);
+            stalled->Stall();
+            stalled->keep = birth->keep = false;
+            stalled->check_letters = birth->check_letters = true;
+            birth->Attach(POD_ROLE_WRITER, 0);
+            // The healthy one gets all of it, or gaps where it was too slow itself.
+            auto skipped = [](const Client &client) {
+                uint64_t bytes = 0;
+                for (const auto &gap : client.gaps[0])
+                    bytes += gap.second - gap.first;
+                return bytes;
+            };
+            ASSERT_TRUE(Until([&] { return birth->received[0] + skipped(*birth) == total; }));
+            EXPECT_EQ(birth->wrong_letters, 0u);
+            fast = birth->received[0] > 2u * options.ring;
+            EXPECT_EQ(Status(session).end[0], total);
+            // And the stalled one goes on where it was, with exact gaps.
+            stalled->Go();
+            ASSERT_TRUE(Until([&] { return stalled->received[0] + skipped(*stalled) == total; }));
+            EXPECT_EQ(stalled->wrong_letters, 0u);
+            EXPECT_GE(stalled->gaps[0].size(), 1u);
+            EXPECT_GE(stalled->received[0], 256u * 1024);
+            birth->Type("x");
+            ASSERT_TRUE(Until([&] { return birth->exits == 1; }));
+        }
+        EXPECT_TRUE(fast) << "mode " << mode;
     }
 }
 
