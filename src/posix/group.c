@@ -115,8 +115,8 @@ static enum pmi_found owner_of_session(const struct pmi_os_process *op)
 }
 
 // Once it was seen empty, any of that number is another one. Its leader's group is looked at first:
-// nobody can join that when it is gone, but from it any of the others. Those in it are not signalled
-// twice, but by a kill: who goes from group to group would be met in none.
+// nobody can join that when it is gone, but from it any of the others. Those in it are not
+// signalled twice, but by a kill: who goes from group to group would be met in none.
 static enum pmi_found look_for_session(struct pmi_os_process *op, int signal_number)
 {
     bool all = signal_number == 0 || signal_number == SIGKILL;

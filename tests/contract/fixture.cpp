@@ -336,8 +336,8 @@ static bool OnlyKeepersAreLeft()
     return true;
 }
 
-// What a good PID 1 does. Called when the library has no child left to wait for. An open manager has
-// a keeper; that of a host that was killed comes to us, and ends.
+// What a good PID 1 does. Called when the library has no child left to wait for. An open manager
+// has a keeper; that of a host that was killed comes to us, and ends.
 static void CollectOrphans(bool open)
 {
     EXPECT_TRUE(!OrphansComeToUs() || Eventually([open] {
