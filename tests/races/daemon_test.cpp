@@ -80,7 +80,8 @@ Rest RestOf(const std::string &task)
 // status somebody wants, until that thread, which is woken by it, has run: a look may fall into
 // that moment, and on a busy machine many. So not how often one is seen is bounded, but when it may
 // be: it is the launcher of a start that its thread is in, of this very start, and the thread does
-// not sleep beside it.
+// not sleep beside it. Where orphans come to us a dead daemon is a child of ours, too, that our
+// loop waits for: that one may be seen a few times.
 class Sampler
 {
   public:
@@ -100,9 +101,12 @@ class Sampler
     std::string complaints, beside_sleepers;
 
   private:
+    static constexpr int looks_most = 10;
+
     struct Sight {
         unsigned turn; // Of its thread, when it was seen.
         Rest rest;
+        int looks; // In a row.
     };
 
     static Starter *StarterOf(const std::string &task)
@@ -119,7 +123,9 @@ class Sampler
         auto seen = before.find(zombie);
         const Sight *last = seen != before.end() ? &seen->second : nullptr;
         const std::string line = "zombie " + zombie;
-        if (turn_before == sight.turn && turn_before % 2 == 0) {
+        if (sight.looks > 0) {
+            complaints += sight.looks > looks_most ? line + " stays\n" : "";
+        } else if (turn_before == sight.turn && turn_before % 2 == 0) {
             complaints += line + " outside of a start\n";
         } else if (last != nullptr && last->turn % 2 == 1 && last->turn != turn_before) {
             complaints += line + " after the start that it was made in\n";
@@ -135,7 +141,11 @@ class Sampler
         const unsigned turn = starter != nullptr ? starter->turn.load() : 0;
         const std::set<std::string> zombies = ZombiesOf(task);
         for (const auto &zombie : zombies) {
-            const Sight sight = {starter != nullptr ? starter->turn.load() : 0, RestOf(task)};
+            Sight sight = {starter != nullptr ? starter->turn.load() : 0, RestOf(task), 0};
+            if (starter == nullptr && OrphansComeToUs()) {
+                auto seen = before.find(zombie);
+                sight.looks = seen != before.end() ? seen->second.looks + 1 : 1;
+            }
             Judge(zombie, sight, turn);
             (*still)[zombie] = sight;
         }
