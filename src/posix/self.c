@@ -22,17 +22,26 @@ static atomic_uint *make_page(void)
     void *made = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (made == MAP_FAILED)
         return &no_page;
-    atomic_uint *expected = NULL;
-    if (madvise(made, size, MADV_WIPEONFORK) == 0 &&
-        atomic_compare_exchange_strong(&page, &expected, made))
+    if (madvise(made, size, MADV_WIPEONFORK) == 0)
         return made;
     (void)munmap(made, size);
-    return expected != NULL ? expected : &no_page; // Another thread's, or none.
+    return &no_page;
+}
+
+static void drop_page(atomic_uint *made)
+{
+    if (made != &no_page)
+        (void)munmap(made, (size_t)sysconf(_SC_PAGESIZE));
 }
 #else
 static atomic_uint *make_page(void)
 {
     return &no_page;
+}
+
+static void drop_page(atomic_uint *made)
+{
+    (void)made;
 }
 #endif
 
@@ -43,7 +52,10 @@ static atomic_uint *find_page(void)
         return found;
     found = make_page();
     // Decided once: who has told one process by its number alone does not know it by another name.
-    return atomic_compare_exchange_strong(&page, &expected, found) ? found : expected;
+    if (atomic_compare_exchange_strong(&page, &expected, found))
+        return found;
+    drop_page(found); // Another thread was first.
+    return expected;
 }
 
 uint64_t pmi_self(void)

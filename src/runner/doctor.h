@@ -54,6 +54,7 @@ void doctor_pods(struct doctor *doctor);
 void doctor_services(struct doctor *doctor);
 // src/runner/posix, src/runner/win32: who would end the daemons, and who collects the dead.
 void doctor_system(struct doctor *doctor, bool probe);
+bool doctor_exists(const char *path);
 // Whether a file or folder is ours, and nobody else's. `why` and `command`: what is wrong with it.
 bool doctor_is_private(const char *path, char why[256], char command[4600]);
 // src/runner/posix/command.c, src/runner/win32/command.c.

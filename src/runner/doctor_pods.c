@@ -11,19 +11,11 @@
 #define LEAVE_MS 1000
 #define LOOK_MS 10
 
-static bool exists(const char *path)
-{
-    uv_fs_t request;
-    int result = uv_fs_lstat(NULL, &request, path, NULL);
-    uv_fs_req_cleanup(&request);
-    return result == 0;
-}
-
 static bool is_in(const char *folder, const char *name)
 {
     char path[4200];
     (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    return exists(path);
+    return doctor_exists(path);
 }
 
 // It was asked while it was about to end: that was written down, or all was removed, before.
@@ -32,7 +24,8 @@ static bool has_left(const struct doctor *doctor, const struct known_record *rec
     struct inspect_process process;
     char folder[4096];
     session_folder(doctor->env->state_dir, record->id, folder);
-    bool over = !exists(folder) || is_in(folder, POD_FILE_EXIT) || is_in(folder, POD_FILE_CLAIMED);
+    bool over =
+        !doctor_exists(folder) || is_in(folder, POD_FILE_EXIT) || is_in(folder, POD_FILE_CLAIMED);
     for (int waited = 0; over && waited < LEAVE_MS; waited += LOOK_MS) {
         if (!inspect_process_read(doctor->roots, record->pid, &process) || process.zombie) {
             return true;

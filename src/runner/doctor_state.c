@@ -14,7 +14,7 @@
 // The state folder
 // ------------------------------------------------------------------------------------------------
 
-static bool exists(const char *path)
+bool doctor_exists(const char *path)
 {
     uv_fs_t request;
     int result = uv_fs_lstat(NULL, &request, path, NULL);
@@ -25,7 +25,7 @@ static bool exists(const char *path)
 static void check_private(struct doctor *doctor, const char *path)
 {
     char why[256], command[4600];
-    if (exists(path) && !doctor_is_private(path, why, command)) {
+    if (doctor_exists(path) && !doctor_is_private(path, why, command)) {
         doctor_find(doctor, DOCTOR_ERROR, "rights", path,
                     "'%s' is not ours alone\n%s; nothing in it is trusted\n%s", path, why, command);
     }
@@ -117,9 +117,9 @@ static void check_space(struct doctor *doctor)
 void doctor_state(struct doctor *doctor)
 {
     char epoch[4300];
-    bool there = exists(doctor->env->state_dir);
+    bool there = doctor_exists(doctor->env->state_dir);
     (void)snprintf(epoch, sizeof epoch, "%.4100s/epoch", doctor->env->state_dir);
-    if (!exists(epoch) && !exists(doctor->known.registry)) {
+    if (!doctor_exists(epoch) && !doctor_exists(doctor->known.registry)) {
         doctor_find(doctor, DOCTOR_NOTE, "state.none", doctor->env->state_dir,
                     "there is %s '%s'\nno runner has worked here yet\n%s create ID",
                     there ? "nothing of a runner in" : "no folder", doctor->env->state_dir,
@@ -161,7 +161,7 @@ static void check_owner(struct doctor *doctor)
                     "runner takes over by itself\n%s list",
                     (unsigned long long)known->owner.pid, doctor->runner);
     }
-    if (!doctor->runner_lives && !doctor->runner_answers && exists(path)) {
+    if (!doctor->runner_lives && !doctor->runner_answers && doctor_exists(path)) {
         doctor_find(doctor, DOCTOR_NOTE, "runner.stale", path,
                     "the control socket '%s' is left from a runner that is gone\nthe next runner "
                     "replaces it\n%s list",
@@ -174,7 +174,7 @@ static void check_untrusted(struct doctor *doctor, const struct known_record *re
     char path[4700], remove[4600];
     (void)snprintf(path, sizeof path, "%.3900s/quarantine/%.300s", doctor->known.registry,
                    record->file);
-    if (exists(path)) {
+    if (doctor_exists(path)) {
         doctor_find(doctor, DOCTOR_ERROR, "record.quarantined", record->file,
                     "a record was set aside: '%s'%s%s\n%s; nothing was signalled on its word: if "
                     "its holder lives, `runner list` still shows the session\n%s",

@@ -141,6 +141,13 @@ TEST_F(Group, AStopOfASessionReachesWhoForksMeanwhile)
     }
 }
 
+pm_stop_plan AskThenKill()
+{
+    return {2,
+            {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 50},
+             {PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+}
+
 // Else a shell would see its child killed, and say so by its exit code.
 TEST_F(Group, AKillOfASessionIsAtOnceForAllInItsLeadersGroup)
 {
@@ -171,9 +178,7 @@ TEST_F(Group, AStopReachesWhoGoesFromGroupToGroup)
             Child child({"to-and-fro", stay});
             child->new_session = true;
             child->stdout_slot.kind = PM_STDIO_PIPE;
-            child->stop = {2,
-                           {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 50},
-                            {PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+            child->stop = AskThenKill();
             pm_process *process = Spawn(child);
             ASSERT_EQ("ready", ReadLine(process));
             sessions.push_back(pm_process_pid(process));
@@ -195,9 +200,7 @@ TEST_F(Group, AStopOfManySessionsReachesWhoForksMeanwhile)
         Child child({"chain", i % 2 == 0 ? "one" : "many"});
         child->new_session = true;
         child->stdout_slot.kind = PM_STDIO_PIPE;
-        child->stop = {2,
-                       {{PM_STOP_TERMINATE, PM_SCOPE_TREE, 50},
-                        {PM_STOP_KILL, PM_SCOPE_TREE, static_cast<uint32_t>(Patience())}}};
+        child->stop = AskThenKill();
         pm_process *process = Spawn(child);
         ASSERT_EQ("ready", ReadLine(process));
         pids.push_back(pm_process_pid(process));
