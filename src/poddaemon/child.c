@@ -151,10 +151,11 @@ bool pod_child_take_input(struct pod *pod, struct pod_bytes data)
 }
 
 // Nobody reads it any more.
-static void drop_input(struct pod *pod)
+static void drop_input(struct pod_input *input)
 {
-    pod->input.begin = pod->input.end;
-    pod->input.close = true;
+    input->lost |= input->begin < input->end;
+    input->begin = input->end;
+    input->close = true;
 }
 
 static void after_write(struct pod *pod)
@@ -183,7 +184,7 @@ void pod_child_write(struct pod *pod)
         input->begin += count;
         pod->input_taken += count;
         if (result == PM_ERR_BROKEN_PIPE) {
-            drop_input(pod);
+            drop_input(input);
         } else if (result != PM_OK) {
             pod_fault(pod, POD_FAULT_CHILD, result, "write");
         }
@@ -202,6 +203,12 @@ static void on_sink_ready(void *user)
 void pod_child_close_input(struct pod *pod)
 {
     pod->input.close = true;
+    pod_child_write(pod);
+}
+
+void pod_child_drop_input(struct pod *pod)
+{
+    drop_input(&pod->input);
     pod_child_write(pod);
 }
 

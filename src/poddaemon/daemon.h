@@ -82,6 +82,7 @@ struct pod_conn {
     // In.
     uint64_t received, limit; // Bytes of INPUT, and how many there may be.
     uint32_t close_request;   // A CLOSE_INPUT that waits for the input before it.
+    bool told_closed;         // That its INPUT is with nobody.
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -107,6 +108,7 @@ struct pod_input { // A ring of bytes for the child.
     uint8_t *bytes;
     uint64_t begin, end;
     bool close; // After the last of them.
+    bool lost;  // Some were left when nobody read them any more.
 };
 
 struct pod_channel_state {
@@ -203,6 +205,7 @@ int pod_child_start(struct pod *pod, struct pm_error *error);      // PM_OK or P
 bool pod_child_take_input(struct pod *pod, struct pod_bytes data); // false: no memory.
 void pod_child_write(struct pod *pod);
 void pod_child_close_input(struct pod *pod);
+void pod_child_drop_input(struct pod *pod);
 // The child waits for the writer, or does so no more, where the session wants that.
 void pod_child_flow(struct pod *pod);
 size_t pod_child_input_room(const struct pod *pod);

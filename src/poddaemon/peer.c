@@ -7,6 +7,7 @@
 #include "poddaemon/daemon.h"
 
 #define READ_SIZE 32768
+#define INPUT_CLOSED "the input is closed"
 
 // ------------------------------------------------------------------------------------------------
 // Life
@@ -433,8 +434,12 @@ static int do_input(struct pod_conn *conn, const struct pod_message *m)
         pod_conn_fail(conn, POD_E_OVER_CREDIT, POD_INPUT, NULL);
         return 0;
     }
-    if (pod->input.close || pod->child_ended) {
-        conn->received += data.size; // Nobody will read it.
+    if (pod->input.close || pod->child_ended) { // Nobody will read it, which is said once.
+        conn->received += data.size;
+        if (!conn->told_closed) {
+            conn->told_closed = true;
+            refuse(conn, m, POD_E_STATE, INPUT_CLOSED);
+        }
         return 0;
     }
     if (!pod_child_take_input(pod, data)) {
@@ -446,13 +451,25 @@ static int do_input(struct pod_conn *conn, const struct pod_message *m)
     return 0;
 }
 
+// The input before the end is with the child, or with nobody.
+static void answer_close(struct pod_conn *conn)
+{
+    struct pod_message message = {.type = POD_CLOSE_INPUT};
+    message.u.request.request = conn->close_request;
+    conn->close_request = 0;
+    if (conn->pod->input.lost) {
+        refuse(conn, &message, POD_E_STATE, INPUT_CLOSED);
+    } else {
+        done(conn, message.u.request.request);
+    }
+}
+
 // Half of the room is told at once, the rest when it is empty: not a frame for each key.
 void pod_conn_credit(struct pod_conn *conn)
 {
     struct pod *pod = conn->pod;
     if (conn->close_request != 0 && !pod->sink_open) {
-        done(conn, conn->close_request);
-        conn->close_request = 0;
+        answer_close(conn);
     }
     uint64_t limit = next_limit(conn);
     uint64_t left = conn->limit - conn->received;

@@ -416,8 +416,7 @@ void pod_session_child_ended(struct pod *pod, const struct pm_exit *record)
         pod->channels[i].end_at_exit = pod->channels[i].ring.end;
         pod_source_release(&pod->channels[i].source);
     }
-    pod->input.begin = pod->input.end; // Nobody will read it.
-    pod_child_close_input(pod);
+    pod_child_drop_input(pod);
     if (!all_output_ended(pod)) {
         begin_drain(pod);
     }

@@ -179,6 +179,12 @@ void podlink_refusal(const struct pod_error *error, char text[256])
                    (const char *)error->text.data);
 }
 
+bool podlink_is_closed(const struct pod_error *error)
+{
+    return error->code == POD_E_STATE &&
+           (error->frame == POD_INPUT || error->frame == POD_CLOSE_INPUT);
+}
+
 int podlink_open(const struct podlink_options *options, pm_native native, struct podlink **ret_link)
 {
     struct podlink *link = calloc(1, sizeof *link);

@@ -12,6 +12,7 @@
     "the input of a terminal cannot be closed: type its end-of-file character, mostly Ctrl-D"
 
 #define PODLINK_TAKEN "somebody else has taken over"
+#define PODLINK_CLOSED "its input is closed"
 
 struct podlink;
 struct podlink_options {
@@ -27,6 +28,8 @@ struct podlink_options {
 };
 // What an ERROR of a pod says, in its words and ours.
 void podlink_refusal(const struct pod_error *error, char text[256]);
+// Whether it says that input is with nobody: it came after the end of it, or was not read before.
+bool podlink_is_closed(const struct pod_error *error);
 // Takes the connection, also when it fails. 0 or a negated pod_error_code.
 int podlink_open(const struct podlink_options *options, pm_native native,
                  struct podlink **ret_link);

@@ -154,6 +154,10 @@ static void take_error(struct operation *op, const struct pod_error *e)
         end_sent(op, RUNNER_REFUSED, PODLINK_TAKEN);
         return;
     }
+    if (podlink_is_closed(e)) {
+        end_sent(op, RUNNER_FAILED, PODLINK_CLOSED);
+        return;
+    }
     if (e->code == POD_E_UNSUPPORTED && op->close_input) {
         end(op, RUNNER_FAILED, PODLINK_NO_END);
         return;

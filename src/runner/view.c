@@ -42,6 +42,7 @@ struct view {
     bool file_input; // No stream: read when there is room.
     char typed[INPUT_MAX];
     bool terminal; // The session's.
+    bool deaf;     // It takes no input any more.
     size_t typed_size;
     uint64_t sent; // Of what was typed, to the holder.
     bool prefix;   // The detach key was typed.
@@ -268,7 +269,7 @@ static void type_on(struct view *view)
     if (!view->attached || view->link == NULL || view->over) {
         return;
     }
-    if (!view->writer) { // A viewer only leaves.
+    if (!view->writer || view->deaf) { // A viewer only leaves.
         view->typed_size = 0;
         return;
     }
@@ -387,6 +388,18 @@ static void take_refusal(struct view *view, const struct pod_error *e)
          why, e->code == POD_E_FENCED ? "runner list" : "runner get ");
 }
 
+// Who is attached still sees what the session says.
+static void take_closed(struct view *view)
+{
+    if (view->options.kind == VIEW_SEND) {
+        fail_sent(view, RUNNER_FAILED, PODLINK_CLOSED, "runner get ");
+    } else if (!view->deaf) {
+        view->deaf = true;
+        (void)fprintf(stderr, "%srunner: input for '%s': %s%s\n", view->raw ? "\r\n" : "",
+                      view->options.id, PODLINK_CLOSED, view->raw ? "\r" : "");
+    }
+}
+
 static void take_error(struct view *view, const struct pod_error *e)
 {
     bool sends = view->options.kind == VIEW_SEND;
@@ -399,6 +412,8 @@ static void take_error(struct view *view, const struct pod_error *e)
     } else if (e->code == POD_E_INVALID && !view->attached &&
                pod_client_status(podlink_client(view->link)) > 0) { // It tells how much there is.
         podlink_flush(view->link);
+    } else if (podlink_is_closed(e)) {
+        take_closed(view);
     } else if (view->last_request == 0 || e->request != view->last_request) {
         take_refusal(view, e);
     } else if (sends) { // No input to close.

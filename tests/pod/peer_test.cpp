@@ -682,8 +682,36 @@ TEST_F(Pod, EachOfTwoEndsOfInputIsAnswered)
     uint32_t second = birth->Ask(pod_client_close_input(&birth->link->client));
     ASSERT_TRUE(Until([&] { return birth->ErrorOf(second) != 0; }));
     EXPECT_EQ(birth->ErrorOf(second), POD_E_STATE);
-    birth->Ask(pod_client_kill(&birth->link->client));
-    ASSERT_TRUE(Until([&] { return birth->Done(first) && birth->exits == 1; }));
+    birth->Ask(pod_client_kill(&birth->link->client)); // With it goes what it has not read.
+    ASSERT_TRUE(Until([&] { return birth->ErrorOf(first) != 0 && birth->exits == 1; }));
+    EXPECT_EQ(birth->ErrorOf(first), POD_E_STATE);
+    EXPECT_FALSE(birth->Done(first));
+}
+
+TEST_F(Pod, InputAfterItsEndIsRefusedAndToldOnce)
+{
+    Session *session = Create("late-input", {"pod-deaf"});
+    ASSERT_NE(session, nullptr) << birth_error.text;
+    birth->Attach(POD_ROLE_WRITER, 0);
+    ASSERT_TRUE(Until([&] { return birth->attached == 1; }));
+    uint32_t request = birth->Ask(pod_client_close_input(&birth->link->client));
+    ASSERT_TRUE(Until([&] { return birth->Done(request); }));
+    auto next = Connect(session);
+    ASSERT_NE(next, nullptr);
+    next->Attach(POD_ROLE_WRITER, 0, POD_ATTACH_TAKE_OVER);
+    ASSERT_TRUE(Until([&] { return next->attached == 1; }));
+    for (int i = 0; i < 3; i++) {
+        EXPECT_EQ(next->Type("more"), 4);
+        EXPECT_EQ(Status(session).input_queued, 0u);
+    }
+    request = next->Ask(pod_client_detach(&next->link->client));
+    ASSERT_TRUE(Until([&] { return next->Done(request); }));
+    ASSERT_EQ(next->errors.size(), 1u);
+    EXPECT_EQ(next->errors[0].request, 0u);
+    EXPECT_EQ(next->errors[0].code, POD_E_STATE);
+    EXPECT_EQ(next->errors[0].frame, POD_INPUT);
+    EXPECT_FALSE(next->errors[0].fatal);
+    EXPECT_TRUE(birth->errors.empty());
 }
 
 // ------------------------------------------------------------------------------------------------
