@@ -107,6 +107,8 @@ int pod_pipe_open(uv_pipe_t *pipe, pm_native native);
 // What can be read from it at this moment, of whose coming the loop would tell later; 0: nothing,
 // or only the loop can tell.
 size_t pod_pipe_look(uv_pipe_t *pipe, void *bytes, size_t size);
+// Before it is closed: a write that nobody reads ends.
+void pod_pipe_cancel(uv_pipe_t *pipe);
 
 // ------------------------------------------------------------------------------------------------
 // The child's streams, as pm_stream_take() gives them, and other things to wait for

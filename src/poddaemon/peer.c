@@ -54,6 +54,7 @@ void pod_conn_close(struct pod_conn *conn)
         conn->next->link = conn->link;
     }
     pod->conns_count--;
+    pod_pipe_cancel(&conn->pipe);
     uv_close((uv_handle_t *)&conn->pipe, on_handle_closed);
     uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
     if (birth_failed) { // Nobody knows of us.

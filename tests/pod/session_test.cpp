@@ -146,7 +146,6 @@ TEST_F(Pod, AStartThatFailsIsToldWithItsReason)
     EXPECT_TRUE(DaemonIsGone(&sessions.back()));
 }
 
-#ifndef _WIN32 // There such a daemon stays, as was seen under Wine.
 // 2 s, and not the 10 s that there are for a START.
 TEST_F(Pod, AStartThatFailsAndWhoseReasonIsNotReadEndsSoonAllTheSame)
 {
@@ -172,7 +171,6 @@ TEST_F(Pod, AStartThatFailsAndWhoseReasonIsNotReadEndsSoonAllTheSame)
     EXPECT_NE(log.find("not started"), std::string::npos) << log;
     EXPECT_EQ(log.find("no START came"), std::string::npos) << log;
 }
-#endif
 
 TEST_F(Pod, ADaemonWithoutARunnerEndsAtOnce)
 {

@@ -407,3 +407,8 @@ size_t pod_pipe_look(uv_pipe_t *pipe, void *bytes, size_t size)
     ssize_t n = recv(fd, bytes, size, MSG_DONTWAIT);
     return n > 0 ? (size_t)n : 0;
 }
+
+void pod_pipe_cancel(uv_pipe_t *pipe)
+{
+    (void)pipe; // Its end is that of its writes.
+}
