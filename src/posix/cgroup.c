@@ -69,8 +69,11 @@ static int make_leaf(struct pmi_cgroup *cgroup)
     for (int i = 0; i < 100; i++) {
         (void)snprintf(cgroup->name, sizeof(cgroup->name), "processmgr-%d-%llu-%lu", (int)getpid(),
                        stat.starttime, atomic_fetch_add(&made, 1));
-        if (PMI_SYS(mkdirat)(cgroup->parent_fd, cgroup->name, 0755) == 0)
+        if (PMI_SYS(mkdirat)(cgroup->parent_fd, cgroup->name, 0755) == 0) {
+            // The umask is the host's, and may leave even its owner without rights.
+            (void)PMI_SYS(fchmodat)(cgroup->parent_fd, cgroup->name, 0755, AT_SYMLINK_NOFOLLOW);
             return 0;
+        }
         if (errno != EEXIST)
             break;
     }

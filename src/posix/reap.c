@@ -7,11 +7,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 // How long one that was killed may take to die before a thread of its own waits for it.
 #define COLLECT_MS 200
-#define LEFT_MAX 64
+#define LEFT_FIRST 64
 
 // ------------------------------------------------------------------------------------------------
 // Look and take
@@ -85,10 +86,27 @@ static void *reap_it(void *arg)
     return NULL;
 }
 
-// Children that no thread could be started for. Looked at by each later start.
+// Children that no thread could be started for. Looked at by each later start. There is room for
+// the first ones without asking for memory.
 static struct pmi_mutex left_lock = PMI_MUTEX_INIT;
-static pid_t left[LEFT_MAX];
+static pid_t left_first[LEFT_FIRST];
+static pid_t *left = left_first;
+static size_t left_room = LEFT_FIRST;
 static atomic_size_t left_count;
+
+// With the lock. false: there is no memory, either.
+static bool make_room(void)
+{
+    pid_t *more = malloc(2 * left_room * sizeof(*more));
+    if (more == NULL)
+        return false;
+    memcpy(more, left, left_room * sizeof(*more));
+    if (left != left_first)
+        free(left);
+    left = more;
+    left_room *= 2;
+    return true;
+}
 
 void pmi_reap_left(void)
 {
@@ -115,7 +133,7 @@ static void remember(pid_t pid)
 {
     pmi_mutex_lock(&left_lock);
     size_t count = atomic_load(&left_count);
-    if (count < LEFT_MAX) {
+    if (count < left_room || make_room()) {
         left[count] = pid;
         atomic_store(&left_count, count + 1);
     }

@@ -33,6 +33,11 @@
 #include <string>
 #include <vector>
 
+extern "C" {
+int pmi_child_collect(pid_t pid, int pidfd, int64_t deadline);
+void pmi_reap_left(void);
+}
+
 namespace
 {
 
@@ -1175,8 +1180,8 @@ int FirstStride(int calls)
     return getenv("PM_TEST_FULL") != nullptr || calls < 150 ? 1 : 3;
 }
 
-// Runs in a row in which that many calls were not made, before it is believed that there are no more:
-// one run has some fewer than another.
+// Runs in a row in which that many calls were not made, before it is believed that there are no
+// more: one run has some fewer than another.
 int RunsBeyond()
 {
     return getenv("PM_TEST_FULL") != nullptr ? 8 : 1;
@@ -1407,6 +1412,41 @@ std::set<std::string> KnownSymbols()
     if (list != nullptr)
         fclose(list);
     return known;
+}
+
+// Children that do not die when they are killed, and no thread that waits for them.
+void LeaveMany(size_t count)
+{
+    std::vector<pid_t> children;
+    siginfo_t info = {};
+    pm_fault_deny("pthread_create");
+    for (size_t i = 0; i < count; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            pause();
+            _exit(0);
+        }
+        children.push_back(pid);
+        ASSERT_EQ(-1, pmi_child_collect(pid, -1, 0));
+    }
+    for (pid_t pid : children)
+        ASSERT_EQ(0, kill(pid, SIGKILL));
+    EXPECT_TRUE(Eventually([&] { // Whom it has forgotten stays.
+        pmi_reap_left();
+        return waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | WNOHANG) < 0 && errno == ECHILD;
+    }));
+}
+
+TEST(Left, AreWaitedForHoweverManyTheyAre)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        LeaveMany(300);
+        _exit(testing::Test::HasFailure());
+    }
+    int status = -1;
+    ASSERT_EQ(pid, waitpid(pid, &status, 0));
+    EXPECT_EQ(0, status);
 }
 
 // A function that is new in the library fails in no run until it stands in the list.

@@ -621,6 +621,22 @@ TEST_F(ControlGroup, IsWhereTheChildIsBorn)
     EXPECT_TRUE(Left().empty());
 }
 
+TEST_F(ControlGroup, HasTheRightsOfItsOwnerWhateverTheUmask)
+{
+    Child child({"linger"});
+    child->cgroup = ours.c_str();
+    const mode_t mask = umask(0777);
+    pm_process *process = Spawn(child);
+    umask(mask);
+    ASSERT_NE(nullptr, process);
+    ASSERT_EQ(1u, Left().size());
+    struct stat made;
+    ASSERT_EQ(0, stat((ours + "/" + Left().front()).c_str(), &made));
+    EXPECT_EQ(0755u, made.st_mode & 0777);
+    EXPECT_EQ(PM_OK, pm_process_stop(process, nullptr, nullptr));
+    EXPECT_EQ(SIGTERM, Wait(process).signal);
+}
+
 TEST_F(ControlGroup, HoldsWhatLeavesTheGroupAndTheSession)
 {
     for (const char *role : {"escapist", "nester"}) {
