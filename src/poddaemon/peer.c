@@ -500,6 +500,10 @@ static int do_close_input(struct pod_conn *conn, const struct pod_message *m)
     if (conn->close_request != 0 && request != 0) {
         return -POD_E_STATE; // One is answered when the input before it is with the child.
     }
+    if (!pod->sink_open && conn->received == 0) { // Nothing of it that could have been lost.
+        done(conn, request);
+        return 0;
+    }
     conn->close_request = request != 0 ? request : conn->close_request;
     pod_child_close_input(pod);
     pod_conn_credit(conn);
