@@ -354,13 +354,14 @@ static int find_no_text(const struct runner_command *command, int argc, char **a
     return 0;
 }
 
-// What could not be printed was not told. Who reads no more, as `head`, has what it wanted.
+// What could not be printed was not told. Who reads no more, as `head`, has what it wanted, and so
+// has who gave us nothing to print to.
 static int end_output(const struct runner_env *env, int code)
 {
     struct runner_error error;
     errno = 0;
     bool fine = fflush(stdout) == 0 && !ferror(stdout);
-    if (fine || code != RUNNER_OK || errno == EPIPE) {
+    if (fine || code != RUNNER_OK || errno == EPIPE || errno == EBADF) {
         return code;
     }
     (void)runner_fail(&error, RUNNER_FAILED,
