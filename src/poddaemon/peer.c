@@ -427,6 +427,14 @@ static int do_detach(struct pod_conn *conn, const struct pod_message *m)
     return 0;
 }
 
+static void refuse_input(struct pod_conn *conn, const struct pod_message *m)
+{
+    if (!conn->told_closed) { // Once is enough.
+        conn->told_closed = true;
+        refuse(conn, m, POD_E_STATE, INPUT_CLOSED);
+    }
+}
+
 static int do_input(struct pod_conn *conn, const struct pod_message *m)
 {
     struct pod *pod = conn->pod;
@@ -435,12 +443,9 @@ static int do_input(struct pod_conn *conn, const struct pod_message *m)
         pod_conn_fail(conn, POD_E_OVER_CREDIT, POD_INPUT, NULL);
         return 0;
     }
-    if (pod->input.close || pod->child_ended) { // Nobody will read it, which is said once.
+    if (pod->input.close || pod->child_ended) { // Nobody will read it.
         conn->received += data.size;
-        if (!conn->told_closed) {
-            conn->told_closed = true;
-            refuse(conn, m, POD_E_STATE, INPUT_CLOSED);
-        }
+        refuse_input(conn, m);
         return 0;
     }
     if (!pod_child_take_input(pod, data)) {
@@ -449,6 +454,9 @@ static int do_input(struct pod_conn *conn, const struct pod_message *m)
     }
     conn->received += data.size;
     pod_child_write(pod);
+    if (pod->input.lost) { // The child has closed its stdin, which only this write has found out.
+        refuse_input(conn, m);
+    }
     return 0;
 }
 
@@ -491,6 +499,10 @@ static int do_close_input(struct pod_conn *conn, const struct pod_message *m)
     uint32_t request = m->u.request.request;
     if (conn->close_request != 0 && request != 0) {
         return -POD_E_STATE; // One is answered when the input before it is with the child.
+    }
+    if (!pod->sink_open && conn->received == 0) { // Nothing of it that could have been lost.
+        done(conn, request);
+        return 0;
     }
     conn->close_request = request != 0 ? request : conn->close_request;
     pod_child_close_input(pod);

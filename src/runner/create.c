@@ -147,8 +147,9 @@ static int take_params(struct create *create, struct session *session)
                            session->id);
     }
     if (strlen(create->meta) > SESSION_FILE_MAX) {
-        return runner_fail(&create->error, RUNNER_FAILED,
-                           "start of session '%s'\nits program and labels are more than 64 KiB",
+        return runner_fail(&create->error, RUNNER_USAGE,
+                           "start of session '%s'\nits program and labels are more than 64 KiB\n"
+                           "runner create --help",
                            session->id);
     }
     c->mode = session->pipes ? POD_MODE_PIPES : POD_MODE_PTY;

@@ -57,6 +57,8 @@ void doctor_system(struct doctor *doctor, bool probe);
 bool doctor_exists(const char *path);
 // Whether a file or folder is ours, and nobody else's. `why` and `command`: what is wrong with it.
 bool doctor_is_private(const char *path, char why[256], char command[4600]);
+// Whether files can be made in a folder, if it is there.
+bool doctor_is_writable(const char *path, char why[256], char command[4600]);
 // src/runner/posix/command.c, src/runner/win32/command.c.
 // The path as the shell of the system takes it.
 void doctor_quote(const char *path, char quoted[4400]);

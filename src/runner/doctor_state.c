@@ -31,6 +31,18 @@ static void check_private(struct doctor *doctor, const char *path)
     }
 }
 
+static bool check_writable(struct doctor *doctor, const char *path)
+{
+    char why[256], command[4600];
+    bool is_writable = doctor_is_writable(path, why, command);
+    if (!is_writable) {
+        doctor_find(doctor, DOCTOR_ERROR, "rights", path,
+                    "'%s' cannot be written to\n%s; no runner can do its work there\n%s", path, why,
+                    command);
+    }
+    return is_writable;
+}
+
 // It is taken as it is, wherever it lies and whoever can read it.
 static void check_services(struct doctor *doctor)
 {
@@ -67,6 +79,22 @@ static void check_rights(struct doctor *doctor)
         check_private(doctor, path);
     }
     check_services(doctor);
+}
+
+// On a disk that is mounted read-only once, and not of each folder.
+static void check_folders(struct doctor *doctor)
+{
+    static const char *const below[] = {"registry", "sessions"};
+    char path[4300];
+    bool is_writable = check_writable(doctor, doctor->env->state_dir);
+    for (size_t i = 0; is_writable && i < sizeof below / sizeof below[0]; i++) {
+        (void)snprintf(path, sizeof path, "%.4000s/%s", doctor->env->state_dir, below[i]);
+        (void)check_writable(doctor, path);
+    }
+    for (size_t i = 0; is_writable && i < doctor->known.folders_count; i++) {
+        (void)snprintf(path, sizeof path, "%.4000s", doctor->known.folders[i].path);
+        (void)check_writable(doctor, path);
+    }
 }
 
 // The ended session that takes most of the room.
@@ -129,6 +157,7 @@ void doctor_state(struct doctor *doctor)
         return;
     }
     check_rights(doctor);
+    check_folders(doctor);
     check_space(doctor);
 }
 

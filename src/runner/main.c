@@ -1,4 +1,5 @@
 // runner [OPTIONS] COMMAND [ARGUMENTS]: the runner and its client in one program.
+#include <errno.h>
 #include <processmgr/processmgr.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -353,6 +354,23 @@ static int find_no_text(const struct runner_command *command, int argc, char **a
     return 0;
 }
 
+// What could not be printed was not told. Who reads no more, as `head`, has what it wanted, and so
+// has who gave us nothing to print to.
+static int end_output(const struct runner_env *env, int code)
+{
+    struct runner_error error;
+    errno = 0;
+    bool fine = fflush(stdout) == 0 && !ferror(stdout);
+    if (fine || code != RUNNER_OK || errno == EPIPE || errno == EBADF) {
+        return code;
+    }
+    (void)runner_fail(&error, RUNNER_FAILED,
+                      "output\nstdout cannot be written to%s%s\n"
+                      "none: it was done; give it a stdout that takes what it says",
+                      errno != 0 ? ": " : "", errno != 0 ? strerror(errno) : "");
+    return runner_report(env, &error);
+}
+
 int main(int argc, char **argv)
 {
     struct runner_env env = {.json = false};
@@ -369,7 +387,7 @@ int main(int argc, char **argv)
     env.state_dir = state;
     int at = take_options(&env, argc, argv, &wanted, &done);
     if (at < 0 || done) {
-        return at < 0 ? -at : RUNNER_OK;
+        return at < 0 ? -at : end_output(&env, RUNNER_OK);
     }
     if (at == argc) {
         print_help();
@@ -382,7 +400,7 @@ int main(int argc, char **argv)
     argc = drop_json(&env, argc - at, argv + at);
     argv += at;
     if (asks_for_help(argc, argv)) {
-        return print_command_help(command);
+        return end_output(&env, print_command_help(command));
     }
     int no_text = find_no_text(command, argc, argv);
     if (no_text != 0) {
@@ -393,5 +411,6 @@ int main(int argc, char **argv)
     // Whoever only asks what it is touches nothing.
     bool check_only = argc == 2 && strcmp(argv[1], "--self-check") == 0;
     int code = check_only ? RUNNER_OK : take_state(&env, command, wanted, state, &error);
-    return code == RUNNER_OK ? command->run(&env, argc, argv) : runner_report(&env, &error);
+    return code == RUNNER_OK ? end_output(&env, command->run(&env, argc, argv))
+                             : runner_report(&env, &error);
 }

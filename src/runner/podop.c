@@ -259,12 +259,26 @@ static int connect_to(struct operation *op, const struct session *session)
     return session_open_link(session, &options, &op->link);
 }
 
+// Where nobody listens it has ended, which we are told in a moment, or its holder begins only now.
+static void try_connect(struct operation *op, const struct session *session)
+{
+    int result = connect_to(op, session);
+    if (result != PM_OK && (result != PM_ERR_NOT_FOUND || !try_again(op))) {
+        end(op, RUNNER_UNREACHABLE, pm_strerror(result));
+    }
+}
+
 static void connect_again(struct operation *op)
 {
     const struct session *session = session_find(op->server, op->id);
-    int result = session != NULL ? connect_to(op, session) : PM_ERR_NOT_FOUND;
-    if (result != PM_OK) {
-        end(op, session != NULL ? RUNNER_UNREACHABLE : RUNNER_NO_SESSION, pm_strerror(result));
+    if (session == NULL) {
+        op->next = "runner list";
+        end(op, RUNNER_NO_SESSION, "there is none of this id");
+    } else if (session_is_over(session)) {
+        op->next = "runner logs ";
+        end(op, RUNNER_NO_SESSION, "it has ended");
+    } else {
+        try_connect(op, session);
     }
 }
 
@@ -278,10 +292,7 @@ static void begin(struct operation *op, const struct session *session, struct ca
     op->timer.data = op->again.data = op;
     op->handles = 2;
     (void)uv_timer_start(&op->timer, on_timeout, OPERATION_MS, 0);
-    int result = connect_to(op, session);
-    if (result != PM_OK) {
-        end(op, RUNNER_UNREACHABLE, pm_strerror(result));
-    }
+    try_connect(op, session);
 }
 
 static struct operation *new_operation(struct call *call)

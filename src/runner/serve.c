@@ -543,6 +543,9 @@ int cli_serve(const struct runner_env *env, int argc, char **argv)
             return runner_usage(env, "serve", "%s is like 7d, 12h, 30m, 90s, or a number: not '%s'",
                                 argv[i], argv[i + 1]);
         }
+        if (strcmp(name, LEAK_SWEEP_ENV) == 0 && !prune_parse_count(argv[i + 1], &number)) {
+            return runner_usage(env, "serve", "%s needs a number, not '%s'", argv[i], argv[i + 1]);
+        }
         (void)uv_os_setenv(name, argv[i + 1]);
     }
     struct runner_env own = *env;

@@ -233,11 +233,12 @@ static void read_file(struct view *view)
     }
 }
 
-// Reads while there is room for what may come.
+// Reads while there is room for what may come, and somebody who takes it: an endless file would be
+// read for ever.
 static void read_more(struct view *view)
 {
     bool room = view->typed_size < INPUT_MAX / 4 && !view->input_ended && view->attached &&
-                (view->writer || view->raw);
+                ((view->writer && !view->deaf) || view->raw);
     if (view->file_input) {
         if (room && view->typed_size == 0) {
             read_file(view);

@@ -46,6 +46,23 @@ bool doctor_is_private(const char *path, char why[256], char command[4600])
     return true;
 }
 
+bool doctor_is_writable(const char *path, char why[256], char command[4600])
+{
+    char quoted[4400];
+    int code = access(path, W_OK) == 0 ? 0 : errno;
+    if (code == 0 || code == ENOENT || code == ENOTDIR) {
+        return true;
+    }
+    (void)snprintf(why, 256, "%s", strerror(code));
+    if (code == EACCES) {
+        doctor_quote(path, quoted);
+        (void)snprintf(command, 4600, "chmod u+rwx %s", quoted);
+    } else { // Which disk it is.
+        (void)doctor_command(DOCTOR_SPACE, path, command);
+    }
+    return false;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Zombies
 // ------------------------------------------------------------------------------------------------

@@ -25,6 +25,14 @@ bool doctor_is_private(const char *path, char why[256], char command[4600])
     return false;
 }
 
+bool doctor_is_writable(const char *path, char why[256], char command[4600])
+{
+    (void)path;
+    (void)why;
+    (void)command;
+    return true; // Only a try would tell what its access list allows, and that changes something.
+}
+
 int doctor_verb(const struct runner_env *env, int argc, char **argv)
 {
     (void)env;
