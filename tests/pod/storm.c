@@ -1,7 +1,7 @@
 // Loaded into a holder or a runner by LD_PRELOAD: a signal every millisecond, whose handler does
-// nothing and restarts nothing. So each call that waits, or takes long, is interrupted sooner or later.
-// Not into launchers: a program that they become would be ended by the signal before it is loaded.
-// Each that has it is told in the file that PM_TEST_STORM names.
+// nothing and restarts nothing. So each call that waits, or takes long, is interrupted sooner or
+// later. Not into launchers: a program that they become would be ended by the signal before it is
+// loaded. Each that has it is told in the file that PM_TEST_STORM names.
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>

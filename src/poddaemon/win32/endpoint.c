@@ -371,8 +371,8 @@ size_t pod_pipe_look(uv_pipe_t *pipe, void *bytes, size_t size)
     return 0;
 }
 
-// The system does so itself when the handle is closed; under Wine 8 the write stays, and with it the
-// loop and the process.
+// The system does so itself when the handle is closed; under Wine 8 the write stays, and with it
+// the loop and the process.
 void pod_pipe_cancel(uv_pipe_t *pipe)
 {
     uv_os_fd_t handle;
