@@ -898,7 +898,15 @@ void Pod::AskToEnd(Session *session)
 
 pod_state Pod::Status(Session *session)
 {
+#ifdef _WIN32 // The daemon does not see there that one of many has just sent its proof
+              // (pod_pipe_look()).
+    constexpr int tries = 5;
+#else
+    constexpr int tries = 1;
+#endif
     auto client = Connect(session, 0);
+    for (int i = 1; i < tries && client == nullptr; i++)
+        client = Connect(session, 0);
     if (client == nullptr) {
         ADD_FAILURE() << "no daemon";
         return {};
