@@ -94,7 +94,6 @@ struct pm_process {
     bool started_posted, end_posted; // Under manager->lock.
     bool stop_posted;                // Under manager->lock: STOPPED, not CONTINUED.
     int direct_waiters;              // Under manager->lock: threads that wait without the reactor.
-    bool unwatched;                  // Under manager->lock: could not be given back to the reactor.
 
     // Constant after the start.
     char *text; // One block that holds the strings below.
@@ -115,6 +114,7 @@ struct pm_process {
     struct pmi_mutex lock;
     atomic_int state;    // enum pm_state; set by pmi_process_set_state().
     atomic_bool stopped; // As last seen; written under lock.
+    bool unwatched;      // Under manager->lock: could not be given back to the reactor.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
     int exit_unwritten;  // Why a daemon's exit record is not on disk; final once state is ENDED.

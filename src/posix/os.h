@@ -44,6 +44,7 @@ struct pmi_os_process {
     pid_t pid;
     int pidfd;          // -1 = none: best effort.
     int exit_fd;        // -1 = closed.
+    int tty_fd;         // The host's terminal, whose foreground group it was made; -1 = none.
     bool child;         // Ours to wait for.
     bool reaped;        // Its status was taken, by us or by a thief: pid may be a stranger's.
     bool group;         // Leads a process group of its own, whose id is pid.
@@ -59,10 +60,9 @@ struct pmi_os_process {
     uint64_t start;            // These three as in struct pmi_identity; 0 = not looked up.
     uint64_t pidns;
     uint64_t pidfs;
-    int terminal_fd;       // One more of the master of its terminal, to resize it; -1 = none.
-    atomic_int slave_fd;   // The terminal's other side (PMI_KEEPS_SLAVE); -1 = none.
-    int tty_fd;            // The host's terminal, whose foreground group it was made; -1 = none.
-    struct pmi_owed *owed; // Memory for the case that it does not come back at once.
+    int terminal_fd;           // One more of the master of its terminal, to resize it; -1 = none.
+    atomic_int slave_fd;       // The terminal's other side (PMI_KEEPS_SLAVE); -1 = none.
+    struct pmi_owed *owed;     // Memory for the case that it does not come back at once.
     struct pmi_cgroup *cgroup; // Its own, or NULL.
     // In a manager that has the process to itself (family.h):
     struct pmi_family *family;          // NULL = not in one.
