@@ -92,8 +92,7 @@ static void check_folders(struct doctor *doctor)
         (void)check_writable(doctor, path);
     }
     for (size_t i = 0; is_writable && i < doctor->known.folders_count; i++) {
-        (void)snprintf(path, sizeof path, "%.4000s", doctor->known.folders[i].path);
-        (void)check_writable(doctor, path);
+        (void)check_writable(doctor, doctor->known.folders[i].path);
     }
 }
 

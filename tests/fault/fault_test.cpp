@@ -1423,9 +1423,11 @@ void LeaveMany(size_t count)
     for (size_t i = 0; i < count; i++) {
         pid_t pid = fork();
         if (pid == 0) {
+            alarm(60); // Whatever becomes of us.
             pause();
             _exit(0);
         }
+        ASSERT_GT(pid, 0); // -1 would be everybody below.
         children.push_back(pid);
         ASSERT_EQ(-1, pmi_child_collect(pid, -1, 0));
     }
