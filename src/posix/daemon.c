@@ -651,12 +651,14 @@ static int fail_in_stub(struct daemon_start *d, const struct pmi_gate_message *m
 // yet.
 static int look_for_exec(struct daemon_start *d, bool gate_closed)
 {
-    int reached = pmi_exec_reached(d->stub_pid);
+    // The end first: who has ended goes no further, and who has not may get there and end
+    // meanwhile.
     bool ended = pmi_os_process_wait(&d->stub, 0) == PM_OK;
+    int reached = -1;
     struct pmi_stat stat;
     // Collected by its parent already, the number may be a stranger's.
-    if (ended && (pmi_stat_read(d->stub_pid, &stat) != PM_OK || stat.starttime != d->stub.start))
-        reached = -1;
+    if (pmi_stat_read(d->stub_pid, &stat) == PM_OK && stat.starttime == d->stub.start)
+        reached = pmi_stat_exec_reached(&stat);
     if (reached == 1)
         return PM_OK;
     if (ended && reached == 0)

@@ -25,16 +25,19 @@
 // Launch
 // ------------------------------------------------------------------------------------------------
 
-int pmi_exec_reached(pid_t pid)
+int pmi_stat_exec_reached(const struct pmi_stat *stat)
 {
     // PF_FORKNOEXEC of Linux: set by fork, cleared by exec, still to be read on the zombie.
     const uint64_t fork_no_exec = 0x40;
-    struct pmi_stat stat;
-    if (pmi_stat_read(pid, &stat) != PM_OK)
-        return -1;
-    if (((uint64_t)stat.flags & fork_no_exec) == 0)
+    if (((uint64_t)stat->flags & fork_no_exec) == 0)
         return 1;
     return pmi_proc_is_foreign() ? -1 : 0; // Many of its processes have never called exec.
+}
+
+int pmi_exec_reached(pid_t pid)
+{
+    struct pmi_stat stat;
+    return pmi_stat_read(pid, &stat) == PM_OK ? pmi_stat_exec_reached(&stat) : -1;
 }
 
 void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err)

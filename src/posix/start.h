@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "child.h"
+#include "identity.h"
 
 // Starts the plan and sees it through exec: on PM_OK the program runs or has run, and `op` has its
 // pid, its pidfd (or waiter) and its group. keeper_fd of the plan is closed and set to -1 in every
@@ -39,6 +40,7 @@ int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid
 // Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1
 // cannot be told.
 int pmi_exec_reached(pid_t pid);
+int pmi_stat_exec_reached(const struct pmi_stat *stat);
 
 // Fills err from the stage and errno of a plan whose child could not reach its program.
 void pmi_fail_in_child(const struct pmi_child_plan *plan, struct pm_error *err);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #endif
 
 #include <atomic>
@@ -25,8 +26,10 @@ using namespace contract;
 namespace
 {
 
-std::atomic<bool> no_room;  // epoll_ctl() adds nothing.
-thread_local bool at_write; // This thread's next write() waits for `go_on`.
+std::atomic<bool> no_room;       // epoll_ctl() adds nothing.
+thread_local bool at_write;      // This thread's next write() waits for `go_on`.
+thread_local int busy_with = -1; // Closed by the first look with poll() after a wait in vain,
+thread_local bool was_in_vain;   // which then comes late.
 std::atomic<bool> is_held, go_on;
 thread_local bool watch_cancellation; // read() notes whether it could be cancelled.
 thread_local int cancellable_reads, watched_reads;
@@ -67,6 +70,29 @@ ssize_t write(int fd, const void *data, size_t size)
             std::this_thread::yield();
     }
     return syscall(SYS_write, fd, data, size);
+}
+
+static int PollOfTheSystem(struct pollfd *fds, nfds_t count, int timeout)
+{
+#ifdef SYS_poll
+    return static_cast<int>(syscall(SYS_poll, fds, count, timeout));
+#else
+    struct timespec time = {timeout / 1000, timeout % 1000 * 1000000L};
+    return static_cast<int>(
+        syscall(SYS_ppoll, fds, count, timeout < 0 ? nullptr : &time, nullptr, 0));
+#endif
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    if (busy_with >= 0 && timeout == 0 && was_in_vain) {
+        close(busy_with);
+        busy_with = -1;
+        timeout = static_cast<int>(Patience());
+    }
+    int result = PollOfTheSystem(fds, count, timeout);
+    was_in_vain = timeout > 0 && result == 0;
+    return result;
 }
 
 ssize_t read(int fd, void *buffer, size_t size)
@@ -619,6 +645,51 @@ TEST_F(Moment, ARecordThatWasGivenIsTheSameAfterARecovery)
     EXPECT_EQ(given.ended_wall_ms, again.ended_wall_ms);
     EXPECT_EQ(text, ExitIn(ReadFile(folder + "/registry/exits/" + exits[0])));
     EXPECT_NE("", text);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Starts
+// ------------------------------------------------------------------------------------------------
+
+// The manager is preempted between its two questions: whether the daemon lives, and whether it has
+// reached its program, which is short.
+TEST_F(Moment, ADaemonThatEndsWhileItIsLookedForHasBeenStarted)
+{
+    if (OnValgrind()) {
+        GTEST_SKIP() << "a program does not survive a failed exec";
+    }
+#ifdef __linux__
+    prctl(PR_SET_CHILD_SUBREAPER, 1); // So that its zombie is there to be looked at.
+#endif
+    Open();
+    std::string program = folder + "/sh";
+    std::filesystem::copy_file(std::filesystem::canonical("/bin/sh"), program);
+    Child daemon({});
+    daemon.program = program;
+    daemon.args = {"sh", "-c", "exit 7"};
+    daemon->mode = PM_MODE_DAEMON;
+    daemon->key = "short";
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    int result;
+    bool was_looked_for;
+    do { // Until it is, before it has had enough of waiting for its program.
+        was_in_vain = false;
+        busy_with = open(program.c_str(), O_WRONLY | O_CLOEXEC);
+        ASSERT_LE(0, busy_with);
+        result = pm_spawn(manager, daemon.Get(), &process, &error);
+        was_looked_for = busy_with < 0;
+        close(busy_with);
+        busy_with = -1;
+    } while (!was_looked_for && result == PM_ERR_TEXT_BUSY);
+#ifdef __linux__
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+#endif
+    EXPECT_TRUE(was_looked_for) << "the test proves nothing";
+    ASSERT_EQ(PM_OK, result) << error.hint;
+    pm_exit record = Wait(process);
+    EXPECT_TRUE(record.kind == PM_EXIT_LOST || (record.kind == PM_EXIT_EXITED && record.code == 7));
+    pm_process_unref(process);
 }
 
 TEST_F(Moment, ALivingDaemonIsNotForgottenBeforeItIsRecovered)
