@@ -974,7 +974,8 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
  * @return PM_OK; PM_ERR_BUSY: something could not be ended in time; the manager is still usable and
  *         takes starts again; PM_ERR_WOULD_DEADLOCK; PM_ERR_FORKED.
  * Blocking: up to timeout_ms; POSIX, where there were children with die_with_parent: until the
- * helper process for these has left, at once unless somebody has stopped it, and at most 6 s.
+ * helper process for these has left, at once unless somebody has stopped it, and at most 6 s; with
+ * pm_options::own_process until who was killed of a tree has ended, at most 2 s.
  * Thread safety: any thread, once; no other call on this manager may be under way or follow, except
  * on its Handles. Since: 0.1.0.
  */

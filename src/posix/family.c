@@ -49,6 +49,8 @@ void pmi_family_release_process(void)
 #define ROUNDS_MS 100
 // The keeper's last deed.
 #define KILL_MARKED_MS 5000
+// For the end of those who are condemned when the manager closes.
+#define CLOSE_MS 2000
 
 // Of looks for orphans in a row: who stops the makers of more needs the lock, too.
 #define PASSES_MAX 16
@@ -224,11 +226,25 @@ int pmi_family_open(struct pmi_family *family, struct pm_error *err)
 
 static size_t collect(struct pmi_family *family);
 
+static bool is_anybody_condemned(struct pmi_family *family)
+{
+    pmi_mutex_lock(&family->lock);
+    bool any = family->condemned != NULL;
+    pmi_mutex_unlock(&family->lock);
+    return any;
+}
+
 void pmi_family_close(struct pmi_family *family)
 {
     if (!family->open)
         return;
+    // Whom it kills it waits for, and for what then comes to us from below: nobody does later.
+    int64_t deadline = pmi_now_ms() + CLOSE_MS;
     (void)collect(family);
+    while (is_anybody_condemned(family) && pmi_now_ms() < deadline) {
+        pmi_sleep_ms(1);
+        (void)collect(family);
+    }
     if (!family->was_reaper)
         (void)set_reaper(false);
     pmi_family_release_process();

@@ -31,6 +31,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 extern "C" {
@@ -1282,6 +1283,33 @@ void UnwatchedTree(Run &run)
 TEST_F(Rig, OfAStartThatFailsWhenItsProgramRunsNobodyIsLeft)
 {
     EXPECT_EQ("", One({"UnwatchedTree", UnwatchedTree}, PM_FAULT_COUNT, 0, 0));
+}
+
+// The start of one whose program has run fails, and its tree cannot be looked for.
+void UnseenTree(Run &run)
+{
+    run.Open(false, PM_LOOP_OWN, true);
+    std::string go_on = run.file + "-go-on";
+    std::string script = "setsid sh -c 'sleep 1000 & : > " + run.file + "'; exec sleep 1000";
+    Shell child(script.c_str());
+    pm_error error = PM_ERROR_INIT;
+    pm_fault_deny("epoll_ctl");
+    pm_fault_hold("epoll_ctl", go_on.c_str());
+    std::thread meanwhile([&] {
+        (void)Eventually([&] { return access(run.file.c_str(), F_OK) == 0; });
+        pm_fault_deny("epoll_ctl,open"); // The lists of children.
+        std::ofstream give(go_on);
+    });
+    run.Expect(pm_spawn(run.manager, &child.spec, nullptr, &error) < 0, "started");
+    meanwhile.join();
+    run.Expect(error.stage == PM_STAGE_WATCH, "it failed at another stage");
+    pm_fault_deny("");
+    run.Close();
+}
+
+TEST_F(Rig, WhoIsLeftOfAStartThatFailedIsEndedByTheClose)
+{
+    EXPECT_EQ("", One({"UnseenTree", UnseenTree}, PM_FAULT_COUNT, 0, 0));
 }
 
 // Of each child the stop has to know three times who is in its session: asked, continued, gone.
