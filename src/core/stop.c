@@ -263,17 +263,30 @@ static void owe_end(struct pmi_stopper *s, int result)
     s->report.step_results[s->step - 1] = result;
 }
 
+// After a step that found nobody: whether that is because of an end that is not known to us yet.
+// Whoever watches it is about to tell. But a process that lives may have left its group.
+static bool is_ending(const struct pmi_stopper *s, const struct pm_stop_step *step)
+{
+    pm_process *p = s->process;
+    if (s->leader_dead || step->scope != PM_SCOPE_GROUP) {
+        return !s->leader_dead;
+    }
+    pmi_mutex_lock(&p->lock);
+    bool gone = !p->no_os && pmi_os_process_signal(&p->os, 0, PM_SCOPE_PROCESS) == PM_ERR_GONE;
+    pmi_mutex_unlock(&p->lock);
+    return gone;
+}
+
 // The step that was begun last has been delivered, or has not.
 static void settle(struct pmi_stopper *s, int result)
 {
     const struct pm_stop_step *step = &s->plan.steps[s->step - 1];
     owe_end(s, result);
     s->backoff_ms = 1;
-    // GONE before we know of its end: whoever watches it is about to. Else look once more; what
-    // cannot be delivered takes no time.
-    bool ending = result == PM_ERR_GONE && !s->leader_dead && step->scope != PM_SCOPE_GROUP;
-    s->step_deadline =
-        result == PM_OK || ending || s->owes_end ? step_deadline(s, step) : pmi_now_ms();
+    // Else look once more; what cannot be delivered takes no time.
+    bool takes_time =
+        result == PM_OK || s->owes_end || (result == PM_ERR_GONE && is_ending(s, step));
+    s->step_deadline = takes_time ? step_deadline(s, step) : pmi_now_ms();
     if (result != PM_OK && result != PM_ERR_GONE && !s->owes_end) {
         warn(s, step, result);
     }

@@ -246,6 +246,23 @@ TEST_F(Ladder, OneThatTheSystemKnowsToBeGoneBeforeWeDoIsWaitedFor)
     EXPECT_EQ(40u, report.elapsed_ms);
 }
 
+TEST_F(Ladder, AStepOfAGroupThatIsGoneIsWaitedForIfItsLeaderIsGoneToo)
+{
+    pm_stop_plan plan = {};
+    plan.steps[plan.steps_count++] = {PM_STOP_TERMINATE, PM_SCOPE_GROUP, 5000};
+    fake_next.undeliverable[PM_STOP_TERMINATE] = PM_ERR_GONE;
+    for (int process : {PM_ERR_GONE, PM_OK}) { // Else it has only left its group.
+        fake_next.signal_result = process;
+        fake_next.exits_at = fake_clock + 40;
+        pm_stop_report report = PM_STOP_REPORT_INIT;
+        EXPECT_EQ(process == PM_OK ? PM_ERR_TIMEOUT : PM_OK,
+                  pm_process_stop(Spawn(plan), nullptr, &report));
+        EXPECT_EQ(process == PM_OK ? 0u : 40u, report.elapsed_ms);
+        EXPECT_EQ(PM_ERR_GONE, report.step_results[0]);
+        fake_clock += 40;
+    }
+}
+
 TEST_F(Ladder, TheEndOfTheInputIsToldAsSoonAsThereIsRoom)
 {
     for (int64_t room_after : {0, 90, 1000}) {

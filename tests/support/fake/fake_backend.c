@@ -628,10 +628,9 @@ void pmi_os_step_end(struct pmi_os_step *step)
 
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
-    (void)op;
     (void)signal_number;
     (void)scope;
-    return PM_OK;
+    return op->script.signal_result;
 }
 
 bool pmi_os_process_tree_alive(struct pmi_os_process *op)
