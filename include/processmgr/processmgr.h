@@ -975,7 +975,8 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
  *         takes starts again; PM_ERR_WOULD_DEADLOCK; PM_ERR_FORKED.
  * Blocking: up to timeout_ms; POSIX, where there were children with die_with_parent: until the
  * helper process for these has left, at once unless somebody has stopped it, and at most 6 s; with
- * pm_options::own_process until who was killed of a tree has ended, at most 2 s.
+ * pm_options::own_process, and with control groups, until who was killed of a tree has ended, or as
+ * long as nobody can tell, at most 2 s each.
  * Thread safety: any thread, once; no other call on this manager may be under way or follow, except
  * on its Handles. Since: 0.1.0.
  */
@@ -1288,7 +1289,8 @@ PM_API int pm_process_exit_waitable(pm_process *process, pm_native *ret_native);
 /**
  * Stops a process by a plan: step after step until the process is dead and, for steps on the tree,
  * the tree is empty as far as the containment can see. A step that cannot be delivered takes no
- * time and is reported. On a process that has ended it still ends its tree.
+ * time and is reported; one that finds nobody because the process has just ended has its time, for
+ * that end to become known. On a process that has ended it still ends its tree.
  *
  * @param process the Handle.
  * @param plan the steps; NULL = the plan of the Spec; copied.

@@ -502,8 +502,9 @@ static void await_record(void *arg)
 {
     struct record_wait *wait = arg;
     for (;;) {
+        bool late = pmi_now_ms() >= wait->deadline; // Before the look: an end by then is in time.
         wait->result = pmi_process_reap(wait->process);
-        if (wait->result == PM_OK || pmi_now_ms() >= wait->deadline) {
+        if (wait->result == PM_OK || late) {
             return;
         }
         if (wait->result == PM_ERR_TIMEOUT) {

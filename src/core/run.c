@@ -251,9 +251,10 @@ static void give_up_outputs(struct run *r)
     }
 }
 
-static int drive_stop(struct run *r)
+// now: from before the look at its end, so that who ended in time is not stopped.
+static int drive_stop(struct run *r, int64_t now)
 {
-    if (!r->stopping && pmi_now_ms() >= r->deadline) {
+    if (!r->stopping && now >= r->deadline) {
         r->stopping = true;
         pmi_stopper_begin(&r->stopper, r->process, NULL, PMI_NEVER);
     }
@@ -301,9 +302,10 @@ static int loop(struct run *r)
 {
     int failed = r->input_size == 0 ? close_input(r) : PM_OK;
     for (;;) {
+        int64_t now = pmi_now_ms();
         int result = notice_end(r);
         if (result == PM_OK && !is_over(r)) {
-            result = failed == PM_OK ? drive_stop(r) : failed;
+            result = failed == PM_OK ? drive_stop(r, now) : failed;
         }
         if (result != PM_OK || is_over(r)) {
             if (result == PM_OK && r->stopping) {

@@ -268,8 +268,11 @@ static void owe_end(struct pmi_stopper *s, int result)
 static bool is_ending(const struct pmi_stopper *s, const struct pm_stop_step *step)
 {
     pm_process *p = s->process;
-    if (s->leader_dead || step->scope != PM_SCOPE_GROUP) {
-        return !s->leader_dead;
+    if (s->leader_dead) {
+        return false;
+    }
+    if (step->scope != PM_SCOPE_GROUP) {
+        return true;
     }
     pmi_mutex_lock(&p->lock);
     bool gone = !p->no_os && pmi_os_process_signal(&p->os, 0, PM_SCOPE_PROCESS) == PM_ERR_GONE;
@@ -283,7 +286,7 @@ static void settle(struct pmi_stopper *s, int result)
     const struct pm_stop_step *step = &s->plan.steps[s->step - 1];
     owe_end(s, result);
     s->backoff_ms = 1;
-    // Else look once more; what cannot be delivered takes no time.
+    // What cannot be delivered takes no time: there is one more look.
     bool takes_time =
         result == PM_OK || s->owes_end || (result == PM_ERR_GONE && is_ending(s, step));
     s->step_deadline = takes_time ? step_deadline(s, step) : pmi_now_ms();
@@ -342,8 +345,8 @@ static void wake_by(struct pmi_stopper *s, int64_t now, int64_t deadline, bool p
 void pmi_stopper_advance(struct pmi_stopper *s)
 {
     while (!s->done) {
+        int64_t now = pmi_now_ms(); // Before the look: what had ended by then was in time.
         bool gone = look(s);
-        int64_t now = pmi_now_ms();
         if (!collect(s, now)) {
             wake_by(s, now, s->pending_until, true);
             return;

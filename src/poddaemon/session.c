@@ -142,7 +142,7 @@ static void deliver(struct pod *pod, enum pm_stop_action action)
     (void)pm_process_stop(pod->child, &plan, &report);
     note_strays(pod, action == PM_STOP_KILL ? pod_strays_kill(&pod->strays)
                                             : pod_strays_terminate(&pod->strays));
-    if (report.step_results[0] == PM_OK && !pod->child_ended) {
+    if (report.step_results[0] == PM_OK && !pod->child_ended && !report.already_ended) {
         pod->stopping.action = action;
     }
 }

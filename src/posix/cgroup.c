@@ -23,7 +23,7 @@
 
 struct pmi_cgroup {
     int parent_fd, fd;
-    bool removed;
+    bool removed, killed;
     struct pmi_cgroup *next; // Among those to be removed later.
     char name[PMI_CGROUP_NAME];
 };
@@ -92,7 +92,7 @@ static int open_in(int dir, const char *name, int flags)
 int pmi_cgroup_make(const char *path, struct pmi_cgroup **ret_cgroup, int *ret_procs_fd,
                     struct pm_error *err)
 {
-    pmi_cgroup_sweep();
+    (void)pmi_cgroup_sweep();
     struct pmi_cgroup *cgroup = calloc(1, sizeof(*cgroup));
     if (cgroup == NULL)
         return fail_cgroup(err, ENOMEM, NULL);
@@ -272,6 +272,7 @@ void pmi_cgroup_signal(struct pmi_cgroup *cgroup, int signal_number, pid_t excep
     if (cgroup->removed)
         return;
     if (signal_number == SIGKILL) {
+        cgroup->killed = true;
         int fd = open_in(cgroup->fd, "cgroup.kill", O_WRONLY);
         bool done = fd >= 0 && pmi_sys_write(fd, "1", 1) == 1;
         (void)pmi_sys_close(fd);
@@ -354,8 +355,9 @@ void pmi_cgroup_close(struct pmi_cgroup *cgroup)
     pmi_mutex_unlock(&later_lock);
 }
 
-void pmi_cgroup_sweep(void)
+bool pmi_cgroup_sweep(void)
 {
+    bool dying = false;
     pmi_mutex_lock(&later_lock);
     for (struct pmi_cgroup **at = &later; *at != NULL;) {
         struct pmi_cgroup *cgroup = *at;
@@ -364,10 +366,12 @@ void pmi_cgroup_sweep(void)
             *at = cgroup->next;
             destroy(cgroup);
         } else {
+            dying |= cgroup->killed;
             at = &cgroup->next;
         }
     }
     pmi_mutex_unlock(&later_lock);
+    return dying;
 }
 
 #else
@@ -430,8 +434,9 @@ void pmi_cgroup_close(struct pmi_cgroup *cgroup)
     (void)cgroup;
 }
 
-void pmi_cgroup_sweep(void)
+bool pmi_cgroup_sweep(void)
 {
+    return false;
 }
 
 void pmi_cgroup_forget_parent(void)

@@ -27,8 +27,8 @@ void pmi_cgroup_try_remove(struct pmi_cgroup *cgroup);
 void pmi_cgroup_close(struct pmi_cgroup *cgroup);
 // Frees it alone: it is somebody else's to remove.
 void pmi_cgroup_forget(struct pmi_cgroup *cgroup);
-// Removes those that have become empty.
-void pmi_cgroup_sweep(void);
+// Removes those that have become empty. True: one that was killed has not yet.
+bool pmi_cgroup_sweep(void);
 // See pmi_os_forget_parent().
 void pmi_cgroup_forget_parent(void);
 

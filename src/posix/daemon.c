@@ -647,13 +647,10 @@ static int fail_in_stub(struct daemon_start *d, const struct pmi_gate_message *m
     return d->err->code;
 }
 
-// The gate is closed, or a look without it: has the stub become the program? PM_ERR_TIMEOUT = not
-// yet.
-static int look_for_exec(struct daemon_start *d, bool gate_closed)
+// Whether the stub has become the program, once nothing was left to be read in the gate. `ended`:
+// it had before that, so there never will be. PM_ERR_TIMEOUT = not yet.
+static int look_for_exec(struct daemon_start *d, bool ended, bool gate_closed)
 {
-    // The end first: who has ended goes no further, and who has not may get there and end
-    // meanwhile.
-    bool ended = pmi_os_process_wait(&d->stub, 0) == PM_OK;
     int reached = -1;
     struct pmi_stat stat;
     // Collected by its parent already, the number may be a stranger's.
@@ -663,10 +660,10 @@ static int look_for_exec(struct daemon_start *d, bool gate_closed)
         return PM_OK;
     if (ended && reached == 0)
         return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub was killed");
-    // Gone already and collected by its parent, or a system that does not tell: close-on-exec has
-    // closed the gate and no failure came through it. Unless the stub's own timer may have.
+    // Collected by its parent already, or a system that does not tell: no failure came through the
+    // gate, and none can come any more. Unless the stub's own timer may have ended it.
     bool in_time = pmi_now_ms() < d->plan->deadline + STUB_GRACE_MS;
-    return gate_closed && in_time && (ended || reached < 0) ? PM_OK : PM_ERR_TIMEOUT;
+    return in_time && (ended || (gate_closed && reached < 0)) ? PM_OK : PM_ERR_TIMEOUT;
 }
 
 // After GO: ARMED, then an end of file (exec) or FAILED.
@@ -677,11 +674,13 @@ static int await_exec(struct daemon_start *d)
     bool armed = false, closed = false;
     int64_t slice = PROOF_FIRST_MS;
     for (;;) {
+        // First the time, then its end, then what it has said: so the last word counts. The other
+        // way round a short program that ends in between were never reached.
         int64_t now = pmi_now_ms();
-        if (now >= d->plan->deadline)
-            return fail_gate(d, PM_ERR_TIMEOUT, "the program was not reached in time");
+        bool late = now >= d->plan->deadline;
+        bool ended = pmi_os_process_wait(&d->stub, 0) == PM_OK;
         int64_t until = now + slice < d->plan->deadline ? now + slice : d->plan->deadline;
-        int got = closed ? -1 : receive(d->gate, &message, &done, until);
+        int got = closed ? -1 : receive(d->gate, &message, &done, ended ? now : until);
         if (got == 1 && message.kind == PMI_GATE_FAILED) {
             d->started.exec_retries += message.retries;
             return fail_in_stub(d, &message);
@@ -694,14 +693,14 @@ static int await_exec(struct daemon_start *d)
         }
         if (got == 0 && !armed)
             return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub has left the gate");
-        closed |= got == 0;
-        if (armed) {
-            int result = look_for_exec(d, closed);
-            if (result != PM_ERR_TIMEOUT)
-                return result;
-        } else if (pmi_os_process_wait(&d->stub, 0) == PM_OK) {
+        if (ended && !armed)
             return fail_gate(d, PM_ERR_DIED_BEFORE_EXEC, "the stub was killed");
-        }
+        closed |= got == 0;
+        int result = armed ? look_for_exec(d, ended, closed) : PM_ERR_TIMEOUT;
+        if (result != PM_ERR_TIMEOUT)
+            return result;
+        if (late)
+            return fail_gate(d, PM_ERR_TIMEOUT, "the program was not reached in time");
         if (closed)
             pmi_sleep_ms((uint32_t)slice);
         slice = slice * 2 > PROOF_MOST_MS ? PROOF_MOST_MS : slice * 2;
@@ -800,6 +799,12 @@ static void end_orphans(struct daemon_start *d)
     }
 }
 
+static void lead_session(struct daemon_start *d)
+{
+    d->stub.group = true; // A session leader leads its group too.
+    d->stub.session = d->stub_pid;
+}
+
 // Nothing is left of a failed start: the launcher is killed, the stub hears the gate close and is
 // killed where it is known, and both are waited for where they are ours.
 static void undo(struct daemon_start *d)
@@ -811,6 +816,11 @@ static void undo(struct daemon_start *d)
     }
     d->gate = pmi_sys_close(d->gate);
     if (d->stub_known) {
+        struct pmi_stat stat;
+        // It may have got to its program at the last moment, and that have begun to start others.
+        if (pmi_stat_read(d->stub_pid, &stat) == PM_OK && stat.starttime == d->stub.start &&
+            stat.session == d->stub_pid)
+            lead_session(d);
         pmi_os_process_abandon(&d->stub);
     } else {
         end_unproven_stub(d);
@@ -863,8 +873,7 @@ int pmi_posix_start_daemon(struct pmi_os_manager *om, const struct pmi_plan *pla
     if (result == PM_OK)
         result = pass_gate(&d);
     if (result == PM_OK) {
-        d.stub.group = true; // A session leader leads its group too.
-        d.stub.session = d.stub_pid;
+        lead_session(&d);
         d.started.containment = PM_CONTAIN_GROUP;
         d.started.detachment = PM_DETACH_LAUNCHER;
         d.started.started_wall_ms = pmi_wall_ms();

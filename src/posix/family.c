@@ -49,8 +49,6 @@ void pmi_family_release_process(void)
 #define ROUNDS_MS 100
 // The keeper's last deed.
 #define KILL_MARKED_MS 5000
-// For the end of those who are condemned when the manager closes.
-#define CLOSE_MS 2000
 
 // Of looks for orphans in a row: who stops the makers of more needs the lock, too.
 #define PASSES_MAX 16
@@ -62,7 +60,8 @@ void pmi_family_release_process(void)
 struct pmi_condemned {
     struct pmi_condemned *next;
     uint64_t mark;
-    bool seen;
+    bool seen;   // By the look that goes on.
+    bool missed; // By the one before.
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ void pmi_family_close(struct pmi_family *family)
     if (!family->open)
         return;
     // Whom it kills it waits for, and for what then comes to us from below: nobody does later.
-    int64_t deadline = pmi_now_ms() + CLOSE_MS;
+    int64_t deadline = pmi_now_ms() + PMI_DYING_MS;
     (void)collect(family);
     while (is_anybody_condemned(family) && pmi_now_ms() < deadline) {
         pmi_sleep_ms(1);
@@ -643,13 +642,14 @@ static void look_at_child(void *context, pid_t pid)
         kill_orphan(pid, mark);
 }
 
-// Trees of which nothing is left.
+// Trees of which nothing is left, for two looks: a list may leave one out.
 static void pardon_locked(struct pmi_family *family)
 {
     struct pmi_condemned **at = &family->condemned;
     while (*at != NULL) {
         struct pmi_condemned *condemned = *at;
-        if (condemned->seen) {
+        if (condemned->seen || !condemned->missed) {
+            condemned->missed = !condemned->seen;
             condemned->seen = false;
             at = &condemned->next;
         } else {

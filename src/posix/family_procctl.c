@@ -35,25 +35,13 @@ int pmi_family_open(struct pmi_family *family, struct pm_error *err)
     return PM_OK;
 }
 
-void pmi_family_close(struct pmi_family *family)
-{
-    if (!family->open)
-        return;
-    if (!family->was_reaper)
-        (void)PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_RELEASE, NULL);
-    pmi_family_release_process();
-    family->open = false;
-    free(family->trees);
-    family->trees = NULL;
-    family->trees_count = family->trees_capacity = 0;
-}
-
 // A tree that a process of ours began. The number stays its own while anybody of it is there, also
 // when that process has been waited for.
 struct pmi_tree {
     pid_t pid;
     bool left; // Waited for.
     bool seen; // By the look that goes on.
+    bool killed;
 };
 
 static struct pmi_tree *tree_of(const struct pmi_family *family, pid_t pid)
@@ -179,21 +167,60 @@ static void drop_empty_trees(struct pmi_family *family)
             family->trees[i] = family->trees[--family->trees_count];
 }
 
-bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
+// Waits for the dead. True: some are alive, or it cannot be told. ret_dying: in a tree that was
+// killed there was somebody.
+static bool collect_locked(struct pmi_family *family, bool *ret_dying)
 {
-    struct pmi_family *family = &om->family;
     struct found found = {.alive = 1};
-    pmi_mutex_lock(&family->lock);
+    *ret_dying = false;
     for (size_t i = 0; i < family->trees_count; i++)
         family->trees[i].seen = false;
     if (family->open && look(family, 0, true, &found) == PM_OK) {
         family->reaped += found.taken;
+        for (size_t i = 0; i < family->trees_count; i++)
+            *ret_dying |= family->trees[i].killed && family->trees[i].seen;
         drop_empty_trees(family);
     }
+    return family->open && found.alive > 0;
+}
+
+bool pmi_os_orphans_collect(struct pmi_os_manager *om, uint64_t *ret_reaped)
+{
+    struct pmi_family *family = &om->family;
+    bool dying;
+    pmi_mutex_lock(&family->lock);
+    bool alive = collect_locked(family, &dying);
     *ret_reaped = family->reaped;
-    bool alive = family->open && found.alive > 0;
     pmi_mutex_unlock(&family->lock);
     return alive;
+}
+
+static bool is_anybody_dying(struct pmi_family *family)
+{
+    bool dying;
+    pmi_mutex_lock(&family->lock);
+    (void)collect_locked(family, &dying);
+    pmi_mutex_unlock(&family->lock);
+    return dying;
+}
+
+void pmi_family_close(struct pmi_family *family)
+{
+    if (!family->open)
+        return;
+    // Nobody waits later for those who were killed.
+    int64_t deadline = pmi_now_ms() + PMI_DYING_MS;
+    while (is_anybody_dying(family) && pmi_now_ms() < deadline)
+        pmi_sleep_ms(1);
+    if (!family->was_reaper)
+        (void)PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_RELEASE, NULL);
+    pmi_family_release_process();
+    pmi_mutex_lock(&family->lock); // Who holds a Handle may be in it.
+    family->open = false;
+    free(family->trees);
+    family->trees = NULL;
+    family->trees_count = family->trees_capacity = 0;
+    pmi_mutex_unlock(&family->lock);
 }
 
 // How the tree is; true if it was told.
@@ -218,7 +245,10 @@ int pmi_family_signal(struct pmi_os_process *op, int signal_number)
     if (signal_number == 0)
         return look_at_tree(op, false, &found) && found.alive > 0 ? PM_OK : PM_ERR_GONE;
     pmi_mutex_lock(&op->family->lock);
-    bool ours = tree_of(op->family, (pid_t)op->mark) != NULL;
+    struct pmi_tree *tree = tree_of(op->family, (pid_t)op->mark);
+    bool ours = tree != NULL;
+    if (ours)
+        tree->killed |= signal_number == SIGKILL;
     int e = !ours                                                            ? ESRCH
             : PMI_SYS(procctl)(P_PID, getpid(), PROC_REAP_KILL, &order) == 0 ? 0
                                                                              : errno;

@@ -58,7 +58,10 @@ void pmi_os_manager_close(struct pmi_os_manager *om)
 {
     if (!om->open)
         return;
-    pmi_cgroup_sweep();
+    // Who was killed at the last moment is about to leave its control group.
+    int64_t deadline = pmi_now_ms() + PMI_DYING_MS;
+    while (pmi_cgroup_sweep() && pmi_now_ms() < deadline)
+        pmi_sleep_ms(1);
     (void)pmi_foreground_take_back(atomic_fetch_sub(&open_managers, 1) == 1);
     pmi_spawner_stop(&om->spawner);
     pmi_keeper_stop(om);
@@ -80,5 +83,5 @@ void pmi_os_forget_parent(void)
 
 void pmi_os_sweep(void)
 {
-    pmi_cgroup_sweep();
+    (void)pmi_cgroup_sweep();
 }

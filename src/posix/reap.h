@@ -10,6 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+// For the end of those who are killed when a manager closes, in milliseconds: nobody waits for them
+// later.
+#define PMI_DYING_MS 2000
+
 // Whether its status is there to be taken: 1 yes, 0 no (it lives, or a tracer has not let go of
 // it), -1 it is no child of ours, or not any more. Takes nothing.
 int pmi_child_look(pid_t pid);

@@ -40,6 +40,7 @@ int pmi_fork_child(struct pmi_child_plan *plan, int64_t deadline, pid_t *ret_pid
 // Whether a child of ours that has ended, or hangs, ever reached its program: 1 yes, 0 no, -1
 // cannot be told.
 int pmi_exec_reached(pid_t pid);
+// The same of a process whose line was read already.
 int pmi_stat_exec_reached(const struct pmi_stat *stat);
 
 // Fills err from the stage and errno of a plan whose child could not reach its program.

@@ -241,7 +241,7 @@ struct guard {
     uv_timer_t timer;
     char word[16];
     size_t have;
-    bool over, ready, timed_out;
+    bool over, ready, late, timed_out;
 };
 
 static void on_guard_alloc(uv_handle_t *handle, size_t size, uv_buf_t *buffer)
@@ -267,6 +267,11 @@ static void on_guard_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf
 static void on_guard_timeout(uv_timer_t *timer)
 {
     struct guard *guard = timer->data;
+    if (!guard->late) {
+        guard->late = true; // A word may be there already: after another round of the loop.
+        (void)uv_timer_start(timer, on_guard_timeout, 1, 0);
+        return;
+    }
     guard->over = guard->timed_out = true;
     uv_stop(&guard->loop);
 }

@@ -124,9 +124,9 @@ static int kill_tree(struct pmi_os_process *op)
 static int interrupt(struct pmi_os_process *op, enum pm_stop_scope scope, enum pmi_win_heard heard,
                      struct pmi_os_step **ret_step)
 {
-    bool gone = scope == PM_SCOPE_PROCESS ? has_ended(op) : nobody_left(op);
-    if (gone || has_ended(op)) {
+    if (has_ended(op)) {
         // What it left behind may be on its console, but only it leads there.
+        bool gone = scope == PM_SCOPE_PROCESS || nobody_left(op);
         int result = gone ? PM_ERR_GONE : PM_ERR_UNSUPPORTED;
         return heard == PMI_WIN_NOT_ASKED ? result : PM_OK;
     }

@@ -19,6 +19,7 @@
 #endif
 
 #include <atomic>
+#include <functional>
 #include <thread>
 
 using namespace contract;
@@ -26,10 +27,10 @@ using namespace contract;
 namespace
 {
 
-std::atomic<bool> no_room;       // epoll_ctl() adds nothing.
-thread_local bool at_write;      // This thread's next write() waits for `go_on`.
-thread_local int busy_with = -1; // Closed by the first look with poll() after a wait in vain,
-thread_local bool was_in_vain;   // which then comes late.
+std::atomic<bool> no_room;                      // epoll_ctl() adds nothing.
+thread_local bool at_write;                     // This thread's next write() waits for `go_on`.
+thread_local std::function<void()> before_look; // Called by the first look with poll() after a
+thread_local bool was_in_vain;                  // wait in vain, which then comes late.
 std::atomic<bool> is_held, go_on;
 thread_local bool watch_cancellation; // read() notes whether it could be cancelled.
 thread_local int cancellable_reads, watched_reads;
@@ -85,9 +86,9 @@ static int PollOfTheSystem(struct pollfd *fds, nfds_t count, int timeout)
 
 int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
-    if (busy_with >= 0 && timeout == 0 && was_in_vain) {
-        close(busy_with);
-        busy_with = -1;
+    if (before_look && timeout == 0 && was_in_vain) {
+        before_look();
+        before_look = nullptr;
         timeout = static_cast<int>(Patience());
     }
     int result = PollOfTheSystem(fds, count, timeout);
@@ -651,45 +652,75 @@ TEST_F(Moment, ARecordThatWasGivenIsTheSameAfterARecovery)
 // Starts
 // ------------------------------------------------------------------------------------------------
 
-// The manager is preempted between its two questions: whether the daemon lives, and whether it has
-// reached its program, which is short.
-TEST_F(Moment, ADaemonThatEndsWhileItIsLookedForHasBeenStarted)
+// The manager is preempted between its questions: whether the daemon lives, what it has said, and
+// whether it has reached its program.
+class Preempted : public Moment
+{
+  protected:
+    // Starts a daemon whose program is written to until it is looked for, and comes back from the
+    // look when the daemon has ended. What the start is.
+    int Start(const std::function<void()> &then, pm_process **ret_process, pm_error *ret_error)
+    {
+        Open();
+        program = folder + "/sh";
+        std::filesystem::copy_file(std::filesystem::canonical("/bin/sh"), program);
+        Child daemon({});
+        daemon.program = program;
+        daemon.args = {"sh", "-c", "exit 7"};
+        daemon->mode = PM_MODE_DAEMON;
+        daemon->key = "short";
+#ifdef __linux__
+        prctl(PR_SET_CHILD_SUBREAPER, 1); // So that its zombie is there to be looked at.
+#endif
+        int result;
+        do { // Until it is looked for, before it has had enough of waiting for its program.
+            int busy_with = open(program.c_str(), O_WRONLY | O_CLOEXEC);
+            was_looked_for = was_in_vain = false;
+            before_look = [&] {
+                was_looked_for = true;
+                then();
+                close(busy_with);
+            };
+            result = pm_spawn(manager, daemon.Get(), ret_process, ret_error);
+            if (!was_looked_for)
+                close(busy_with);
+            before_look = nullptr;
+        } while (!was_looked_for && result == PM_ERR_TEXT_BUSY);
+#ifdef __linux__
+        prctl(PR_SET_CHILD_SUBREAPER, 0);
+#endif
+        EXPECT_TRUE(was_looked_for) << "the test proves nothing";
+        return result;
+    }
+
+    std::string program;
+    bool was_looked_for = false;
+};
+
+TEST_F(Preempted, ADaemonThatHasEndedMeanwhileHasBeenStarted)
 {
     if (OnValgrind()) {
         GTEST_SKIP() << "a program does not survive a failed exec";
     }
-#ifdef __linux__
-    prctl(PR_SET_CHILD_SUBREAPER, 1); // So that its zombie is there to be looked at.
-#endif
-    Open();
-    std::string program = folder + "/sh";
-    std::filesystem::copy_file(std::filesystem::canonical("/bin/sh"), program);
-    Child daemon({});
-    daemon.program = program;
-    daemon.args = {"sh", "-c", "exit 7"};
-    daemon->mode = PM_MODE_DAEMON;
-    daemon->key = "short";
     pm_process *process = nullptr;
     pm_error error = PM_ERROR_INIT;
-    int result;
-    bool was_looked_for;
-    do { // Until it is, before it has had enough of waiting for its program.
-        was_in_vain = false;
-        busy_with = open(program.c_str(), O_WRONLY | O_CLOEXEC);
-        ASSERT_LE(0, busy_with);
-        result = pm_spawn(manager, daemon.Get(), &process, &error);
-        was_looked_for = busy_with < 0;
-        close(busy_with);
-        busy_with = -1;
-    } while (!was_looked_for && result == PM_ERR_TEXT_BUSY);
-#ifdef __linux__
-    prctl(PR_SET_CHILD_SUBREAPER, 0);
-#endif
-    EXPECT_TRUE(was_looked_for) << "the test proves nothing";
-    ASSERT_EQ(PM_OK, result) << error.hint;
+    ASSERT_EQ(PM_OK, Start([] {}, &process, &error)) << error.hint;
     pm_exit record = Wait(process);
     EXPECT_TRUE(record.kind == PM_EXIT_LOST || (record.kind == PM_EXIT_EXITED && record.code == 7));
     pm_process_unref(process);
+}
+
+TEST_F(Preempted, ADaemonThatHasFailedMeanwhileSaysWhy)
+{
+    if (OnValgrind()) {
+        GTEST_SKIP() << "a program does not survive a failed exec";
+    }
+    pm_process *process = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    EXPECT_EQ(PM_ERR_NOT_FOUND,
+              Start([this] { std::filesystem::remove(program); }, &process, &error))
+        << error.hint;
+    EXPECT_EQ(PM_STAGE_EXEC, error.stage);
 }
 
 TEST_F(Moment, ALivingDaemonIsNotForgottenBeforeItIsRecovered)

@@ -604,6 +604,26 @@ class ControlGroup : public Options
     std::string ours;
 };
 
+// Many, so that they need a while for their ends.
+TEST_F(ControlGroup, WhoseRestIsKilledIsGoneWhenTheManagerIs)
+{
+    Child child({});
+    child.program = "/bin/sh";
+    child.args = {"sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; exit 0"};
+    child->cgroup = ours.c_str();
+    child->kill_tree_on_exit = true;
+    child->stdin_slot.kind = child->stdout_slot.kind = PM_STDIO_NULL;
+    for (int i = 0; i < 20; i++) {
+        pm_process *process = Spawn(child);
+        EXPECT_EQ(0u, Wait(process).code);
+        held.clear();
+        pm_process_unref(process);
+        ASSERT_EQ(PM_OK, Close());
+        EXPECT_EQ(std::vector<std::string>(), Left());
+        Open();
+    }
+}
+
 TEST_F(ControlGroup, IsWhereTheChildIsBorn)
 {
     Child child({"linger"});

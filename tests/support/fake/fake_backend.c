@@ -628,9 +628,8 @@ void pmi_os_step_end(struct pmi_os_step *step)
 
 int pmi_os_process_signal(struct pmi_os_process *op, int signal_number, enum pm_stop_scope scope)
 {
-    (void)signal_number;
-    (void)scope;
-    return op->script.signal_result;
+    // Whether it is there: asked of the process itself, by no signal.
+    return signal_number == 0 && scope == PM_SCOPE_PROCESS ? op->script.signal_result : PM_OK;
 }
 
 bool pmi_os_process_tree_alive(struct pmi_os_process *op)

@@ -27,7 +27,7 @@ struct fake_script {
     int64_t tree_dies_after[FAKE_ACTIONS];
     bool has_tree;                   // Something else lives in its containment.
     int undeliverable[FAKE_ACTIONS]; // PM_ERR_* for that action; 0 = delivered.
-    int signal_result;               // Of a signal that is no action.
+    int signal_result;               // Of signal 0 to the process itself.
     int64_t delivery[FAKE_ACTIONS];  // Milliseconds that its delivery takes; 0 = none.
     int64_t status_at;               // Until then nobody tells how it ended.
     int64_t holds_output; // Until then somebody has the outputs open, besides the process itself.
