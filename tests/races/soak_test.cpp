@@ -232,7 +232,12 @@ TEST_F(Soak, NothingGrowsUnderAMixedLoad)
            resident.size(), Rise(resident), Rise(in_use), Rise(descriptors), Rise(tasks));
     EXPECT_LT(Rise(descriptors), 1);
     EXPECT_LT(Rise(tasks), 1);
-    EXPECT_LT(Rise(in_use), 32768 + 16.0 * threads * rounds * static_cast<double>(in_use.size()));
+    double settling = 32768;
+#ifdef PM_TEST_LIBKQUEUE
+    settling *= 2; // Its own memory does, too.
+#endif
+    EXPECT_LT(Rise(in_use),
+              settling + 16.0 * threads * rounds * static_cast<double>(in_use.size()));
     // A sanitizer keeps what was freed; and the heaps of the C library need longer to settle.
     if (MemoryInUse() != 0 && resident.size() > 100) {
         EXPECT_LT(Rise(resident), 1 << 20);

@@ -9,6 +9,7 @@
 #endif
 
 extern "C" {
+#include "runner/os.h"
 #include "runner/post.h"
 }
 
@@ -24,6 +25,10 @@ struct Work {
 class Post : public testing::Test
 {
   protected:
+    static void SetUpTestSuite()
+    {
+        os_begin(); // Descriptors below 3 may be closed, and no loop takes those.
+    }
     void SetUp() override
     {
         ASSERT_EQ(uv_loop_init(&loop), 0);
