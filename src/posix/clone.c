@@ -139,9 +139,9 @@ static bool await_departure(atomic_int *present, int64_t deadline)
 #endif
     while (atomic_load(present) != 0) {
         int64_t ms = deadline == PMI_NEVER ? 0 : deadline - pmi_now_ms();
+        // The last look behind the clock: we may be late, and it in time.
         if (deadline != PMI_NEVER && ms <= 0)
-            return atomic_load(present) ==
-                   0; // Looked at after the clock: it may be late by itself.
+            return atomic_load(present) == 0;
         rest.s = ms / 1000;
         rest.ns = ms % 1000 * 1000000;
         (void)syscall(SYS_futex, present, FUTEX_WAIT, 1, deadline == PMI_NEVER ? NULL : &rest, NULL,
