@@ -324,11 +324,9 @@ TEST_F(GroupStep, DoesNotReachAThreadOfAMemberAgain)
 
 TEST_F(GroupStep, ReachesWhoIsBornMeanwhileOnce)
 {
-    if (OnValgrind()) {
-        GTEST_SKIP() << "they are born faster than valgrind lets anybody look";
-    }
     std::vector<int> numbers;
-    for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
+    // Valgrind and qemu have the last ones for themselves.
+    for (int number = SIGRTMIN; number < SIGRTMAX - 4; number++)
         numbers.push_back(number);
     EXPECT_EQ("over", Send("births", numbers));
 }

@@ -187,7 +187,7 @@ class LauncherHit : public Contract
         Child child({"payload", file});
         child->mode = PM_MODE_DAEMON;
         child->key = "k";
-        child->start_timeout_ms = 500;
+        child->start_timeout_ms = 500u * static_cast<uint32_t>(Slowness());
         pm_process *process = nullptr;
         pm_error error = PM_ERROR_INIT;
         const pm_spec *spec = child.Get();
