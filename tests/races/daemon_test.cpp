@@ -244,9 +244,9 @@ TEST_F(Daemons, ByTheThousandLeaveNothingBehind)
     sampler.End();
     EXPECT_GT(sampler.samples, 1);
     EXPECT_EQ("", sampler.complaints);
-    // Without pidfds another thread waits for it; where it is forked, a copy that another thread has
-    // just made keeps the start's pipe open for some milliseconds; and valgrind's sleep for the turn
-    // of another one.
+    // Without pidfds another thread waits for it; where it is forked, a copy that another thread
+    // has just made keeps the start's pipe open for some milliseconds; and valgrind's sleep for the
+    // turn of another one.
     if ((Stats().fallback_kinds & (PM_FALLBACK_BEST_EFFORT | PM_FALLBACK_FORK)) == 0 &&
         !OnValgrind()) {
         EXPECT_EQ("", sampler.beside_sleepers);
