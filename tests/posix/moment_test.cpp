@@ -92,7 +92,7 @@ int poll(struct pollfd *fds, nfds_t count, int timeout)
         timeout = static_cast<int>(Patience());
     }
     int result = PollOfTheSystem(fds, count, timeout);
-    was_in_vain = timeout > 0 && result == 0;
+    was_in_vain = timeout > 0 && timeout <= 20 && result <= 0; // No slice of it is longer.
     return result;
 }
 
@@ -672,7 +672,7 @@ class Preempted : public Moment
 #ifdef __linux__
         prctl(PR_SET_CHILD_SUBREAPER, 1); // So that its zombie is there to be looked at.
 #endif
-        int result;
+        int result, tries = 0;
         do { // Until it is looked for, before it has had enough of waiting for its program.
             int busy_with = open(program.c_str(), O_WRONLY | O_CLOEXEC);
             was_looked_for = was_in_vain = false;
@@ -685,7 +685,7 @@ class Preempted : public Moment
             if (!was_looked_for)
                 close(busy_with);
             before_look = nullptr;
-        } while (!was_looked_for && result == PM_ERR_TEXT_BUSY);
+        } while (!was_looked_for && result == PM_ERR_TEXT_BUSY && ++tries < 100);
 #ifdef __linux__
         prctl(PR_SET_CHILD_SUBREAPER, 0);
 #endif
