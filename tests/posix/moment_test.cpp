@@ -2,6 +2,7 @@
 // The moment is found in what the kernel tells of a thread, or held by a system call of our own.
 
 #include "fixture.h"
+#include "sanitizers.h"
 
 #include <cerrno>
 #include <cstring>
@@ -16,6 +17,10 @@
 #ifdef __linux__
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#endif
+
+#ifdef PM_TEST_TSAN
+#include <sanitizer/tsan_interface.h>
 #endif
 
 #include <atomic>
@@ -35,6 +40,27 @@ std::atomic<bool> is_held, go_on;
 thread_local bool watch_cancellation; // read() notes whether it could be cancelled.
 thread_local int cancellable_reads, watched_reads;
 
+// What was done before a descriptor was given to the loop comes before what the loop does. Of calls
+// by number a thread sanitizer does not know that.
+#if defined(PM_TEST_TSAN) && defined(__linux__)
+char wake_up;
+void BeforeWakeUp()
+{
+    __tsan_release(&wake_up);
+}
+void AfterWakeUp()
+{
+    __tsan_acquire(&wake_up);
+}
+#elif defined(__linux__)
+void BeforeWakeUp()
+{
+}
+void AfterWakeUp()
+{
+}
+#endif
+
 } // namespace
 
 // The library is linked to these.
@@ -47,6 +73,7 @@ int epoll_ctl(int poll_fd, int operation, int fd, struct epoll_event *event)
         errno = ENOSPC;
         return -1;
     }
+    BeforeWakeUp();
     return static_cast<int>(syscall(SYS_epoll_ctl, poll_fd, operation, fd, event));
 }
 
@@ -58,7 +85,10 @@ int epoll_create1(int flags)
 
 int epoll_wait(int poll_fd, struct epoll_event *events, int count, int timeout)
 {
-    return static_cast<int>(syscall(SYS_epoll_pwait, poll_fd, events, count, timeout, nullptr, 0));
+    auto result =
+        static_cast<int>(syscall(SYS_epoll_pwait, poll_fd, events, count, timeout, nullptr, 0));
+    AfterWakeUp();
+    return result;
 }
 #endif
 
