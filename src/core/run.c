@@ -453,6 +453,7 @@ PM_API void pm_run_result_clear(struct pm_run_result *result)
     if (result != NULL) {
         struct pm_run_result empty = PM_RUN_RESULT_INIT;
         // The record is the beginning of the block; the cast undoes a const for the reader.
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
         free((void *)(uintptr_t)result->record);
         free(result->output[0]);
         free(result->output[1]);

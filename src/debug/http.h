@@ -25,7 +25,7 @@ int pmi_http_load(struct pm_error *error);
     X(MHD_stop_daemon)
 
 struct pmi_http {
-#define PMI_HTTP_MEMBER(name) __typeof__(name) *name;
+#define PMI_HTTP_MEMBER(name) __typeof__(name) *(name);
     PMI_HTTP_FUNCTIONS(PMI_HTTP_MEMBER)
 #undef PMI_HTTP_MEMBER
 };

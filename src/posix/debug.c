@@ -189,11 +189,11 @@ static int listen_unix(const struct pmi_debug_address *address, struct pmi_debug
         return fail(error, e, "");
     }
     memcpy(path, address->path, size);
+    (void)snprintf(listener->url, sizeof(listener->url), "unix:%s", address->path);
     listener->socket = fd;
     listener->path = path;
     listener->device = (uint64_t)st.st_dev;
     listener->inode = (uint64_t)st.st_ino;
-    (void)snprintf(listener->url, sizeof(listener->url), "unix:%s", path);
     return PM_OK;
 }
 

@@ -77,15 +77,16 @@ static bool has_mark(const struct marks *marks, uint64_t mark)
     return marks->soft == mark || marks->hard == mark;
 }
 
-static uint64_t number_or_none(const char *text, char **ret_end)
+// From there on, and moves it.
+static uint64_t number_or_none(char **at)
 {
-    while (*text == ' ')
-        text++;
-    if (strncmp(text, "unlimited", 9) == 0) {
-        *ret_end = (char *)(uintptr_t)(text + 9);
+    while (**at == ' ')
+        (*at)++;
+    if (strncmp(*at, "unlimited", 9) == 0) {
+        *at += 9;
         return UINT64_MAX;
     }
-    return strtoull(text, ret_end, 10);
+    return strtoull(*at, at, 10);
 }
 
 // The file that everybody may read, for a process that has become another user's.
@@ -107,8 +108,9 @@ static bool read_marks_file(pid_t pid, struct marks *ret_marks)
     char *at = strstr(text, name);
     if (at == NULL)
         return false;
-    ret_marks->soft = number_or_none(at + sizeof(name) - 1, &at);
-    ret_marks->hard = number_or_none(at, &at);
+    at += sizeof(name) - 1;
+    ret_marks->soft = number_or_none(&at);
+    ret_marks->hard = number_or_none(&at);
     return true;
 }
 

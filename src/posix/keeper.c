@@ -105,7 +105,7 @@ static struct message plain_message(char byte)
 // 0 or errno.
 static int send_it(int socket_fd, const struct message *in, int64_t deadline)
 {
-    // The cast undoes a const that sendmsg lacks.
+    // The cast undoes a const that sendmsg lacks. NOLINTNEXTLINE(performance-no-int-to-ptr)
     struct iovec data = {.iov_base = (void *)(uintptr_t)in->bytes, .iov_len = in->size};
     union {
         struct cmsghdr align;
@@ -840,8 +840,10 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
     struct wards wards = {.count = 0};
     pid_t parent = getppid();
     settle_in();
-    if (!reserve_fds(&wards))
+    if (!reserve_fds(&wards)) {
+        free(wards.fds);
         return 1;
+    }
     wards.fds[0] = (struct pollfd){.fd = socket_fd, .events = POLLIN};
     wards.fds[1] = (struct pollfd){.fd = parent_pidfd, .events = POLLIN};
     wards.fds_count = 2;

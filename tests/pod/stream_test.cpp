@@ -160,6 +160,7 @@ TEST_F(Pod, TheExitIsCollectedExactlyOnce)
         ASSERT_NE(session, nullptr) << birth_error.text;
         Reader reader;
         unsigned claims = 0;
+        const bool stays = round % 6 == 0;
         std::unique_ptr<Client> client = std::move(birth);
         for (int connection = 0; claims == 0; connection++) {
             ASSERT_LT(connection, 1000);
@@ -201,15 +202,15 @@ TEST_F(Pod, TheExitIsCollectedExactlyOnce)
             client->keep = false;
             if (Until([&] { return client->Ready() || client->Over(); }) && client->Ready()) {
                 client->Attach(POD_ROLE_WRITER, reader.next, POD_ATTACH_TAKE_OVER);
-                // Every third reader comes to stay in the end.
-                if (round % 3 == 0 && connection >= 2)
+                // Every sixth reader stays from the beginning, and as many in the end.
+                if (stays || (round % 6 == 3 && connection >= 2))
                     Until([&] { return client->exits > 0 || client->Over(); });
                 else
                     ForSomeMicroseconds(&loop, random() % 1500);
             }
             if (client->exits > 0) {
                 uint32_t request = client->Ask(pod_client_claim(&client->link->client));
-                if (random() % 2 == 0)
+                if (stays || random() % 2 == 0)
                     Until([&] { return client->Done(request) || client->Over(); });
                 if (client->Done(request)) {
                     claims++;
