@@ -726,6 +726,15 @@ static enum order read_control(struct wards *wards)
     return GO_ON;
 }
 
+// What the parent had announced when it went: nobody else removes those control groups.
+static void read_rest(struct wards *wards)
+{
+    struct pollfd in = {.fd = wards->fds[0].fd, .events = POLLIN};
+    int64_t deadline = pmi_now_ms() + EMPTY_MS; // A word that cannot be read stays.
+    while (pmi_sys_poll(&in, 1, 0) > 0 && read_control(wards) == GO_ON && pmi_now_ms() < deadline)
+        continue;
+}
+
 static enum order turn(struct wards *wards, pid_t parent)
 {
     enum {
@@ -854,6 +863,7 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
     while (order == GO_ON);
     if (order == KILL) {
         kill_wards(&wards);
+        read_rest(&wards);
         end_announced(&wards);
         clear_up(&wards);
     }

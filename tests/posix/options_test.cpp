@@ -529,14 +529,18 @@ int Jobber(const std::vector<std::string> &)
     return 0;
 }
 
-// A host whose child is to die with it. args: the control group, or nothing for a session.
+// A host whose child is to die with it. args: the control group, or nothing for a session; whatever
+// else: it has its keeper first, and starts the child when it is told to.
 int DyingHost(const std::vector<std::string> &args)
 {
     pm_options options = PM_OPTIONS_INIT;
     pm_manager *manager = nullptr;
     pm_error error = PM_ERROR_INIT;
+    options.prestart_keeper = args.size() > 1;
     if (pm_open(&options, &manager, &error) != PM_OK)
         return 1;
+    if (args.size() > 1)
+        (void)getchar();
     Child child({args.empty() ? "jobber" : "escapist"});
     child->die_with_parent = true;
     child->stdout_slot.kind = PM_STDIO_INHERIT;
@@ -818,6 +822,40 @@ TEST_F(ControlGroup, DiesWithItsParentAndIsRemoved)
     EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
     EXPECT_TRUE(Eventually([&] { return !PidAlive(escaped); }));
     EXPECT_TRUE(Eventually([&] { return Left().empty(); }));
+}
+
+// Its child is born in the group, and waits for the word of a keeper that has not read of either.
+TEST_F(ControlGroup, OfAHostThatDiesAsItStartsIsRemoved)
+{
+    Child host({"dying-host", ours, "waits"});
+    host->stdin_slot.kind = host->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    const uint64_t parent = pm_process_pid(process);
+    pid_t keeper = 0;
+    ASSERT_TRUE(Eventually([&] {
+        for (const auto &name : ListFolder("/proc")) {
+            std::string stat = ReadFile("/proc/" + name + "/stat");
+            if (stat.find("(pm-keeper) S " + std::to_string(parent) + " ") != std::string::npos)
+                keeper = std::stoi(name);
+        }
+        return keeper != 0;
+    }));
+    ASSERT_EQ(0, kill(keeper, SIGSTOP));
+    ASSERT_TRUE(Eventually([&] {
+        return ReadFile("/proc/" + std::to_string(keeper) + "/stat").find(") T ") !=
+               std::string::npos;
+    }));
+    size_t written = 0;
+    ASSERT_EQ(PM_OK,
+              pm_stream_write(pm_process_stream(process, PM_STDIN), "\n", 1, Patience(), &written));
+    EXPECT_TRUE(Eventually([&] {
+        return Left().size() == 1 && !ReadFile(ours + "/" + Left()[0] + "/cgroup.procs").empty();
+    }));
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    EXPECT_EQ(SIGKILL, Wait(process).signal);
+    ASSERT_EQ(0, kill(keeper, SIGCONT));
+    EXPECT_TRUE(Eventually([&] { return Left().empty(); }));
+    EXPECT_EQ("", ReadAll(process)) << "its child has begun";
 }
 
 TEST_F(ControlGroup, ThatIsNoneFailsTheStart)
