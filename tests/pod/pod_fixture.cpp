@@ -900,7 +900,7 @@ pod_state Pod::Status(Session *session)
 {
 #ifdef _WIN32 // The daemon does not see there that one of many has just sent its proof
               // (pod_pipe_look()).
-    constexpr int tries = 5;
+    constexpr int tries = 20;
 #else
     constexpr int tries = 1;
 #endif
