@@ -310,12 +310,15 @@ IN_CHILD static int tie_to_parent(struct pmi_child_plan *plan)
                                         .pid = (int)CALL_getpid(),
                                         .mark = plan->mark};
         size_t size = plan->mark != 0 ? sizeof(hello) : PMI_CHILD_HELLO_SHORT;
-        if (CALL_write(plan->keeper_fd, &hello, size) != (long)size)
+        // A keeper that has closed its end may have said why.
+        if (CALL_write(plan->keeper_fd, &hello, size) != (long)size && errno != EPIPE)
             return fail(plan, PM_STAGE_KEEPER, errno);
-        char byte;
-        long n = CALL_read(plan->keeper_fd, &byte, 1);
+        char word = 0;
+        long n = CALL_read(plan->keeper_fd, &word, 1);
         if (n != 1)
             return fail(plan, PM_STAGE_KEEPER, n < 0 ? errno : EPIPE);
+        if (word != PMI_CHILD_KNOWN)
+            return fail(plan, PM_STAGE_KEEPER, EMFILE);
     }
     return 0;
 }

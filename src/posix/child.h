@@ -19,7 +19,7 @@ struct pmi_child_fd {
     int target;
 };
 
-// What a child says to the keeper before exec; the answer is one byte.
+// What a child says to the keeper before exec; the answer is one byte: see below.
 struct pmi_child_hello {
     int kind; // 'S': it leads a session of its own; 'G': a group; 'P': it alone is meant.
     int pid;  // For systems whose sockets do not tell the sender's.
@@ -28,6 +28,8 @@ struct pmi_child_hello {
     uint64_t mark;
 };
 #define PMI_CHILD_HELLO_SHORT offsetof(struct pmi_child_hello, mark)
+#define PMI_CHILD_KNOWN 'K'
+#define PMI_CHILD_NO_ROOM 'N' // No descriptor left for one more.
 
 enum pmi_child_progress {
     PMI_CHILD_NOT_REACHED = 0, // Preset by the starter.

@@ -26,12 +26,15 @@ static int kill_group(pid_t group, int signal_number)
     return pmi_sys_kill(-group, signal_number) == 0 ? 0 : errno;
 }
 
-// Whether the number still is the group's: its leader is there, unreaped by us or proven to be the
-// same; or, once that is gone, a member is that is young enough and of the right session.
+// Whether the number still is the group's: its leader is there, not waited for by anybody or proven
+// to be the same; or, once that is gone, a member is that is young enough and of the right session.
+// When ours began is not known of a child that somebody else was the first to wait for: a stranger.
 static bool is_still_ours(const struct pmi_os_process *op)
 {
-    if (op->child && !op->reaped)
+    if (op->child && !op->reaped && pmi_child_is_ours(op->pid, op->pidfd))
         return true;
+    if (op->child && op->start == 0)
+        return false;
     struct pmi_identity id;
     if (!op->child && pmi_os_process_identity(op, &id) == PM_OK &&
         pmi_os_identity_check(&id) == PM_OK)
@@ -175,7 +178,8 @@ void pmi_group_remember(struct pmi_os_process *op)
 #endif
     struct pmi_identity id;
     if (pmi_identity_of(op->pid, op->pidfd, &id) == PM_OK &&
-        pmi_stat_read(op->pid, &stat) == PM_OK) {
+        pmi_stat_read(op->pid, &stat) == PM_OK &&
+        (!op->child || pmi_child_is_ours(op->pid, op->pidfd))) {
         op->start = id.start;
         op->pidns = id.pidns;
         op->pidfs = id.pidfs;

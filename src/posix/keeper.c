@@ -9,7 +9,7 @@
 //   clone ----------------------> own group, or session
 //                                 {kind, pid} on A ------------> pidfd_open of the sender's pid
 //                                 waits                          is A still open? notes it
-//                                 reads the answer <------------ 'K' on B
+//                                 reads the answer <------------ 'K' on B; 'N': no descriptor left
 //                                 exec
 //   closes A, and only then may wait for the child
 //
@@ -72,6 +72,9 @@
 #define BEGIN_MS 1000
 // How long killed processes have to leave their control groups.
 #define EMPTY_MS 5000
+// So many descriptors are never left to children: a message brings some, and whoever looks for
+// processes, at the end above all, opens some.
+#define SPARE_FDS 4
 
 // Descriptors that the launcher entry expects.
 enum {
@@ -456,6 +459,7 @@ struct ward {
     bool group, session;       // Of its own.
     struct pmi_cgroup *cgroup; // Of its own, or NULL.
     uint64_t mark;             // Of its whole tree; 0 = none.
+    pid_t in_session;          // Where a group of its own is.
     bool left;                 // Somebody of it, as prune() finds.
 };
 
@@ -465,7 +469,26 @@ struct wards {
     struct pollfd *fds;          // Control socket, parent, then announcements under way,
     struct pmi_cgroup **cgroups; // each with its control group.
     size_t fds_count, fds_capacity;
+    int spare[SPARE_FDS]; // -1 = in use.
 };
+
+static void lend_spares(struct wards *wards)
+{
+    for (size_t i = 0; i < SPARE_FDS; i++)
+        wards->spare[i] = pmi_sys_close(wards->spare[i]);
+}
+
+// False: there are not so many.
+static bool take_spares(struct wards *wards)
+{
+    bool all = true;
+    for (size_t i = 0; i < SPARE_FDS; i++) {
+        if (wards->spare[i] < 0)
+            wards->spare[i] = pmi_sys_dup_above(0, FD_FLOOR);
+        all &= wards->spare[i] >= 0;
+    }
+    return all;
+}
 
 // Takes nothing for granted: whoever signals looks for a member first.
 static struct pmi_os_process as_process(const struct ward *ward)
@@ -478,7 +501,7 @@ static struct pmi_os_process as_process(const struct ward *ward)
     op.reaped = true;
     op.child = true;
     op.whole_session = ward->session && PMI_SEES_SESSIONS && !pmi_proc_is_foreign();
-    op.session = ward->session ? ward->pid : 0;
+    op.session = ward->in_session;
     op.session_start = ward->start;
     return op;
 }
@@ -526,6 +549,7 @@ static void note_marks(void *context, uint64_t soft, uint64_t hard)
 static void prune(struct wards *wards)
 {
     bool ask = false;
+    lend_spares(wards);
     pmi_os_round_begin();
     for (size_t i = 0; i < wards->count; i++) {
         struct ward *ward = &wards->list[i];
@@ -545,6 +569,15 @@ static void prune(struct wards *wards)
         }
     }
     wards->count = kept;
+    (void)take_spares(wards);
+}
+
+// Whether there are descriptors enough to go on with, without those of the dead if need be.
+static bool has_spares(struct wards *wards)
+{
+    if (!take_spares(wards))
+        prune(wards);
+    return take_spares(wards);
 }
 
 static bool add_ward(struct wards *wards, const struct ward *ward)
@@ -646,16 +679,26 @@ static bool welcome(struct wards *wards, int fd, struct pmi_cgroup *cgroup)
         return false;
 #ifdef HAVE_PIDFD
     ward.pidfd = pmi_sys_pidfd_open(ward.pid);
+    if (ward.pidfd < 0 && errno == EMFILE) {
+        prune(wards);
+        ward.pidfd = pmi_sys_pidfd_open(ward.pid);
+    }
+    if (ward.pidfd < 0 && errno == EMFILE)
+        (void)pmi_sys_write(fd, (const char[]){PMI_CHILD_NO_ROOM}, 1);
     if (ward.pidfd < 0 && errno != ENOSYS && errno != EPERM)
         return false; // Without an answer the child gives up.
 #endif
-    if (pmi_stat_read(ward.pid, &stat) == PM_OK)
+    lend_spares(wards);
+    if (pmi_stat_read(ward.pid, &stat) == PM_OK) {
         ward.start = (uint64_t)stat.starttime;
+        ward.in_session = stat.session;
+    }
+    (void)take_spares(wards);
     if (is_withdrawn(fd) || !add_ward(wards, &ward)) {
         (void)pmi_sys_close(ward.pidfd);
         return false;
     }
-    (void)pmi_sys_write(fd, "K", 1);
+    (void)pmi_sys_write(fd, (const char[]){PMI_CHILD_KNOWN}, 1);
     return true;
 }
 
@@ -688,6 +731,11 @@ static void expect_child(struct wards *wards, int fds[FDS_MOST], const char *nam
         good = cgroup != NULL;
     }
     (void)pmi_sys_close(fds[1]);
+    if (!has_spares(wards)) {
+        (void)pmi_sys_write(fds[0], (const char[]){PMI_CHILD_NO_ROOM}, 1);
+        pmi_cgroup_forget(cgroup);
+        good = false;
+    }
     if (!good) {
         (void)pmi_sys_close(fds[0]);
         return;
@@ -702,7 +750,7 @@ enum order {
     KILL
 };
 
-static enum order read_control(struct wards *wards)
+static enum order read_word(struct wards *wards)
 {
     char bytes[MESSAGE_MOST + 1];
     int fds[FDS_MOST];
@@ -724,6 +772,14 @@ static enum order read_control(struct wards *wards)
     (void)pmi_sys_close(fds[0]);
     (void)pmi_sys_close(fds[1]);
     return GO_ON;
+}
+
+static enum order read_control(struct wards *wards)
+{
+    lend_spares(wards);
+    enum order order = read_word(wards);
+    (void)take_spares(wards);
+    return order;
 }
 
 // What the parent had announced when it went: nobody else removes those control groups.
@@ -846,7 +902,7 @@ static void end_announced(const struct wards *wards)
 
 int pmi_keeper_main(int socket_fd, int parent_pidfd)
 {
-    struct wards wards = {.count = 0};
+    struct wards wards = {.spare = {-1, -1, -1, -1}};
     pid_t parent = getppid();
     settle_in();
     if (!reserve_fds(&wards)) {
@@ -856,17 +912,21 @@ int pmi_keeper_main(int socket_fd, int parent_pidfd)
     wards.fds[0] = (struct pollfd){.fd = socket_fd, .events = POLLIN};
     wards.fds[1] = (struct pollfd){.fd = parent_pidfd, .events = POLLIN};
     wards.fds_count = 2;
+    (void)take_spares(&wards);
 
     enum order order;
     do
         order = turn(&wards, parent);
     while (order == GO_ON);
     if (order == KILL) {
+        lend_spares(&wards);
         kill_wards(&wards);
         read_rest(&wards);
+        lend_spares(&wards);
         end_announced(&wards);
         clear_up(&wards);
     }
+    lend_spares(&wards);
     free(wards.list);
     free(wards.fds);
     free(wards.cgroups);

@@ -27,6 +27,24 @@ int pmi_child_look(pid_t pid)
     return info.si_pid == pid;
 }
 
+bool pmi_child_is_ours(pid_t pid, int pidfd)
+{
+#ifdef HAVE_PIDFD
+    siginfo_t info;
+    memset(&info, 0, sizeof(info));
+    if (pidfd >= 0) {
+        if (pmi_sys_waitid((idtype_t)PMI_SYS_P_PIDFD, (id_t)pidfd, &info,
+                           WEXITED | WNOHANG | WNOWAIT) == 0)
+            return true;
+        if (errno == ECHILD)
+            return false;
+    }
+#else
+    (void)pidfd;
+#endif
+    return pmi_child_look(pid) >= 0;
+}
+
 bool pmi_child_has_ended(pid_t pid, int pidfd)
 {
     struct pollfd in = {.fd = pidfd, .events = POLLIN};

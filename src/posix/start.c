@@ -321,6 +321,8 @@ static int launch_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
         if (result != PM_OK)
             return result;
         result = pmi_launch(om, child, plan->deadline, op, started, err);
+        if (result == PM_ERR_NO_DESCRIPTORS && err->stage == PM_STAGE_KEEPER)
+            pmi_fail_hint(err, "the keeper has none left for one more child");
         if (result == PM_OK || err->stage != PM_STAGE_KEEPER || err->code != PM_ERR_BROKEN_PIPE)
             return result;
         if (round > 0) {
@@ -414,7 +416,7 @@ static int start_normal(struct pmi_os_manager *om, const struct pmi_plan *plan,
     result = launch_normal(om, plan, &child, &s, op, &started, err);
     if (result == PM_OK) {
         op->whole_session = child.new_session && PMI_SEES_SESSIONS && !pmi_proc_is_foreign();
-        pmi_session_remember(op);
+        pmi_group_remember(op); // Later somebody else may have waited for it.
         op->whole_tree = plan->own_process && s.op.cgroup == NULL;
         op->tty_fd = s.op.tty_fd;
         op->tty_group = s.op.tty_group;

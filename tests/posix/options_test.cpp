@@ -571,6 +571,88 @@ TEST_F(Options, ASessionDiesWithItsParentWithItsJobs)
     EXPECT_TRUE(Eventually([&] { return !PidAlive(job); }));
 }
 
+// The number of our keeper; 0: there is none.
+pid_t KeeperOf(uint64_t parent)
+{
+    for (const auto &name : ListFolder("/proc"))
+        if (ReadFile("/proc/" + name + "/stat")
+                .find("(pm-keeper) S " + std::to_string(parent) + " ") != std::string::npos)
+            return std::stoi(name);
+    return 0;
+}
+
+#ifdef __linux__
+
+// A host whose keeper has few descriptors: it starts some who stay, many who do not, and then more
+// who stay, as long as it can. Says what came of it.
+int CrowdedHost(const std::vector<std::string> &)
+{
+    pm_options options = PM_OPTIONS_INIT;
+    pm_manager *manager = nullptr;
+    pm_error error = PM_ERROR_INIT;
+    options.prestart_keeper = true;
+    if (pm_open(&options, &manager, &error) != PM_OK)
+        return 1;
+    pid_t keeper = 0;
+    const rlimit few = {40, 40};
+    if (!Eventually([&] { return (keeper = KeeperOf(static_cast<uint64_t>(getpid()))) != 0; }) ||
+        prlimit(keeper, RLIMIT_NOFILE, &few, nullptr) != 0)
+        return 2;
+    Child stays({"jobber"}), goes({"exit", "0"});
+    stays->die_with_parent = goes->die_with_parent = stays->new_session = true;
+    stays->stdout_slot.kind = PM_STDIO_INHERIT;
+    int staying = 0, went = 0;
+    while (staying < 20 && pm_spawn(manager, stays.Get(), nullptr, &error) == PM_OK)
+        staying++;
+    pm_process *process = nullptr;
+    while (went < 60 && pm_spawn(manager, goes.Get(), &process, &error) == PM_OK) {
+        went += pm_process_wait(process, Patience(), nullptr) == PM_OK;
+        pm_process_unref(process);
+    }
+    while (staying < 60 && pm_spawn(manager, stays.Get(), nullptr, &error) == PM_OK)
+        staying++;
+    struct pm_stats stats = PM_STATS_INIT;
+    pm_stats(manager, &stats);
+    printf("went %d, stay %d, by number %d: %s\n", went, staying, stats.fallbacks > 0,
+           ErrorText(error).c_str());
+    fflush(stdout);
+    alarm(120);
+    pause();
+    return 0;
+}
+const RoleAdder crowded_host("crowded-host", CrowdedHost);
+
+// What the dead had is there for others. When there is no more, the start says so, and all that is
+// left can still be ended.
+TEST_F(Options, AKeeperWithFewDescriptorsServesOnAndEndsWhatItKnows)
+{
+    if (OnEmulator())
+        GTEST_SKIP() << "an emulator has its own descriptors";
+    Child host({"crowded-host"});
+    host->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(host);
+    std::vector<uint64_t> jobs;
+    std::string line, said;
+    for (size_t all = 1; jobs.size() < all && !(line = ReadLine(process)).empty();) {
+        if (line.rfind("escaped ", 0) == 0)
+            jobs.push_back(NumberAfter(line, "escaped"));
+        else
+            said = line;
+        all = said.empty() ? jobs.size() + 1 : NumberAfter(said, "stay");
+    }
+    SCOPED_TRACE(said);
+    EXPECT_EQ(60u, NumberAfter(said, "went"));
+    ASSERT_LE(20u, jobs.size());
+    if (NumberAfter(said, "by number") == 0) {
+        EXPECT_NE(std::string::npos, said.find("the keeper has none left"));
+    }
+    EXPECT_EQ(PM_OK, pm_process_signal(process, SIGKILL, PM_SCOPE_PROCESS));
+    for (uint64_t job : jobs)
+        EXPECT_TRUE(Eventually([&] { return !PidAlive(job); })) << job;
+}
+
+#endif
+
 class ControlGroup : public Options
 {
   protected:
@@ -830,16 +912,8 @@ TEST_F(ControlGroup, OfAHostThatDiesAsItStartsIsRemoved)
     Child host({"dying-host", ours, "waits"});
     host->stdin_slot.kind = host->stdout_slot.kind = PM_STDIO_PIPE;
     pm_process *process = Spawn(host);
-    const uint64_t parent = pm_process_pid(process);
     pid_t keeper = 0;
-    ASSERT_TRUE(Eventually([&] {
-        for (const auto &name : ListFolder("/proc")) {
-            std::string stat = ReadFile("/proc/" + name + "/stat");
-            if (stat.find("(pm-keeper) S " + std::to_string(parent) + " ") != std::string::npos)
-                keeper = std::stoi(name);
-        }
-        return keeper != 0;
-    }));
+    ASSERT_TRUE(Eventually([&] { return (keeper = KeeperOf(pm_process_pid(process))) != 0; }));
     ASSERT_EQ(0, kill(keeper, SIGSTOP));
     ASSERT_TRUE(Eventually([&] {
         return ReadFile("/proc/" + std::to_string(keeper) + "/stat").find(") T ") !=

@@ -2,8 +2,11 @@
 // own the number can be chosen; the stranger leads a group and a session of that number, too.
 #ifdef __linux__
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/times.h>
@@ -11,7 +14,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <cstring>
 #include <thread>
 
@@ -73,8 +78,14 @@ int answers[2]; // A stranger's: a pipe.
     }
 }
 
-// A child of ours with that number: one that stays, or one that has ended and is not waited for.
-pid_t Stranger(int round, pid_t wanted, bool stays)
+enum class Way {
+    kStays,        // With a member of its group.
+    kEnds,         // And is not waited for.
+    kLeavesAMember // Of its group, and is waited for.
+};
+
+// A child of ours with that number.
+pid_t Stranger(int round, pid_t wanted, Way way)
 {
     for (int i = 0; i < 200; i++) {
         WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 1));
@@ -85,20 +96,25 @@ pid_t Stranger(int round, pid_t wanted, bool stays)
         pid_t pid = fork();
         if (pid == 0) {
             setsid();
-            if (!stays)
+            if (way == Way::kEnds || (way == Way::kLeavesAMember && fork() != 0))
                 _exit(0);
+            if (way == Way::kStays && fork() == 0)
+                for (;;)
+                    pause();
             Live();
         }
         sigprocmask(SIG_SETMASK, &before, nullptr);
         if (pid == wanted) {
             siginfo_t info = {};
-            if (stays)
+            if (way == Way::kStays)
                 Await(round, "the stranger's session", [&] { return getsid(pid) == pid; });
             else
-                waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
+                waitid(P_PID, static_cast<id_t>(pid), &info,
+                       WEXITED | (way == Way::kEnds ? WNOWAIT : 0));
             return pid;
         }
         kill(pid, SIGKILL);
+        kill(-pid, SIGKILL);
         waitpid(pid, nullptr, 0);
     }
     Fail(round, "the number was not given again");
@@ -118,7 +134,7 @@ void ExpectAlive(int round, pid_t stranger, const std::string &after)
 
 void End(pid_t stranger)
 {
-    kill(stranger, SIGKILL);
+    kill(-stranger, SIGKILL);
     waitpid(stranger, nullptr, 0);
 }
 
@@ -156,7 +172,9 @@ void AwaitFree(int round, pid_t pid)
 
 void TrySignals(int round, pm_process *process, pid_t stranger)
 {
-    for (pm_stop_scope scope : {PM_SCOPE_PROCESS, PM_SCOPE_GROUP, PM_SCOPE_TREE}) {
+    const pm_stop_scope scopes[] = {PM_SCOPE_PROCESS, PM_SCOPE_GROUP, PM_SCOPE_TREE};
+    for (int i = 0; i < 3 && round % 4 < 3; i++) { // Each comes first, and the stop alone.
+        const pm_stop_scope scope = scopes[(round + i) % 3];
         int result = pm_process_signal(process, SIGKILL, scope);
         ExpectAlive(round, stranger, "a signal of scope " + std::to_string(scope));
         if (result == PM_OK)
@@ -175,17 +193,21 @@ void TrySignals(int round, pm_process *process, pid_t stranger)
 // another.
 pid_t StrangerLikeOthers(int round, pid_t wanted, bool best_effort, const std::string &start)
 {
-    pid_t stranger = Stranger(round, wanted, true);
+    pid_t stranger = Stranger(round, wanted, Way::kStays);
     while (best_effort && StartOf(stranger) == start) {
         End(stranger);
         AwaitFree(round, wanted);
-        stranger = Stranger(round, wanted, true);
+        stranger = Stranger(round, wanted, Way::kStays);
     }
     return stranger;
 }
 
+bool groups_by_number = false;
+
 bool IsBestEffort(pm_process *process)
 {
+    if (groups_by_number)
+        return true;
     pm_info info = PM_INFO_INIT;
     return pm_process_info(process, &info) == PM_OK && info.best_effort;
 }
@@ -332,7 +354,7 @@ void Detector(int round, const std::string &registry)
     AwaitFree(round, first);
     pid_t second;
     for (;;) {
-        second = Stranger(round, first, false);
+        second = Stranger(round, first, Way::kEnds);
         if (StartOf(second) != start)
             break;
         waitpid(second, nullptr, 0); // In the same tick.
@@ -346,6 +368,116 @@ void Detector(int round, const std::string &registry)
     if (waitpid(second, nullptr, WNOHANG) != second)
         Fail(round, "the detector took a status");
     pm_close(manager, 20000, nullptr);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Groups that can be signalled by number alone
+// ------------------------------------------------------------------------------------------------
+
+// From here on no signal goes to a group through a pidfd, as before Linux 6.9.
+bool ForgetGroups()
+{
+    sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_send_signal, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[3])), // Little-endian.
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    sock_fprog program = {sizeof code / sizeof code[0], code};
+    groups_by_number = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+                       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+    return groups_by_number;
+}
+
+// Somebody else was faster and has its status: our Handle does not know yet that it has ended.
+void Stolen(int round, const std::string &registry)
+{
+    pm_manager *manager = OpenManager(round, registry, PM_LOOP_CALLER);
+    pm_process *process = StartOne(round, manager, false);
+    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    const std::string start = StartOf(pid);
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    AwaitFree(round, pid);
+    pid_t stranger = StrangerLikeOthers(round, pid, true, start);
+    TrySignals(round, process, stranger);
+    pm_process_unref(process);
+    pm_close(manager, 20000, nullptr);
+    ExpectAlive(round, stranger, "a close");
+    End(stranger);
+}
+
+struct Kept {
+    pid_t host, child, keeper;
+};
+
+// A host that will be killed, and whose keeper knows a child that has ended.
+Kept KeptChild(int round, const std::string &registry)
+{
+    Kept kept = {};
+    int said[2];
+    if (pipe2(said, O_CLOEXEC) != 0)
+        Fail(round, "pipe");
+    kept.host = fork();
+    if (kept.host == 0) {
+        pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
+        Child child({"exit", "0"});
+        child->die_with_parent = true;
+        pm_process *process = nullptr;
+        if (pm_spawn(manager, child.Get(), &process, nullptr) != PM_OK ||
+            pm_process_wait(process, 20000, nullptr) != PM_OK)
+            _exit(1);
+        pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+        (void)!write(said[1], &pid, sizeof pid);
+        for (;;)
+            pause();
+    }
+    close(said[1]);
+    if (read(said[0], &kept.child, sizeof kept.child) != sizeof kept.child)
+        Fail(round, "a host without a child");
+    close(said[0]);
+    for (const auto &name : ListFolder("/proc"))
+        if (ReadFile("/proc/" + name + "/stat").find("(pm-keeper)") != std::string::npos)
+            kept.keeper = std::stoi(name);
+    if (kept.keeper == 0)
+        Fail(round, "no keeper");
+    return kept;
+}
+
+// The number is that of another group now, in another session, whose leader is gone as well.
+void Keepers(int round, const std::string &registry)
+{
+    const Kept kept = KeptChild(round, registry);
+    AwaitFree(round, kept.child);
+    pid_t leader = Stranger(round, kept.child, Way::kLeavesAMember);
+    kill(kept.host, SIGKILL);
+    waitpid(kept.host, nullptr, 0);
+    AwaitFree(round, kept.keeper);
+    if (kill(-leader, SIGUSR1) != 0)
+        Fail(round, "a keeper ended the group of a stranger");
+    char answer;
+    Await(round, "a stranger is silent", [&] { return read(answers[0], &answer, 1) == 1; });
+    kill(-leader, SIGKILL);
+    AwaitFree(round, leader);
+}
+
+int GroupHost(const Args &args)
+{
+    int rounds = std::stoi(args.at(0));
+    if (pipe2(answers, O_CLOEXEC | O_NONBLOCK) != 0)
+        return 1;
+    setsid(); // The session that it came with has no number here.
+    if (!ForgetGroups())
+        return kNoNamespace;
+    for (int round = 0; round < rounds; round++) {
+        Signals(round, args.at(1));
+        Children(round, args.at(1));
+        Stolen(round, args.at(1));
+        Keepers(round, args.at(1));
+    }
+    return 0;
 }
 
 int ReuseHost(const Args &args)
@@ -364,6 +496,7 @@ int ReuseHost(const Args &args)
 }
 
 const RoleAdder reuse_host("reuse-host", ReuseHost);
+const RoleAdder group_host("group-host", GroupHost);
 
 // The first process of the namespace: waits for everybody, ends with its host.
 [[noreturn]] void BeInit(const std::vector<std::string> &args)
@@ -391,14 +524,13 @@ const RoleAdder reuse_host("reuse-host", ReuseHost);
 // The tests
 // ------------------------------------------------------------------------------------------------
 
-TEST(Reuse, OfANumberNeverHitsAStranger)
+void RunInANamespace(const char *role, int rounds)
 {
     if (HostGetsNoStatuses()) {
         GTEST_SKIP() << "the host has asked for no statuses";
     }
-    const bool full = getenv("PM_TEST_FULL") != nullptr;
     std::string folder = MakeTempFolder();
-    const std::vector<std::string> args = {SelfPath(), "--role", "reuse-host", full ? "500" : "25",
+    const std::vector<std::string> args = {SelfPath(), "--role", role, std::to_string(rounds),
                                            folder + "/registry"};
     int out[2];
     ASSERT_EQ(0, pipe(out));
@@ -427,6 +559,24 @@ TEST(Reuse, OfANumberNeverHitsAStranger)
     if (WIFEXITED(status) && WEXITSTATUS(status) == kNoNamespace)
         GTEST_SKIP() << "no pid namespace here";
     EXPECT_EQ(0, status) << text;
+}
+
+int Rounds(int in_full, int quickly)
+{
+    return getenv("PM_TEST_FULL") != nullptr ? in_full : quickly;
+}
+
+TEST(Reuse, OfANumberNeverHitsAStranger)
+{
+    RunInANamespace("reuse-host", Rounds(500, 25));
+}
+
+TEST(Reuse, OfAGroupsNumberNeverHitsAStrangerWhereItIsSignalledByNumber)
+{
+    if (OnEmulator()) {
+        GTEST_SKIP() << "an emulator has no filters";
+    }
+    RunInANamespace("group-host", Rounds(100, 10));
 }
 
 } // namespace
