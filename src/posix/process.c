@@ -27,6 +27,8 @@
 #define ABANDON_MS 2000
 // How long a look at a child that has ended waits for its status.
 #define LATE_STATUS_MS 20
+// How often a child is asked for whose descriptor the host has closed.
+#define CLOSED_LOOK_MS 20
 
 // ------------------------------------------------------------------------------------------------
 // Make and unmake
@@ -48,10 +50,16 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
     return result != PM_OK ? result : pmi_waiter_start(pid, child, &id, &op->waiter, &op->exit_fd);
 }
 
+// Of one whose descriptor the host has closed, a child is asked for by its number; of the others
+// nobody can be asked, and an end that is not known is none.
 static bool has_ended(const struct pmi_os_process *op)
 {
     struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
-    return op->exit_fd < 0 || pmi_sys_poll(&in, 1, 0) > 0;
+    if (op->exit_fd < 0)
+        return true;
+    if (pmi_sys_poll(&in, 1, 0) <= 0)
+        return false;
+    return (in.revents & POLLNVAL) == 0 || (op->child && pmi_child_look(op->pid) != 0);
 }
 
 void pmi_os_process_close(struct pmi_os_process *op)
@@ -217,10 +225,13 @@ int pmi_os_process_wait(struct pmi_os_process *op, int64_t deadline)
         return PM_OK; // Closed: nothing more to wait for.
     for (;;) {
         int n = pmi_sys_poll(&in, 1, pmi_poll_timeout(deadline));
-        if (n > 0 || (n < 0 && errno == ENOMEM && is_dead_child(op)))
+        bool closed = n > 0 && (in.revents & POLLNVAL) != 0;
+        if (closed ? has_ended(op) : n > 0 || (n < 0 && errno == ENOMEM && is_dead_child(op)))
             return PM_OK;
         if (pmi_now_ms() >= deadline)
             return PM_ERR_TIMEOUT;
+        if (closed)
+            pmi_sleep_ms(CLOSED_LOOK_MS);
     }
 }
 

@@ -196,6 +196,29 @@ TEST_F(Held, ByATracerAnEndIsPendingAndNobodySpins)
 }
 
 // ------------------------------------------------------------------------------------------------
+// A host that closes descriptors which are not its own
+// ------------------------------------------------------------------------------------------------
+
+class ClosedDescriptor : public Contract
+{
+};
+
+TEST_F(ClosedDescriptor, IsNoEndOfAChild)
+{
+    Open();
+    Child child({"sleep"});
+    pm_process *process = Spawn(child);
+    const pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    pm_native native;
+    ASSERT_EQ(PM_OK, pm_process_exit_waitable(process, &native));
+    ASSERT_EQ(0, close(static_cast<int>(native)));
+    EXPECT_TRUE(pm_process_alive(process));
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_process_wait(process, 50, nullptr));
+    EXPECT_EQ(0, kill(pid, SIGKILL));
+    EXPECT_EQ(SIGKILL, Wait(process).signal);
+}
+
+// ------------------------------------------------------------------------------------------------
 // A stopped keeper
 // ------------------------------------------------------------------------------------------------
 
