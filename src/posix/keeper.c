@@ -39,6 +39,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef HAVE_PIDFD
+#include <sys/epoll.h>
+#endif
 #include <sys/resource.h>
 #include <sys/uio.h>
 
@@ -72,6 +75,11 @@
 #define BEGIN_MS 1000
 // How long killed processes have to leave their control groups.
 #define EMPTY_MS 5000
+// An end is told at once, and the dead are forgotten a little later: there are often more.
+#define PRUNE_MS 2000
+// How often to look for those of a tree whose first process has ended: where nobody of them is left
+// their numbers become those of strangers.
+#define ORPHANS_MS 60000
 // So many descriptors are never left to children: a message brings some, and whoever looks for
 // processes, at the end above all, opens some.
 #define SPARE_FDS 4
@@ -463,14 +471,67 @@ struct ward {
     bool left;                 // Somebody of it, as prune() finds.
 };
 
+// Of the descriptors that are waited for.
+enum {
+    CONTROL,
+    PARENT,
+    ENDS, // An epoll of the pidfds, or -1.
+    FIRST // Of the announcements under way.
+};
+
 struct wards {
     struct ward *list;
     size_t count, capacity;
-    struct pollfd *fds;          // Control socket, parent, then announcements under way,
-    struct pmi_cgroup **cgroups; // each with its control group.
+    struct pollfd *fds;
+    struct pmi_cgroup **cgroups; // Of the announcements.
     size_t fds_count, fds_capacity;
     int spare[SPARE_FDS]; // -1 = in use.
+    int64_t prune_at;     // PMI_NEVER: nobody is dead.
 };
+
+static void prune_by(struct wards *wards, int64_t deadline)
+{
+    if (deadline < wards->prune_at)
+        wards->prune_at = deadline;
+}
+
+static int open_ends(void)
+{
+#ifdef HAVE_PIDFD
+    return PMI_SYS(epoll_create1)(EPOLL_CLOEXEC);
+#else
+    return -1;
+#endif
+}
+
+static bool has_ended(const struct ward *ward)
+{
+    struct pollfd in = {.fd = ward->pidfd, .events = POLLIN};
+    return pmi_sys_poll(&in, 1, 0) > 0;
+}
+
+static void wait_for_end(struct wards *wards, const struct ward *ward)
+{
+#ifdef HAVE_PIDFD
+    struct epoll_event once = {.events = EPOLLIN | EPOLLONESHOT};
+    if (ward->pidfd >= 0 &&
+        PMI_SYS(epoll_ctl)(wards->fds[ENDS].fd, EPOLL_CTL_ADD, ward->pidfd, &once) == 0)
+        return;
+#else
+    (void)ward;
+#endif
+    prune_by(wards, pmi_now_ms() + ORPHANS_MS);
+}
+
+static void note_ends(struct wards *wards)
+{
+#ifdef HAVE_PIDFD
+    struct epoll_event events[64];
+    while (PMI_SYS(epoll_wait)(wards->fds[ENDS].fd, events, 64, 0) > 0)
+        continue;
+#endif
+    prune_by(wards, pmi_now_ms() + PRUNE_MS);
+}
 
 static void lend_spares(struct wards *wards)
 {
@@ -569,6 +630,10 @@ static void prune(struct wards *wards)
         }
     }
     wards->count = kept;
+    wards->prune_at = PMI_NEVER;
+    for (size_t i = 0; i < kept; i++)
+        if (wards->list[i].pidfd < 0 || has_ended(&wards->list[i]))
+            prune_by(wards, pmi_now_ms() + ORPHANS_MS);
     (void)take_spares(wards);
 }
 
@@ -698,6 +763,7 @@ static bool welcome(struct wards *wards, int fd, struct pmi_cgroup *cgroup)
         (void)pmi_sys_close(ward.pidfd);
         return false;
     }
+    wait_for_end(wards, &ward);
     (void)pmi_sys_write(fd, (const char[]){PMI_CHILD_KNOWN}, 1);
     return true;
 }
@@ -755,7 +821,7 @@ static enum order read_word(struct wards *wards)
     char bytes[MESSAGE_MOST + 1];
     int fds[FDS_MOST];
     pid_t sender;
-    ssize_t n = receive(wards->fds[0].fd, bytes, RECEIVED_MOST, &sender, fds);
+    ssize_t n = receive(wards->fds[CONTROL].fd, bytes, RECEIVED_MOST, &sender, fds);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return GO_ON;
     if (n < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
@@ -785,7 +851,7 @@ static enum order read_control(struct wards *wards)
 // What the parent had announced when it went: nobody else removes those control groups.
 static void read_rest(struct wards *wards)
 {
-    struct pollfd in = {.fd = wards->fds[0].fd, .events = POLLIN};
+    struct pollfd in = {.fd = wards->fds[CONTROL].fd, .events = POLLIN};
     int64_t deadline = pmi_now_ms() + EMPTY_MS; // A word that cannot be read stays.
     while (pmi_sys_poll(&in, 1, 0) > 0 && read_control(wards) == GO_ON && pmi_now_ms() < deadline)
         continue;
@@ -793,13 +859,10 @@ static void read_rest(struct wards *wards)
 
 static enum order turn(struct wards *wards, pid_t parent)
 {
-    enum {
-        CONTROL,
-        PARENT,
-        FIRST
-    };
     const int look_ms = 1000;
-    int timeout = wards->fds[PARENT].fd < 0 ? look_ms : -1;
+    int timeout = pmi_poll_timeout(wards->prune_at);
+    if (wards->fds[PARENT].fd < 0 && (timeout < 0 || timeout > look_ms))
+        timeout = look_ms;
     if (pmi_sys_poll(wards->fds, (nfds_t)wards->fds_count, timeout) < 0)
         return GO_ON; // EINTR, or no memory for a moment.
     // Nobody is welcomed any more once the parent is gone.
@@ -817,7 +880,12 @@ static enum order turn(struct wards *wards, pid_t parent)
         (void)pmi_sys_close(wards->fds[i].fd);
     }
     wards->fds_count = kept;
-    return wards->fds[CONTROL].revents != 0 ? read_control(wards) : GO_ON;
+    enum order order = wards->fds[CONTROL].revents != 0 ? read_control(wards) : GO_ON;
+    if (wards->fds[ENDS].revents != 0)
+        note_ends(wards);
+    if (order == GO_ON && pmi_now_ms() >= wards->prune_at)
+        prune(wards);
+    return order;
 }
 
 static void settle_in(void)
@@ -890,7 +958,7 @@ static void clear_up(const struct wards *wards)
 // Children that wait for our answer: they give up without it, and nobody else removes their groups.
 static void end_announced(const struct wards *wards)
 {
-    for (size_t i = 2; i < wards->fds_count; i++) {
+    for (size_t i = FIRST; i < wards->fds_count; i++) {
         struct ward ward = {.pidfd = -1, .cgroup = wards->cgroups[i]};
         (void)pmi_sys_close(wards->fds[i].fd);
         if (ward.cgroup != NULL) {
@@ -902,16 +970,17 @@ static void end_announced(const struct wards *wards)
 
 int pmi_keeper_main(int socket_fd, int parent_pidfd)
 {
-    struct wards wards = {.spare = {-1, -1, -1, -1}};
+    struct wards wards = {.spare = {-1, -1, -1, -1}, .prune_at = PMI_NEVER};
     pid_t parent = getppid();
     settle_in();
     if (!reserve_fds(&wards)) {
         free(wards.fds);
         return 1;
     }
-    wards.fds[0] = (struct pollfd){.fd = socket_fd, .events = POLLIN};
-    wards.fds[1] = (struct pollfd){.fd = parent_pidfd, .events = POLLIN};
-    wards.fds_count = 2;
+    wards.fds[CONTROL] = (struct pollfd){.fd = socket_fd, .events = POLLIN};
+    wards.fds[PARENT] = (struct pollfd){.fd = parent_pidfd, .events = POLLIN};
+    wards.fds[ENDS] = (struct pollfd){.fd = open_ends(), .events = POLLIN};
+    wards.fds_count = FIRST;
     (void)take_spares(&wards);
 
     enum order order;
