@@ -26,8 +26,8 @@ bool pmi_session_signal(struct pmi_os_process *op, int signal_number);
 bool pmi_session_alive(struct pmi_os_process *op);
 // Once it has begun: by what its session is told from another one of that number.
 void pmi_session_remember(struct pmi_os_process *op);
-// To be called once it has begun, and before the leader is waited for: notes what pmi_group_signal needs afterwards where
-// the kernel cannot send to a group through a pidfd.
+// To be called once it has begun, and before the leader is waited for: notes what pmi_group_signal
+// needs afterwards where the kernel cannot send to a group through a pidfd.
 void pmi_group_remember(struct pmi_os_process *op);
 
 #ifdef HAVE_PIDFD

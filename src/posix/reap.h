@@ -17,8 +17,9 @@
 // Whether its status is there to be taken: 1 yes, 0 no (it lives, or a tracer has not let go of
 // it), -1 it is no child of ours, or not any more. Takes nothing.
 int pmi_child_look(pid_t pid);
-// Whether it is a child of ours that nobody has waited for: so its number is nobody else's. pidfd may
-// be -1, or of no use to the kernel: then a later child of ours with the number is taken for it.
+// Whether it is a child of ours that nobody has waited for: so its number is nobody else's. pidfd
+// may be -1, or of no use to the kernel: then a later child of ours with the number is taken for
+// it.
 bool pmi_child_is_ours(pid_t pid, int pidfd);
 // Whether it has ended, whoever has its status. Asked of the kernel, not of a waiter thread: that
 // one may not have run yet. pidfd may be -1.
