@@ -31,6 +31,11 @@ static int kill_group(pid_t group, int signal_number)
 // When ours began is not known of a child that somebody else was the first to wait for: a stranger.
 static bool is_still_ours(const struct pmi_os_process *op)
 {
+    // No process is given the number of a group that still has members: if another one has it now,
+    // ours is gone.
+    struct pmi_stat leader;
+    if (op->start != 0 && pmi_stat_read(op->pid, &leader) == PM_OK && leader.starttime != op->start)
+        return false;
     if (op->child && !op->reaped && pmi_child_is_ours(op->pid, op->pidfd))
         return true;
     if (op->child && op->start == 0)
@@ -39,11 +44,6 @@ static bool is_still_ours(const struct pmi_os_process *op)
     if (!op->child && pmi_os_process_identity(op, &id) == PM_OK &&
         pmi_os_identity_check(&id) == PM_OK)
         return true;
-    // No process is given the number of a group that still has members: if another one has it now,
-    // ours is gone.
-    struct pmi_stat leader;
-    if (op->start != 0 && pmi_stat_read(op->pid, &leader) == PM_OK && leader.starttime != op->start)
-        return false;
     struct pmi_search search = {.group = op->pid, .session = op->session, .oldest = op->start};
     return pmi_look_for(&search) == PMI_SOMEBODY;
 }
