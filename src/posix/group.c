@@ -183,6 +183,6 @@ void pmi_group_remember(struct pmi_os_process *op)
         op->start = id.start;
         op->pidns = id.pidns;
         op->pidfs = id.pidfs;
-        op->session = stat.session;
+        op->session = pmi_session_of(&stat);
     }
 }

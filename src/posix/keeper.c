@@ -31,6 +31,7 @@
 #include "family.h"
 #include "group.h"
 #include "identity.h"
+#include "look.h"
 #include "reactor.h"
 #include "start.h"
 #include "sys.h"
@@ -756,7 +757,7 @@ static bool welcome(struct wards *wards, int fd, struct pmi_cgroup *cgroup)
     lend_spares(wards);
     if (pmi_stat_read(ward.pid, &stat) == PM_OK) {
         ward.start = (uint64_t)stat.starttime;
-        ward.in_session = stat.session;
+        ward.in_session = pmi_session_of(&stat);
     }
     (void)take_spares(wards);
     if (is_withdrawn(fd) || !add_ward(wards, &ward)) {

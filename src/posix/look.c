@@ -73,7 +73,7 @@ static enum pmi_found look_at(const struct pmi_search *search, pid_t pid)
     if (result != PM_OK)
         return result == PM_ERR_GONE || result == PM_ERR_ACCESS ? PMI_NOBODY : PMI_CANNOT_TELL;
     bool matches = !pmi_stat_is_dead(&stat) && (search->group == 0 || stat.pgrp == search->group) &&
-                   (search->session == 0 || stat.session == search->session) &&
+                   (search->session == 0 || pmi_session_of(&stat) == search->session) &&
                    (search->other == 0 || stat.pgrp != search->other) &&
                    (uint64_t)stat.starttime >= search->oldest;
     if (matches && search->signal != 0)

@@ -3,17 +3,28 @@
 #ifndef PMI_POSIX_LOOK_H
 #define PMI_POSIX_LOOK_H
 
+#include "identity.h"
+
 #include <stdint.h>
 #include <sys/types.h>
 
+// A session of another pid namespace, as those of a container are that somebody has entered: it has
+// no number here.
+#define PMI_SESSION_OUTSIDE (-1)
+
 struct pmi_search {
     pid_t group;     // 0 = any.
-    pid_t session;   // 0 = any.
+    pid_t session;   // As pmi_session_of(); 0 = any.
     uint64_t oldest; // Start time; 0 = any.
     pid_t except;    // 0 = nobody.
     pid_t other;     // Nobody of this group; 0 = whatever group.
     int signal;      // For all that are found, once each; 0 = the first one found is enough.
 };
+
+static inline pid_t pmi_session_of(const struct pmi_stat *stat)
+{
+    return stat->session != 0 ? stat->session : PMI_SESSION_OUTSIDE;
+}
 
 // Of two findings the later one in this list counts.
 enum pmi_found {

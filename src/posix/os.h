@@ -54,7 +54,7 @@ struct pmi_os_process {
     bool status_taken;         // By somebody else, or by nobody.
     bool whole_tree;           // own_process: its descendants are its tree, wherever they went.
     struct pmi_waiter *waiter; // Owns exit_fd if not NULL.
-    pid_t session;             // Session of its group.
+    pid_t session;             // Of its group: pmi_session_of().
     pid_t tty_group;           // Who had tty_fd before.
     uint64_t session_start;    // Start time of the leader of that session; 0 = not looked up.
     uint64_t start;            // These three as in struct pmi_identity; 0 = not looked up.

@@ -492,7 +492,6 @@ int GroupHost(const Args &args)
     int rounds = std::stoi(args.at(0));
     if (pipe2(answers, O_CLOEXEC | O_NONBLOCK) != 0)
         return 1;
-    setsid(); // The session that it came with has no number here.
     if (!ForgetGroups())
         return kNoNamespace;
     for (int round = 0; round < rounds; round++) {
