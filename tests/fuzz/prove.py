@@ -71,7 +71,7 @@ PLANTS = [
     ("env", "the first value is found, not the last", ENV, "value = *env + length + 1;",
      "return *env + length + 1;"),
     ("plan", "more descriptors than there is data", PLAN,
-     "head->fds_count * sizeof(struct pmi_launch_fd) > rest", "rest == 0"),
+     "arrays_size(head) > rest", "rest == 0"),
     ("plan", "more strings than there is data", PLAN, "return strings <= rest -",
      "return strings != rest -"),
     ("plan", "a keeper with arguments", PLAN, "head->args_count == 0 && head->env_count == 0",
