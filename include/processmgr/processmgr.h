@@ -1473,7 +1473,9 @@ PM_API int pm_stop_event_open(pm_native *ret_native);
  * @param ret_error detail on failure; may be NULL.
  * @return PM_OK: it has ended, whatever its exit (see the record) and also after a timeout;
  *         PM_ERR_TIMEOUT: it is still there after the last step of the plan, and stays tracked;
- *         what pm_spawn() returns; PM_ERR_INVALID (a size; no Spec; input without a pipe);
+ *         or it was not started in time, and is gone: then the record and the report of the stop
+ *         are all zero but for their sizes, and the outputs empty; what else pm_spawn() returns;
+ *         PM_ERR_INVALID (a size; no Spec; input without a pipe);
  *         PM_ERR_UNSUPPORTED (Daemon mode); PM_ERR_WOULD_DEADLOCK (from a callback of a
  *         PM_LOOP_CALLER manager); PM_ERR_NO_MEMORY, PM_ERR_IO (the tree is killed);
  *         PM_ERR_CLOSED (also: meanwhile); PM_ERR_FORKED.

@@ -35,6 +35,7 @@ struct run {
     bool ended;  // And its record is final.
     bool ending; // All input was given, or is not to be: its end is to be told.
     bool stopping;
+    bool overdue;     // Was not even started in time.
     int64_t deadline; // PMI_NEVER: none.
     int64_t give_up;  // After a stop.
     struct pmi_stopper stopper;
@@ -344,7 +345,7 @@ static int give_result(struct run *r, struct pm_run_result *ret_result)
     }
     result.record = &r->answer->record;
     result.stop = &r->answer->stop;
-    result.timed_out = r->stopping;
+    result.timed_out = r->stopping || r->overdue;
     result.input_written = r->input_written;
     for (int i = 0; i < 2; i++) {
         if (r->captured[i + 1] && keep(&r->outputs[i], "", 0) != PM_OK) {
@@ -381,6 +382,22 @@ static int finish(struct run *r, int result, struct pm_run_result *ret_result)
     }
     (void)pm_process_unref(r->process);
     return result;
+}
+
+// A start that takes too long has nothing to show, but a result to be read like any other.
+static int finish_unstarted(struct run *r, const struct pm_spec *spec,
+                            struct pm_run_result *ret_result)
+{
+    bool terminal = spec->mode == PM_MODE_PTY;
+    r->captured[PM_STDOUT] = terminal || spec->stdout_slot.kind == PM_STDIO_PIPE;
+    r->captured[PM_STDERR] = spec->stderr_slot.kind == PM_STDIO_PIPE;
+    r->overdue = pmi_now_ms() >= r->deadline;
+    int copied = give_result(r, ret_result);
+    if (copied != PM_OK) {
+        free(r->outputs[0].text);
+        free(r->outputs[1].text);
+    }
+    return copied == PM_OK ? PM_ERR_TIMEOUT : copied;
 }
 
 static int run(pm_manager *m, const struct pm_run_options *options,
@@ -426,6 +443,9 @@ static int run(pm_manager *m, const struct pm_run_options *options,
         if (result != PM_OK) {
             (void)pmi_set_error(err, result, PM_STAGE_WAIT, NULL);
         }
+    } else if (result == PM_ERR_TIMEOUT) {
+        result = finish_unstarted(r, &spec, ret_result);
+        err->code = result;
     }
     free(r->answer);
     free(r);
