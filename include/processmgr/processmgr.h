@@ -775,9 +775,9 @@ struct pm_run_options {
     size_t input_size;
     size_t max_output;  /**< Bytes kept of each output, the first ones; what is more is read and
                              dropped. 0 = 1 MiB. */
-    int64_t timeout_ms; /**< For all of it; then the tree is stopped by the Spec's plan, also what
-                             the program left behind and what still writes. 0 or PM_FOREVER =
-                             none. */
+    int64_t timeout_ms; /**< For all of it, also the start, which pm_spec::start_timeout_ms bounds,
+                             too; then the tree is stopped by the Spec's plan, also what the
+                             program left behind and what still writes. 0 or PM_FOREVER = none. */
 };
 
 /** Output of pm_run(); free with pm_run_result_clear(). */

@@ -400,6 +400,15 @@ static int finish_unstarted(struct run *r, const struct pm_spec *spec,
     return copied == PM_OK ? PM_ERR_TIMEOUT : copied;
 }
 
+// The start has no more time than the whole.
+static void limit_start(struct pm_spec *spec, int64_t timeout_ms)
+{
+    uint32_t most = spec->start_timeout_ms != 0 ? spec->start_timeout_ms : PMI_DEFAULT_START_MS;
+    if (timeout_ms > 0 && timeout_ms < (int64_t)most) {
+        spec->start_timeout_ms = (uint32_t)timeout_ms;
+    }
+}
+
 static int run(pm_manager *m, const struct pm_run_options *options,
                struct pm_run_result *ret_result, struct pm_error *err)
 {
@@ -436,6 +445,7 @@ static int run(pm_manager *m, const struct pm_run_options *options,
     r->input_size = o.input_size;
     r->outputs[0].most = r->outputs[1].most = o.max_output != 0 ? o.max_output : OUTPUT_DEFAULT;
     r->deadline = o.timeout_ms > 0 ? pmi_deadline(o.timeout_ms) : PMI_NEVER;
+    limit_start(&spec, o.timeout_ms);
     result = pm_spawn(m, &spec, &r->process, err);
     if (result == PM_OK) {
         take_streams(r);
