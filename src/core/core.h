@@ -73,6 +73,14 @@ struct pmi_packed_plan {
     uint8_t steps_count;
 };
 
+// A step that a stop has delivered. The newest of those that are still there is what ends the
+// process.
+struct pmi_stop_note {
+    uint16_t stop; // pmi_stopper::number.
+    uint8_t step, action;
+};
+#define PMI_STOP_NOTES 8
+
 // ------------------------------------------------------------------------------------------------
 // Process. There may be many thousands: small members stand together.
 //
@@ -120,8 +128,9 @@ struct pm_process {
     int exit_unwritten;  // Why a daemon's exit record is not on disk; final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    unsigned stop_step; // Last step delivered by a stop under way, under lock.
-    enum pm_stop_action stop_action;
+    struct pmi_stop_note notes[PMI_STOP_NOTES]; // Of stops under way, oldest first, under lock;
+    uint8_t notes_count;                        // none comes after its death.
+    uint16_t stops;                             // Begun, under lock.
 
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
@@ -304,8 +313,7 @@ struct pmi_stopper {
     bool leader_dead;            // At the last look.
     struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.
     int64_t pending_until;
-    unsigned old_step; // What the process had noted before it.
-    enum pm_stop_action old_action;
+    uint16_t number; // In the notes of its process.
 };
 void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
 // plan: NULL = that of the process.

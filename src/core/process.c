@@ -165,8 +165,11 @@ static void finish_record(pm_process *p, struct pm_exit *record)
 {
     record->size = sizeof *record;
     if (record->ended_wall_ms == 0) { // Else one that was given before never changes.
-        record->stop_step = p->stop_step;
-        record->stop_action = p->stop_action;
+        if (p->notes_count > 0) {
+            const struct pmi_stop_note *note = &p->notes[p->notes_count - 1];
+            record->stop_step = note->step;
+            record->stop_action = (enum pm_stop_action)note->action;
+        }
         record->started_wall_ms = p->started.started_wall_ms;
         record->ended_wall_ms = p->dead_wall_ms;
         int64_t uptime = p->recovered ? p->dead_wall_ms - p->started.started_wall_ms
