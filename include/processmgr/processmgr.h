@@ -488,7 +488,10 @@ struct pm_spec {
                                   pm_launcher_main() or the helper too, as a small keeper process is
                                   started with the first one, or with the manager
                                   (pm_options::prestart_keeper). */
-    bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
+    bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind: at
+                                    once, and if somebody is left then (there may be no descriptor
+                                    to look for him) again, for 10 s or until pm_close(). What is
+                                    given up is told in the log. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
     void *user; /**< Yours; given to on_exit and found in pm_info. */
@@ -976,7 +979,8 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
  * Blocking: up to timeout_ms; POSIX, where there were children with die_with_parent: until the
  * helper process for these has left, at once unless somebody has stopped it, and at most 6 s; with
  * pm_options::own_process, and with control groups, until who was killed of a tree has ended, or as
- * long as nobody can tell, at most 2 s each.
+ * long as nobody can tell, at most 2 s each; so with pm_spec::kill_tree_on_exit, but behind
+ * timeout_ms for 100 ms at most.
  * Thread safety: any thread, once; no other call on this manager may be under way or follow, except
  * on its Handles. Since: 0.1.0.
  */

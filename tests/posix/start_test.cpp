@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -16,6 +17,27 @@ using namespace contract;
 
 namespace
 {
+
+// Leaves a child in its session, but in no group of it that anybody knows, and ends with its input.
+int Strayer(const std::vector<std::string> &)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        setpgid(0, 0);
+        alarm(300);
+        for (;;)
+            pause();
+    }
+    setpgid(child, child);
+    printf("stray %d\n", static_cast<int>(child));
+    fflush(stdout);
+    char byte;
+    while (Uninterrupted([&] { return read(0, &byte, 1); }) > 0) {
+    }
+    return 0;
+}
+
+const RoleAdder strayer("strayer", Strayer);
 
 class Start : public Contract
 {
@@ -64,6 +86,41 @@ TEST_F(Start, RandomNumbersNeedNoDescriptor)
 }
 
 #ifdef __linux__
+
+// Who left his group has to be looked for, and for that there is no descriptor when the leader
+// ends.
+TEST_F(Start, KillTreeOnExitIsKeptWhereThereIsNoDescriptorAtTheEnd)
+{
+    Open();
+    Child child({"strayer"});
+    child->new_session = child->kill_tree_on_exit = true;
+    child->stdin_slot.kind = child->stdout_slot.kind = PM_STDIO_PIPE;
+    pm_process *process = Spawn(child);
+    uint64_t stray = NumberAfter(ReadLine(process), "stray ");
+    ASSERT_LT(1u, stray);
+    pm_native input = PM_NATIVE_INVALID;
+    ASSERT_EQ(PM_OK, pm_stream_take(pm_process_stream(process, PM_STDIN), &input));
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    rlimit limit = {};
+    ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &limit));
+    rlimit few = {200, limit.rlim_max};
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &few));
+    std::vector<int> all;
+    for (int fd; (fd = fcntl(null, F_DUPFD_CLOEXEC, 0)) >= 0;)
+        all.push_back(fd);
+    // The end of its input leaves no number free.
+    EXPECT_EQ(input, Uninterrupted([&] { return dup2(null, static_cast<int>(input)); }));
+    int ended = pm_process_wait(process, Patience(), nullptr);
+    ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+    all.insert(all.end(), {null, static_cast<int>(input)});
+    for (int fd : all)
+        close(fd);
+    EXPECT_EQ(PM_OK, ended);
+    if (!Eventually([&] { return !PidAlive(stray); })) {
+        ADD_FAILURE() << "it lives on";
+        KillByNumber(stray);
+    }
+}
 
 // 0: there is none.
 pid_t KeeperOfOurs()
