@@ -488,7 +488,10 @@ struct pm_spec {
                                   pm_launcher_main() or the helper too, as a small keeper process is
                                   started with the first one, or with the manager
                                   (pm_options::prestart_keeper). */
-    bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind. */
+    bool kill_tree_on_exit;    /**< When the process ends by itself, kill what it left behind: at
+                                    once, and if somebody is left then (there may be no descriptor
+                                    to look for him) again, for 10 s or until pm_close(). What is
+                                    given up is told in the log. */
     uint32_t start_timeout_ms; /**< 0 = 30000. Everything up to the proof of exec. */
     pm_exit_callback *on_exit;
     void *user; /**< Yours; given to on_exit and found in pm_info. */
@@ -775,9 +778,9 @@ struct pm_run_options {
     size_t input_size;
     size_t max_output;  /**< Bytes kept of each output, the first ones; what is more is read and
                              dropped. 0 = 1 MiB. */
-    int64_t timeout_ms; /**< For all of it; then the tree is stopped by the Spec's plan, also what
-                             the program left behind and what still writes. 0 or PM_FOREVER =
-                             none. */
+    int64_t timeout_ms; /**< For all of it, also the start, which pm_spec::start_timeout_ms bounds,
+                             too; then the tree is stopped by the Spec's plan, also what the
+                             program left behind and what still writes. 0 or PM_FOREVER = none. */
 };
 
 /** Output of pm_run(); free with pm_run_result_clear(). */
@@ -976,7 +979,8 @@ PM_API int pm_open(const struct pm_options *options, pm_manager **ret_manager,
  * Blocking: up to timeout_ms; POSIX, where there were children with die_with_parent: until the
  * helper process for these has left, at once unless somebody has stopped it, and at most 6 s; with
  * pm_options::own_process, and with control groups, until who was killed of a tree has ended, or as
- * long as nobody can tell, at most 2 s each.
+ * long as nobody can tell, at most 2 s each; so with pm_spec::kill_tree_on_exit, but behind
+ * timeout_ms for 100 ms at most.
  * Thread safety: any thread, once; no other call on this manager may be under way or follow, except
  * on its Handles. Since: 0.1.0.
  */
@@ -1473,7 +1477,9 @@ PM_API int pm_stop_event_open(pm_native *ret_native);
  * @param ret_error detail on failure; may be NULL.
  * @return PM_OK: it has ended, whatever its exit (see the record) and also after a timeout;
  *         PM_ERR_TIMEOUT: it is still there after the last step of the plan, and stays tracked;
- *         what pm_spawn() returns; PM_ERR_INVALID (a size; no Spec; input without a pipe);
+ *         or it was not started in time, and is gone: then the record and the report of the stop
+ *         are all zero but for their sizes, and the outputs empty; what else pm_spawn() returns;
+ *         PM_ERR_INVALID (a size; no Spec; input without a pipe);
  *         PM_ERR_UNSUPPORTED (Daemon mode); PM_ERR_WOULD_DEADLOCK (from a callback of a
  *         PM_LOOP_CALLER manager); PM_ERR_NO_MEMORY, PM_ERR_IO (the tree is killed);
  *         PM_ERR_CLOSED (also: meanwhile); PM_ERR_FORKED.

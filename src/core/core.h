@@ -36,6 +36,9 @@
 #define PMI_PENDING_POLL_MS 20
 #define PMI_STREAM_SLICE_MS 50
 #define PMI_ORPHANS_MS 100
+// How often, and for how long, a tree is killed that goes with its leader and is not gone yet.
+#define PMI_OWED_MS 100
+#define PMI_OWED_MOST_MS 10000
 #define PMI_KEY_MAX 128
 #define PMI_LABEL_MAX 1024
 #define PMI_OWNER_MAX 255
@@ -72,6 +75,14 @@ struct pmi_packed_plan {
     uint8_t actions[PM_STOP_STEPS_MAX], scopes[PM_STOP_STEPS_MAX];
     uint8_t steps_count;
 };
+
+// A step that a stop has delivered. The newest of those that are still there is what ends the
+// process.
+struct pmi_stop_note {
+    uint16_t stop; // pmi_stopper::number.
+    uint8_t step, action;
+};
+#define PMI_STOP_NOTES 8
 
 // ------------------------------------------------------------------------------------------------
 // Process. There may be many thousands: small members stand together.
@@ -120,13 +131,16 @@ struct pm_process {
     int exit_unwritten;  // Why a daemon's exit record is not on disk; final once state is ENDED.
     int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    unsigned stop_step; // Last step delivered by a stop under way, under lock.
-    enum pm_stop_action stop_action;
+    struct pmi_stop_note notes[PMI_STOP_NOTES]; // Of stops under way, oldest first, under lock;
+    uint8_t notes_count;                        // none comes after its death.
+    uint16_t stops;                             // Begun, under lock.
 
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
+    pm_process *owed_next; // The list of those whose trees are to be gone, under manager->lock.
+    bool owes_tree;        // Set once, by the thread that made the record final.
 };
 
 // How a process ended, for the counters.
@@ -206,6 +220,8 @@ struct pm_manager {
     atomic_bool any_pending;         // The same, for those who have no time for the lock.
     atomic_bool any_unwatched;       // Some that are `watched` are not: see pmi_reactor_resume.
     atomic_bool woken;               // The loop was woken and has not looked yet.
+    pm_process *owed; // Ended, but their trees are not: see pmi_reactor_owe. Under lock.
+    _Atomic int64_t next_owed;
     int64_t next_sweep;
     atomic_int ttys;        // Living processes that share the host's terminal.
     atomic_bool stops_idle; // The reactor looks for no stopped processes now.
@@ -263,6 +279,9 @@ void pmi_process_wait_directly(pm_process *p, void (*body)(void *), void *arg);
 int pmi_process_reap(pm_process *p);
 // Ends a process that nobody can tell about (recovered, died unobserved), or with a known record.
 void pmi_process_end(pm_process *p, const struct pm_exit *record);
+// Kills what an ended process has left in its tree. PM_OK: nobody is there any more; else somebody
+// may be, and why.
+int pmi_process_kill_rest(pm_process *p);
 
 // Whether a signal has stopped it, asked now; what has changed becomes an event.
 bool pmi_process_look_at_stop(pm_process *p);
@@ -304,8 +323,7 @@ struct pmi_stopper {
     bool leader_dead;            // At the last look.
     struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.
     int64_t pending_until;
-    unsigned old_step; // What the process had noted before it.
-    enum pm_stop_action old_action;
+    uint16_t number; // In the notes of its process.
 };
 void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
 // plan: NULL = that of the process.
@@ -341,6 +359,13 @@ void pmi_reactor_look(pm_manager *m);
 void pmi_await_death(pm_manager *m, uint64_t seen, int64_t deadline);
 int pmi_reactor_add(pm_manager *m, pm_process *p);
 void pmi_reactor_forget_all(pm_manager *m); // At close: nobody polls any more.
+// A tree that goes with its leader may be there after its kill: it dies only now, or nobody could
+// be looked for, for want of a descriptor or of memory. It is killed again, and given up with a
+// word in the log. Under the manager's lock.
+void pmi_reactor_owe(pm_manager *m, pm_process *p);
+// At close: until all such trees are gone, but not beyond the deadline; and the last try.
+void pmi_reactor_settle_owed(pm_manager *m, int64_t deadline);
+void pmi_reactor_forget_owed(pm_manager *m);
 // At the end of the last direct wait for a process that the reactor was kept from.
 void pmi_reactor_resume(pm_manager *m, pm_process *p);
 

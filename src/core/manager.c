@@ -401,6 +401,7 @@ static pm_manager *manager_new(void)
     m->events_tail = &m->events;
     atomic_init(&m->stops_idle, true);
     atomic_init(&m->next_stop_watch, PMI_NEVER);
+    atomic_init(&m->next_owed, PMI_NEVER);
     m->stats.size = sizeof m->stats;
     m->os = (struct pmi_os_manager)PMI_OS_MANAGER_INIT;
     pmi_mutex_init(&m->lock);
@@ -544,6 +545,16 @@ static void settle_pending(pm_manager *m, int64_t deadline)
     }
 }
 
+// What was killed needs a moment to be gone, also where the caller has none.
+#define OWED_LEAST_MS 100
+
+static void settle_owed(pm_manager *m, int64_t deadline)
+{
+    int64_t now = pmi_now_ms(), most = now + PM_STOP_SETTLE_MS, least = now + OWED_LEAST_MS;
+    deadline = deadline > least ? deadline : least;
+    pmi_reactor_settle_owed(m, deadline < most ? deadline : most);
+}
+
 static void stop_threads(pm_manager *m)
 {
     if (m->options.loop == PM_LOOP_CALLER) {
@@ -603,9 +614,11 @@ static int close_manager(pm_manager *m, int64_t timeout_ms, struct pm_stop_all_r
     }
     settle_pending(m, deadline);
     stop_threads(m);
+    settle_owed(m, deadline);
     all_remove(m);
     pmi_reactor_forget_all(m);
     unlist_all(m);
+    pmi_reactor_forget_owed(m);
     (void)pmi_events_run(m); // What came after the dispatcher, by calls on Handles.
     pmi_registry_close(&m->registry);
     pmi_os_manager_close(&m->os);

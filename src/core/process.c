@@ -157,6 +157,24 @@ static uint32_t fallbacks_of(const pm_process *p)
     return p->started.fallbacks | (p->no_os ? 0 : pmi_os_process_fallbacks(&p->os));
 }
 
+// Under p->lock. A success is none while somebody is left, or may be.
+static int kill_rest(pm_process *p)
+{
+    int result = pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
+    if (!pmi_os_process_tree_alive(&p->os)) {
+        return PM_OK;
+    }
+    return result == PM_OK || result == PM_ERR_GONE ? PM_ERR_TIMEOUT : result;
+}
+
+int pmi_process_kill_rest(pm_process *p)
+{
+    pmi_mutex_lock(&p->lock);
+    int result = kill_rest(p);
+    pmi_mutex_unlock(&p->lock);
+    return result;
+}
+
 // Fills what the core knows and makes the record final. Under p->lock. A daemon's record is on disk
 // before anybody can see that it has ended: whoever starts its key again must not have the new
 // record taken away by the clean-up of the old one. So is the kill of a tree that goes with its
@@ -165,8 +183,11 @@ static void finish_record(pm_process *p, struct pm_exit *record)
 {
     record->size = sizeof *record;
     if (record->ended_wall_ms == 0) { // Else one that was given before never changes.
-        record->stop_step = p->stop_step;
-        record->stop_action = p->stop_action;
+        if (p->notes_count > 0) {
+            const struct pmi_stop_note *note = &p->notes[p->notes_count - 1];
+            record->stop_step = note->step;
+            record->stop_action = (enum pm_stop_action)note->action;
+        }
         record->started_wall_ms = p->started.started_wall_ms;
         record->ended_wall_ms = p->dead_wall_ms;
         int64_t uptime = p->recovered ? p->dead_wall_ms - p->started.started_wall_ms
@@ -175,7 +196,7 @@ static void finish_record(pm_process *p, struct pm_exit *record)
     }
     p->exit = *record;
     if (p->kill_tree_on_exit && !p->no_os) {
-        (void)pmi_os_process_act(&p->os, PM_STOP_KILL, PM_SCOPE_TREE, NULL);
+        p->owes_tree = kill_rest(p) != PM_OK;
     }
     if (p->mode == PM_MODE_DAEMON) {
         int result = pmi_registry_put_exit(p->manager, p);
@@ -214,6 +235,9 @@ static void after_end(pm_process *p)
     pmi_mutex_lock(&m->lock);
     if (p->listed && atomic_load(&p->user_refs) == 0) {
         pmi_list_remove(m, p);
+    }
+    if (p->owes_tree) {
+        pmi_reactor_owe(m, p);
     }
     pmi_mutex_unlock(&m->lock);
     pmi_event_post_started(p, p->recovered ? PM_EVENT_RECOVERED : PM_EVENT_STARTED);

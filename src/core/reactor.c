@@ -113,6 +113,76 @@ static void collect_orphans(pm_manager *m, bool at_once)
     atomic_store(&m->orphans_idle, next == PMI_NEVER);
 }
 
+void pmi_reactor_owe(pm_manager *m, pm_process *p)
+{
+    if (m->closed) {
+        return;
+    }
+    p->owed_next = m->owed;
+    m->owed = pmi_process_hold(p);
+    if (atomic_load(&m->next_owed) == PMI_NEVER) {
+        atomic_store(&m->next_owed, pmi_now_ms() + PMI_OWED_MS);
+        pmi_reactor_wake(m);
+    }
+}
+
+static void give_up_owed(const pm_process *p, int result)
+{
+    pmi_log(p->manager, PM_LOG_WARNING,
+            "what '%s' (owner %s, pid %llu) has left behind may live on, though it was to end with "
+            "it: %s: %s",
+            p->program != NULL ? p->program : "", p->owner != NULL ? p->owner : "",
+            (unsigned long long)p->pid, pm_error_name(result), pm_strerror(result));
+}
+
+// Under no lock: it logs.
+static void kill_owed(pm_manager *m, bool last)
+{
+    pmi_mutex_lock(&m->lock);
+    pm_process *p = m->owed, *next;
+    m->owed = NULL;
+    atomic_store(&m->next_owed, PMI_NEVER);
+    pmi_mutex_unlock(&m->lock);
+    pmi_os_round_begin();
+    for (; p != NULL; p = next) {
+        next = p->owed_next;
+        int result = pmi_process_kill_rest(p);
+        if (result != PM_OK && (last || pmi_now_ms() - p->dead_ms >= PMI_OWED_MOST_MS)) {
+            give_up_owed(p, result);
+        } else if (result != PM_OK) {
+            pmi_mutex_lock(&m->lock);
+            pmi_reactor_owe(m, p);
+            pmi_mutex_unlock(&m->lock);
+        }
+        pmi_process_drop(p);
+    }
+    pmi_os_round_end();
+}
+
+static void kill_owed_in_time(pm_manager *m)
+{
+    if (pmi_now_ms() >= atomic_load(&m->next_owed)) {
+        kill_owed(m, false);
+    }
+}
+
+void pmi_reactor_settle_owed(pm_manager *m, int64_t deadline)
+{
+    for (uint32_t pause = 1; atomic_load(&m->next_owed) != PMI_NEVER; pause *= 2) {
+        kill_owed(m, false);
+        if (atomic_load(&m->next_owed) == PMI_NEVER || pmi_now_ms() >= deadline) {
+            return;
+        }
+        pause = pause < LOOK_MAX_MS ? pause : LOOK_MAX_MS;
+        pmi_sleep_ms(pause);
+    }
+}
+
+void pmi_reactor_forget_owed(pm_manager *m)
+{
+    kill_owed(m, true);
+}
+
 int pmi_reactor_add(pm_manager *m, pm_process *p)
 {
     (void)pmi_process_hold(p); // The reactor's reference.
@@ -316,8 +386,10 @@ void pmi_reactor_run(void *manager)
     m->next_sweep = sweeping ? pmi_now_ms() + m->options.leak_sweep_ms : PMI_NEVER;
     while (!atomic_load(&m->reactor_stop)) {
         look_for_stops(m);
-        int64_t next = atomic_load(&m->next_stop_watch);
+        int64_t next = atomic_load(&m->next_stop_watch), owed = atomic_load(&m->next_owed);
+        next = owed < next ? owed : next;
         pmi_reactor_turn(m, next < m->next_sweep ? next : m->next_sweep);
+        kill_owed_in_time(m);
         if (sweeping && pmi_now_ms() >= m->next_sweep) {
             (void)pm_leak_scan(m, NULL);
             m->next_sweep = pmi_now_ms() + m->options.leak_sweep_ms;
@@ -378,7 +450,9 @@ PM_API int pm_loop_timeout(pm_manager *m, int64_t *ret_timeout_ms)
         return result;
     }
     int64_t next = next_work(m), stops = atomic_load(&m->next_stop_watch);
+    int64_t owed = atomic_load(&m->next_owed);
     next = stops < next ? stops : next;
+    next = owed < next ? owed : next;
     pmi_mutex_lock(&m->lock);
     bool events = m->events != NULL;
     pmi_mutex_unlock(&m->lock);
@@ -399,6 +473,7 @@ PM_API int pm_dispatch(pm_manager *m)
     int cancel = pmi_cancel_off();
     pmi_reactor_turn(m, 0);
     look_for_stops(m);
+    kill_owed_in_time(m);
     result = (int)pmi_events_run(m);
     pmi_cancel_restore(cancel);
     return result;

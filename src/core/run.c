@@ -35,6 +35,7 @@ struct run {
     bool ended;  // And its record is final.
     bool ending; // All input was given, or is not to be: its end is to be told.
     bool stopping;
+    bool overdue;     // Was not even started in time.
     int64_t deadline; // PMI_NEVER: none.
     int64_t give_up;  // After a stop.
     struct pmi_stopper stopper;
@@ -344,7 +345,7 @@ static int give_result(struct run *r, struct pm_run_result *ret_result)
     }
     result.record = &r->answer->record;
     result.stop = &r->answer->stop;
-    result.timed_out = r->stopping;
+    result.timed_out = r->stopping || r->overdue;
     result.input_written = r->input_written;
     for (int i = 0; i < 2; i++) {
         if (r->captured[i + 1] && keep(&r->outputs[i], "", 0) != PM_OK) {
@@ -383,6 +384,31 @@ static int finish(struct run *r, int result, struct pm_run_result *ret_result)
     return result;
 }
 
+// A start that takes too long has nothing to show, but a result to be read like any other.
+static int finish_unstarted(struct run *r, const struct pm_spec *spec,
+                            struct pm_run_result *ret_result)
+{
+    bool terminal = spec->mode == PM_MODE_PTY;
+    r->captured[PM_STDOUT] = terminal || spec->stdout_slot.kind == PM_STDIO_PIPE;
+    r->captured[PM_STDERR] = spec->stderr_slot.kind == PM_STDIO_PIPE;
+    r->overdue = pmi_now_ms() >= r->deadline;
+    int copied = give_result(r, ret_result);
+    if (copied != PM_OK) {
+        free(r->outputs[0].text);
+        free(r->outputs[1].text);
+    }
+    return copied == PM_OK ? PM_ERR_TIMEOUT : copied;
+}
+
+// The start has no more time than the whole.
+static void limit_start(struct pm_spec *spec, int64_t timeout_ms)
+{
+    uint32_t most = spec->start_timeout_ms != 0 ? spec->start_timeout_ms : PMI_DEFAULT_START_MS;
+    if (timeout_ms > 0 && timeout_ms < (int64_t)most) {
+        spec->start_timeout_ms = (uint32_t)timeout_ms;
+    }
+}
+
 static int run(pm_manager *m, const struct pm_run_options *options,
                struct pm_run_result *ret_result, struct pm_error *err)
 {
@@ -419,6 +445,7 @@ static int run(pm_manager *m, const struct pm_run_options *options,
     r->input_size = o.input_size;
     r->outputs[0].most = r->outputs[1].most = o.max_output != 0 ? o.max_output : OUTPUT_DEFAULT;
     r->deadline = o.timeout_ms > 0 ? pmi_deadline(o.timeout_ms) : PMI_NEVER;
+    limit_start(&spec, o.timeout_ms);
     result = pm_spawn(m, &spec, &r->process, err);
     if (result == PM_OK) {
         take_streams(r);
@@ -426,6 +453,9 @@ static int run(pm_manager *m, const struct pm_run_options *options,
         if (result != PM_OK) {
             (void)pmi_set_error(err, result, PM_STAGE_WAIT, NULL);
         }
+    } else if (result == PM_ERR_TIMEOUT) {
+        result = finish_unstarted(r, &spec, ret_result);
+        err->code = result;
     }
     free(r->answer);
     free(r);

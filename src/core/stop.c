@@ -70,6 +70,9 @@ void pmi_stopper_begin(struct pmi_stopper *s, pm_process *p, const struct pm_sto
         pmi_default_stop_plan(&s->plan);
     }
     s->report.size = sizeof s->report;
+    pmi_mutex_lock(&p->lock);
+    s->number = ++p->stops;
+    pmi_mutex_unlock(&p->lock);
     s->started = pmi_now_ms();
     s->limit = limit;
     s->backoff_ms = 1;
@@ -100,15 +103,39 @@ static bool look(struct pmi_stopper *s)
     return !s->report.tree_left;
 }
 
-// Takes back what deliver() noted, unless another stop has noted something since.
-static void take_back(struct pmi_stopper *s)
+// Notes the step that is about to be delivered. Under p->lock, which reaping needs as well: the
+// record of a process that dies of it at once names this step.
+static void note(const struct pmi_stopper *s, pm_process *p)
+{
+    if (atomic_load(&p->state) >= PM_STATE_STATUS_PENDING) {
+        return; // It has died of something else.
+    }
+    if (p->notes_count == PMI_STOP_NOTES) {
+        p->notes_count--;
+        memmove(&p->notes[0], &p->notes[1], p->notes_count * sizeof p->notes[0]);
+    }
+    p->notes[p->notes_count++] = (struct pmi_stop_note){s->number, (uint8_t)s->step,
+                                                        (uint8_t)s->plan.steps[s->step - 1].action};
+}
+
+// Takes back what this stop has noted of a step, or of all (0); what others have noted stays. Under
+// p->lock.
+static void take_back(const struct pmi_stopper *s, pm_process *p, unsigned step)
+{
+    uint8_t kept = 0;
+    for (uint8_t i = 0; i < p->notes_count; i++) {
+        if (p->notes[i].stop != s->number || (step != 0 && p->notes[i].step != step)) {
+            p->notes[kept++] = p->notes[i];
+        }
+    }
+    p->notes_count = kept;
+}
+
+static void take_back_step(const struct pmi_stopper *s)
 {
     pm_process *p = s->process;
     pmi_mutex_lock(&p->lock);
-    if (p->stop_step == s->step && p->stop_action == s->plan.steps[s->step - 1].action) {
-        p->stop_step = s->old_step;
-        p->stop_action = s->old_action;
-    }
+    take_back(s, p, s->step);
     pmi_mutex_unlock(&p->lock);
 }
 
@@ -120,14 +147,11 @@ static int close_stdin(struct pmi_stopper *s)
         return PM_ERR_UNSUPPORTED;
     }
     pmi_mutex_lock(&p->lock);
-    s->old_step = p->stop_step;
-    s->old_action = p->stop_action;
-    p->stop_step = s->step;
-    p->stop_action = PM_STOP_CLOSE_STDIN;
+    note(s, p);
     pmi_mutex_unlock(&p->lock);
     int result = pm_stream_close(in);
     if (result != PM_OK) {
-        take_back(s);
+        take_back_step(s);
     }
     return result;
 }
@@ -146,18 +170,12 @@ static int deliver(struct pmi_stopper *s)
     pmi_mutex_lock(&p->lock);
     bool dead = atomic_load(&p->state) >= PM_STATE_STATUS_PENDING;
     int result = PM_ERR_GONE;
-    s->old_step = p->stop_step;
-    s->old_action = p->stop_action;
     if (!dead || step->scope != PM_SCOPE_PROCESS) {
-        // Noted before the delivery, under the lock that reaping needs as well: the record of a
-        // process that dies of it at once names this step.
-        p->stop_step = dead ? s->old_step : s->step;
-        p->stop_action = dead ? s->old_action : step->action;
+        note(s, p);
         result = pmi_os_process_act(&p->os, step->action, step->scope, &s->pending);
     }
     if (result != PM_OK) {
-        p->stop_step = s->old_step;
-        p->stop_action = s->old_action;
+        take_back(s, p, s->step);
     }
     pmi_mutex_unlock(&p->lock);
     return result;
@@ -185,9 +203,8 @@ static void finish(struct pmi_stopper *s, int result)
     if (result != PM_OK) {
         // What ends it later is not this stop.
         pmi_mutex_lock(&p->lock);
-        if (atomic_load(&p->state) != PM_STATE_ENDED) {
-            p->stop_step = 0;
-            p->stop_action = (enum pm_stop_action)0;
+        if (atomic_load(&p->state) < PM_STATE_STATUS_PENDING) {
+            take_back(s, p, 0);
         }
         pmi_mutex_unlock(&p->lock);
     }
@@ -312,7 +329,7 @@ static bool collect(struct pmi_stopper *s, int64_t now)
     pmi_os_step_end(s->pending);
     s->pending = NULL;
     if (result != PM_OK) {
-        take_back(s);
+        take_back_step(s);
     }
     settle(s, result);
     return true;

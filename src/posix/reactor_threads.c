@@ -23,7 +23,9 @@
 // Shared by the owner and the thread; the last one frees it.
 struct pmi_waiter {
     atomic_int refs;
-    atomic_bool stop;
+    struct pmi_mutex lock;
+    struct pmi_cond changed; // Of `stop`.
+    bool stop;               // Under lock.
     atomic_bool condemned;
     pid_t pid;
     bool child;
@@ -35,20 +37,35 @@ struct pmi_waiter {
 
 static void release(struct pmi_waiter *waiter)
 {
-    if (atomic_fetch_sub(&waiter->refs, 1) == 1)
-        free(waiter);
+    if (atomic_fetch_sub(&waiter->refs, 1) != 1)
+        return;
+    pmi_cond_destroy(&waiter->changed);
+    pmi_mutex_destroy(&waiter->lock);
+    free(waiter);
+}
+
+// Until the next look; true: there is to be none. Who has many closes one after the other, so none
+// of them may take its time.
+static bool rest(struct pmi_waiter *waiter)
+{
+    int64_t next = pmi_now_ms() + PMI_WAITER_LOOK_MS;
+    pmi_mutex_lock(&waiter->lock);
+    while (!waiter->stop && pmi_now_ms() < next)
+        pmi_cond_wait(&waiter->changed, &waiter->lock, next);
+    bool stop = waiter->stop;
+    pmi_mutex_unlock(&waiter->lock);
+    return stop;
 }
 
 static void wait_for_other(struct pmi_waiter *waiter)
 {
-    while (!atomic_load(&waiter->stop)) {
+    do {
         int result = pmi_os_identity_check(&waiter->id);
         if (result == PM_ERR_GONE)
             return;
         if (result == PM_OK && atomic_load(&waiter->condemned))
             (void)pmi_sys_kill(waiter->pid, SIGKILL);
-        pmi_sleep_ms(PMI_WAITER_LOOK_MS);
-    }
+    } while (!rest(waiter));
 }
 
 static void wait_for(void *arg)
@@ -85,7 +102,8 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
         return result;
     }
     atomic_init(&waiter->refs, 2);
-    atomic_init(&waiter->stop, false);
+    pmi_mutex_init(&waiter->lock);
+    pmi_cond_init(&waiter->changed);
     atomic_init(&waiter->condemned, false);
     waiter->pid = pid;
     waiter->child = child;
@@ -97,7 +115,8 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
     if (result != PM_OK) {
         (void)pmi_sys_close(fds[0]);
         (void)pmi_sys_close(fds[1]);
-        free(waiter);
+        atomic_store(&waiter->refs, 1);
+        release(waiter);
         return result;
     }
     *ret_waiter = waiter;
@@ -108,7 +127,10 @@ int pmi_waiter_start(pid_t pid, bool child, const struct pmi_identity *id,
 void pmi_waiter_close(struct pmi_waiter *waiter)
 {
     struct pollfd in = {.fd = waiter->read_fd, .events = POLLIN};
-    atomic_store(&waiter->stop, true);
+    pmi_mutex_lock(&waiter->lock);
+    waiter->stop = true;
+    pmi_cond_broadcast(&waiter->changed);
+    pmi_mutex_unlock(&waiter->lock);
     if (!waiter->child || pmi_sys_poll(&in, 1, 0) > 0)
         pmi_thread_join(&waiter->thread);
     else

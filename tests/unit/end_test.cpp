@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 extern "C" {
 #include <processmgr/processmgr.h>
 
@@ -20,6 +23,8 @@ class Ends : public testing::Test
         fake_hooks.user = this;
         pm_options options = PM_OPTIONS_INIT;
         options.loop = PM_LOOP_CALLER;
+        options.log = Note;
+        options.user = this;
         ASSERT_EQ(PM_OK, pm_open(&options, &manager, nullptr));
     }
 
@@ -39,6 +44,24 @@ class Ends : public testing::Test
         ASSERT_EQ(PM_OK, pm_spawn(manager, &spec, &process, nullptr));
     }
 
+    static void Note(void *user, pm_log_level level, const char *line)
+    {
+        if (level >= PM_LOG_WARNING) {
+            static_cast<Ends *>(user)->warnings.push_back(line);
+        }
+    }
+
+    // As a host's loop would, until it has nothing to do any more.
+    void Loop()
+    {
+        int64_t timeout = 0;
+        do {
+            ASSERT_LE(0, pm_dispatch(manager));
+            ASSERT_EQ(PM_OK, pm_loop_timeout(manager, &timeout));
+            fake_clock += timeout > 0 ? timeout : 0;
+        } while (timeout != PM_FOREVER);
+    }
+
     uint64_t Live()
     {
         struct pm_stats stats = PM_STATS_INIT;
@@ -49,6 +72,7 @@ class Ends : public testing::Test
     pm_manager *manager = nullptr;
     pm_process *process = nullptr;
     int calls = 0;
+    std::vector<std::string> warnings;
 };
 
 int CountOne(void *user, pm_process * /*process*/)
@@ -113,6 +137,63 @@ TEST_F(Ends, ATreeThatGoesWithItsLeaderIsKilledBeforeAnybodyKnowsOfTheEnd)
     EXPECT_EQ(PM_EXIT_EXITED, record.kind);
     EXPECT_EQ(0U, record.stop_step) << "nobody has stopped it";
     fake_hooks.on_act = nullptr;
+}
+
+// Its first kill may find nobody, for want of a descriptor to look for them.
+TEST_F(Ends, ATreeThatIsLeftByItsKillIsKilledAgainUntilItIsGone)
+{
+    fake_next.exits_at = 1500;
+    fake_next.has_tree = true;
+    fake_next.tree_dies_after[PM_STOP_KILL] = 250;
+    Spawn(true);
+    EXPECT_EQ(PM_OK, pm_process_wait(process, PM_FOREVER, nullptr));
+    EXPECT_EQ(1500, fake_clock) << "nobody waits for that";
+    process = pm_process_unref(process);
+    EXPECT_EQ(0U, fake_closed);
+    Loop();
+    EXPECT_EQ(1800, fake_clock);
+    EXPECT_EQ(4U, fake_deliveries_count);
+    EXPECT_EQ(1U, fake_closed);
+    EXPECT_TRUE(warnings.empty());
+}
+
+TEST_F(Ends, ATreeThatDoesNotGoIsGivenUpWithAWord)
+{
+    fake_next.exits_at = 1500;
+    fake_next.has_tree = true;
+    fake_next.undeliverable[PM_STOP_KILL] = PM_ERR_NO_DESCRIPTORS;
+    Spawn(true);
+    EXPECT_EQ(PM_OK, pm_process_wait(process, PM_FOREVER, nullptr));
+    process = pm_process_unref(process);
+    Loop();
+    EXPECT_EQ(11500, fake_clock);
+    EXPECT_EQ(1U, fake_closed);
+    ASSERT_EQ(1U, warnings.size());
+    EXPECT_EQ(
+        "what '/bin/fake' (owner test, pid 100) has left behind may live on, though it was to "
+        "end with it: PM_ERR_NO_DESCRIPTORS: " +
+            std::string(pm_strerror(PM_ERR_NO_DESCRIPTORS)),
+        warnings[0]);
+}
+
+TEST_F(Ends, ACloseWaitsForATreeThatIsToGoButNotForLong)
+{
+    for (int64_t dies_after : {int64_t{50}, FAKE_NEVER}) {
+        int64_t begin = fake_clock;
+        fake_next.exits_at = begin + 500;
+        fake_next.has_tree = true;
+        fake_next.tree_dies_after[PM_STOP_KILL] = dies_after;
+        Spawn(true);
+        EXPECT_EQ(PM_OK, pm_process_wait(process, PM_FOREVER, nullptr));
+        process = pm_process_unref(process);
+        EXPECT_EQ(PM_OK, pm_close(manager, 60000, nullptr));
+        int64_t took = fake_clock - begin - 500;
+        EXPECT_LE(dies_after == 50 ? 50 : PM_STOP_SETTLE_MS, took);
+        EXPECT_GE((dies_after == 50 ? 50 : PM_STOP_SETTLE_MS) + 20, took);
+        EXPECT_EQ(dies_after == 50 ? 0U : 1U, warnings.size());
+        EXPECT_EQ(fake_started, fake_closed);
+        SetUp();
+    }
 }
 
 // A tracer may keep the status of a dead child to itself.

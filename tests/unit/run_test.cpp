@@ -201,6 +201,29 @@ TEST_F(RunLoop, WhatSurvivesTheStopIsGivenBackAsItIs)
     EXPECT_EQ(2500, fake_clock);
 }
 
+TEST_F(RunLoop, AStartThatTakesTooLongIsAResultThatCanBeRead)
+{
+    for (int64_t timeout_ms : {0, 500}) { // The fake one has taken no time.
+        fake_start_error = PM_ERR_TIMEOUT;
+        fake_start_stage = PM_STAGE_EXEC;
+        options.timeout_ms = timeout_ms;
+        EXPECT_EQ(PM_ERR_TIMEOUT, Do());
+        EXPECT_EQ(PM_ERR_TIMEOUT, error.code);
+        EXPECT_EQ(PM_STAGE_EXEC, error.stage);
+        EXPECT_STREQ("start", error.action);
+        ASSERT_NE(nullptr, result.record);
+        EXPECT_EQ(sizeof *result.record, result.record->size);
+        EXPECT_EQ(0, result.record->kind);
+        ASSERT_NE(nullptr, result.stop);
+        EXPECT_EQ(sizeof *result.stop, result.stop->size);
+        EXPECT_EQ(0u, result.stop->steps_tried);
+        EXPECT_STREQ("", result.output[0]);
+        EXPECT_STREQ("", result.output[1]);
+        EXPECT_FALSE(result.timed_out);
+        pm_run_result_clear(&result);
+    }
+}
+
 TEST_F(RunLoop, AFailureInTheMiddleKillsTheTreeAndGivesNothing)
 {
     fake_next.output_fails = true;

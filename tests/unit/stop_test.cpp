@@ -179,6 +179,53 @@ TEST_F(Ladder, ADeliveryThatFailsIsTakenBackFromTheRecord)
     EXPECT_EQ(0u, record.stop_step);
 }
 
+TEST_F(Ladder, AStopThatFailsTakesBackNothingOfAnotherOne)
+{
+    struct Other {
+        pm_process *process;
+        pm_stop_plan plan;
+        int result;
+    } other = {nullptr, Plan({{PM_STOP_INTERRUPT, PM_SCOPE_PROCESS, 100}}), 1};
+    fake_next.dies_after[PM_STOP_TERMINATE] = 3000;
+    fake_next.undeliverable[PM_STOP_KILL] = PM_ERR_GONE; // So that the first step is what ends it.
+    other.process = Spawn();
+    fake_hooks.user = &other;
+    fake_hooks.on_alive = [](void *user) { // Once the first step has had its time.
+        auto *here = static_cast<Other *>(user);
+        fake_hooks.on_alive = nullptr;
+        here->result = pm_process_stop(here->process, &here->plan, nullptr);
+    };
+    pm_stop_plan plan = Plan(
+        {{PM_STOP_TERMINATE, PM_SCOPE_PROCESS, 1000}, {PM_STOP_KILL, PM_SCOPE_PROCESS, 60000}});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_OK, pm_process_stop(other.process, &plan, &report));
+    fake_hooks.on_alive = nullptr;
+    EXPECT_EQ(PM_ERR_TIMEOUT, other.result);
+    EXPECT_EQ(1u, report.ended_by);
+    EXPECT_EQ(3000u, report.elapsed_ms);
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(other.process, 0, &record));
+    EXPECT_EQ(1u, record.stop_step);
+    EXPECT_EQ(PM_STOP_TERMINATE, record.stop_action);
+}
+
+TEST_F(Ladder, AStopWhoseTreeIsLeftHasEndedItsLeaderAllTheSame)
+{
+    fake_next.has_tree = true;
+    fake_next.dies_after[PM_STOP_TERMINATE] = 10;
+    fake_next.status_at = 60000; // A tracer has it.
+    pm_process *p = Spawn();
+    pm_stop_plan plan = Plan({{PM_STOP_TERMINATE, PM_SCOPE_TREE, 1000}});
+    pm_stop_report report = PM_STOP_REPORT_INIT;
+    EXPECT_EQ(PM_ERR_TIMEOUT, pm_process_stop(p, &plan, &report));
+    EXPECT_TRUE(report.tree_left);
+    EXPECT_EQ(1u, report.ended_by);
+    pm_exit record = PM_EXIT_INIT;
+    ASSERT_EQ(PM_OK, pm_process_wait(p, PM_FOREVER, &record));
+    EXPECT_EQ(1u, record.stop_step);
+    EXPECT_EQ(PM_STOP_TERMINATE, record.stop_action);
+}
+
 TEST_F(Ladder, OneThatDiesWhileItsStepIsDeliveredWasEndedByIt)
 {
     fake_next.delivery[PM_STOP_TERMINATE] = 200;
