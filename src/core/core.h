@@ -82,7 +82,7 @@ struct pmi_stop_note {
     uint16_t stop; // pmi_stopper::number.
     uint8_t step, action;
 };
-#define PMI_STOP_NOTES 8
+#define PMI_STOP_NOTES 4
 
 // ------------------------------------------------------------------------------------------------
 // Process. There may be many thousands: small members stand together.

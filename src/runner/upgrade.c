@@ -164,9 +164,9 @@ static void work_check(void *user)
         (void)runner_fail(&upgrade->error, RUNNER_FAILED,
                           "upgrade to '%s'\n%s\nnone: the runner goes on as it was",
                           upgrade->program, line);
-        return;
+    } else {
+        (void)judge(upgrade, &result);
     }
-    (void)judge(upgrade, &result);
     pm_run_result_clear(&result);
 }
 

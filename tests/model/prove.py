@@ -20,7 +20,7 @@ from defects import ROOT, Defect, prove  # noqa: E402
 DEFECTS = [
     Defect("a stop that gives up says that it has ended", "src/core/stop.c", "finish(s, PM_ERR_TIMEOUT);\n            return;",
            "finish(s, PM_OK);\n            return;"),
-    Defect("the step of a stop that gave up stays", "src/core/stop.c", "            p->stop_step = 0;\n            p->stop_action = (enum pm_stop_action)0;\n", ""),
+    Defect("the step of a stop that gave up stays", "src/core/stop.c", "            take_back(s, p, 0);\n", ""),
     Defect("the wrong step has ended it", "src/core/stop.c", "s->report.ended_by = i;", "s->report.ended_by = 1;"),
     Defect("a failed delivery is success", "src/core/stop.c", "if (!in->exists) {\n        return PM_ERR_UNSUPPORTED;",
            "if (!in->exists) {\n        return PM_OK;"),

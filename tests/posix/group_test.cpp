@@ -392,7 +392,7 @@ TEST_F(Group, ARunThatIsStoppedIsReadMeanwhile)
     pm_run_options options = PM_RUN_OPTIONS_INIT;
     pm_run_result result = PM_RUN_RESULT_INIT;
     options.spec = &spec;
-    options.timeout_ms = 300;
+    options.timeout_ms = int64_t{300} * Slowness(); // The start is a part of it.
     options.max_output = 10;
     ASSERT_EQ(PM_OK, pm_run(manager, &options, &result, nullptr));
     EXPECT_TRUE(result.timed_out);

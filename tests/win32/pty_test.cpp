@@ -806,7 +806,7 @@ TEST_F(Pty, ARunThatTakesTooLongIsStopped)
     pm_run_options options = PM_RUN_OPTIONS_INIT;
     pm_run_result result = PM_RUN_RESULT_INIT;
     options.spec = child.Get();
-    options.timeout_ms = 1500;
+    options.timeout_ms = int64_t{1500} * Slowness(); // The start is a part of it.
     ASSERT_EQ(PM_OK, pm_run(manager, &options, &result, nullptr));
     EXPECT_TRUE(result.timed_out);
     EXPECT_NE(std::string::npos,

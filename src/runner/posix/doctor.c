@@ -122,8 +122,8 @@ static uint64_t run_orphan(const struct doctor *doctor)
     }
     if (pm_run(manager, &options, &result, NULL) == PM_OK) {
         pid = result.output[0] != NULL ? strtoull(result.output[0], NULL, 10) : 0;
-        pm_run_result_clear(&result);
     }
+    pm_run_result_clear(&result);
     (void)pm_close(manager, 1000, NULL);
     return pid;
 }

@@ -207,9 +207,7 @@ static int ask_for_scope(pm_manager *manager, const char *id, uint64_t pid, char
     int code = pm_run(manager, &options, &result, NULL);
     if (code != PM_OK) {
         (void)snprintf(problem, size, "busctl: %s", pm_strerror(code));
-        return code;
-    }
-    if (result.record->kind != PM_EXIT_EXITED || result.record->code != 0) {
+    } else if (result.record->kind != PM_EXIT_EXITED || result.record->code != 0) {
         char *text = result.output[1] != NULL ? result.output[1] : (char[]){""};
         text[strcspn(text, "\r\n")] = '\0';
         (void)snprintf(problem, size, "systemd gives no scope: %.200s",
