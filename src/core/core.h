@@ -79,8 +79,8 @@ struct pmi_packed_plan {
 // A step that a stop has delivered. The newest of those that are still there is what ends the
 // process.
 struct pmi_stop_note {
-    uint16_t stop; // pmi_stopper::number.
-    uint8_t step, action;
+    uint8_t stop; // pmi_stopper::number.
+    uint8_t step : 4, action : 4;
 };
 #define PMI_STOP_NOTES 4
 
@@ -126,21 +126,21 @@ struct pm_process {
     atomic_int state;    // enum pm_state; set by pmi_process_set_state().
     atomic_bool stopped; // As last seen; written under lock.
     bool unwatched;      // Under manager->lock: could not be given back to the reactor.
+    bool owes_tree;      // Set once, by the thread that made the record final.
     struct pmi_os_process os;
     struct pm_exit exit; // Final once state is ENDED.
     int exit_unwritten;  // Why a daemon's exit record is not on disk; final once state is ENDED.
-    int64_t dead_ms;     // When the end was noticed, under lock; 0 = it lives.
+    uint8_t stops;       // Begun, under lock.
+    uint8_t notes_count; // Under lock; none comes after its death.
+    struct pmi_stop_note notes[PMI_STOP_NOTES]; // Of stops under way, oldest first.
+    int64_t dead_ms; // When the end was noticed, under lock; 0 = it lives.
     int64_t dead_wall_ms;
-    struct pmi_stop_note notes[PMI_STOP_NOTES]; // Of stops under way, oldest first, under lock;
-    uint8_t notes_count;                        // none comes after its death.
-    uint16_t stops;                             // Begun, under lock.
 
     struct pmi_event started_event, ended_event; // So that an exit can never be dropped.
     uint64_t stop_round;                         // Under manager->lock: see pmi_reactor_run.
     pm_process *watch_next, **watch_link;        // The reactor's list, under manager->lock.
     pm_process *pending_next;                    // The reactor's list of pending ones.
     pm_process *owed_next; // The list of those whose trees are to be gone, under manager->lock.
-    bool owes_tree;        // Set once, by the thread that made the record final.
 };
 
 // How a process ended, for the counters.
@@ -323,7 +323,7 @@ struct pmi_stopper {
     bool leader_dead;            // At the last look.
     struct pmi_os_step *pending; // The delivery of the last step begun, while it is under way.
     int64_t pending_until;
-    uint16_t number; // In the notes of its process.
+    uint8_t number; // In the notes of its process.
 };
 void pmi_stop_plan_pack(const struct pm_stop_plan *plan, struct pmi_packed_plan *ret_packed);
 // plan: NULL = that of the process.

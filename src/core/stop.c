@@ -114,8 +114,10 @@ static void note(const struct pmi_stopper *s, pm_process *p)
         p->notes_count--;
         memmove(&p->notes[0], &p->notes[1], p->notes_count * sizeof p->notes[0]);
     }
-    p->notes[p->notes_count++] = (struct pmi_stop_note){s->number, (uint8_t)s->step,
-                                                        (uint8_t)s->plan.steps[s->step - 1].action};
+    enum pm_stop_action action = s->plan.steps[s->step - 1].action;
+    p->notes[p->notes_count++] = (struct pmi_stop_note){.stop = s->number,
+                                                        .step = (uint8_t)(s->step & 15),
+                                                        .action = (uint8_t)(action & 15)};
 }
 
 // Takes back what this stop has noted of a step, or of all (0); what others have noted stays. Under
