@@ -57,7 +57,7 @@ struct state {
 
 static struct state own_state;
 static struct state *state = &own_state;
-static atomic_long blocks;
+static atomic_long blocks, mappings;
 
 static _Atomic uint64_t own_hits[PM_FAULT_HITS];
 static _Atomic uint64_t *hits = own_hits;
@@ -177,6 +177,11 @@ struct pm_fault_report pm_fault_report(void)
 long pm_fault_blocks(void)
 {
     return atomic_load(&blocks);
+}
+
+long pm_fault_mappings(void)
+{
+    return atomic_load(&mappings);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -325,7 +330,21 @@ void pmi_fault_free(void *block)
 void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
 void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
 {
-    return FAILS(mmap, ENOMEM) ? MAP_FAILED : mmap(at, size, protection, flags, fd, offset);
+    if (FAILS(mmap, ENOMEM))
+        return MAP_FAILED;
+    void *made = mmap(at, size, protection, flags, fd, offset);
+    if (made != MAP_FAILED)
+        atomic_fetch_add(&mappings, 1);
+    return made;
+}
+
+int pmi_fault_munmap(void *at, size_t size);
+int pmi_fault_munmap(void *at, size_t size)
+{
+    int result = munmap(at, size);
+    if (result == 0)
+        atomic_fetch_sub(&mappings, 1);
+    return result;
 }
 
 WRAP(int, -1, madvise, (void *at, size_t size, int advice), (at, size, advice), EINVAL)

@@ -62,6 +62,8 @@ struct pm_fault_report pm_fault_report(void);
 
 // Blocks of memory that this process's library holds.
 long pm_fault_blocks(void);
+// And what it has mapped.
+long pm_fault_mappings(void);
 
 // Like _exit(0), and keeps what a build that measures coverage has counted.
 #if defined(__GNUC__)

@@ -1058,6 +1058,8 @@ void PlayAndLook(const Scenario &scenario, const std::string &folder, pm_fault_m
     run.Expect(Mask() == mask, "another signal mask");
     run.Expect(Eventually([] { return CountEntries("/proc/self/task") == 1; }), "a thread is left");
     run.Expect(pm_fault_blocks() == 0, std::to_string(pm_fault_blocks()) + " blocks of memory");
+    // Kept are the stack of the last start, for the next one, and the page that tells copies.
+    run.Expect(pm_fault_mappings() <= 2, std::to_string(pm_fault_mappings()) + " mappings");
     siginfo_t info = {};
     errno = 0;
     run.Expect(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD,
