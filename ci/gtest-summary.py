@@ -5,11 +5,15 @@ A results folder holds, per program: NAME.rc (exit code), NAME.log (output), NAM
 NAME.json (--gtest_output). A program without readable JSON has crashed or hung and counts as one
 failed case; so does one that ends with an error although all of its cases passed.
 
+With --unmet FILTER the folder is a file with the names of all cases that --cases has written, and the
+patterns of the filter that fit none of them are printed.
+
 NAME.again.* are the results of a second try of what failed (see --failed). A case that passed there
 counts as passed, and the report names it with its first failure.
 """
 
 import argparse
+import fnmatch
 import json
 import pathlib
 import re
@@ -159,11 +163,25 @@ def summarise(folder, name, may_skip):
     return counts
 
 
+def cases_of(folder):
+    """The names of all cases of all programs."""
+    for file in sorted(folder.glob("*.json")):
+        yield from (name for name, _, _ in outcomes(read_report(folder, file.stem) or {}))
+
+
+def unmet(test_filter, names):
+    """The patterns that choose cases and fit none: what they were meant for was not run."""
+    positive = test_filter.partition("-")[0] or "*"
+    return [p for p in positive.split(":") if p and not fnmatch.filter(names, p)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", default="tests")
     parser.add_argument("--group", default="posix", help="what tests/skips.md calls this run")
     parser.add_argument("--counts", help="file to append 'passed failed skipped' to")
+    parser.add_argument("--cases", help="file to append the name of each case to")
+    parser.add_argument("--unmet", metavar="FILTER", help="only print its patterns without a case")
     parser.add_argument(
         "--failed",
         action="store_true",
@@ -174,6 +192,10 @@ def main():
 
     if args.failed:
         print(failed_filter(args.folder.parent, args.folder.name))
+        return 0
+
+    if args.unmet is not None:
+        print("\n".join(unmet(args.unmet, args.folder.read_text().splitlines())))
         return 0
 
     rows = list(skip_list.load())
@@ -194,6 +216,9 @@ def main():
     if args.counts:
         with open(args.counts, "a", encoding="utf-8") as out:
             out.write(f"{total['passed']} {total['failed']} {total['skipped']}\n")
+    if args.cases:
+        with open(args.cases, "a", encoding="utf-8") as out:
+            out.writelines(name + "\n" for name in cases_of(args.folder))
     return 1 if total["failed"] or not total["passed"] else 0
 
 

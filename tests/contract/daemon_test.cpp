@@ -4,6 +4,7 @@
 #include "fixture.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -541,14 +542,21 @@ TEST_F(Daemon, HasCleanSignalsAndItsOwnFolderAndEnvironment)
 class Launcher : public Contract
 {
   protected:
-    void OpenWith(const std::string &script, uint32_t timeout_ms = 500)
+    // A library that takes it for six times as long is beyond the time that is given to a busy
+    // machine.
+    static uint32_t DeadlineMs()
+    {
+        return 700u * static_cast<uint32_t>(Slowness());
+    }
+
+    void OpenWith(const std::string &script)
     {
         path = folder + "/launcher";
         WriteFile(path, "#!/bin/sh\n" + script + "\n");
         chmod(path.c_str(), 0755);
         pm_options options = DefaultOptions();
         options.launcher_path = path.c_str();
-        options.launcher_timeout_ms = timeout_ms;
+        options.launcher_timeout_ms = DeadlineMs();
         Open(options);
     }
 
@@ -561,7 +569,10 @@ class Launcher : public Contract
         child->key = "k";
         int code = 0;
         pm_error error = PM_ERROR_INIT;
+        const auto begin = std::chrono::steady_clock::now();
         TrySpawn(child, &code, &error);
+        EXPECT_GT(std::chrono::milliseconds(DeadlineMs() + 3000 * Slowness()),
+                  std::chrono::steady_clock::now() - begin);
         EXPECT_EQ(expected, code) << pm_error_name(code);
         EXPECT_EQ(stage, error.stage) << pm_stage_name(error.stage);
         EXPECT_NE(nullptr, strstr(error.hint, hint)) << error.hint;

@@ -57,7 +57,11 @@ struct state {
 
 static struct state own_state;
 static struct state *state = &own_state;
-static atomic_long blocks;
+static atomic_long blocks, mappings;
+
+static _Atomic uint64_t own_hits[PM_FAULT_HITS];
+static _Atomic uint64_t *hits = own_hits;
+static enum pm_fault_hit signal_hit = PM_FAULT_HIT_SIGNAL;
 
 static unsigned eintr_every;
 static _Atomic uint64_t eintr_count;
@@ -69,15 +73,20 @@ static char held[32], held_until[256];
 static void take_note(int signal_number)
 {
     (void)signal_number;
+    atomic_fetch_add(&hits[signal_hit], 1);
 }
 
-// For this process alone: those that it starts find no variable.
-static void begin_storm(void)
+// For this process alone.
+static void begin_storm(const char *storm)
 {
     struct sigaction action = {.sa_handler = take_note}; // No SA_RESTART.
     const struct itimerval rhythm = {.it_interval = {.tv_usec = 1000},
                                      .it_value = {.tv_usec = 1000}};
-    (void)unsetenv("PM_FAULT_STORM");
+    if (strcmp(storm, "0") == 0)
+        return;
+    if (strcmp(storm, "2") == 0)
+        signal_hit = PM_FAULT_HIT_STAGED;
+    (void)setenv("PM_FAULT_STORM", "0", 1);
     (void)sigaction(SIGALRM, &action, NULL);
     (void)setitimer(ITIMER_REAL, &rhythm, NULL);
 }
@@ -93,21 +102,28 @@ void pm_fault_hold(const char *name, const char *path)
     (void)snprintf(held_until, sizeof(held_until), "%s", path);
 }
 
+// A file that others count in as well; `own` where there is none.
+static void *map_named(const char *variable, size_t size, void *own)
+{
+    const char *path = getenv(variable);
+    int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return own;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    return memory != MAP_FAILED ? memory : own;
+}
+
 // Before main(): the launcher's own entry is the first thing there.
 __attribute__((constructor)) static void read_environment(void)
 {
-    const char *path = getenv("PM_FAULT_STATE"), *text;
-    int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        void *memory = mmap(NULL, sizeof(*state), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (memory != MAP_FAILED)
-            state = memory;
-        (void)close(fd);
-    }
+    const char *text;
+    state = map_named("PM_FAULT_STATE", sizeof(*state), &own_state);
+    hits = map_named("PM_FAULT_HITS", sizeof(own_hits), own_hits);
     if ((text = getenv("PM_FAULT_EINTR")) != NULL)
         eintr_every = (unsigned)atoi(text);
-    if (getenv("PM_FAULT_STORM") != NULL)
-        begin_storm();
+    if ((text = getenv("PM_FAULT_STORM")) != NULL)
+        begin_storm(text);
     clock_jumps = getenv("PM_FAULT_CLOCK") != NULL;
     if ((text = getenv("PM_FAULT_DENY")) != NULL)
         pm_fault_deny(text);
@@ -161,6 +177,11 @@ struct pm_fault_report pm_fault_report(void)
 long pm_fault_blocks(void)
 {
     return atomic_load(&blocks);
+}
+
+long pm_fault_mappings(void)
+{
+    return atomic_load(&mappings);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -244,6 +265,7 @@ static bool is_interrupted(void)
     uint64_t mixed = (n * UINT64_C(0x9E3779B97F4A7C15)) >> 32;
     if (mixed % eintr_every != 0)
         return false;
+    atomic_fetch_add(&hits[PM_FAULT_HIT_CALL], 1);
     errno = EINTR;
     return true;
 }
@@ -308,7 +330,21 @@ void pmi_fault_free(void *block)
 void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset);
 void *pmi_fault_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
 {
-    return FAILS(mmap, ENOMEM) ? MAP_FAILED : mmap(at, size, protection, flags, fd, offset);
+    if (FAILS(mmap, ENOMEM))
+        return MAP_FAILED;
+    void *made = mmap(at, size, protection, flags, fd, offset);
+    if (made != MAP_FAILED)
+        atomic_fetch_add(&mappings, 1);
+    return made;
+}
+
+int pmi_fault_munmap(void *at, size_t size);
+int pmi_fault_munmap(void *at, size_t size)
+{
+    int result = munmap(at, size);
+    if (result == 0)
+        atomic_fetch_sub(&mappings, 1);
+    return result;
 }
 
 WRAP(int, -1, madvise, (void *at, size_t size, int advice), (at, size, advice), EINVAL)
@@ -564,8 +600,10 @@ int pmi_fault_clock_gettime(clockid_t clock, struct timespec *ts)
         clock = CLOCK_REALTIME;
     int result = clock_gettime(clock, ts);
     if (clock_jumps && clock == CLOCK_REALTIME && result == 0 &&
-        clock_gettime(CLOCK_MONOTONIC, &now) == 0)
+        clock_gettime(CLOCK_MONOTONIC, &now) == 0) {
+        atomic_fetch_add(&hits[PM_FAULT_HIT_CLOCK], 1);
         ts->tv_sec += now.tv_nsec / 50000000 % 2 == 0 ? 3600 : -3600;
+    }
     return result;
 }
 

@@ -5,8 +5,11 @@
 //
 // Other variables, for whole suites of tests:
 //   PM_FAULT_EINTR=N        each Nth call that a signal can interrupt is interrupted
-//   PM_FAULT_STORM=1        a signal every millisecond, for the tests' own threads
+//   PM_FAULT_STORM=1        a signal every millisecond, for the tests' own threads; =2, for a
+//   program
+//                           that they play on a stage; =0, which all find that those start, none
 //   PM_FAULT_CLOCK=1        the wall clock jumps by an hour, to and fro, 20 times a second
+//   PM_FAULT_HITS=FILE      where those three count their hits: PM_FAULT_HITS numbers of 64 bits
 //   PM_FAULT_DENY=A[,B]     these system calls do not exist (ENOSYS)
 //   PM_FAULT_WITHOUT=G      the guard G is missing: see kGuards in suites_test.cpp
 #ifndef PM_TEST_FAULT_H
@@ -22,6 +25,15 @@ enum pm_fault_mode {
     PM_FAULT_COUNT,  // No call fails.
     PM_FAULT_ONCE,   // The call number `target`.
     PM_FAULT_STICKY, // That one, and all after it for which the same would be plausible.
+};
+
+// What a storm has hit, in all processes.
+enum pm_fault_hit {
+    PM_FAULT_HIT_CALL,   // A call was interrupted.
+    PM_FAULT_HIT_SIGNAL, // A signal was taken by the tests' own program,
+    PM_FAULT_HIT_STAGED, // by one on a stage.
+    PM_FAULT_HIT_CLOCK,  // The wall clock was read while it was wrong.
+    PM_FAULT_HITS,
 };
 
 // Arms: the counts begin at zero. variant: which of the call's plausible errors, from 0.
@@ -50,6 +62,8 @@ struct pm_fault_report pm_fault_report(void);
 
 // Blocks of memory that this process's library holds.
 long pm_fault_blocks(void);
+// And what it has mapped.
+long pm_fault_mappings(void);
 
 // Like _exit(0), and keeps what a build that measures coverage has counted.
 #if defined(__GNUC__)

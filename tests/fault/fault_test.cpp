@@ -111,6 +111,19 @@ class Run
     {
     }
 
+    // What the calls with a struct pm_error say besides their result.
+    void CheckError(const std::string &what, int result, const pm_error &error)
+    {
+        const bool starts = what == "spawn" || what == "run";
+        Expect(error.code == result || (error.code == 0 && !starts && what != "open"),
+               what + ": another code in the error, or none");
+        char line[1024] = "";
+        (void)pm_error_format(&error, line, sizeof(line));
+        Expect(error.code == 0 || line[0] != 0, what + ": no line");
+        Expect(error.stage != 0 || !starts, "no stage in " + what + ": " + line);
+        failures += what + ": " + (error.code != 0 ? line : pm_error_name(result)) + "; ";
+    }
+
     // A call that may fail because of the fault. Then its error must be a known one, and the same
     // call must work once the fault is over.
     void Do(const char *what, const std::function<int(pm_error *)> &call)
@@ -128,17 +141,7 @@ class Run
                std::string(what) + " failed of a signal: " + name);
         Expect(strncmp(pm_strerror(result), "unknown", 7) != 0,
                std::string(what) + ": no known error");
-        if (error.code != 0) {
-            char line[1024];
-            Expect(error.code == result, std::string(what) + ": two codes");
-            Expect(pm_error_format(&error, line, sizeof(line)) > 0,
-                   std::string(what) + ": no line");
-            Expect(error.stage != 0 || strcmp(what, "spawn") != 0,
-                   std::string("no stage in ") + line);
-            failures += std::string(what) + ": " + line + "; ";
-        } else {
-            failures += std::string(what) + ": " + name + "; ";
-        }
+        CheckError(what, result, error);
         pm_error again = PM_ERROR_INIT;
         result = call(&again);
         // A daemon that could not be proven to be itself is ended as soon as it can be.
@@ -1055,6 +1058,8 @@ void PlayAndLook(const Scenario &scenario, const std::string &folder, pm_fault_m
     run.Expect(Mask() == mask, "another signal mask");
     run.Expect(Eventually([] { return CountEntries("/proc/self/task") == 1; }), "a thread is left");
     run.Expect(pm_fault_blocks() == 0, std::to_string(pm_fault_blocks()) + " blocks of memory");
+    // Kept are the stack of the last start, for the next one, and the page that tells copies.
+    run.Expect(pm_fault_mappings() <= 2, std::to_string(pm_fault_mappings()) + " mappings");
     siginfo_t info = {};
     errno = 0;
     run.Expect(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD,

@@ -226,6 +226,13 @@ TEST_F(FallbackHosts, TellWhichFallbackWasUsed)
         }
     }
     EXPECT_EQ(Line(kVfork | kTable, kVfork | kTable, 0), Tell({"deny=clone3"}));
+    // All at once; EPERM of clone3 leaves a program without threads.
+    const std::string most = "deny=pidfd_open,pidfd_send_signal,close_range,unshare,waitid-pidfd";
+    const std::string forked = Line(kEffort | kFork, kEffort | kFork | kNumber, 2);
+    EXPECT_EQ(forked, Tell({most + ",clone-vm,clone3"}));
+    EXPECT_EQ(forked, Tell({most + ",clone-vm:EPERM"}));
+    EXPECT_EQ(Line(kVfork | kTable, kEffort | kVfork | kTable | kNumber, 1),
+              Tell({most + ",clone3"}));
 }
 
 TEST_F(FallbackHosts, WithStatusesThatNobodyTellsWaitForNone)

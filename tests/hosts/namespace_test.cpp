@@ -61,12 +61,12 @@ int NestedPart(const Args &a)
         Eventually([&] { return ReadFile(a.at(0) + "/payload").find('\n') != std::string::npos; }));
     printf("open\n");
     fflush(stdout);
-    NEED(read(0, &cue, 1) == 1);
+    NEED(Uninterrupted([&] { return read(0, &cue, 1); }) == 1);
     pm_process_unref(process);
     NEED(pm_close(manager, -1, nullptr) == PM_OK);
     printf("closed\n");
     fflush(stdout);
-    NEED(read(0, &cue, 1) == 1);
+    NEED(Uninterrupted([&] { return read(0, &cue, 1); }) == 1);
 
     // A second manager of the same namespace.
     NEED(pm_open(&options, &manager, &error) == PM_OK);
@@ -243,7 +243,7 @@ int CopyPart(const Args &a)
     close(up[1]);
     close(down[0]);
     char cue;
-    if (read(up[0], &cue, 1) == 1) {
+    if (Uninterrupted([&] { return read(up[0], &cue, 1); }) == 1) {
         // Its owner lives, in another namespace: nobody else may tell of its daemons.
         pm_manager *second = nullptr;
         options.registry_dir = shared.c_str();
@@ -251,7 +251,7 @@ int CopyPart(const Args &a)
         NEED(write(down[1], &cue, 1) == 1);
     }
     int status = 0;
-    NEED(waitpid(copy, &status, 0) == copy);
+    NEED(Uninterrupted([&] { return waitpid(copy, &status, 0); }) == copy);
     NEED(WIFEXITED(status));
     NEED(pm_process_alive(host.process));
     NEED(pm_process_stop(host.process, nullptr, nullptr) == PM_OK);

@@ -168,7 +168,9 @@ int OrphanOfADaemon(pm_manager *manager, const std::string &folder)
     pid_t orphan = std::stoi(ReadFile(file).substr(sizeof("grandchild ") - 1));
     siginfo_t info = {};
     kill(orphan, SIGKILL);
-    NEED(waitid(P_PID, static_cast<id_t>(orphan), &info, WEXITED | WNOWAIT) == 0);
+    NEED(Uninterrupted([&] {
+             return waitid(P_PID, static_cast<id_t>(orphan), &info, WEXITED | WNOWAIT);
+         }) == 0);
     uint64_t found = 99;
     NEED(pm_leak_scan(manager, &found) == PM_OK && found == 0);
     NEED(pm_leak_scan(manager, &found) == PM_OK && found == 0); // No leak, but told apart.

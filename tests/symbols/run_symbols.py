@@ -2,10 +2,11 @@
 """Compares what the shared library exports with the committed list, which ci/check-symbols writes,
 and what a child calls before its exec with the short one in child.txt.
 
-Understands --gtest_output=json:FILE, so that ci/test counts its cases.
+Understands --gtest_output=json:FILE and --gtest_filter, so that ci/test counts its cases.
 """
 
 import argparse
+import fnmatch
 import json
 import pathlib
 import re
@@ -73,7 +74,15 @@ def main():
     parser.add_argument("--child", help="the object of what runs between clone and exec")
     parser.add_argument("--child-list")
     parser.add_argument("--gtest_output", default="")
+    parser.add_argument("--gtest_filter", default="*")
     args, _ = parser.parse_known_args()
+    positive, _, negative = args.gtest_filter.partition("-")
+
+    def selected(name):
+        full = "Symbols." + name
+        return any(fnmatch.fnmatch(full, p) for p in (positive or "*").split(":")) and not any(
+            fnmatch.fnmatch(full, p) for p in negative.split(":") if p)
+
     found = exported(args)
     listed = set(pathlib.Path(args.list).read_text().split())
     cases = {
@@ -84,6 +93,7 @@ def main():
         else ["a changed list passes"],
         **(child_cases(args) if args.child else {}),
     }
+    cases = {name: problems for name, problems in cases.items() if selected(name)}
     results = []
     for name, problems in cases.items():
         print(f"[ RUN      ] Symbols.{name}")
