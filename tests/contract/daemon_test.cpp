@@ -544,10 +544,7 @@ class Launcher : public Contract
   protected:
     // A library that takes it for six times as long is beyond the time that is given to a busy
     // machine.
-    static uint32_t DeadlineMs()
-    {
-        return 700u * static_cast<uint32_t>(Slowness());
-    }
+    static constexpr uint32_t kDeadlineMs = 700;
 
     void OpenWith(const std::string &script)
     {
@@ -556,7 +553,7 @@ class Launcher : public Contract
         chmod(path.c_str(), 0755);
         pm_options options = DefaultOptions();
         options.launcher_path = path.c_str();
-        options.launcher_timeout_ms = DeadlineMs();
+        options.launcher_timeout_ms = kDeadlineMs;
         Open(options);
     }
 
@@ -571,7 +568,7 @@ class Launcher : public Contract
         pm_error error = PM_ERROR_INIT;
         const auto begin = std::chrono::steady_clock::now();
         TrySpawn(child, &code, &error);
-        EXPECT_GT(std::chrono::milliseconds(DeadlineMs() + 3000 * Slowness()),
+        EXPECT_GT(std::chrono::milliseconds((kDeadlineMs + 3000) * Slowness()),
                   std::chrono::steady_clock::now() - begin);
         EXPECT_EQ(expected, code) << pm_error_name(code);
         EXPECT_EQ(stage, error.stage) << pm_stage_name(error.stage);

@@ -128,12 +128,9 @@ struct Assassin {
     std::thread worker;
 };
 
-// The deadline of every start here, and of its launcher. A library that takes it for six times as
+// The deadline of the starts here, and of their launchers. A library that takes it for six times as
 // long is beyond the time that is given to a busy machine.
-uint32_t DeadlineMs()
-{
-    return 700u * static_cast<uint32_t>(Slowness());
-}
+constexpr uint32_t kDeadlineMs = 700;
 
 class LauncherHit : public Contract
 {
@@ -154,7 +151,7 @@ class LauncherHit : public Contract
         mark = "PM_TEST_MARK=" + folder;
         setenv("PM_TEST_MARK", folder.c_str(), 1);
         pm_options options = DefaultOptions();
-        options.launcher_timeout_ms = DeadlineMs();
+        options.launcher_timeout_ms = kDeadlineMs;
         options.status_pending_ms = 10;
         Open(options);
     }
@@ -194,7 +191,7 @@ class LauncherHit : public Contract
     {
         const auto begin = std::chrono::steady_clock::now();
         int code = pm_spawn(manager, spec, ret_process, ret_error);
-        EXPECT_GT(std::chrono::milliseconds(DeadlineMs() + 3000 * Slowness()),
+        EXPECT_GT(std::chrono::milliseconds((kDeadlineMs + 3000) * Slowness()),
                   std::chrono::steady_clock::now() - begin)
             << ErrorText(*ret_error);
         return code;
@@ -206,7 +203,7 @@ class LauncherHit : public Contract
         Child child({"payload", file});
         child->mode = PM_MODE_DAEMON;
         child->key = "k";
-        child->start_timeout_ms = DeadlineMs();
+        child->start_timeout_ms = kDeadlineMs * static_cast<uint32_t>(Slowness());
         pm_process *process = nullptr;
         pm_error error = PM_ERROR_INIT;
         const pm_spec *spec = child.Get();
@@ -307,7 +304,7 @@ TEST_F(LauncherHit, ANormalChildStoppedAtRandomHoldsNobody)
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     for (int i = 0; i < 300 && (failed < 5 || started < 8) && !HasFailure(); i++) {
         Child child({"exit", "3"});
-        child->start_timeout_ms = DeadlineMs();
+        child->start_timeout_ms = kDeadlineMs;
         for (int target = 100; target < 900; target++) { // Takes it a while to put in place.
             child.extras.push_back({null, target});
         }
