@@ -191,10 +191,10 @@ void TrySignals(int round, pm_process *process, pid_t stranger)
 
 // Without a kernel object for it the start time is the proof, in ticks: the stranger must have
 // another.
-pid_t StrangerLikeOthers(int round, pid_t wanted, bool best_effort, const std::string &start)
+pid_t StrangerLikeOthers(int round, pid_t wanted, bool by_ticks, const std::string &start)
 {
     pid_t stranger = Stranger(round, wanted, Way::kStays);
-    while (best_effort && StartOf(stranger) == start) {
+    while (by_ticks && StartOf(stranger) == start) {
         End(stranger);
         AwaitFree(round, wanted);
         stranger = Stranger(round, wanted, Way::kStays);
@@ -202,14 +202,17 @@ pid_t StrangerLikeOthers(int round, pid_t wanted, bool best_effort, const std::s
     return stranger;
 }
 
-bool groups_by_number = false;
-
 bool IsBestEffort(pm_process *process)
 {
-    if (groups_by_number)
-        return true;
     pm_info info = PM_INFO_INIT;
     return pm_process_info(process, &info) == PM_OK && info.best_effort;
+}
+
+bool groups_by_number = false;
+
+bool GoesByTicks(pm_process *process)
+{
+    return groups_by_number || IsBestEffort(process);
 }
 
 // Nobody has looked at the Handle since its process died: there is no thread that would.
@@ -218,11 +221,11 @@ void Signals(int round, const std::string &registry)
     pm_manager *manager = OpenManager(round, registry, PM_LOOP_CALLER);
     pm_process *process = StartOne(round, manager, true);
     pid_t pid = static_cast<pid_t>(pm_process_pid(process));
-    const bool best_effort = IsBestEffort(process);
+    const bool by_ticks = GoesByTicks(process);
     const std::string start = StartOf(pid);
     kill(pid, SIGKILL);
     AwaitFree(round, pid);
-    pid_t stranger = StrangerLikeOthers(round, pid, best_effort, start);
+    pid_t stranger = StrangerLikeOthers(round, pid, by_ticks, start);
     TrySignals(round, process, stranger);
     pm_process_unref(process);
     if (pm_close(manager, 20000, nullptr) != PM_OK)
@@ -237,13 +240,13 @@ void Children(int round, const std::string &registry)
     pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
     pm_process *process = StartOne(round, manager, false);
     pid_t pid = static_cast<pid_t>(pm_process_pid(process));
-    const bool best_effort = IsBestEffort(process);
+    const bool by_ticks = GoesByTicks(process);
     const std::string start = StartOf(pid);
     kill(pid, SIGKILL);
     if (pm_process_wait(process, 20000, nullptr) != PM_OK)
         Fail(round, "wait");
     AwaitFree(round, pid);
-    pid_t stranger = StrangerLikeOthers(round, pid, best_effort, start);
+    pid_t stranger = StrangerLikeOthers(round, pid, by_ticks, start);
     TrySignals(round, process, stranger);
     pm_process_unref(process);
     pm_close(manager, 20000, nullptr);
@@ -256,13 +259,13 @@ void Recovery(int round, const std::string &registry)
     pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
     pm_process *process = StartOne(round, manager, true);
     pid_t pid = static_cast<pid_t>(pm_process_pid(process));
-    const bool best_effort = IsBestEffort(process);
+    const bool by_ticks = GoesByTicks(process);
     pm_process_unref(process);
     pm_close(manager, 20000, nullptr);
     const std::string start = StartOf(pid);
     kill(pid, SIGKILL);
     AwaitFree(round, pid);
-    pid_t stranger = StrangerLikeOthers(round, pid, best_effort, start);
+    pid_t stranger = StrangerLikeOthers(round, pid, by_ticks, start);
 
     manager = OpenManager(round, registry, PM_LOOP_OWN);
     pm_recover_report report = PM_RECOVER_REPORT_INIT;
@@ -391,15 +394,20 @@ bool ForgetGroups()
     return groups_by_number;
 }
 
-// Somebody else was faster and has its status: our Handle does not know yet that it has ended.
+// Somebody else was faster and has its status: our Handle does not know yet that it has ended. Not
+// without a pidfd: another child of the same host that gets the number is taken for it then.
 void Stolen(int round, const std::string &registry)
 {
     pm_manager *manager = OpenManager(round, registry, PM_LOOP_CALLER);
     pm_process *process = StartOne(round, manager, false);
     pid_t pid = static_cast<pid_t>(pm_process_pid(process));
+    const bool best_effort = IsBestEffort(process);
     const std::string start = StartOf(pid);
     kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
+    if (best_effort)
+        pm_process_wait(process, 20000, nullptr);
+    else
+        waitpid(pid, nullptr, 0);
     AwaitFree(round, pid);
     pid_t stranger = StrangerLikeOthers(round, pid, true, start);
     TrySignals(round, process, stranger);
