@@ -87,7 +87,7 @@ enum class Way {
 // A child of ours with that number.
 pid_t Stranger(int round, pid_t wanted, Way way)
 {
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 5000; i++) {
         WriteFile("/proc/sys/kernel/ns_last_pid", std::to_string(wanted - 1));
         sigset_t mask, before;
         sigemptyset(&mask);
@@ -116,6 +116,7 @@ pid_t Stranger(int round, pid_t wanted, Way way)
         kill(pid, SIGKILL);
         kill(-pid, SIGKILL);
         waitpid(pid, nullptr, 0);
+        usleep(1000); // Somebody of its group may still have to be waited for.
     }
     Fail(round, "the number was not given again");
     return 0;
