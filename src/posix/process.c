@@ -55,9 +55,7 @@ int pmi_process_attach(struct pmi_os_process *op, pid_t pid, int pidfd, bool chi
 static bool has_ended(const struct pmi_os_process *op)
 {
     struct pollfd in = {.fd = op->exit_fd, .events = POLLIN};
-    if (op->exit_fd < 0)
-        return true;
-    if (pmi_sys_poll(&in, 1, 0) <= 0)
+    if (op->exit_fd >= 0 && pmi_sys_poll(&in, 1, 0) <= 0)
         return false;
     return (in.revents & POLLNVAL) == 0 || (op->child && pmi_child_look(op->pid) != 0);
 }
