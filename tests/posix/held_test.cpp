@@ -395,11 +395,12 @@ TEST_F(EarlyKeeper, ThatHasDiedIsReplacedByTheFirstStart)
     pid_t keeper = KeepersOfOurs()[0];
     ASSERT_EQ(0, kill(keeper, SIGKILL));
     // A child that gives up before its exec, for a keeper that is dying only, ends valgrind.
-    if (OnValgrind())
+    if (OnValgrind()) {
         EXPECT_TRUE(Eventually([&] {
             const std::string stat = ReadFile("/proc/" + std::to_string(keeper) + "/stat");
             return stat.empty() || stat.find(") Z ") != std::string::npos;
         }));
+    }
     EXPECT_EQ(PM_OK, StartOne());
     ASSERT_EQ(1u, KeepersOfOurs().size());
     EXPECT_NE(keeper, KeepersOfOurs()[0]);
