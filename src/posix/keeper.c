@@ -33,6 +33,7 @@
 #include "identity.h"
 #include "look.h"
 #include "reactor.h"
+#include "reap.h"
 #include "start.h"
 #include "sys.h"
 
@@ -505,12 +506,6 @@ static int open_ends(void)
 #endif
 }
 
-static bool has_ended(const struct ward *ward)
-{
-    struct pollfd in = {.fd = ward->pidfd, .events = POLLIN};
-    return pmi_sys_poll(&in, 1, 0) > 0;
-}
-
 static void wait_for_end(struct wards *wards, const struct ward *ward)
 {
 #ifdef HAVE_PIDFD
@@ -633,7 +628,7 @@ static void prune(struct wards *wards)
     wards->count = kept;
     wards->prune_at = PMI_NEVER;
     for (size_t i = 0; i < kept; i++)
-        if (wards->list[i].pidfd < 0 || has_ended(&wards->list[i]))
+        if (wards->list[i].pidfd < 0 || pmi_child_has_ended(0, wards->list[i].pidfd))
             prune_by(wards, pmi_now_ms() + ORPHANS_MS);
     (void)take_spares(wards);
 }
@@ -745,11 +740,11 @@ static bool welcome(struct wards *wards, int fd, struct pmi_cgroup *cgroup)
         return false;
 #ifdef HAVE_PIDFD
     ward.pidfd = pmi_sys_pidfd_open(ward.pid);
-    if (ward.pidfd < 0 && errno == EMFILE) {
+    if (ward.pidfd < 0 && (errno == EMFILE || errno == ENFILE)) {
         prune(wards);
         ward.pidfd = pmi_sys_pidfd_open(ward.pid);
     }
-    if (ward.pidfd < 0 && errno == EMFILE)
+    if (ward.pidfd < 0 && (errno == EMFILE || errno == ENFILE))
         (void)pmi_sys_write(fd, (const char[]){PMI_CHILD_NO_ROOM}, 1);
     if (ward.pidfd < 0 && errno != ENOSYS && errno != EPERM)
         return false; // Without an answer the child gives up.

@@ -235,16 +235,21 @@ void Signals(int round, const std::string &registry)
     End(stranger);
 }
 
-// Our own child, waited for: its group may still be asked for.
-void Children(int round, const std::string &registry)
+// Our own child, waited for: its group may still be asked for. Or somebody else was faster and has
+// its status (stolen), and our Handle does not know yet that it has ended; not without a pidfd,
+// where another child of the same host that gets the number is taken for it.
+void Children(int round, const std::string &registry, bool stolen)
 {
-    pm_manager *manager = OpenManager(round, registry, PM_LOOP_OWN);
+    pm_manager *manager = OpenManager(round, registry, stolen ? PM_LOOP_CALLER : PM_LOOP_OWN);
     pm_process *process = StartOne(round, manager, false);
     pid_t pid = static_cast<pid_t>(pm_process_pid(process));
     const bool by_ticks = GoesByTicks(process);
     const std::string start = StartOf(pid);
+    stolen = stolen && !IsBestEffort(process);
     kill(pid, SIGKILL);
-    if (pm_process_wait(process, 20000, nullptr) != PM_OK)
+    if (stolen)
+        waitpid(pid, nullptr, 0);
+    else if (pm_process_wait(process, 20000, nullptr) != PM_OK)
         Fail(round, "wait");
     AwaitFree(round, pid);
     pid_t stranger = StrangerLikeOthers(round, pid, by_ticks, start);
@@ -395,29 +400,6 @@ bool ForgetGroups()
     return groups_by_number;
 }
 
-// Somebody else was faster and has its status: our Handle does not know yet that it has ended. Not
-// without a pidfd: another child of the same host that gets the number is taken for it then.
-void Stolen(int round, const std::string &registry)
-{
-    pm_manager *manager = OpenManager(round, registry, PM_LOOP_CALLER);
-    pm_process *process = StartOne(round, manager, false);
-    pid_t pid = static_cast<pid_t>(pm_process_pid(process));
-    const bool best_effort = IsBestEffort(process);
-    const std::string start = StartOf(pid);
-    kill(pid, SIGKILL);
-    if (best_effort)
-        pm_process_wait(process, 20000, nullptr);
-    else
-        waitpid(pid, nullptr, 0);
-    AwaitFree(round, pid);
-    pid_t stranger = StrangerLikeOthers(round, pid, true, start);
-    TrySignals(round, process, stranger);
-    pm_process_unref(process);
-    pm_close(manager, 20000, nullptr);
-    ExpectAlive(round, stranger, "a close");
-    End(stranger);
-}
-
 struct Kept {
     pid_t host, child, keeper;
     bool best_effort; // Nothing tells the keeper of an end.
@@ -505,8 +487,8 @@ int GroupHost(const Args &args)
         return kNoNamespace;
     for (int round = 0; round < rounds; round++) {
         Signals(round, args.at(1));
-        Children(round, args.at(1));
-        Stolen(round, args.at(1));
+        Children(round, args.at(1), false);
+        Children(round, args.at(1), true);
         Keepers(round, args.at(1), round % 10 == 5); // That takes its time.
     }
     return 0;
@@ -519,7 +501,7 @@ int ReuseHost(const Args &args)
         return 1;
     for (int round = 0; round < rounds; round++) {
         Signals(round, args.at(1));
-        Children(round, args.at(1));
+        Children(round, args.at(1), false);
         Recovery(round, args.at(1));
         Threads(round, args.at(1));
         Detector(round, args.at(1));
